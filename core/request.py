@@ -1,0 +1,83 @@
+"""What a request is inside axpress, and what comes back: the nouns that server and engine share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+FinishReason = Literal["stop", "length", "cancelled", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How the next token is chosen from the logits. The defaults change nothing: plain sampling from the model.
+
+    temperature 0 is greedy. top_k 0, top_p 1 and min_p 0 are off. `penalty_window` is how many of the latest tokens
+    (prompt and answer) the repetition penalty looks at; 0 means all of them. Presence and frequency penalties count
+    generated tokens only, as OpenAI's API defines them. `logprobs` None: none; n: the chosen token's and the n best ones'.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    penalty_window: int = 0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: dict[int, float] = field(default_factory=dict)
+    seed: int | None = None
+    logprobs: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """One answer to generate. `prompt_ids` are token ids; `stop` strings end the answer and are not part of it."""
+
+    prompt_ids: list[int]
+    params: SamplingParams = SamplingParams()
+    max_tokens: int = 256
+    stop: tuple[str, ...] = ()
+    ignore_eos: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """Natural-log probability of `token` under the model's own distribution (before temperature), and the n best."""
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A piece of an answer: whole characters only. `text` may be empty while a character or stop string is undecided.
+
+    `num_tokens` tokens were generated for this piece. The last piece has `finish_reason`; with "error", `error` says why.
+    """
+
+    text: str
+    num_tokens: int
+    finish_reason: FinishReason | None = None
+    logprobs: tuple[TokenLogprob, ...] = ()
+    error: str | None = None
+
+
+Sink = Callable[[Delta], None]
+"""Called on the engine's thread, in order, once per step of this answer; must return at once and never raise."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What is being served, and on what. `emulated` is True when no real card is involved."""
+
+    model: str
+    device: str
+    emulated: bool
+    profile: str | None
+    num_layers: int
+    vocab_size: int
+    context_length: int
+    runtime_version: str
