@@ -1,0 +1,28 @@
+/* Masks of a step: which cache rows and which tokens of its own step each query sees. */
+#ifndef AXPRESS_MASK_H
+#define AXPRESS_MASK_H
+
+#include <stdint.h>
+
+#define AX_MASK_HIDDEN 0xC780u /* bf16 of -65536 */
+
+/* One token of a step. The planner fills an array of these; the program uploads what it says. */
+typedef struct ax_query {
+    int32_t token;    /* id, looked up in the embedding */
+    int32_t position; /* what RoPE uses */
+    int32_t row;      /* cache row that receives its K and V; -1: none */
+    int32_t parent;   /* index of the query of this step that it continues, always lower than its own; -1: none */
+    int32_t view;     /* which list of visible cache rows it has */
+    int32_t logits;   /* slot that receives its logits; -1: none wanted */
+} ax_query;
+
+/* Fills the additive bf16 mask of a step, [width, history + width] row-major.
+ *
+ * Cache rows: `views` has num_views + 1 offsets into `runs`, pairs (start, stop) of visible rows below `history`.
+ * Own tokens: a query sees itself, its parent, its parent's parent and so on. Padding (num_queries..width-1) sees only
+ * itself, so that its softmax stays finite.
+ * Returns 0, or -1 when a query, view or run is out of its range (nothing is written past the mask). */
+int ax_mask_fill(uint16_t *mask, int32_t width, int32_t history, const ax_query *queries, int32_t num_queries,
+                 const int32_t *runs, const int32_t *views, int32_t num_views);
+
+#endif

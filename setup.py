@@ -1,0 +1,126 @@
+"""Build: the Cython extensions of axpress.core and the emulated runtime (a plain shared library) beside them.
+
+Environment:
+  AXPRESS_WERROR=1       compiler warnings are errors (CI and `make` set it; a wheel built by a user's newer compiler must not fail)
+  AXPRESS_SANITIZE=LIST  build everything with -fsanitize=LIST
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).parent
+os.chdir(ROOT)
+
+EXTENSIONS = {  # module: C sources it is linked with
+    "runtime": ["csrc/axcl_load.c"],
+    "buffer": [],
+    "axmodel": [],
+    "program": ["csrc/mask.c"],
+    "sampler": ["csrc/sampler.c"],
+}
+ISA_FLAGS = {
+    "kernels_avx2": ["-mavx2", "-mfma", "-mf16c"],
+    "kernels_avx512": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma"],
+}
+COMMON = ["-std=gnu11", "-O2", "-ffp-contract=off", "-fvisibility=hidden", "-Icsrc", "-pthread"]
+WARNINGS = ["-Wall", "-Wextra", "-Wstrict-prototypes", "-Wmissing-prototypes", "-Wshadow", "-Wpointer-arith"]
+CYTHON_WARNINGS = ["-Wall", "-Wno-unused-function", "-Wno-unreachable-code"]
+
+
+def switches() -> list[str]:
+    """Flags that the environment asks for, for compiler and linker alike."""
+    flags = ["-Werror"] if os.environ.get("AXPRESS_WERROR") == "1" else []
+    if sanitize := os.environ.get("AXPRESS_SANITIZE"):
+        flags += [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-g"]
+    return flags
+
+
+def link_pxd_tree() -> Path:
+    """build/pxd/axpress/core -> core: Cython (and mypy) look for axpress.core under a folder of that name."""
+    tree = ROOT / "build" / "pxd"
+    (tree / "axpress").mkdir(parents=True, exist_ok=True)
+    for room in ("core", "server"):
+        link = tree / "axpress" / room
+        if not link.is_symlink():
+            link.symlink_to(ROOT / room, target_is_directory=True)
+    return tree
+
+
+def extensions() -> list[Extension]:
+    modules = []
+    for name, sources in EXTENSIONS.items():
+        modules.append(
+            Extension(
+                f"axpress.core.{name}",
+                [f"core/{name}.pyx", *sources],
+                depends=[str(p) for p in (*ROOT.glob("csrc/*.h"), *ROOT.glob("core/*.pxd"))],
+                extra_compile_args=[*COMMON, *CYTHON_WARNINGS, *switches()],
+                extra_link_args=["-pthread", *switches()],
+                libraries=["dl", "m"],
+            )
+        )
+    return cythonize(
+        modules,
+        include_path=[str(link_pxd_tree())],
+        build_dir="build/cython",
+        compiler_directives={"language_level": 3, "embedsignature": True, "binding": True, "boundscheck": False, "wraparound": False},
+    )
+
+
+class BuildExt(build_ext):
+    """Also builds csrc/emu into lib/libaxcl_rt.so, each kernel file with its own instruction set."""
+
+    def run(self) -> None:
+        super().run()
+        self.build_emulator()
+
+    def build_emulator(self) -> None:
+        package = ROOT / "core" if self.inplace else Path(self.build_lib) / "axpress" / "core"
+        target = package / "lib" / "libaxcl_rt.so"
+        sources = sorted(Path("csrc/emu").glob("*.c"))
+        headers = [*Path("csrc").glob("*.h"), *Path("csrc/emu").glob("*.h"), *Path("csrc/emu").glob("*.inc")]
+        newest_header = max(p.stat().st_mtime for p in headers)
+        x86 = platform.machine() in ("x86_64", "AMD64")
+        objects, stale = [], not target.exists()
+        for source in sources:
+            isa = ISA_FLAGS.get(source.stem, []) if x86 else []
+            (made,) = self.compiler.object_filenames([str(source)], output_dir=self.build_temp)
+            objects.append(made)
+            if not self.force and os.path.exists(made) and os.path.getmtime(made) > max(newest_header, source.stat().st_mtime):
+                continue
+            stale = True
+            self.compiler.compile([str(source)], output_dir=self.build_temp, extra_postargs=[*COMMON, *WARNINGS, *isa, *switches()])
+        if stale:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            soname = ["-Wl,-soname,libaxcl_rt.so", "-Wl,-z,defs", "-pthread", *switches()]
+            if os.environ.get("AXPRESS_SANITIZE"):
+                soname.remove("-Wl,-z,defs")
+            self.compiler.link_shared_object(objects, str(target), libraries=["dl", "m"], extra_postargs=soname)
+
+    def get_outputs(self) -> list[str]:
+        return [*super().get_outputs(), str(Path(self.build_lib) / "axpress" / "core" / "lib" / "libaxcl_rt.so")]
+
+
+class BuildPy(build_py):
+    """Leaves sources of the extensions, the demo's training scripts and local builds out of the wheel."""
+
+    def find_data_files(self, package: str, src_dir: str) -> list[str]:
+        return [f for f in super().find_data_files(package, src_dir) if not f.endswith((".pyx", ".pxd", ".c", ".so"))]
+
+
+setup(
+    packages=["axpress.core", "axpress.server"],
+    package_dir={"axpress.core": "core", "axpress.server": "server"},
+    package_data={"axpress.core": ["profiles/*.toml", "demo/package/**", "py.typed"], "axpress.server": ["py.typed"]},
+    include_package_data=False,
+    ext_modules=extensions(),
+    cmdclass={"build_ext": BuildExt, "build_py": BuildPy},
+)
