@@ -322,6 +322,18 @@ def is_simulated(path: str | os.PathLike[str]) -> bool:
     return start[8:9] == b"{" and b'"__metadata__"' in start and FORMAT.encode() in start
 
 
+def lfs_pointer_size(path: str | os.PathLike[str]) -> int | None:
+    """The size of the real file if `path` is a Git LFS pointer (a clone without LFS has those), else None."""
+    if os.stat(path).st_size > 1024:
+        return None
+    with open(path, "rb") as file:
+        text = file.read(1024)
+    if not text.startswith(b"version https://git-lfs"):
+        return None
+    sizes = [line[5:] for line in text.splitlines() if line.startswith(b"size ") and line[5:].isdigit()]
+    return int(sizes[0]) if sizes else 0
+
+
 def tensor_shapes(meta: SimMeta) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
     """Names and shapes of the tensors that a file with this metadata must have, and of those that it may have."""
     if meta.layer is None:

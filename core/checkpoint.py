@@ -1,0 +1,238 @@
+"""A Hugging Face checkpoint on disk: its configuration, checked against what axpress can convert, and its tensors by mmap."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from axpress.core.errors import PackageError
+from axpress.core.simfile import SafetensorsFile, TensorSource, bf16_source, lfs_pointer_size
+
+FAMILIES = ("qwen3", "qwen2", "llama")
+FLOAT_DTYPES = ("F32", "F16", "BF16")
+INDEX_NAME = "model.safetensors.index.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """The sizes and constants of a supported model, from its config.json. Sizes in elements."""
+
+    family: str
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    ffn: int
+    vocab: int
+    rms_eps: float
+    tied: bool
+    inv_freq: npt.NDArray[np.float32]
+    max_positions: int | None
+    eos: tuple[int, ...]
+    bos: int | None
+
+
+def read_json(path: Path, default: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The JSON object in `path`, or `default` when the file is absent and a default is given; PackageError otherwise."""
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        if default is not None:
+            return default
+        raise PackageError(f"{path} is missing: this is not a complete model directory, download it again") from None
+    if (size := lfs_pointer_size(path)) is not None:
+        raise PackageError(f"{path} is a Git LFS pointer, not the file itself ({size} bytes): run `git lfs pull`")
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise PackageError(f"{path} is not valid JSON ({error}): download it again") from None
+    if not isinstance(value, dict):
+        raise PackageError(f"{path} does not hold a JSON object: download it again")
+    return value
+
+
+class Checkpoint:
+    """The tensors of a checkpoint directory, one or more safetensors shards, opened when first needed."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._files: dict[str, SafetensorsFile] = {}
+        single = directory / "model.safetensors"
+        if (directory / INDEX_NAME).exists():
+            weight_map = read_json(directory / INDEX_NAME).get("weight_map")
+            if not isinstance(weight_map, dict) or not weight_map:
+                raise PackageError(f"{directory / INDEX_NAME} has no weight_map: download it again")
+            self._where = {str(name): self._shard_name(shard) for name, shard in weight_map.items()}
+        elif single.exists():
+            self._where = dict.fromkeys(self._open(single.name).tensors, single.name)
+        else:
+            raise PackageError(self._no_weights())
+
+    def _shard_name(self, shard: object) -> str:
+        if not isinstance(shard, str) or Path(shard).name != shard:
+            raise PackageError(f"{self.directory / INDEX_NAME} names a shard outside its directory: {shard!r}")
+        return shard
+
+    def _no_weights(self) -> str:
+        others = sorted(path.name for pattern in ("*.bin", "*.pth", "*.gguf") for path in self.directory.glob(pattern))
+        found = f" (found {', '.join(others[:3])}, which cannot be converted)" if others else ""
+        return f"{self.directory} has no model.safetensors and no {INDEX_NAME}{found}: save the model as safetensors"
+
+    def _open(self, shard: str) -> SafetensorsFile:
+        if shard not in self._files:
+            path = self.directory / shard
+            if not path.is_file():
+                raise PackageError(f"{path} is missing: {INDEX_NAME} lists it, download it again")
+            if (size := lfs_pointer_size(path)) is not None:
+                raise PackageError(f"{path} is a Git LFS pointer of a file of {size} bytes, not the weights: run `git lfs pull`")
+            self._files[shard] = SafetensorsFile(path)
+        return self._files[shard]
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all tensors, in the order of the index."""
+        return list(self._where)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._where
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of tensor `name`; PackageError when the checkpoint lacks it."""
+        if name not in self._where:
+            raise PackageError(f"{self.directory} has no tensor {name!r}: it is not a checkpoint of the family that config.json says")
+        file = self._open(self._where[name])
+        if name not in file.tensors:
+            raise PackageError(f"{file.path} lacks the tensor {name!r} that {INDEX_NAME} promises: download it again")
+        return file.tensors[name].shape
+
+    def source(self, name: str) -> TensorSource:
+        """Tensor `name` as bf16, read and rounded while it is written. PackageError: absent, or not a plain float type."""
+        self.shape(name)
+        file = self._open(self._where[name])
+        dtype = file.tensors[name].dtype
+        if dtype not in FLOAT_DTYPES:
+            raise PackageError(f"tensor {name!r} in {file.path} has type {dtype}: convert the original, not a quantised checkpoint")
+        return bf16_source(file.array(name))
+
+
+def read_spec(directory: Path) -> ModelSpec:
+    """Read config.json (and generation_config.json for the end tokens) and refuse by name what axpress does not run."""
+    config = read_json(directory / "config.json")
+    where = str(directory / "config.json")
+    _refuse_unsupported(config, where)
+    heads = _integer(config, "num_attention_heads", where)
+    hidden = _integer(config, "hidden_size", where)
+    family = str(config["model_type"])
+    head_dim = config.get("head_dim") or (128 if family == "qwen3" else hidden // heads)
+    kv_heads = config.get("num_key_value_heads") or heads
+    if heads % kv_heads or head_dim % 2:
+        raise PackageError(f"{where} is inconsistent: {heads} heads, {kv_heads} key/value heads, head size {head_dim}")
+    generation = read_json(directory / "generation_config.json", {})
+    return ModelSpec(
+        family=family,
+        layers=_integer(config, "num_hidden_layers", where),
+        hidden=hidden,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        ffn=_integer(config, "intermediate_size", where),
+        vocab=_integer(config, "vocab_size", where),
+        rms_eps=float(config.get("rms_norm_eps", 1e-6)),
+        tied=bool(config.get("tie_word_embeddings", False)),
+        inv_freq=rope_frequencies(config, head_dim, where),
+        max_positions=config.get("max_position_embeddings"),
+        eos=token_ids(generation.get("eos_token_id", config.get("eos_token_id"))),
+        bos=next(iter(token_ids(generation.get("bos_token_id", config.get("bos_token_id")))), None),
+    )
+
+
+def token_ids(value: object) -> tuple[int, ...]:
+    """Token ids from a field that may be absent, one id or a list of them; anything else counts as absent."""
+    items = value if isinstance(value, list) else [value]
+    return tuple(item for item in items if isinstance(item, int) and not isinstance(item, bool) and item >= 0)
+
+
+def _integer(config: Mapping[str, Any], key: str, where: str) -> int:
+    value = config.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+        raise PackageError(f"{where} has no usable {key!r} ({value!r}): download it again")
+    return value
+
+
+def unsupported_attention(config: Mapping[str, Any]) -> str | None:
+    """What kind of attention or model `config` (Hugging Face keys) asks for that axpress does not run; None if it is plain."""
+    kinds = {str(kind) for kind in config.get("layer_types") or [] if kind != "full_attention"}
+    if any("linear" in kind or "mamba" in kind or "conv" in kind for kind in kinds):
+        return f"a hybrid model (layer types {', '.join(sorted(kinds))})"
+    if any("sliding" in kind or "chunked" in kind for kind in kinds):
+        return f"a model with sliding-window layers ({', '.join(sorted(kinds))})"
+    if kinds:
+        return f"a model with layers of an unknown kind ({', '.join(sorted(kinds))})"
+    windowed = int(config.get("max_window_layers") or 0) < int(config.get("num_hidden_layers") or 1)
+    if config.get("use_sliding_window") and config.get("sliding_window") and windowed and "layer_types" not in config:
+        return f"a model with sliding-window attention (window {config['sliding_window']})"
+    if config.get("num_kv_shared_layers"):
+        return "a model whose layers share keys and values (num_kv_shared_layers)"
+    if any(config.get(key) for key in ("num_experts", "num_local_experts", "n_routed_experts")):
+        return "a mixture of experts"
+    if "vision_config" in config or "audio_config" in config:
+        return "a model with vision or audio inputs"
+    return None
+
+
+def _refuse_unsupported(config: Mapping[str, Any], where: str) -> None:
+    supported = f"axpress converts plain text models of the families {', '.join(FAMILIES)}"
+    if quantised := config.get("quantization_config"):
+        method = quantised.get("quant_method", "unknown method") if isinstance(quantised, dict) else "unknown method"
+        raise PackageError(f"{where} describes a quantised checkpoint ({method}): convert the original bf16 or float checkpoint")
+    if kind := unsupported_attention(config):
+        raise PackageError(f"{where} describes {kind}, which is not supported: {supported}")
+    if config.get("model_type") not in FAMILIES:
+        raise PackageError(f"{where} is of family {config.get('model_type')!r}, which is not supported: {supported}")
+    architectures = [str(name) for name in config.get("architectures") or []]
+    if architectures and not any(name.endswith("ForCausalLM") for name in architectures):
+        raise PackageError(f"{where} is a {architectures[0]}, not a language model (...ForCausalLM): {supported}")
+    if config.get("hidden_act", "silu") not in ("silu", "swish"):
+        raise PackageError(f"{where} uses the activation {config['hidden_act']!r}, which is not supported (only silu is)")
+
+
+def rope_frequencies(config: Mapping[str, Any], head_dim: int, where: str = "config.json") -> npt.NDArray[np.float32]:
+    """RoPE frequencies, float32 [head_dim/2], with the model's scaling applied: default, linear or llama3.
+
+    Reads both spellings: `rope_parameters` (transformers 5) and `rope_theta` + `rope_scaling`. PackageError names other kinds.
+    """
+    rope = dict(config.get("rope_scaling") or {}) | dict(config.get("rope_parameters") or {})
+    kind = str(rope.get("rope_type", rope.get("type", "default")))
+    if kind not in ("default", "linear", "llama3") or "mrope_section" in rope:
+        kind = "mrope" if "mrope_section" in rope else kind
+        raise PackageError(f"{where} asks for RoPE of type {kind!r}, which is not supported (default, linear and llama3 are)")
+    if float(rope.get("partial_rotary_factor", config.get("partial_rotary_factor", 1.0))) != 1.0:
+        raise PackageError(f"{where} rotates only a part of each head (partial_rotary_factor), which is not supported")
+    theta = float(rope.get("rope_theta", config.get("rope_theta", 10000.0)))
+    exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
+    frequencies = (np.float32(1.0) / np.power(np.float32(theta), exponents)).astype(np.float32)
+    if kind == "default":
+        return frequencies
+    try:
+        return _scale_frequencies(kind, frequencies, rope, config.get("max_position_embeddings"))
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise PackageError(f"{where} has an incomplete RoPE scaling of type {kind!r} ({error}): download it again") from None
+
+
+def _scale_frequencies(kind: str, frequencies: np.ndarray, rope: Mapping[str, Any], max_positions: Any) -> npt.NDArray[np.float32]:
+    factor = np.float32(rope["factor"])
+    if kind == "linear":
+        return (frequencies / factor).astype(np.float32)
+    low, high = float(rope["low_freq_factor"]), float(rope["high_freq_factor"])
+    original = float(rope.get("original_max_position_embeddings") or max_positions)
+    wavelength = np.float32(2 * math.pi) / frequencies
+    smooth = (original / wavelength - low) / (high - low)  # 1 for short waves (left alone), 0 for long ones (divided by factor)
+    smooth = np.clip(smooth, 0.0, 1.0)
+    return ((1 - smooth) * (frequencies / factor) + smooth * frequencies).astype(np.float32)

@@ -1,0 +1,277 @@
+"""`axpress convert`: a Hugging Face checkpoint becomes a simulated model package that the emulated card runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from axpress.core.checkpoint import Checkpoint, ModelSpec, read_json, read_spec
+from axpress.core.errors import PackageError
+from axpress.core.simfile import COMPILER, SimMeta, TensorSource, array_source, check_shapes, write_axmodel
+from tqdm import tqdm
+
+EMBED_NAME = "model.embed_tokens.weight.bfloat16.bin"
+TOKENIZER_DIR = "tokenizer"
+TOKENIZER_FILES = (
+    *("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("chat_template.jinja", "chat_template.json", "vocab.json", "merges.txt"),
+)
+TOKENIZER_TYPES = {"qwen3": "Qwen3", "qwen2": "Qwen2_5", "llama": "Llama"}
+DEFAULT_HISTORY_END = 1024
+WHOLE_CONTEXT = 65536  # penalty window of a checkpoint: Hugging Face's penalty looks at every token
+
+LAYER_TENSORS = {  # ours: Hugging Face's, below model.layers.N.
+    "input_norm": "input_layernorm.weight",
+    "q": "self_attn.q_proj.weight",
+    "k": "self_attn.k_proj.weight",
+    "v": "self_attn.v_proj.weight",
+    "o": "self_attn.o_proj.weight",
+    "post_norm": "post_attention_layernorm.weight",
+    "gate": "mlp.gate_proj.weight",
+    "up": "mlp.up_proj.weight",
+    "down": "mlp.down_proj.weight",
+}
+OPTIONAL_TENSORS = {
+    "q_bias": "self_attn.q_proj.bias",
+    "k_bias": "self_attn.k_proj.bias",
+    "v_bias": "self_attn.v_proj.bias",
+    "o_bias": "self_attn.o_proj.bias",
+    "q_norm": "self_attn.q_norm.weight",
+    "k_norm": "self_attn.k_norm.weight",
+}
+
+
+def convert(
+    hf_dir: str | os.PathLike[str],
+    out_dir: str | os.PathLike[str],
+    *,
+    rows: int = 2047,
+    chunk: int = 128,
+    history: Sequence[int] | None = None,
+    name: str | None = None,
+    progress: bool = True,
+) -> Path:
+    """Convert the checkpoint in `hf_dir` into a simulated package at `out_dir`, which must be absent or empty; returns its path.
+
+    `rows` is the decode group's cache (R), `chunk` the prefill chunk's width (0: no chunk groups), `history` the cache rows that
+    each chunk group takes (default: multiples of `chunk` up to 1024, at most `rows`). Everything is checked before the first byte is
+    written, and `out_dir` appears only when it is complete. PackageError: one sentence saying what cannot be converted and why.
+    """
+    source, target = Path(hf_dir), Path(out_dir)
+    if not source.is_dir():
+        raise PackageError(f"{source} is not a directory: give the directory of a Hugging Face checkpoint")
+    spec = read_spec(source)
+    name = package_name(name or source.resolve().name)
+    base = _base_meta(spec, rows, chunk, default_history(rows, chunk) if history is None else list(history))
+    jobs = _plan(Checkpoint(source), spec, base, name)
+    tokenizer = tokenizer_files(source)
+    with new_directory(target) as work:
+        _write_all(work, jobs, progress)
+        (work / TOKENIZER_DIR).mkdir()
+        for file in tokenizer:
+            shutil.copyfile(file, work / TOKENIZER_DIR / file.name)
+        write_json(work / "post_config.json", post_config(read_json(source / "generation_config.json", {})))
+        extra = {"max_positions": spec.max_positions} if spec.max_positions else {}
+        write_json(work / "config.json", package_config(name, base, spec.eos, spec.bos, extra))
+    return target
+
+
+def default_history(rows: int, chunk: int) -> list[int]:
+    """The ladder of chunk groups used when none is asked for: multiples of `chunk` up to 1024, none above `rows`."""
+    return list(range(0, min(rows, DEFAULT_HISTORY_END) + 1, chunk)) if chunk else []
+
+
+def package_name(text: str) -> str:
+    """`text` as a file name prefix: letters, digits, dots and dashes; underscores separate the parts of published names."""
+    return re.sub(r"[^A-Za-z0-9.-]+", "-", text).strip("-.").lower() or "model"
+
+
+def layer_pattern(name: str, chunk: int) -> str:
+    """File name of layer %d, as published packages spell it."""
+    return f"{name}_p{chunk}_l%d_together.axmodel"
+
+
+def _base_meta(spec: ModelSpec, rows: int, chunk: int, history: list[int]) -> SimMeta:
+    check_groups(rows, chunk, history)
+    return SimMeta(
+        family=spec.family,
+        layer=0,
+        layers=spec.layers,
+        hidden=spec.hidden,
+        heads=spec.heads,
+        kv_heads=spec.kv_heads,
+        head_dim=spec.head_dim,
+        ffn=spec.ffn,
+        vocab=spec.vocab,
+        rms_eps=spec.rms_eps,
+        decode_rows=(rows,),
+        chunk=chunk if history else 0,
+        history=tuple(history) if chunk else (),
+    )
+
+
+def check_groups(rows: int, chunk: int, history: Sequence[int]) -> None:
+    """Refuse shape groups that no card could have; PackageError names the option."""
+    if rows < 1:
+        raise PackageError(f"--rows must be at least 1, not {rows}")
+    if chunk < 0 or chunk == 1:
+        raise PackageError(f"--chunk must be 0 (no chunk groups) or at least 2, not {chunk}")
+    if history and not chunk:
+        raise PackageError("--history needs chunk groups: give --chunk, or leave --history out")
+    if any(later <= earlier for earlier, later in pairwise(history)) or (history and history[0] < 0):
+        raise PackageError(f"--history must be ascending numbers of rows from 0, not {','.join(map(str, history))}")
+    if history and history[-1] > rows:
+        raise PackageError(f"--history goes up to {history[-1]} rows, but the cache has only {rows}: raise --rows or shorten --history")
+
+
+Job = tuple[str, SimMeta | None, Mapping[str, TensorSource]]
+"""File name, metadata (None: the embedding file, raw bytes) and tensors."""
+
+
+def _plan(checkpoint: Checkpoint, spec: ModelSpec, base: SimMeta, name: str) -> list[Job]:
+    """Every file to write, with its shapes checked against the configuration; nothing is written yet."""
+    embed = checkpoint.source("model.embed_tokens.weight")
+    if embed.shape != (spec.vocab, spec.hidden):
+        raise PackageError(
+            f"{checkpoint.directory}: the embedding has shape {list(embed.shape)}, config.json says [{spec.vocab}, {spec.hidden}]"
+        )
+    jobs: list[Job] = [(EMBED_NAME, None, {"embed": embed})]
+    used = {"model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"}
+    for layer in range(spec.layers):
+        tensors = _layer_tensors(checkpoint, layer, spec.inv_freq, used)
+        meta = replace(base, layer=layer)
+        check_shapes({key: tensor.shape for key, tensor in tensors.items()}, meta, f"layer {layer} of {checkpoint.directory}")
+        jobs.append((layer_pattern(name, base.chunk) % layer, meta, tensors))
+    head = {"norm": checkpoint.source("model.norm.weight"), "head": embed if spec.tied else checkpoint.source("lm_head.weight")}
+    meta = replace(base, layer=None)
+    check_shapes({key: tensor.shape for key, tensor in head.items()}, meta, f"the head of {checkpoint.directory}")
+    jobs.append((f"{name}_post.axmodel", meta, head))
+    unknown = sorted(key for key in checkpoint.names if key not in used and not key.endswith("rotary_emb.inv_freq"))
+    if unknown:
+        raise PackageError(
+            f"{checkpoint.directory} has {len(unknown)} tensors that a plain {spec.family} model does not have "
+            f"(the first is {unknown[0]!r}): not supported"
+        )
+    return jobs
+
+
+def _layer_tensors(checkpoint: Checkpoint, layer: int, inv_freq: np.ndarray, used: set[str]) -> dict[str, TensorSource]:
+    prefix = f"model.layers.{layer}."
+    tensors = {"inv_freq": array_source(inv_freq)}
+    for ours, theirs in LAYER_TENSORS.items():
+        tensors[ours] = checkpoint.source(prefix + theirs)
+        used.add(prefix + theirs)
+    for ours, theirs in OPTIONAL_TENSORS.items():
+        if prefix + theirs in checkpoint:
+            tensors[ours] = checkpoint.source(prefix + theirs)
+            used.add(prefix + theirs)
+    return tensors
+
+
+def _write_all(work: Path, jobs: Sequence[Job], progress: bool) -> None:
+    total = sum(tensor.num_bytes for _, _, tensors in jobs for tensor in tensors.values())
+    with tqdm(total=total, unit="B", unit_scale=True, unit_divisor=1024, disable=not progress, desc="converting") as bar:
+        for file_name, meta, tensors in jobs:
+            bar.set_postfix_str(file_name, refresh=False)
+            counted = {key: _counted(tensor, bar) for key, tensor in tensors.items()}
+            if meta is None:
+                with open(work / file_name, "wb") as file:
+                    for tensor in counted.values():
+                        for block in tensor.blocks():
+                            file.write(np.ascontiguousarray(block).data)
+            else:
+                write_axmodel(work / file_name, meta, counted)
+
+
+def _counted(source: TensorSource, bar: tqdm) -> TensorSource:
+    def blocks() -> Iterator[np.ndarray]:
+        for block in source.blocks():
+            yield block
+            bar.update(block.nbytes)
+
+    return TensorSource(source.dtype, source.shape, blocks)
+
+
+def tokenizer_files(directory: Path) -> list[Path]:
+    """The tokenizer's files in `directory`; PackageError when there is neither tokenizer.json nor tokenizer.model."""
+    found = [directory / name for name in TOKENIZER_FILES if (directory / name).is_file()]
+    if not any(path.name in ("tokenizer.json", "tokenizer.model") for path in found):
+        raise PackageError(
+            f"{directory} has neither tokenizer.json nor tokenizer.model: add the tokenizer "
+            "(transformers' AutoTokenizer.from_pretrained(...).save_pretrained(...) writes tokenizer.json)"
+        )
+    return found
+
+
+def post_config(generation: Mapping[str, Any]) -> dict[str, Any]:
+    """Sampling defaults in the published packages' form, from a checkpoint's generation_config."""
+    sample = bool(generation.get("do_sample", False))
+    temperature, top_p, top_k = (generation.get(key) for key in ("temperature", "top_p", "top_k"))
+    penalty = generation.get("repetition_penalty") or 1.0
+    return {
+        "enable_temperature": sample and temperature is not None,
+        "temperature": 1.0 if temperature is None else temperature,
+        "enable_repetition_penalty": penalty != 1.0,
+        "repetition_penalty": penalty,
+        "penalty_window": WHOLE_CONTEXT,
+        "enable_top_p_sampling": sample and (top_p is not None or top_k is None),  # neither would mean greedy to a runner
+        "top_p": 1.0 if top_p is None else top_p,
+        "enable_top_k_sampling": sample and bool(top_k),
+        "top_k": top_k or 1,
+    }
+
+
+def package_config(
+    name: str, meta: SimMeta, eos: Sequence[int], bos: int | None, extra: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """config.json of a package: the published keys, and an `axpress` object that says that it is simulated."""
+    config: dict[str, Any] = {
+        "model_name": name,
+        "tokenizer_type": TOKENIZER_TYPES.get(meta.family, meta.family),
+        "url_tokenizer_model": TOKENIZER_DIR,
+        "template_filename_axmodel": layer_pattern(name, meta.chunk),
+        "axmodel_num": meta.layers,
+        "filename_post_axmodel": f"{name}_post.axmodel",
+        "filename_tokens_embed": EMBED_NAME,
+        "tokens_embed_num": meta.vocab,
+        "tokens_embed_size": meta.hidden,
+        "post_config_path": "post_config.json",
+        "eos": list(eos),
+    }
+    if bos is not None:
+        config["bos"] = bos
+    shape = {"family": meta.family, "rows": meta.decode_rows[-1], "chunk": meta.chunk, "history": list(meta.history)}
+    config["axpress"] = {"simulated": True, "compiler": COMPILER, **shape, **(extra or {})}
+    return config
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write `value` as indented JSON with a final newline."""
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def new_directory(target: Path) -> Iterator[Path]:
+    """A temporary directory beside `target` that takes its place when the block succeeds and vanishes when it does not."""
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise PackageError(f"{target} exists and is not empty: give a new directory, or remove it first")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target = target.resolve()
+    work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
+    try:
+        yield work
+        work.chmod(0o755)  # mkdtemp's 0700 would hide the package from a service user
+        os.rename(work, target)
+    except BaseException:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
