@@ -1,0 +1,88 @@
+"""`axpress hollow`: a package with a published model's full shapes, costs and memory, but without weights, in a few megabytes.
+
+For benchmarks on the emulator: its text is noise. The embedding file has its full size but no data (a sparse file of zeros).
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from axpress.core.convert import (
+    EMBED_NAME,
+    TOKENIZER_DIR,
+    check_groups,
+    layer_pattern,
+    new_directory,
+    package_config,
+    package_name,
+    write_json,
+)
+from axpress.core.hollow_tokenizer import write_tokenizer
+from axpress.core.profile import Profile, load_profile
+from axpress.core.simfile import SimMeta, write_axmodel
+
+SAMPLING = {  # Qwen3's published defaults
+    "enable_temperature": True,
+    "temperature": 0.6,
+    "enable_repetition_penalty": False,
+    "repetition_penalty": 1.0,
+    "penalty_window": 20,
+    "enable_top_p_sampling": True,
+    "top_p": 0.95,
+    "enable_top_k_sampling": True,
+    "top_k": 20,
+}
+
+
+def hollow(profile: str, out_dir: str | os.PathLike[str], *, name: str | None = None) -> Path:
+    """Write a hollow package of the profile's full size to `out_dir` (absent or empty) and return its path.
+
+    `profile` is the name of a shipped profile or the path of a TOML file. Raises PackageError as load_profile and convert do.
+    """
+    loaded = load_profile(profile)
+    name = package_name(name or f"{loaded.name}-hollow")
+    meta = _layer_meta(loaded)
+    check_groups(meta.decode_rows[-1], meta.chunk, meta.history)
+    with new_directory(Path(out_dir)) as work:
+        for layer in range(meta.layers):
+            write_axmodel(work / (layer_pattern(name, meta.chunk) % layer), replace(meta, layer=layer))
+        write_axmodel(work / f"{name}_post.axmodel", _head_meta(meta, loaded))
+        with open(work / EMBED_NAME, "wb") as file:
+            file.truncate(meta.vocab * meta.hidden * 2)
+        (work / TOKENIZER_DIR).mkdir()
+        special = write_tokenizer(work / TOKENIZER_DIR, meta.vocab)
+        write_json(work / "post_config.json", SAMPLING)
+        eos = [special["<|im_end|>"], special["<|endoftext|>"]]
+        write_json(work / "config.json", package_config(name, meta, eos, None, {"hollow": True, "profile": loaded.name}))
+    return Path(out_dir)
+
+
+def _layer_meta(profile: Profile) -> SimMeta:
+    model, cost = profile.model, profile.cost
+    history = tuple(sorted({min(rows, model.rows) for rows in model.history}))  # a group cannot read more rows than the cache has
+    return SimMeta(
+        family=model.family,
+        layer=0,
+        layers=model.layers,
+        hidden=model.hidden,
+        heads=model.heads,
+        kv_heads=model.kv_heads,
+        head_dim=model.head_dim,
+        ffn=model.ffn,
+        vocab=model.vocab,
+        decode_rows=(model.rows,),
+        chunk=model.chunk,
+        history=history,
+        hollow=True,
+        cmm_bytes=profile.memory.layer_cmm_bytes,
+        cost_decode_us=cost.decode_us(model.rows),
+        cost_chunk_us=tuple(cost.chunk_us(rows) for rows in history),
+        profile=profile.name,
+    )
+
+
+def _head_meta(meta: SimMeta, profile: Profile) -> SimMeta:
+    head_us = round(1000 * profile.cost.head_ms, 3)
+    return replace(meta, layer=None, cmm_bytes=profile.memory.head_cmm_bytes, cost_head_us=head_us)

@@ -1,0 +1,111 @@
+"""Timing profiles: what a published model costs on a published card, one TOML file each in core/profiles."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from axpress.core.errors import PackageError
+
+PROFILE_DIR = Path(__file__).parent / "profiles"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """The model a profile describes; sizes in elements, `history` in cache rows per chunk group."""
+
+    family: str
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    ffn: int
+    vocab: int
+    rows: int
+    chunk: int
+    history: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Times of one execute and of the calls around it; units are in the names."""
+
+    decode_rows: tuple[int, ...]
+    decode_layer_ms: tuple[float, ...]
+    chunk_history: tuple[int, ...]
+    chunk_layer_ms: tuple[float, ...]
+    head_ms: float
+    sync_call_ms: float
+    submit_us: float
+    d2d_us: float
+    d2d_gb_s: float
+    bus_mb_s: float
+    transfer_us: float
+    unpinned_us: float
+
+    def decode_us(self, rows: int) -> float:
+        """Microseconds of one decode layer with `rows` rows of cache; constant outside the table."""
+        return round(1000 * float(np.interp(rows, self.decode_rows, self.decode_layer_ms)), 3)
+
+    def chunk_us(self, history: int) -> float:
+        """Microseconds of one chunk layer that covers `history` rows; the last slope goes on above the table."""
+        xs, ys = self.chunk_history, self.chunk_layer_ms
+        if history <= xs[-1] or len(xs) == 1:
+            return round(1000 * float(np.interp(history, xs, ys)), 3)
+        slope = (ys[-1] - ys[-2]) / (xs[-1] - xs[-2])
+        return round(1000 * (ys[-1] + slope * (history - xs[-1])), 3)
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """The card's contiguous memory (CMM), and what a loaded layer and head take of it, activations included."""
+
+    cmm_mib: int
+    idle_cmm_mib: int
+    layer_cmm_bytes: int
+    head_cmm_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """One profile file."""
+
+    name: str
+    model: ModelShape
+    cost: Cost
+    memory: Memory
+
+
+def profile_names() -> list[str]:
+    """Names of the profiles that come with axpress."""
+    return sorted(path.stem for path in PROFILE_DIR.glob("*.toml"))
+
+
+def load_profile(name: str) -> Profile:
+    """The profile called `name`, or the file at the path `name` if it contains a slash. PackageError: unknown or malformed."""
+    path = Path(name) if "/" in name else PROFILE_DIR / f"{name}.toml"
+    if not path.is_file():
+        raise PackageError(f"there is no profile {name!r}: use one of {', '.join(profile_names())}, or the path of a TOML file")
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise PackageError(f"{path} is not a readable TOML file: {error}") from None
+    sections = {"model": ModelShape, "cost": Cost, "memory": Memory}
+    loaded: dict[str, Any] = {section: _section(kind, data.get(section), section, path) for section, kind in sections.items()}
+    cost = loaded["cost"]
+    if len(cost.decode_rows) != len(cost.decode_layer_ms) or len(cost.chunk_history) != len(cost.chunk_layer_ms):
+        raise PackageError(f"{path}: decode_rows and decode_layer_ms, chunk_history and chunk_layer_ms must be equally long")
+    return Profile(name=str(data.get("name", path.stem)), **loaded)
+
+
+def _section(kind: type, table: object, section: str, path: Path) -> Any:
+    if not isinstance(table, dict):
+        raise PackageError(f"{path} has no section [{section}]")
+    names = {field.name for field in fields(kind)}
+    if wrong := sorted(names ^ set(table)):
+        raise PackageError(f"{path}: [{section}] lacks or does not know {', '.join(wrong)}")
+    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in table.items()})
