@@ -1,0 +1,1 @@
+"""axpress's HTTP server and command line."""

@@ -1,0 +1,115 @@
+"""The Sanic application: routes, limits and lifecycle put together."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import signal
+import socket
+import sys
+from typing import Any
+from uuid import uuid4
+
+from sanic import Sanic
+from sanic.config import Config
+from sanic.request import Request
+from sanic.response import HTTPResponse
+
+from .chat_api import chat
+from .connections import LimitedProtocol, check_head, watch_slow_senders
+from .errors import OpenAIErrorHandler
+from .health import health
+from .service import Service
+from .settings import Settings
+
+log = logging.getLogger("axpress.server")
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._\-]{1,128}")
+FOREVER = 10.0**9
+"""Sanic's own response timeout counts from the last byte sent; ours are total, so its one is out of the way."""
+
+
+def make_app(settings: Settings, service: Service | None = None) -> Sanic:
+    """A Sanic app that serves `settings`. One per process: Sanic keeps a registry of them."""
+    app = Sanic("axpress", config=_config(settings), configure_logging=False, error_handler=OpenAIErrorHandler())
+    app.ctx.service = service or Service(settings)
+    app.ctx.connections = set()
+    app.blueprint(chat)
+    app.blueprint(health)
+    app.on_response(_request_id)
+    app.signal("http.lifecycle.read_head")(_read_head)
+    app.after_server_start(_start)
+    app.before_server_stop(_stop)
+    return app
+
+
+def _config(settings: Settings) -> Config:
+    config = Config(load_env=False)
+    config.update({
+        "REQUEST_MAX_SIZE": settings.max_body,
+        "REQUEST_TIMEOUT": max(1, int(settings.read_timeout)),
+        "RESPONSE_TIMEOUT": FOREVER,
+        "KEEP_ALIVE_TIMEOUT": max(1, int(settings.keep_alive)),
+        "GRACEFUL_SHUTDOWN_TIMEOUT": 2.0,
+        "GRACEFUL_TCP_CLOSE_TIMEOUT": 1.0,
+        "ACCESS_LOG": False,
+        "MOTD": False,
+    })
+    return config
+
+
+async def _read_head(head: bytes, **_: Any) -> None:
+    check_head(head)
+
+
+async def _request_id(request: Request, response: HTTPResponse) -> None:
+    """x-request-id: the client's own when it is harmless, else a new one."""
+    given = request.headers.getone("x-request-id", "")
+    response.headers["x-request-id"] = given if _REQUEST_ID.fullmatch(given) else str(uuid4())
+
+
+async def _start(app: Sanic) -> None:
+    loop = asyncio.get_running_loop()
+    app.ctx.tasks = [loop.create_task(_load(app)), loop.create_task(watch_slow_senders(app))]
+
+
+async def _load(app: Sanic) -> None:
+    service: Service = app.ctx.service
+    await service.start()
+    if service.exit_code and service.state == "failed":
+        app.stop(terminate=False)
+
+
+async def _stop(app: Sanic) -> None:
+    """Runs after the first SIGTERM or SIGINT, while the server still listens and answers 503."""
+    service: Service = app.ctx.service
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, service.hurry)  # Sanic has put the deadly defaults back
+    await service.stop()
+    for task in app.ctx.tasks:
+        task.cancel()
+
+
+def listen(settings: Settings) -> socket.socket:
+    """The listening socket. Raises OSError in words when the address cannot be had."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        sock = socket.create_server((settings.host, settings.port), family=family, backlog=128)
+    except OSError as exc:
+        raise OSError(f"cannot listen on {settings.host} port {settings.port}: {exc.strerror or exc}") from exc
+    sock.setblocking(False)
+    return sock
+
+
+def serve(settings: Settings, service: Service | None = None) -> int:
+    """Serve until SIGTERM or SIGINT; returns the process's exit code."""
+    app = make_app(settings, service)
+    sock = listen(settings)
+    host, port = sock.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    what = "the demo model, emulated: no card; a toy model" if settings.is_demo else str(settings.directory)
+    print(f"axpress: {what}\naxpress: listening on http://{shown}:{port}", file=sys.stderr, flush=True)
+    app.run(sock=sock, single_process=True, motd=False, access_log=False, protocol=LimitedProtocol)
+    return int(app.ctx.service.exit_code)

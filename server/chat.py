@@ -1,0 +1,183 @@
+"""A terminal client for an OpenAI-compatible server: streaming, history, standard library only."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TextIO
+from urllib.parse import urlsplit
+
+from axpress.core.errors import AxpressError
+
+SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "max_tokens")
+HELP = "Ctrl-C stops an answer, Ctrl-D leaves, /new starts over."
+
+
+class ChatError(AxpressError):
+    """What the server, or the way to it, said instead of an answer."""
+
+
+class ChatClient:
+    """One conversation with the server at `url` (with or without /v1 at its end)."""
+
+    def __init__(self, url: str, model: str, system: str | None, sampling: dict[str, Any]) -> None:
+        parts = urlsplit(url if "//" in url else "http://" + url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ChatError(f"'{url}' is not an http address")
+        self._connect = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        self._host, self._port = parts.hostname, parts.port
+        self._path = parts.path.rstrip("/").removesuffix("/v1")
+        self._fields = {"model": model, "stream": True, **sampling}
+        self._system = [{"role": "system", "content": system}] if system else []
+        self.messages: list[dict[str, str]] = list(self._system)
+
+    def reset(self) -> None:
+        """Forget the conversation, keep the system message."""
+        self.messages = list(self._system)
+
+    def health(self) -> dict[str, Any]:
+        """The server's /health."""
+        with self._request("GET", "/health", None, timeout=10) as (_, response):
+            document = json.loads(response.read())
+            return document if isinstance(document, dict) else {}
+
+    def ask(self, text: str) -> Iterator[str]:
+        """Send `text` and yield the answer's pieces. What was yielded is remembered even when the caller stops early."""
+        self.messages.append({"role": "user", "content": text})
+        pieces: list[str] = []
+        try:
+            for piece in self._stream():
+                pieces.append(piece)
+                yield piece
+        finally:
+            if pieces:
+                self.messages.append({"role": "assistant", "content": "".join(pieces)})
+            else:
+                self.messages.pop()
+
+    def _stream(self) -> Iterator[str]:
+        body = json.dumps({**self._fields, "messages": self.messages}).encode()
+        with self._request("POST", "/v1/chat/completions", body, timeout=None) as (_, response):
+            if response.status != 200:
+                raise ChatError(_error_text(response.read(), response.status))
+            for raw in response:
+                line = raw.strip()
+                if not line.startswith(b"data:") or line == b"data: [DONE]":
+                    continue
+                event = json.loads(line[5:])
+                if event.get("error"):
+                    raise ChatError(str(event["error"].get("message")))
+                for choice in event.get("choices", ()):
+                    piece = choice["delta"].get("content")
+                    if piece:
+                        yield piece
+
+    def _request(self, method: str, path: str, body: bytes | None, timeout: float | None) -> _Exchange:
+        connection = self._connect(self._host, self._port, timeout=timeout)
+        headers = {"Content-Type": "application/json"} if body is not None else {}
+        try:
+            connection.request(method, self._path + path, body, headers)
+            return _Exchange(connection, connection.getresponse())
+        except (OSError, http.client.HTTPException) as exc:
+            connection.close()
+            raise ChatError(f"cannot reach {self._host}:{self._port}: {exc}") from exc
+
+
+class _Exchange:
+    """A request and its response; leaving it closes the connection, which is how an answer is stopped."""
+
+    def __init__(self, connection: http.client.HTTPConnection, response: http.client.HTTPResponse) -> None:
+        self._pair = (connection, response)
+
+    def __enter__(self) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+        return self._pair
+
+    def __exit__(self, *_: object) -> None:
+        connection, response = self._pair
+        response.close()
+        connection.close()
+
+
+def _error_text(body: bytes, status: int) -> str:
+    with suppress(ValueError, KeyError, TypeError):
+        return str(json.loads(body)["error"]["message"])
+    return f"the server answered {status}"
+
+
+def visible(text: str) -> str:
+    """`text` without control characters other than newline and tab: an answer must not drive the terminal."""
+    return "".join(c for c in text if c in "\n\t" or c.isprintable())
+
+
+def _history() -> Path | None:
+    """Load the line history of earlier chats into readline; returns where to save it."""
+    try:
+        import readline
+    except ImportError:
+        return None
+    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    file = state / "axpress" / "chat_history"
+    with suppress(OSError):
+        readline.read_history_file(file)
+    readline.set_history_length(1000)
+    return file
+
+
+def _save_history(file: Path | None) -> None:
+    if file is None:
+        return
+    import readline
+
+    with suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch(mode=0o600, exist_ok=True)
+        readline.write_history_file(file)
+
+
+def _print_answer(client: ChatClient, text: str, out: TextIO) -> None:
+    answer = client.ask(text)
+    try:
+        for piece in answer:
+            out.write(visible(piece))
+            out.flush()
+        out.write("\n")
+    except KeyboardInterrupt:
+        answer.close()  # type: ignore[attr-defined]
+        out.write("\n(stopped)\n")
+    except ChatError as exc:
+        out.write(f"\n! {visible(str(exc))}\n")
+    except (OSError, http.client.HTTPException, ValueError) as exc:
+        out.write(f"\n! the answer broke off: {exc}\n")
+
+
+def run(url: str, model: str, system: str | None, sampling: dict[str, Any]) -> int:
+    """Talk until Ctrl-D. With stdin not a terminal, each line is one message and nothing is prompted for."""
+    client = ChatClient(url, model, system, sampling)
+    interactive = sys.stdin.isatty()
+    health = client.health()
+    if interactive:
+        note = health.get("note")
+        print(f"{health.get('model') or 'a model'} at {url}" + (f" ({note})" if note else "") + f". {HELP}")
+    file = _history() if interactive else None
+    try:
+        while True:
+            try:
+                line = input("> " if interactive else "")
+            except KeyboardInterrupt:
+                print()
+                continue
+            except EOFError:
+                return 0
+            if line.strip() == "/new":
+                client.reset()
+            elif line.strip():
+                _print_answer(client, line, sys.stdout)
+    finally:
+        _save_history(file)
+        if interactive:
+            print()

@@ -1,0 +1,174 @@
+"""The command line: axpress serve | chat | convert | hollow."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+
+from axpress.core.errors import AxpressError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code. An error a person can act on is one line on stderr and exit code 1."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except (AxpressError, OSError) as exc:
+        print(f"axpress: {exc}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("axpress", description="Language models on AXCL cards, with an OpenAI-compatible server.")
+    parser.add_argument("--version", action="version", version=f"axpress {_version()}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_serve(commands.add_parser("serve", help="serve a model over HTTP"))
+    _add_chat(commands.add_parser("chat", help="talk to a server in the terminal"))
+    _add_convert(commands.add_parser("convert", help="make a simulated package from a Hugging Face checkpoint"))
+    _add_hollow(commands.add_parser("hollow", help="make a full-size package of shapes and timings only"))
+    return parser
+
+
+def _version() -> str:
+    try:
+        return metadata.version("axpress")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _device(text: str) -> str | int:
+    if text in ("auto", "emu"):
+        return text
+    if text.isascii() and text.isdigit():
+        return int(text)
+    raise argparse.ArgumentTypeError("use auto, emu, or a card's index such as 0")
+
+
+def _port(text: str) -> int:
+    if text.isascii() and text.isdigit() and int(text) < 65536:
+        return int(text)
+    raise argparse.ArgumentTypeError("use a number from 0 (any free port) to 65535")
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < 1e7:
+        raise argparse.ArgumentTypeError("use a number of seconds above 0")
+    return value
+
+
+def _count(text: str) -> int:
+    if text.isascii() and text.isdigit() and 0 < int(text) < 10**6:
+        return int(text)
+    raise argparse.ArgumentTypeError("use a whole number above 0")
+
+
+def _rows(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError("use whole numbers with commas, such as 0,128,256") from None
+
+
+def _add_serve(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("model_dir", nargs="?", type=Path, metavar="MODEL_DIR", help="model directory; without it the demo model, emulated")
+    add("--device", type=_device, default="auto", help="auto (default), emu, or a card's index")
+    add("--emu-profile", metavar="NAME", help="pace the emulated card like a published one; none: as fast as the CPU goes")
+    add("--emu-speed", type=_seconds, metavar="X", help="run modelled time X times faster")
+    add("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
+    add("--port", type=_port, default=8000, help="port to listen on, 0 for any (default 8000)")
+    add("--model-name", metavar="NAME", help="name of the model in the API (default: the package's)")
+    add("--max-queue", type=_count, default=32, metavar="N", help="requests that may wait; more are answered 429 (default 32)")
+    add("--request-timeout", type=_seconds, default=600.0, metavar="S", help="total time of one request (default 600)")
+    add("--read-timeout", type=_seconds, default=20.0, metavar="S", help="total time to send one request (default 20)")
+    add("--stall-timeout", type=_seconds, default=30.0, metavar="S", help="how long a client may not read (default 30)")
+    add("--drain-timeout", type=_seconds, default=30.0, metavar="S", help="time for running answers after SIGTERM (default 30)")
+    add("--max-body", type=_count, default=4096, metavar="KIB", help="largest request body in KiB (default 4096)")
+    add("--max-connections", type=_count, default=256, metavar="N", help="open connections at a time (default 256)")
+    add("--log-level", choices=("debug", "info", "warning", "error"), default="info")
+    parser.set_defaults(run=_serve)
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    from . import logs
+    from .app import serve
+    from .settings import Settings
+
+    if arguments.model_dir is not None and not arguments.model_dir.is_dir():
+        raise OSError(f"there is no model directory {arguments.model_dir}")
+    if arguments.emu_speed is not None:
+        os.environ["AXPRESS_EMU_SPEED"] = f"{arguments.emu_speed:g}"
+    logs.configure(arguments.log_level)
+    settings = Settings(
+        model_dir=arguments.model_dir, device=arguments.device, profile=arguments.emu_profile, model_name=arguments.model_name,
+        host=arguments.host, port=arguments.port, max_queue=arguments.max_queue, request_timeout=arguments.request_timeout,
+        read_timeout=arguments.read_timeout, stall_timeout=arguments.stall_timeout, drain_timeout=arguments.drain_timeout,
+        max_body=arguments.max_body * 1024, max_connections=arguments.max_connections, log_level=arguments.log_level,
+    )
+    return serve(settings)
+
+
+def _add_chat(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--url", default="http://127.0.0.1:8000", help="the server (default http://127.0.0.1:8000)")
+    add("--model", default="default", help="model name (default: the served one)")
+    add("--system", metavar="TEXT", help="system message")
+    add("--temperature", type=float)
+    add("--top-p", type=float)
+    add("--top-k", type=int)
+    add("--min-p", type=float)
+    add("--repetition-penalty", type=float)
+    add("--seed", type=int)
+    add("--max-tokens", type=int)
+    parser.set_defaults(run=_chat)
+
+
+def _chat(arguments: argparse.Namespace) -> int:
+    from .chat import SAMPLING, run
+
+    sampling = {name: value for name in SAMPLING if (value := getattr(arguments, name)) is not None}
+    return run(arguments.url, arguments.model, arguments.system, sampling)
+
+
+def _add_convert(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("checkpoint", type=Path, metavar="HF_DIR", help="Hugging Face checkpoint directory (safetensors)")
+    add("out", type=Path, metavar="OUT_DIR")
+    add("--rows", type=_count, default=2047, help="cache rows of the decode graph (default 2047)")
+    add("--chunk", type=int, default=128, help="tokens of a prompt chunk, 0 for none (default 128)")
+    add("--history", type=_rows, metavar="0,128,...", help="history rows of each chunk graph")
+    parser.set_defaults(run=_convert)
+
+
+def _convert(arguments: argparse.Namespace) -> int:
+    from axpress.core.convert import convert
+
+    convert(arguments.checkpoint, arguments.out, rows=arguments.rows, chunk=arguments.chunk, history=arguments.history)
+    return 0
+
+
+def _add_hollow(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("profile", help="name of a timing profile, or the path of a TOML file")
+    parser.add_argument("out", type=Path, metavar="OUT_DIR")
+    parser.set_defaults(run=_hollow)
+
+
+def _hollow(arguments: argparse.Namespace) -> int:
+    from axpress.core.hollow import hollow
+
+    hollow(arguments.profile, arguments.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,123 @@
+"""Limits on connections that Sanic's idle timeouts do not give: a cap, a total time per request sent, no smuggling.
+
+Sanic 25.12 (checked in its source): its request timeout restarts with each byte, it accepts `Content-Length :` as another
+header (and then runs the body as a second request), NUL and bare LF in header values, and it stops reading from a
+connection whose buffer is full, so that a client that leaves is not noticed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+from time import monotonic
+from typing import Any
+
+from sanic import Sanic
+from sanic.exceptions import BadRequest, RequestTimeout
+from sanic.http import Stage
+from sanic.server.protocols.http_protocol import HttpProtocol
+
+from .errors import error_body
+
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_HEAD = re.compile(rb"[A-Z]{1,16} [!-~]{1,8000} HTTP/1\.[01](?:\r\n" + _TOKEN + rb":[\t -~\x80-\xff]*)*")
+_FRAMING = re.compile(rb"\r\n(?:content-length:[ \t]*([^\r]*)|transfer-encoding:[ \t]*([^\r]*))", re.IGNORECASE)
+
+
+def check_head(head: bytes) -> None:
+    """Raise BadRequest unless a request's header block (without its final blank line) is strictly well-formed."""
+    if not _HEAD.fullmatch(head):
+        raise BadRequest("malformed header")
+    for match in _FRAMING.finditer(head):
+        length, coding = match.groups()
+        if length is not None and not re.fullmatch(rb"[0-9]{1,15}[ \t]*", length):
+            raise BadRequest("malformed content-length")
+        if coding is not None and coding.strip().lower() != b"chunked":
+            raise BadRequest("unsupported transfer-encoding")
+
+
+class LimitedProtocol(HttpProtocol):
+    """Sanic's HTTP/1.1 protocol with axpress's limits. They come from `app.ctx.service.settings`."""
+
+    __slots__ = ("_reading", "_reading_since", "_refused")
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._refused = False
+        self._reading: Any = None
+        self._reading_since: float | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """Take the connection, or answer 503 at once when there are too many."""
+        limit = self.app.ctx.service.settings.max_connections
+        open_now: set[LimitedProtocol] = self.app.ctx.connections
+        if len(open_now) >= limit:
+            self._refused = True
+            body = error_body(503, f"This server has its {limit} connections in use; try again.", None, "too_many_connections")
+            head = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\nconnection: close\r\n"
+            transport.write(head + b"content-length: %d\r\n\r\n" % len(body) + body)
+            transport.close()
+            return
+        sock = transport.get_extra_info("socket")
+        if sock is not None and sock.family != getattr(socket, "AF_UNIX", -1):
+            _keep_alive(sock)
+        open_now.add(self)
+        super().connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes; cut a client that sends a flood while its answer is on the way."""
+        if self._refused:
+            return
+        super().data_received(data)
+        http: Any = self.http
+        answering = http is not None and http.stage in (Stage.HANDLER, Stage.RESPONSE) and not http.request_body
+        if answering and len(self.recv_buffer) >= self.app.config.REQUEST_BUFFER_SIZE:
+            self.abort()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Sanic cancels the handler here; a refused connection has none."""
+        if not self._refused:
+            self.app.ctx.connections.discard(self)
+            super().connection_lost(exc)
+
+    def cut_if_slow(self, now: float, limit: float) -> None:
+        """End the connection when one request has been on its way for more than `limit` seconds."""
+        http: Any = self.http
+        if http is None or not (http.stage is Stage.REQUEST or http.request_body):
+            self._reading_since = None
+            return
+        current = http.request  # None while its header is read
+        if self._reading_since is None or (self._reading is not None and current is not self._reading):
+            self._reading_since = now
+        self._reading = current
+        if now - self._reading_since > limit:
+            self._cut(http)
+
+    def _cut(self, http: Any) -> None:
+        if http.stage is Stage.REQUEST and self._task is not None:
+            http.exception = RequestTimeout("slow header")
+            self._task.cancel()  # what Sanic's own timeout does: answers 408, then closes
+        else:
+            self.abort()
+
+
+def _keep_alive(sock: Any) -> None:
+    """Notice a peer that vanished without a word within about a minute."""
+    for option, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
+        if hasattr(socket, option):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+
+async def watch_slow_senders(app: Sanic) -> None:
+    """Runs for the server's life and cuts connections that take too long to send a request.
+
+    Handlers that read a body answer 408 themselves; this comes a little later, for all else.
+    """
+    limit = app.ctx.service.settings.read_timeout
+    while True:
+        await asyncio.sleep(min(1.0, limit / 4))
+        now = monotonic()
+        for connection in list(app.ctx.connections):
+            connection.cut_if_slow(now, limit * 1.1)

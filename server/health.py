@@ -1,0 +1,46 @@
+"""GET /health and GET /v1/models."""
+
+from __future__ import annotations
+
+import orjson
+from sanic import Blueprint
+from sanic.request import Request
+from sanic.response import HTTPResponse
+
+from .errors import HttpError
+from .service import Service
+
+health = Blueprint("health")
+
+
+def _json(document: object, status: int = 200, headers: dict[str, str] | None = None) -> HTTPResponse:
+    return HTTPResponse(orjson.dumps(document), status, headers=headers, content_type="application/json")
+
+
+@health.get("/health")
+async def get_health(request: Request) -> HTTPResponse:
+    """200 when a token can be had, else 503 with the reason; says which device and model, and whether it is emulated."""
+    service: Service = request.app.ctx.service
+    status, body = service.health()
+    return _json(body, status, {"cache-control": "no-store"})
+
+
+def _card(service: Service) -> dict[str, object]:
+    created = int(service.created)
+    return {"id": service.served_name, "object": "model", "created": created, "owned_by": "axpress"}
+
+
+@health.get("/v1/models")
+async def list_models(request: Request) -> HTTPResponse:
+    """The one model that is served; an empty list while it is loading."""
+    service: Service = request.app.ctx.service
+    return _json({"object": "list", "data": [_card(service)] if service.served_name else []})
+
+
+@health.get("/v1/models/<name:path>")
+async def get_model(request: Request, name: str) -> HTTPResponse:
+    """One model by its name (which may contain slashes)."""
+    service: Service = request.app.ctx.service
+    if name not in (service.served_name, "default") or not service.served_name:
+        raise HttpError(404, f"The model '{name[:128]}' does not exist here.", param="model", code="model_not_found")
+    return _json(_card(service))

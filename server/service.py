@@ -1,0 +1,164 @@
+"""The engine's life as the server sees it: load, serve, drain, close; and the numbers that /health tells."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from time import monotonic, time
+from typing import TYPE_CHECKING, Any
+
+from axpress.core.errors import AxpressError, EngineClosed, PackageError, RuntimeUnavailable
+
+from .bridge import Bridge
+from .params import ModelLimits, model_limits
+from .settings import Settings
+
+if TYPE_CHECKING:
+    from axpress.core.engine import Engine
+
+log = logging.getLogger("axpress.server")
+
+STALLED_SECONDS = 30.0
+"""No token for this long while answers run means that none can be had; far above any step, below the card's own time-outs."""
+
+
+class Service:
+    """State: loading -> ready -> draining -> closed, or failed. Everything but the loading itself runs on the loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.state = "loading"
+        self.reason = "the model is being loaded"
+        self.exit_code = 0
+        self.num_answers = 0
+        self.started = monotonic()
+        self.created = time()
+        self._engine: Engine | None = None
+        self._limits: ModelLimits | None = None
+        self._loading: asyncio.Future[Engine] | None = None
+        self._stopping: asyncio.Task[None] | None = None
+        self._hurry = asyncio.Event()
+        self.bridge: Bridge
+        # Loading and closing block for seconds; preparing prompts must not hold up running answers. One thread each.
+        self._slow = ThreadPoolExecutor(1, "axpress-load")
+        self.preparing = ThreadPoolExecutor(1, "axpress-prepare")
+
+    async def start(self) -> None:
+        """Load the model in a thread; returns when that ended, well or not. Sets `exit_code` when waiting cannot help."""
+        loop = asyncio.get_running_loop()
+        self.bridge = Bridge(loop)
+        self._loading = loop.run_in_executor(self._slow, self._open)
+        try:
+            self._engine = await asyncio.shield(self._loading)
+            self._limits = model_limits(self._engine, self._names(self._engine.info.model))
+        except Exception as exc:
+            self._fail(exc)
+            return
+        if self.state == "loading":
+            self.state, self.reason = "ready", ""
+            log.info("%s", self.banner())
+
+    def _open(self) -> Engine:
+        from axpress.core.engine import Engine
+
+        s = self.settings
+        return Engine.open(s.directory, device=s.effective_device, profile=s.profile, max_queue=s.max_queue)
+
+    def _fail(self, exc: Exception) -> None:
+        self.state = "failed" if self.state == "loading" else self.state
+        self.reason = str(exc) if isinstance(exc, AxpressError | OSError) else f"{type(exc).__name__} while loading"
+        if isinstance(exc, AxpressError | OSError):
+            log.error("cannot serve this model: %s", exc)
+        else:
+            log.error("cannot serve this model", exc_info=exc)
+        # Wrong files stay wrong: end. A card may come back and each restart costs it ports: stay and say so.
+        if isinstance(exc, PackageError | RuntimeUnavailable | OSError):
+            self.exit_code = 1
+
+    def _names(self, model: str) -> frozenset[str]:
+        return frozenset({self.settings.model_name or model})
+
+    @property
+    def served_name(self) -> str:
+        """The model's name in answers."""
+        return next(iter(self._limits.names)) if self._limits else (self.settings.model_name or "")
+
+    def ready(self) -> tuple[Engine, ModelLimits]:
+        """The engine and its limits, or EngineClosed with the reason why no token can be had."""
+        if self.state == "ready" and self._engine is not None and self._limits is not None and self._engine.state == "ready":
+            return self._engine, self._limits
+        raise EngineClosed(self._why_not())
+
+    def _why_not(self) -> str:
+        state, reason = self.state, self.reason
+        if state == "ready" and self._engine is not None:
+            state, reason = self._engine.state, self._engine.reason
+        return f"No answers right now ({state})" + (f": {reason}." if reason else ".")
+
+    def banner(self) -> str:
+        """One line for people: what is served, on what."""
+        if self._engine is None:
+            return f"{self.state}: {self.reason}"
+        info = self._engine.info
+        where = f"card {info.device}"
+        if info.emulated:
+            where = "emulated: no card" + (f", paced like {info.profile}" if info.profile not in (None, "none") else "")
+        toy = "; a toy model" if self.settings.is_demo else ""
+        return f"serving {self.served_name} ({where}{toy}), context {info.context_length} tokens"
+
+    def health(self) -> tuple[int, dict[str, Any]]:
+        """Status and body of /health: 200 exactly when a token can be had."""
+        body: dict[str, Any] = {"status": self.state, "reason": self.reason, "model": self.served_name}
+        engine = self._engine
+        if engine is not None:
+            info, stats = engine.info, engine.stats()
+            if self.state == "ready":
+                body["status"], body["reason"] = engine.state, engine.reason or ""
+                silent = stats.get("seconds_since_progress") or 0.0
+                if engine.state == "ready" and stats.get("num_running", 0) and silent > STALLED_SECONDS:
+                    body["status"], body["reason"] = "stalled", f"no token for {silent:.0f} seconds"
+            body |= {
+                "device": info.device, "emulated": info.emulated, "profile": info.profile,
+                "context_length": info.context_length, "runtime": info.runtime_version, "toy": self.settings.is_demo,
+                "num_running": stats.get("num_running", 0), "num_waiting": stats.get("num_waiting", 0),
+                "max_queue": self.settings.max_queue, "stats": stats,
+            }
+            if info.emulated:
+                body["note"] = "emulated: no card" + ("; a toy model" if self.settings.is_demo else "")
+        body["num_answers"] = self.num_answers
+        body["uptime_seconds"] = round(monotonic() - self.started, 1)
+        return (200 if body["status"] == "ready" else 503), body
+
+    def hurry(self) -> None:
+        """A second signal: do not wait for running answers any longer."""
+        self._hurry.set()
+
+    async def stop(self) -> None:
+        """Drain and close the card in order. Safe to call more than once; each call waits for the same end."""
+        if self._stopping is None:
+            self._stopping = asyncio.get_running_loop().create_task(self._stop())
+        await asyncio.shield(self._stopping)
+
+    async def _stop(self) -> None:
+        begun = monotonic()
+        self.state, self.reason = "draining", "the server is shutting down"
+        if self._loading is not None and not self._loading.done():
+            log.info("shutting down: waiting for the load to end, a card must not be left in the middle of it")
+            await asyncio.wait([self._loading])
+            await asyncio.sleep(0)
+        if self.num_answers:
+            log.info("shutting down: %d answers may go on for %g seconds", self.num_answers, self.settings.drain_timeout)
+        while self.num_answers and monotonic() - begun < self.settings.drain_timeout and not self._hurry.is_set():
+            await asyncio.sleep(0.02)
+        if self._engine is not None:
+            engine = self._engine
+            await asyncio.get_running_loop().run_in_executor(self._slow, lambda: engine.close(0.0))
+        until = monotonic() + 2.0
+        while self.num_answers and monotonic() < until:  # the cut answers tell their clients
+            await asyncio.sleep(0.02)
+        self.state, self.reason = "closed", "the server was shut down"
+        self.bridge.close()
+        self._slow.shutdown(wait=False)
+        self.preparing.shutdown(wait=False)
+        log.info("closed after %.1f seconds", monotonic() - begun)

@@ -1,0 +1,63 @@
+"""Every knob of the server in one place, with the unit and the reason of its default."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+DEMO_PACKAGE = Path(__file__).resolve().parent.parent / "core" / "demo" / "package"
+
+
+def demo_package() -> Path:
+    """Directory of the demo model inside the installed package (or the source tree)."""
+    import axpress.core
+
+    for root in axpress.core.__path__:
+        candidate = Path(root) / "demo" / "package"
+        if candidate.is_dir():
+            return candidate
+    return DEMO_PACKAGE
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What `axpress serve` was asked for. All times in seconds, all sizes in bytes.
+
+    model_dir None: the demo model on the emulator. device: "auto", "emu" or a card's index.
+    """
+
+    model_dir: Path | None = None
+    device: str | int = "auto"
+    profile: str | None = None
+    model_name: str | None = None
+    host: str = "127.0.0.1"
+    port: int = 8000
+    max_queue: int = 32
+    """Requests that may wait for the card; the next one is answered 429 at once."""
+    request_timeout: float = 600.0
+    """Total life of one request: waiting and generating."""
+    read_timeout: float = 20.0
+    """Total time to send one request, header and body; a client that dribbles is cut."""
+    stall_timeout: float = 30.0
+    """How long a streaming client may leave its answer unread before it is cut."""
+    drain_timeout: float = 30.0
+    """How long running answers may go on after SIGTERM."""
+    max_body: int = 4 << 20
+    max_connections: int = 256
+    keep_alive: float = 75.0
+    log_level: str = "info"
+
+    @property
+    def is_demo(self) -> bool:
+        """True when no model was named, so the toy model is served on the emulated card."""
+        return self.model_dir is None
+
+    @property
+    def directory(self) -> Path:
+        """The model directory to open."""
+        return self.model_dir if self.model_dir is not None else demo_package()
+
+    @property
+    def effective_device(self) -> str | int:
+        """The device to open: the demo model runs on the emulator, said so wherever it is shown."""
+        return "emu" if self.is_demo and self.device == "auto" else self.device
