@@ -23,6 +23,7 @@ EXTENSIONS = {  # module: C sources it is linked with
     "runtime": ["csrc/axcl_load.c"],
     "buffer": [],
     "axmodel": [],
+    "step": ["csrc/mask.c"],
     "program": ["csrc/mask.c"],
     "sampler": ["csrc/sampler.c"],
 }

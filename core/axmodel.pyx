@@ -1,0 +1,166 @@
+"""Models loaded on the card, and the bindings of their inputs and outputs."""
+
+import os
+import weakref
+
+from axpress.core.buffer cimport DeviceBuffer
+from axpress.core.runtime cimport (
+    Card, axclError, axclrtEngineDataType, axclrtEngineIO, axclrtEngineIOInfo, axclrtEngineIODims)
+
+from axpress.core.groups import TensorInfo
+
+
+cdef class LoadedModel:
+    """One axmodel on the card: a layer or a head. `inputs` and `outputs` are lists of TensorInfo, in the card's order."""
+
+    def __init__(self, card: Card, path: str | os.PathLike):
+        """Loads from a file (loading from memory hangs on some runtimes). RuntimeCallError names the file."""
+        cdef axclError code
+        self.card = card
+        self.path = os.fspath(path)
+        self.bindings = weakref.WeakSet()
+        name = os.fsencode(path)
+        cdef const char *c_name = name
+        with nogil:
+            code = card.api.axclrtEngineLoadFromFile(c_name, &self.model)
+        card.check(f"axclrtEngineLoadFromFile({os.path.basename(self.path)})", code)
+        card.models.append(self)
+        with nogil:
+            code = card.api.axclrtEngineCreateContext(self.model, &self.context)
+        card.check("axclrtEngineCreateContext", code)
+        with nogil:
+            code = card.api.axclrtEngineGetIOInfo(self.model, &self.info)
+        card.check("axclrtEngineGetIOInfo", code)
+        self._read_groups()
+
+    def _read_groups(self):
+        cdef axclError code
+        cdef int32_t count = 0
+        with nogil:
+            code = self.card.api.axclrtEngineGetShapeGroupsCount(self.info, &count)
+        self.card.check("axclrtEngineGetShapeGroupsCount", code)
+        self.num_groups = count
+        self.inputs = [self._tensor(i, True) for i in range(self.card.api.axclrtEngineGetNumInputs(self.info))]
+        self.outputs = [self._tensor(i, False) for i in range(self.card.api.axclrtEngineGetNumOutputs(self.info))]
+
+    def _tensor(self, uint32_t index, bint is_input):
+        cdef axclrtEngineDataType dtype = <axclrtEngineDataType>0
+        cdef const char *name
+        cdef axclError code
+        if is_input:
+            name = self.card.api.axclrtEngineGetInputNameByIndex(self.info, index)
+            code = self.card.api.axclrtEngineGetInputDataType(self.info, index, &dtype)
+        else:
+            name = self.card.api.axclrtEngineGetOutputNameByIndex(self.info, index)
+            code = self.card.api.axclrtEngineGetOutputDataType(self.info, index, &dtype)
+        self.card.check("axclrtEngineGetDataType", code)
+        shapes, sizes = [], []
+        for group in range(self.num_groups):
+            shape, size = self._shape(group, index, is_input)
+            shapes.append(shape)
+            sizes.append(size)
+        label = (<bytes>name).decode() if name != NULL else f"tensor {index}"
+        return TensorInfo(label, <int>dtype, tuple(shapes), tuple(sizes))
+
+    def _shape(self, uint32_t group, uint32_t index, bint is_input):
+        cdef axclrtEngineIODims dims
+        cdef axclError code
+        cdef uint64_t size
+        dims.dimCount = 0
+        if is_input:
+            code = self.card.api.axclrtEngineGetInputDims(self.info, group, index, &dims)
+            size = self.card.api.axclrtEngineGetInputSizeByIndex(self.info, group, index)
+        else:
+            code = self.card.api.axclrtEngineGetOutputDims(self.info, group, index, &dims)
+            size = self.card.api.axclrtEngineGetOutputSizeByIndex(self.info, group, index)
+        self.card.check("axclrtEngineGetDims", code)
+        return tuple(dims.dims[i] for i in range(dims.dimCount)), size
+
+    def close(self) -> None:
+        """Frees the bindings and unloads. Closing twice is harmless."""
+        cdef axclError code
+        cdef uint64_t model = self.model
+        if model == 0:
+            return
+        self.model = 0
+        for binding in list(self.bindings):
+            binding.close()
+        if self in self.card.models:
+            self.card.models.remove(self)
+        with nogil:
+            if self.info != NULL:
+                self.card.api.axclrtEngineDestroyIOInfo(self.info)
+                self.info = NULL
+            code = self.card.api.axclrtEngineUnload(model)
+        self.card.check("axclrtEngineUnload", code)
+
+
+cdef class Binding:
+    """An IO object of one model for one shape group: which buffer each input and output uses. Setting one is a local write.
+
+    The binding keeps its buffers alive. Bind every input and output before `execute`; the card reads stale data otherwise.
+    """
+
+    def __init__(self, model: LoadedModel, group: int):
+        cdef axclError code
+        self.model = model
+        self.group = group
+        self.held = {}
+        with nogil:
+            code = model.card.api.axclrtEngineCreateIO(model.info, &self.io)
+        model.card.check("axclrtEngineCreateIO", code)
+        model.bindings.add(self)
+
+    def set_input(self, index: int, buffer: DeviceBuffer) -> None:
+        """Binds the start of `buffer`, with exactly the size that the group asks for. ValueError when it is too small."""
+        cdef axclError code
+        cdef uint32_t i = index
+        cdef uint64_t size = self._size(self.model.inputs[index], buffer, 0)
+        with nogil:
+            code = self.model.card.api.axclrtEngineSetInputBufferByIndex(self.io, i, buffer.handle, size)
+        self.model.card.check("axclrtEngineSetInputBufferByIndex", code)
+        self.held["input", index] = buffer
+
+    def set_output(self, index: int, buffer: DeviceBuffer, offset: int = 0) -> None:
+        """Binds `buffer` from byte `offset` on. Offsets other than 0 are for K/V rows written into the cache."""
+        cdef axclError code
+        cdef uint32_t i = index
+        cdef uint64_t start = offset
+        cdef uint64_t size = self._size(self.model.outputs[index], buffer, offset)
+        with nogil:
+            code = self.model.card.api.axclrtEngineSetOutputBufferByIndex(self.io, i, <char *>buffer.handle + start, size)
+        self.model.card.check("axclrtEngineSetOutputBufferByIndex", code)
+        self.held["output", index] = buffer
+
+    def _size(self, tensor, DeviceBuffer buffer, size_t offset):
+        size = tensor.sizes[self.group]
+        if buffer.handle == NULL or offset + size > buffer.nbytes:
+            raise ValueError(f"{tensor.name} of group {self.group} needs {size} bytes at {offset}; the buffer has {buffer.nbytes}")
+        return size
+
+    def execute(self) -> None:
+        """Runs the model on this binding and waits. For probes and tests; steps use the program."""
+        cdef axclError code
+        with nogil:
+            code = self.model.card.api.axclrtEngineExecute(self.model.model, self.model.context, self.group, self.io)
+        self.model.card.check("axclrtEngineExecute", code)
+
+    def execute_async(self) -> None:
+        """Submits the model to the card's stream. RuntimeCallError where the runtime does not offer that."""
+        cdef axclError code
+        cdef Card card = self.model.card
+        with nogil:
+            code = card.api.axclrtEngineExecuteAsync(self.model.model, self.model.context, self.group, self.io, card.stream)
+        card.check("axclrtEngineExecuteAsync", code)
+
+    def close(self) -> None:
+        """Destroys the IO object. Closing twice is harmless."""
+        cdef axclError code
+        cdef axclrtEngineIO io = self.io
+        if io == NULL:
+            return
+        self.io = NULL
+        with nogil:
+            code = self.model.card.api.axclrtEngineDestroyIO(io)
+        self.model.card.check("axclrtEngineDestroyIO", code)
+        self.held.clear()

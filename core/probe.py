@@ -1,0 +1,168 @@
+"""Load-time probes: what this card can be trusted with, and what each group costs on it.
+
+Every probe compares bytes that two ways of doing the same step left behind. An inconclusive one chooses the conservative
+way: it costs time, never a wrong token.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from axpress.core.errors import RuntimeCallError
+from axpress.core.program import Program
+from axpress.core.step import Step
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """Measured seconds of a whole pass by group (index as in `Program.groups`, all layers, no head), and of one head."""
+
+    groups: tuple[float, ...]
+    head: float
+
+
+@dataclass(frozen=True, slots=True)
+class Modes:
+    """What the probes found. All False is the conservative fallback: synchronous calls, rows copied on the card, and prompts
+    computed token by token."""
+
+    use_async: bool = False
+    in_place_decode: bool = False
+    in_place_chunk: bool = False
+    chunks: bool = False
+
+
+def probe(program: Program) -> tuple[Modes, Costs]:
+    """Probes the modes, sets them on the program, measures costs and logs both. The bank's rows hold garbage afterwards:
+    finite, and nobody sees a row before it is written."""
+    modes = Modes()
+    _set(program, modes)
+    modes = replace(modes, use_async=_probe_async(program))
+    _set(program, modes)
+    modes = replace(modes, in_place_decode=_probe_in_place(program, decode=True))
+    if program.shape.chunks and program.bank_rows >= 2 * program.shape.chunks[0].width:
+        modes = replace(modes, chunks=_probe_chunk(program))
+    if modes.chunks:
+        modes = replace(modes, in_place_chunk=_probe_in_place(program, decode=False))
+    _set(program, modes)
+    log.info(
+        "probes: async %s, decode rows %s, prompts %s",
+        "honoured" if modes.use_async else "not usable, synchronous calls instead",
+        "written in place" if modes.in_place_decode else "copied into the cache",
+        "token by token" if not modes.chunks else f"in chunks, rows {'written in place' if modes.in_place_chunk else 'copied into the cache'}",
+    )
+    costs = measure(program)
+    for group, seconds in zip(program.groups, costs.groups, strict=True):
+        log.info("cost: group %d, %d wide over %d rows: %.2f ms", group.index, group.width, group.history, seconds * 1e3)
+    log.info("cost: head %.2f ms", costs.head * 1e3)
+    return modes, costs
+
+
+def measure(program: Program) -> Costs:
+    """Times the first layers of every group and the head."""
+    groups = tuple(program.time_layers(i) * program.num_layers for i in range(len(program.groups)))
+    return Costs(groups, program.time_head())
+
+
+def _set(program: Program, modes: Modes) -> None:
+    program.set_modes(use_async=modes.use_async, in_place_decode=modes.in_place_decode, in_place_chunk=modes.in_place_chunk)
+
+
+def _probe_async(program: Program) -> bool:
+    """Whether a step submitted to the stream gives the bytes of the same step run call by call."""
+    if not program.card.has_async:
+        return False
+    program.run(_decode_step(row=0))
+    expected = program.logits(0).tobytes()
+    _set(program, Modes(use_async=True))
+    program.logits(0)[:] = 0
+    try:
+        program.run(_decode_step(row=1))
+    except RuntimeCallError as error:
+        log.warning("the runtime does not take asynchronous work (%s)", error)
+        return False
+    return program.logits(0).tobytes() == expected
+
+
+def _probe_in_place(program: Program, *, decode: bool) -> bool:
+    """Whether K/V outputs bound into the cache leave the same rows there as a copy does, in every layer."""
+    width = 1 if decode else program.shape.chunks[0].width
+    make: Callable[..., Step] = _decode_step if decode else _chunk_step(program)
+    program.run(make(row=width))
+    copied = _rows(program, width, width)
+    _erase(program, 0, width)
+    before = Modes(program.use_async, program.in_place_decode, program.in_place_chunk)
+    _set(program, replace(before, in_place_decode=decode, in_place_chunk=not decode))
+    try:
+        program.run(make(row=0))
+        written = _rows(program, 0, width)
+    except RuntimeCallError as error:
+        log.info("the runtime refuses K/V outputs inside the cache (%s)", error)
+        written = b""
+    finally:
+        _set(program, before)
+    return written == copied and any(copied)
+
+
+def _probe_chunk(program: Program) -> bool:
+    """Whether a chunk's hidden state is worth anything: some narrow groups leave it unwritten. Compares the last layer's K and V
+    of one token with those that decode gives."""
+    width = program.shape.chunks[0].width
+    program.run(_decode_step(row=width))
+    program.run(_chunk_step(program)(row=0))
+    alone, chunk = _rows(program, width, 1), _rows(program, 0, 1)
+    if alone == chunk:
+        return True
+    a, b = (np.frombuffer(x, np.uint16).astype(np.uint32) << 16 for x in (alone, chunk))
+    a, b = a.view(np.float32), b.view(np.float32)
+    close = bool(np.isfinite(b).all() and np.abs(a - b).max() <= 0.05 * np.abs(a).max())
+    if close:
+        log.warning("chunks and decode differ in the last bits on this card: answers may depend on how a prompt was split")
+    else:
+        log.warning("chunk groups of %d tokens give a wrong hidden state on this card: prompts go token by token", width)
+    return close
+
+
+def _decode_step(row: int) -> Step:
+    step = Step(1)
+    step.reset(0)
+    step.add(0, 0, row, -1, step.add_view(0, 0), True)
+    return step
+
+
+def _chunk_step(program: Program) -> Callable[..., Step]:
+    group = len(program.shape.decode)
+    width = program.groups[group].width
+
+    def make(row: int) -> Step:
+        step = Step(width)
+        step.reset(group)
+        step.tail_free = True
+        step.add_chain(range(width), 0, row, step.add_view(0, 0))
+        return step
+
+    return make
+
+
+def _rows(program: Program, start: int, count: int) -> bytes:
+    """K and V rows start..start+count of the first and the last layer."""
+    nbytes = 2 * program.shape.kv_dim
+    parts = [
+        buffer.read("uint8", count * nbytes, start * nbytes)
+        for layer in {0, program.num_layers - 1}
+        for buffer in program.kv_buffers(0, layer)
+    ]
+    return b"".join(p.tobytes() for p in parts)
+
+
+def _erase(program: Program, start: int, count: int) -> None:
+    nbytes = 2 * program.shape.kv_dim
+    for layer in range(program.num_layers):
+        for buffer in program.kv_buffers(0, layer):
+            buffer.write(np.zeros(count * nbytes, np.uint8), start * nbytes)

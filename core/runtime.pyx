@@ -1,0 +1,217 @@
+"""The AXCL runtime and the card behind it: open, bind, copy, close; every call checked, errors typed."""
+
+import os
+import weakref
+from pathlib import Path
+
+from libc.stdint cimport uintptr_t
+
+from axpress.core.errors import RuntimeCallError, RuntimeUnavailable, StepTimeout
+
+SYSTEM_PATHS = ("/usr/lib/axcl/libaxcl_rt.so", "/usr/lib/axcl/libaxcl_rt.so.1")
+
+_SUBS = {1: "device", 2: "context", 3: "stream", 4: "task", 5: "memory", 6: "config", 7: "engine", 8: "syslog", 9: "sysctrl",
+         0xA: "latency", 0xB: "p2p", 0xC: "worker"}
+_IDS = {1: "failed", 2: "null pointer", 3: "illegal parameter", 4: "unsupported", 5: "timed out", 6: "busy", 7: "out of memory",
+        8: "encode error", 9: "decode error", 0xA: "unexpected response", 0xB: "cannot open", 0xC: "execute failed"}
+_SPECIAL = {
+    (1, 0x80): "device query failed", (1, 0x81): "no device connected", (1, 0x82): "device probe failed", (1, 0x83): "device not active",
+    (1, 0x84): "no such device", (1, 0x85): "no active device", (1, 0x86): "the card's agent does not answer (port allocation)",
+    (1, 0x87): "device reboot", (1, 0x88): "port destroy failed", (2, 0x84): "no context bound to this thread",
+    (3, 0x83): "synchronise timed out", (5, 0x81): "not device memory", (7, 0x81): "no such index",
+}
+
+
+def describe_code(code: int) -> str:
+    """Words for a runtime error value, e.g. 'memory: out of memory' for 0x80300507."""
+    code &= 0xFFFFFFFF
+    sub, ident = (code >> 8) & 0xFF, code & 0xFF
+    where = _SUBS.get(sub, f"module {sub}")
+    return f"{where}: {_SPECIAL.get((sub, ident)) or _IDS.get(ident, f'error {ident:#x}')}"
+
+
+def emulated_library() -> Path:
+    """The emulated runtime that was built with this package."""
+    return Path(__file__).parent / "lib" / "libaxcl_rt.so"
+
+
+def find_library() -> str | None:
+    """The real runtime: $AXPRESS_AXCL_LIB, the loader's path, then the vendor's directory. None when there is none."""
+    if chosen := os.environ.get("AXPRESS_AXCL_LIB"):
+        return chosen
+    for folder in filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(":")):
+        if (candidate := Path(folder) / "libaxcl_rt.so").exists():
+            return str(candidate)
+    for path in SYSTEM_PATHS:
+        if Path(path).exists():
+            return path
+    return None
+
+
+cdef class Card:
+    """One device with its context and its one stream; owner of everything that is allocated or loaded on it.
+
+    Open it, use it from threads that called `bind_thread()`, close it: models, buffers, stream, context, device, runtime,
+    in that order. Nothing here may be called after `close()`.
+    """
+
+    def __cinit__(self):
+        self.buffers = weakref.WeakSet()
+        self.models = []
+        self.closed = True
+
+    def __init__(self, library: str | os.PathLike, device: int = 0, settings: dict[str, str] | None = None):
+        """Opens the runtime `library` and its `device`-th card; `settings` go to an emulated runtime before it starts.
+
+        Raises RuntimeUnavailable (library or symbol missing, index without a card) or RuntimeCallError.
+        """
+        self.library = os.fspath(library)
+        self._load(settings or {})
+        try:
+            self._start(device)
+        except BaseException:
+            self._stop()
+            raise
+
+    def _load(self, dict settings):
+        cdef char error[512]
+        error[0] = 0
+        path = self.library.encode()
+        if axcl_api_open(&self.api, path, error, sizeof(error)) != 0:
+            raise RuntimeUnavailable((<bytes>error).decode(errors="replace"))
+        self.emulated = self.api.axemu_version != NULL
+        self.has_async = self.api.axclrtEngineExecuteAsync != NULL
+        if settings and not self.emulated:
+            raise RuntimeUnavailable(f"{self.library} drives a real card: emulator settings {sorted(settings)} do not apply to it")
+        for key, value in settings.items():
+            key_bytes, value_bytes = str(key).encode(), str(value).encode()
+            if self.api.axemu_set(key_bytes, value_bytes) != 0:
+                raise RuntimeUnavailable(f"the emulated runtime refuses {key}={value}: {self.last_error()}")
+
+    def _start(self, int index):
+        cdef axclrtDeviceList found
+        cdef axclError code
+        with nogil:
+            code = self.api.axclInit(NULL)
+        self.check("axclInit", code)
+        self.closed = False
+        found.num = 0
+        with nogil:
+            code = self.api.axclrtGetDeviceList(&found)
+        self.check("axclrtGetDeviceList", code)
+        if index < 0 or index >= <int>found.num:
+            raise RuntimeUnavailable(f"card {index} was asked for, but the runtime {self.library} sees {found.num} card(s)")
+        self.device = found.devices[index]
+        with nogil:
+            code = self.api.axclrtSetDevice(self.device)
+        self.check("axclrtSetDevice", code)
+        self.device_set = True
+        with nogil:
+            code = self.api.axclrtCreateContext(&self.context, self.device)
+        self.check("axclrtCreateContext", code)
+        self.bind_thread()
+        with nogil:
+            code = self.api.axclrtEngineInit(AXCL_VNPU_DISABLED)
+        self.check("axclrtEngineInit", code)
+        self.engine_ready = True
+        with nogil:
+            code = self.api.axclrtCreateStream(&self.stream)
+        self.check("axclrtCreateStream", code)
+
+    cdef int check(self, str call, axclError code) except -1:
+        if code == 0:
+            return 0
+        kind = StepTimeout if code == AXCL_ERR_STREAM_SYNC_TIMEOUT else RuntimeCallError
+        raise kind(call, code, describe_code(code), self.last_error())
+
+    def last_error(self) -> str:
+        """The emulated runtime's sentence about its last refusal; empty on a real one."""
+        cdef const char *text
+        if self.api.axemu_last_error == NULL:
+            return ""
+        text = self.api.axemu_last_error()
+        return (<bytes>text).decode(errors="replace") if text != NULL else ""
+
+    def bind_thread(self) -> None:
+        """Binds the card's context to the calling thread; each thread that uses the card does this once."""
+        cdef axclError code
+        with nogil:
+            code = self.api.axclrtSetCurrentContext(self.context)
+        self.check("axclrtSetCurrentContext", code)
+
+    def version(self) -> str:
+        """Version of the runtime library, e.g. '3.6.4'."""
+        cdef int32_t major = 0, minor = 0, patch = 0
+        cdef axclError code
+        with nogil:
+            code = self.api.axclrtGetVersion(&major, &minor, &patch)
+        self.check("axclrtGetVersion", code)
+        return f"{major}.{minor}.{patch}"
+
+    def properties(self) -> dict:
+        """What the card says of itself: sizes in bytes, temperature in degrees Celsius, loads as reported."""
+        cdef axclrtDeviceProperties p
+        cdef axclError code
+        with nogil:
+            code = self.api.axclrtGetDeviceProperties(self.device, &p)
+        self.check("axclrtGetDeviceProperties", code)
+        return {
+            "firmware": (<bytes>p.swVersion).decode(errors="replace"), "uid": p.uid, "temperature_c": p.temperature / 1000,
+            "total_cmm": p.totalCmmSize * 1024, "free_cmm": p.freeCmmSize * 1024, "total_memory": p.totalMemSize * 1024,
+            "free_memory": p.freeMemSize * 1024, "npu_load": p.npuLoading, "cpu_load": p.cpuLoading,
+        }
+
+    def model_usage(self, path: str | os.PathLike) -> int | None:
+        """Bytes of card memory that loading `path` will take; None where the runtime cannot say."""
+        cdef int64_t system = 0, cmm = 0
+        cdef axclError code
+        if self.api.axclrtEngineGetUsage == NULL:
+            return None
+        name = os.fsencode(path)
+        cdef const char *c_name = name
+        with nogil:
+            code = self.api.axclrtEngineGetUsage(c_name, &system, &cmm)
+        return cmm if code == 0 else None
+
+    def synchronize(self, timeout_ms: int = -1) -> None:
+        """Waits until the stream is idle; StepTimeout after `timeout_ms` (-1: no limit); raises what failed in it."""
+        cdef axclError code
+        cdef int32_t limit = timeout_ms
+        with nogil:
+            code = self.api.axclrtSynchronizeStreamWithTimeout(self.stream, limit)
+        self.check("axclrtSynchronizeStreamWithTimeout", code)
+
+    def close(self) -> None:
+        """Frees everything in order. Raises BufferError, and stays open, while NumPy views of pinned buffers live."""
+        if self.closed:
+            return
+        held = [b for b in self.buffers if b.num_views]
+        if held:
+            raise BufferError(f"{len(held)} pinned buffer(s) still have NumPy views; drop the views, then close the card")
+        self.bind_thread()
+        for model in reversed(list(self.models)):
+            model.close()
+        for buffer in list(self.buffers):
+            buffer.close()
+        self._stop()
+
+    def _stop(self):
+        """Undoes `_start` as far as it came. Errors are not raised: this also runs after a failure."""
+        with nogil:
+            if self.stream != NULL:
+                if self.api.axclrtDestroyStream(self.stream) != 0 and self.api.axclrtDestroyStreamForce != NULL:
+                    self.api.axclrtDestroyStreamForce(self.stream)
+                self.stream = NULL
+            if self.engine_ready:
+                self.api.axclrtEngineFinalize()
+                self.engine_ready = False
+            if self.context != NULL:
+                self.api.axclrtDestroyContext(self.context)
+                self.context = NULL
+            if self.device_set:
+                self.api.axclrtResetDevice(self.device)
+                self.device_set = False
+            if not self.closed:
+                self.api.axclFinalize()
+                self.closed = True
+            axcl_api_close(&self.api)

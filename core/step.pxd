@@ -1,0 +1,33 @@
+"""The one struct that crosses from plan to program: which tokens a pass carries, what each sees, where each is stored."""
+
+from libc.stdint cimport int32_t, uint16_t
+
+
+cdef extern from "mask.h" nogil:
+    ctypedef struct ax_query:
+        int32_t token
+        int32_t position
+        int32_t row
+        int32_t parent
+        int32_t view
+        int32_t logits
+
+    int ax_mask_fill(uint16_t *, int32_t, int32_t, const ax_query *, int32_t, const int32_t *, const int32_t *, int32_t)
+
+
+cdef class Step:
+    cdef ax_query *queries
+    cdef int32_t *runs
+    cdef int32_t *views
+    cdef readonly int capacity
+    cdef readonly int max_runs
+    cdef readonly int num_queries
+    cdef readonly int num_views
+    cdef readonly int num_logits
+    cdef public int group
+    cdef public int bank
+    cdef public bint tail_free
+
+    cpdef int add_view(self, int start, int stop) except -1
+    cpdef int extend_view(self, int start, int stop) except -1
+    cpdef int add(self, int token, int position, int row, int parent, int view, bint logits) except -1
