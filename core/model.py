@@ -1,0 +1,129 @@
+"""A model ready to run: package checked, card opened, layers loaded, modes and costs probed."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from axpress.core.axmodel import LoadedModel
+from axpress.core.errors import PackageError, RuntimeUnavailable
+from axpress.core.package import ModelPackage, open_package
+from axpress.core.probe import Costs, Modes, probe
+from axpress.core.program import Program
+from axpress.core.request import EngineInfo
+from axpress.core.runtime import Card, emulated_library, find_library
+from axpress.core.text import Text
+
+log = logging.getLogger(__name__)
+
+CMM_FLOOR = 64 << 20  # bytes of card memory that stay free: the runtime's own buffers need some
+
+Progress = Callable[[str, int, int], None]
+"""Called while loading with (what, done, total)."""
+
+
+class Model:
+    """Everything between a model directory and steps on a card. Close it to free the card."""
+
+    def __init__(self, card: Card, package: ModelPackage, text: Text, program: Program, modes: Modes, costs: Costs, profile: str | None) -> None:
+        self.card, self.package, self.text = card, package, text
+        self.program, self.modes, self.costs = program, modes, costs
+        self.info = EngineInfo(
+            model=package.name,
+            device=f"{'emulated card' if card.emulated else 'card'} {card.device}",
+            emulated=bool(card.emulated),
+            profile=profile,
+            num_layers=program.num_layers,
+            vocab_size=program.vocab_size,
+            context_length=program.bank_rows,
+            runtime_version=card.version(),
+        )
+
+    def close(self) -> None:
+        """Frees program, models and card, in that order."""
+        self.program.close()
+        self.card.close()
+
+
+def open_model(
+    directory: str | os.PathLike[str],
+    device: str | int = "auto",
+    profile: str | None = None,
+    settings: dict[str, str] | None = None,
+    progress: Progress | None = None,
+) -> Model:
+    """Loads a model directory on a card.
+
+    `device`: a card's number; "emu": the emulated card, with timing `profile` (None: the package's own, or "none"); "auto": the
+    emulated card for simulated packages, card 0 for others. `settings` are further emulator settings. Raises PackageError for
+    everything that can be known without the card, RuntimeUnavailable, RuntimeCallError.
+    """
+    package = open_package(directory)
+    text = Text.open(package.tokenizer_path, eos_override=package.eos, bos_override=package.bos)
+    card, profile = _open_card(package, device, profile, settings or {})
+    try:
+        return _load(card, package, text, profile, progress)
+    except BaseException:
+        card.close()
+        raise
+
+
+def _open_card(package: ModelPackage, device: str | int, profile: str | None, settings: dict[str, str]) -> tuple[Card, str | None]:
+    if device == "emu" or (device == "auto" and package.simulated):
+        chosen = profile or package.profile or os.environ.get("AXPRESS_EMU_PROFILE") or "none"
+        return Card(emulated_library(), 0, {"profile": chosen, **settings}), chosen
+    if package.simulated:
+        raise PackageError(f"{package.directory}: a simulated model runs on the emulated card only (--device emu)")
+    if profile is not None:
+        raise RuntimeUnavailable("an emulator profile was given, but the model goes to a real card; add --device emu or drop the profile")
+    library = find_library()
+    if library is None:
+        raise RuntimeUnavailable(
+            "no AXCL runtime found (looked at $AXPRESS_AXCL_LIB, $LD_LIBRARY_PATH and /usr/lib/axcl): install the vendor's axcl package, "
+            "or use --device emu with a simulated model"
+        )
+    return Card(library, 0 if device == "auto" else int(device), settings), None
+
+
+def _load(card: Card, package: ModelPackage, text: Text, profile: str | None, progress: Progress | None) -> Model:
+    started = time.monotonic()
+    _check_memory(card, package)
+    files = [package.head_file, *package.layer_files]  # the head first: the card wants it so
+    models = []
+    for number, path in enumerate(files):
+        if progress:
+            progress("loading", number, len(files))
+        models.append(LoadedModel(card, path))
+    head, layers = models[0], models[1:]
+    hidden = head.inputs[0].shapes[0][-1]
+    program = Program(card, layers, head, package.embedding(hidden))
+    if program.vocab_size > package.embedding(hidden).shape[0]:
+        raise PackageError(
+            f"{package.head_file.name}: gives {program.vocab_size} logits for an embedding of {package.embedding(hidden).shape[0]} tokens: files of two models?"
+        )
+    if progress:
+        progress("probing", len(files), len(files))
+    modes, costs = probe(program)
+    log.info("%s: %d layers, %d rows, loaded in %.1f s on %s", package.name, program.num_layers, program.bank_rows,
+             time.monotonic() - started, "the emulated card" if card.emulated else f"card {card.device}")  # fmt: skip
+    return Model(card, package, text, program, modes, costs, profile)
+
+
+def _check_memory(card: Card, package: ModelPackage) -> None:
+    """Refuses before the first load what cannot fit: running out half way leaves the card in need of a reset."""
+    free = card.properties()["free_cmm"]
+    sizes = {p: card.model_usage(p) or p.stat().st_size for p in (package.head_file, *package.layer_files)}
+    need = sum(sizes.values()) + CMM_FLOOR
+    if need > free:
+        raise PackageError(
+            f"{package.directory}: its {len(sizes)} model files need {sum(sizes.values()) >> 20} MiB of card memory and {CMM_FLOOR >> 20} MiB stay "
+            f"free, but the card has {free >> 20} MiB free; close other programs on the card, reset it, or choose a smaller model"
+        )
+
+
+def default_model() -> Path:
+    """The demo model that ships with the package."""
+    return Path(__file__).parent / "demo" / "package"
