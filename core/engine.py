@@ -68,7 +68,7 @@ class Engine:
     """Serves one model. `submit` from any thread; answers arrive at each request's sink on the engine's own thread."""
 
     def __init__(self, model: Model, *, max_queue: int = 32, step_timeout_ms: int = STEP_TIMEOUT_MS) -> None:
-        self.model, self.info, self.text = model, model.info, model.text
+        self.model, self.info, self.text, self.package = model, model.info, model.text, model.package
         self.max_queue = max_queue
         self.state: State = "ready"
         self.reason: str | None = None
@@ -126,8 +126,9 @@ class Engine:
             raise ContextOverflow(
                 f"the prompt has {len(ids)} tokens and {request.max_tokens} are asked for, the model's context holds {context}; "
                 f"ask for at most {context - len(ids)} or shorten the prompt", "max_tokens")  # fmt: skip
-        if min(ids) < 0 or max(ids) >= self.model.package.vocab_size:
-            raise RequestError(f"prompt token ids go from 0 to {self.model.package.vocab_size - 1}", "prompt")
+        known = self.package.vocab_size or self.info.vocab_size
+        if min(ids) < 0 or max(ids) >= known:
+            raise RequestError(f"prompt token ids go from 0 to {known - 1}", "prompt")
         Sampler.check(self.info.vocab_size, request.params)
 
     def stats(self) -> dict[str, Any]:

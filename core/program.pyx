@@ -410,7 +410,7 @@ cdef class Program:
                     buffer.close()
 
     def __dealloc__(self):
-        cdef size_t i
+        cdef Py_ssize_t i
         if self.plans != NULL:
             for i in range(len(self.groups)):
                 free(self.plans[i].io)
