@@ -175,8 +175,9 @@ def unsupported_attention(config: Mapping[str, Any]) -> str | None:
         return f"a model with sliding-window layers ({', '.join(sorted(kinds))})"
     if kinds:
         return f"a model with layers of an unknown kind ({', '.join(sorted(kinds))})"
-    windowed = int(config.get("max_window_layers") or 0) < int(config.get("num_hidden_layers") or 1)
-    if config.get("use_sliding_window") and config.get("sliding_window") and windowed and "layer_types" not in config:
+    plain_layers, layers = config.get("max_window_layers"), config.get("num_hidden_layers")
+    plain = "layer_types" in config or (isinstance(plain_layers, int) and isinstance(layers, int) and plain_layers >= layers)
+    if config.get("use_sliding_window") and config.get("sliding_window") and not plain:
         return f"a model with sliding-window attention (window {config['sliding_window']})"
     if config.get("num_kv_shared_layers"):
         return "a model whose layers share keys and values (num_kv_shared_layers)"
@@ -228,6 +229,8 @@ def rope_frequencies(config: Mapping[str, Any], head_dim: int, where: str = "con
 
 def _scale_frequencies(kind: str, frequencies: np.ndarray, rope: Mapping[str, Any], max_positions: Any) -> npt.NDArray[np.float32]:
     factor = np.float32(rope["factor"])
+    if factor <= 0:
+        raise ValueError(f"factor is {factor}")
     if kind == "linear":
         return (frequencies / factor).astype(np.float32)
     low, high = float(rope["low_freq_factor"]), float(rope["high_freq_factor"])

@@ -76,7 +76,7 @@ class ModelPackage:
         size = self.embed_file.stat().st_size
         if self.hidden_size not in (None, hidden) or size % (2 * hidden):
             known = self.hidden_size or f"unknown and it has {size} bytes"
-            raise PackageError(f"{self.embed_file} does not belong to these layers, which take rows of {hidden}: its width is {known}; {AGAIN}")
+            raise PackageError(f"{self.embed_file} does not fit the layers, which take rows of {hidden}: its width is {known}; {AGAIN}")
         return np.memmap(self.embed_file, dtype="<u2", mode="r", shape=(size // (2 * hidden), hidden))
 
 

@@ -1,13 +1,20 @@
-"""Tiny random Hugging Face checkpoints of the three families, each with a small real tokenizer. Needs torch and transformers."""
+"""Tiny random Hugging Face checkpoints of the three families, each with a small real tokenizer.
+
+`write_checkpoint` needs NumPy only; `build_model` and `save_checkpoint` make real transformers models.
+"""
 
 from __future__ import annotations
 
 import copy
+import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from axpress.core.hollow_tokenizer import special_ids, write_tokenizer
+from axpress.core.simfile import TensorSource, to_bf16, write_safetensors
 
 LLAMA3_ROPE = {
     "rope_type": "llama3",
@@ -97,3 +104,78 @@ def save_checkpoint(tiny: Tiny, directory: Path, dtype: str = "bfloat16") -> Any
     stored.save_pretrained(directory, max_shard_size=tiny.max_shard_size)
     write_tokenizer(directory, tiny.vocab)
     return model
+
+
+def tensor_shapes(tiny: Tiny) -> dict[str, tuple[int, ...]]:
+    """Hugging Face names and shapes of all tensors of the model."""
+    width, kv_width = tiny.heads * tiny.head_dim, tiny.kv_heads * tiny.head_dim
+    layer: dict[str, tuple[int, ...]] = {
+        "input_layernorm.weight": (tiny.hidden,),
+        "post_attention_layernorm.weight": (tiny.hidden,),
+        "self_attn.q_proj.weight": (width, tiny.hidden),
+        "self_attn.k_proj.weight": (kv_width, tiny.hidden),
+        "self_attn.v_proj.weight": (kv_width, tiny.hidden),
+        "self_attn.o_proj.weight": (tiny.hidden, width),
+        "mlp.gate_proj.weight": (tiny.ffn, tiny.hidden),
+        "mlp.up_proj.weight": (tiny.ffn, tiny.hidden),
+        "mlp.down_proj.weight": (tiny.hidden, tiny.ffn),
+    }
+    if tiny.family == "qwen3":
+        layer |= {"self_attn.q_norm.weight": (tiny.head_dim,), "self_attn.k_norm.weight": (tiny.head_dim,)}
+    if tiny.family == "qwen2" or tiny.attention_bias:
+        layer |= {"self_attn.q_proj.bias": (width,), "self_attn.k_proj.bias": (kv_width,), "self_attn.v_proj.bias": (kv_width,)}
+    if tiny.family != "qwen2" and tiny.attention_bias:
+        layer |= {"self_attn.o_proj.bias": (tiny.hidden,)}
+    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (tiny.vocab, tiny.hidden), "model.norm.weight": (tiny.hidden,)}
+    shapes |= {} if tiny.tied else {"lm_head.weight": (tiny.vocab, tiny.hidden)}
+    return shapes | {f"model.layers.{i}.{name}": shape for i in range(tiny.layers) for name, shape in layer.items()}
+
+
+def write_checkpoint(tiny: Tiny, directory: Path, dtype: str = "BF16", shards: int = 1) -> dict[str, np.ndarray]:
+    """Write a checkpoint of random tensors (safetensors type `dtype`) with NumPy alone; returns the tensors as stored, by name."""
+    random = np.random.default_rng(tiny.seed)
+    cast: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        "BF16": to_bf16,
+        "F16": lambda values: values.astype(np.float16),
+        "F32": lambda values: values,
+    }
+    tensors = {name: cast[dtype](random.standard_normal(shape, np.float32)) for name, shape in tensor_shapes(tiny).items()}
+    directory.mkdir(parents=True, exist_ok=True)
+    names = list(tensors)
+    where: dict[str, str] = {}
+    for shard in range(shards):
+        file = "model.safetensors" if shards == 1 else f"model-{shard + 1:05}-of-{shards:05}.safetensors"
+        mine = names[shard::shards]
+        sources = {name: TensorSource(dtype, tensors[name].shape, lambda array=tensors[name]: [array]) for name in mine}
+        write_safetensors(directory / file, {"format": "pt"}, sources)
+        where |= dict.fromkeys(mine, file)
+    if shards > 1:
+        (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
+    (directory / "config.json").write_text(json.dumps(hf_config(tiny)))
+    write_tokenizer(directory, tiny.vocab)
+    return tensors
+
+
+def hf_config(tiny: Tiny) -> dict[str, Any]:
+    """config.json in the spelling that published checkpoints use (rope_theta and rope_scaling)."""
+    config: dict[str, Any] = {
+        "architectures": [{"qwen3": "Qwen3ForCausalLM", "qwen2": "Qwen2ForCausalLM", "llama": "LlamaForCausalLM"}[tiny.family]],
+        "model_type": tiny.family,
+        "hidden_size": tiny.hidden,
+        "num_attention_heads": tiny.heads,
+        "num_key_value_heads": tiny.kv_heads,
+        "intermediate_size": tiny.ffn,
+        "num_hidden_layers": tiny.layers,
+        "vocab_size": tiny.vocab,
+        "hidden_act": "silu",
+        "rms_norm_eps": 1e-6,
+        "rope_theta": tiny.theta,
+        "rope_scaling": tiny.rope or None,
+        "tie_word_embeddings": tiny.tied,
+        "max_position_embeddings": 4096,
+        "sliding_window": 4096,
+        "use_sliding_window": False,
+        "max_window_layers": tiny.layers,
+        "eos_token_id": special_ids(tiny.vocab)["<|im_end|>"],
+    }
+    return config if tiny.family == "qwen2" else config | {"head_dim": tiny.head_dim}
