@@ -168,7 +168,8 @@ def _integer(config: Mapping[str, Any], key: str, where: str) -> int:
 
 def unsupported_attention(config: Mapping[str, Any]) -> str | None:
     """What kind of attention or model `config` (Hugging Face keys) asks for that axpress does not run; None if it is plain."""
-    kinds = {str(kind) for kind in config.get("layer_types") or [] if kind != "full_attention"}
+    types = config.get("layer_types")
+    kinds = {str(kind) for kind in types if kind != "full_attention"} if isinstance(types, list) else set()
     if any("linear" in kind or "mamba" in kind or "conv" in kind for kind in kinds):
         return f"a hybrid model (layer types {', '.join(sorted(kinds))})"
     if any("sliding" in kind or "chunked" in kind for kind in kinds):

@@ -17,6 +17,7 @@ from axpress.core.simfile import SimMeta, is_simulated, lfs_pointer_size, read_a
 
 LAYER_RE = re.compile(r"(?P<name>.+)_p\d+_l(?P<layer>\d+)_together\.axmodel")
 SMALLEST_LAYER = 0.9  # of the median layer file: compiled layers of one model differ by far less, a cut download by more
+MAX_LAYERS = 1000  # no model has as many; keeps a damaged number from becoming as many paths
 MAX_DEPTH = 2  # directories below the package in which files are looked for
 AGAIN = "download the model again"
 
@@ -90,6 +91,13 @@ def open_package(directory: str | os.PathLike[str]) -> ModelPackage:
     if not root.is_dir():
         what = "is a file, not a model directory" if root.exists() else "does not exist"
         raise PackageError(f"{root} {what}: give the directory of a compiled model (the one with the .axmodel files)")
+    try:
+        return _open(root)
+    except OSError as error:
+        raise PackageError(f"{error.filename or root} cannot be read ({error.strerror}): correct its name or permissions") from None
+
+
+def _open(root: Path) -> ModelPackage:
     config = _read_config(root)
     _refuse_unsupported(config, root / "config.json")
     layers = _layer_files(root, config)
@@ -161,7 +169,7 @@ def _layer_files(root: Path, config: Mapping[str, Any]) -> tuple[Path, ...]:
     if template is None:
         return _layers_by_pattern(root)
     count = _size(config, "axmodel_num", root)
-    if count is None or template.count("%d") != 1:
+    if count is None or count > MAX_LAYERS or template.count("%d") != 1:
         raise PackageError(f"{root / 'config.json'} must give axmodel_num and a template_filename_axmodel with one %d in it: {AGAIN}")
     files = tuple(_resolve(root, template.replace("%d", str(layer))) for layer in range(count))
     _check_numbering({layer: path for layer, path in enumerate(files) if path.is_file()}, count, files[0])
@@ -248,10 +256,11 @@ def _tokenizer(root: Path, config: Mapping[str, Any]) -> Path:
 
 
 def _sampling(root: Path, config: Mapping[str, Any]) -> SamplingDefaults:
-    path = _resolve(root, _text(config, "post_config_path") or "post_config.json")
-    if path.is_file() and not path.read_bytes().strip():
-        return SamplingDefaults()
-    values = read_json(path, {})
+    named = _text(config, "post_config_path")
+    path = _resolve(root, named or "post_config.json")
+    if named is not None and not path.is_file():
+        raise PackageError(f"{path} is missing: config.json names it as post_config_path; {AGAIN}")
+    values = read_json(path, {}) if path.is_file() and path.read_bytes().strip() else {}
     if not values:
         return SamplingDefaults()
     top_p = _number(values, "top_p", path) if values.get("enable_top_p_sampling") else None
