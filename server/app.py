@@ -17,7 +17,7 @@ from sanic.request import Request
 from sanic.response import HTTPResponse
 
 from .chat_api import chat
-from .connections import LimitedProtocol, check_head, watch_slow_senders
+from .connections import LimitedProtocol, SafeRequest, check_head, watch_slow_senders
 from .errors import OpenAIErrorHandler
 from .health import health
 from .service import Service
@@ -32,7 +32,9 @@ FOREVER = 10.0**9
 
 def make_app(settings: Settings, service: Service | None = None) -> Sanic:
     """A Sanic app that serves `settings`. One per process: Sanic keeps a registry of them."""
-    app = Sanic("axpress", config=_config(settings), configure_logging=False, error_handler=OpenAIErrorHandler())
+    app = Sanic(
+        "axpress", config=_config(settings), configure_logging=False, error_handler=OpenAIErrorHandler(), request_class=SafeRequest
+    )
     app.ctx.service = service or Service(settings)
     app.ctx.connections = set()
     app.blueprint(chat)
@@ -45,7 +47,7 @@ def make_app(settings: Settings, service: Service | None = None) -> Sanic:
 
 
 def _config(settings: Settings) -> Config:
-    config = Config(load_env=False)
+    config = Config(env_prefix=None)
     config.update({
         "REQUEST_MAX_SIZE": settings.max_body,
         "REQUEST_TIMEOUT": max(1, int(settings.read_timeout)),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from importlib import metadata
@@ -106,13 +105,12 @@ def _serve(arguments: argparse.Namespace) -> int:
 
     if arguments.model_dir is not None and not arguments.model_dir.is_dir():
         raise OSError(f"there is no model directory {arguments.model_dir}")
-    if arguments.emu_speed is not None:
-        os.environ["AXPRESS_EMU_SPEED"] = f"{arguments.emu_speed:g}"
     logs.configure(arguments.log_level)
     settings = Settings(
-        model_dir=arguments.model_dir, device=arguments.device, profile=arguments.emu_profile, model_name=arguments.model_name,
-        host=arguments.host, port=arguments.port, max_queue=arguments.max_queue, request_timeout=arguments.request_timeout,
-        read_timeout=arguments.read_timeout, stall_timeout=arguments.stall_timeout, drain_timeout=arguments.drain_timeout,
+        model_dir=arguments.model_dir, device=arguments.device, profile=arguments.emu_profile, emu_speed=arguments.emu_speed,
+        model_name=arguments.model_name, host=arguments.host, port=arguments.port, max_queue=arguments.max_queue,
+        request_timeout=arguments.request_timeout, read_timeout=arguments.read_timeout,
+        stall_timeout=arguments.stall_timeout, drain_timeout=arguments.drain_timeout,
         max_body=arguments.max_body * 1024, max_connections=arguments.max_connections, log_level=arguments.log_level,
     )
     return serve(settings)

@@ -16,6 +16,7 @@ from typing import Any
 from sanic import Sanic
 from sanic.exceptions import BadRequest, RequestTimeout
 from sanic.http import Stage
+from sanic.request import Request
 from sanic.server.protocols.http_protocol import HttpProtocol
 
 from .errors import error_body
@@ -35,6 +36,14 @@ def check_head(head: bytes) -> None:
             raise BadRequest("malformed content-length")
         if coding is not None and coding.strip().lower() != b"chunked":
             raise BadRequest("unsupported transfer-encoding")
+
+
+class SafeRequest(Request):
+    """A request whose stand-in for a malformed one can always be made: Sanic's own fails on the URL that it is to report."""
+
+    def __init__(self, url_bytes: bytes, headers: Any, version: str, method: str, transport: Any, app: Sanic, **more: Any) -> None:
+        url = b"/" if method == "NONE" else url_bytes
+        super().__init__(url, headers, version, method, transport, app, **more)
 
 
 class LimitedProtocol(HttpProtocol):

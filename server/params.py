@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from axpress.core.errors import ContextOverflow, RequestError
@@ -14,6 +13,7 @@ from .schema import ChatRequest
 
 if TYPE_CHECKING:
     from axpress.core.engine import Engine
+    from axpress.core.package import SamplingDefaults
 
 _SAME_NAME = ("temperature", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "seed")
 
@@ -28,23 +28,10 @@ class ModelLimits:
     defaults: SamplingParams
 
 
-def sampling_defaults(config: Mapping[str, Any] | None) -> SamplingParams:
-    """Defaults of a package's post_config.json, used where a request is silent.
-
-    A value counts unless its enable_* switch is there and false; what the file does not say stays neutral.
-    """
-    config = config or {}
-    values: dict[str, Any] = {}
-    for field, key, switch in (
-        ("temperature", "temperature", "enable_temperature"),
-        ("top_p", "top_p", "enable_top_p_sampling"),
-        ("top_k", "top_k", "enable_top_k_sampling"),
-        ("repetition_penalty", "repetition_penalty", "enable_repetition_penalty"),
-        ("penalty_window", "penalty_window", "enable_repetition_penalty"),
-    ):
-        if key in config and config.get(switch, True):
-            values[field] = config[key]
-    return SamplingParams(**values)
+def sampling_defaults(config: SamplingDefaults | None) -> SamplingParams:
+    """A package's post_config.json as SamplingParams, used where a request is silent; what the file does not say stays neutral."""
+    said = asdict(config) if config is not None else {}
+    return SamplingParams(**{name: value for name, value in said.items() if value is not None})
 
 
 def check_model(request: ChatRequest, limits: ModelLimits) -> None:
@@ -67,7 +54,7 @@ def template_messages(request: ChatRequest) -> list[dict[str, str]]:
 
 def sampling(request: ChatRequest, limits: ModelLimits) -> SamplingParams:
     """The sampling parameters of `request`, the model's own defaults where it is silent."""
-    given = {name: value for name in _SAME_NAME if (value := getattr(request, name)) is not None}
+    given: dict[str, Any] = {name: value for name in _SAME_NAME if (value := getattr(request, name)) is not None}
     if request.top_k is not None:
         given["top_k"] = max(0, request.top_k)
     if request.logit_bias:
@@ -91,14 +78,17 @@ def _bias(bias: dict[str, float], vocab_size: int) -> dict[int, float]:
 
 def generation_request(request: ChatRequest, limits: ModelLimits, prompt_ids: list[int]) -> GenerationRequest:
     """The engine's request. max_tokens absent fills the context; a prompt or answer that cannot fit raises ContextOverflow."""
-    room = limits.context_length - len(prompt_ids)
-    asked = request.max_completion_tokens or request.max_tokens
-    if room < 1 or (asked is not None and asked > room):
-        answer = f" and the answer may take {asked}" if asked is not None and room >= 1 else ""
+    context, used = limits.context_length, len(prompt_ids)
+    room = context - used
+    if room < 1:
+        raise ContextOverflow(f"'messages' take {used} tokens; this model's context is {context} tokens. Shorten them.", "messages")
+    field = "max_completion_tokens" if request.max_completion_tokens is not None else "max_tokens"
+    asked = getattr(request, field)
+    if asked is not None and asked > room:
         raise ContextOverflow(
-            f"This model's context is {limits.context_length} tokens: the messages take {len(prompt_ids)}{answer}. "
-            + ("Ask for a shorter answer." if answer else "Shorten the messages."),
-            "messages" if not answer else ("max_completion_tokens" if request.max_completion_tokens else "max_tokens"),
+            f"'{field}' is {asked} and the messages take {used} tokens; this model's context is {context} tokens. "
+            f"Ask for at most {room}, or shorten the messages.",
+            field,
         )
     stop = request.stop
     return GenerationRequest(
@@ -113,4 +103,4 @@ def generation_request(request: ChatRequest, limits: ModelLimits, prompt_ids: li
 def model_limits(engine: Engine, names: frozenset[str]) -> ModelLimits:
     """Limits of the model that `engine` has open, served under `names`."""
     info = engine.info
-    return ModelLimits(names, info.vocab_size, info.context_length, sampling_defaults(engine.package.post_config))
+    return ModelLimits(names, info.vocab_size, info.context_length, sampling_defaults(engine.model.package.post_config))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from axpress.core.errors import RequestError
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, FailFast, Field, Tag, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError
 
 MAX_MESSAGES = 4096
 MAX_LOGIT_BIAS = 1024
@@ -44,6 +44,17 @@ class _Model(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
 
 
+def _encodable(value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError("a lone surrogate is not text") from None
+    return value
+
+
+Text = Annotated[str, AfterValidator(_encodable)]
+
+
 def _kind(value: Any) -> str:
     return "<list>" if isinstance(value, list) else "<text>"
 
@@ -52,11 +63,11 @@ class TextPart(_Model):
     """One part of a message's content; only text parts exist here."""
 
     type: Literal["text"]
-    text: str
+    text: Text
 
 
-Parts = Annotated[list[TextPart], FailFast(), Field(min_length=1, max_length=MAX_MESSAGES)]
-Content = Annotated[Annotated[str, Tag("<text>")] | Annotated[Parts, Tag("<list>")], Discriminator(_kind)]
+Parts = Annotated[list[TextPart], Field(fail_fast=True, min_length=1, max_length=MAX_MESSAGES)]
+Content = Annotated[Annotated[Text, Tag("<text>")] | Annotated[Parts, Tag("<list>")], Discriminator(_kind)]
 
 
 class Message(_Model):
@@ -78,11 +89,20 @@ class Message(_Model):
         return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
 
 
+def _only_false(value: bool) -> bool:
+    if value:
+        raise ValueError("true is not supported here")
+    return value
+
+
+OnlyFalse = Annotated[bool, AfterValidator(_only_false)]
+
+
 class StreamOptions(_Model):
     """include_obfuscation true is refused: nothing is padded here."""
 
     include_usage: bool | None = None
-    include_obfuscation: Literal[False] | None = None
+    include_obfuscation: OnlyFalse | None = None
 
 
 class ResponseFormat(_Model):
@@ -91,8 +111,8 @@ class ResponseFormat(_Model):
     type: Literal["text"]
 
 
-StopString = Annotated[str, Field(min_length=1, max_length=256)]
-StopList = Annotated[list[StopString], FailFast(), Field(max_length=4)]
+StopString = Annotated[Text, Field(min_length=1, max_length=256)]
+StopList = Annotated[list[StopString], Field(fail_fast=True, max_length=4)]
 Stop = Annotated[Annotated[StopString, Tag("<text>")] | Annotated[StopList, Tag("<list>")], Discriminator(_kind)]
 Penalty = Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -109,8 +129,8 @@ def _bias_size(value: Any) -> Any:
 class ChatRequest(_Model):
     """POST /v1/chat/completions."""
 
-    messages: Annotated[list[Message], FailFast(), Field(min_length=1, max_length=MAX_MESSAGES)]
-    model: str | None = None
+    messages: Annotated[list[Message], Field(fail_fast=True, min_length=1, max_length=MAX_MESSAGES)]
+    model: Text | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
@@ -124,7 +144,7 @@ class ChatRequest(_Model):
     logit_bias: Annotated[dict[str, Bias], BeforeValidator(_bias_size)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    n: Literal[1] | None = None
+    n: Annotated[int, Field(ge=1, le=1)] | None = None
     # What local servers share beyond OpenAI.
     top_k: Annotated[int, Field(ge=-1, le=1_000_000)] | None = None
     """0 and -1: off."""
@@ -134,15 +154,15 @@ class ChatRequest(_Model):
     # Harmless: each of these values asks for what happens anyway.
     response_format: ResponseFormat | None = None
     modalities: Annotated[list[Literal["text"]], Field(min_length=1, max_length=1)] | None = None
-    store: Literal[False] | None = None
+    store: OnlyFalse | None = None
     service_tier: Literal["auto", "default"] | None = None
     tool_choice: Literal["none", "auto"] | None = None
     parallel_tool_calls: bool | None = None
     # Harmless: labels of the caller's own. Never stored, never logged.
-    user: str | None = None
-    safety_identifier: str | None = None
-    prompt_cache_key: str | None = None
-    metadata: Annotated[dict[str, str], Field(max_length=16)] | None = None
+    user: Text | None = None
+    safety_identifier: Text | None = None
+    prompt_cache_key: Text | None = None
+    metadata: Annotated[dict[str, Text], Field(max_length=16)] | None = None
 
 
 def parse(document: Any) -> ChatRequest:

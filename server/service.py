@@ -63,7 +63,8 @@ class Service:
         from axpress.core.engine import Engine
 
         s = self.settings
-        return Engine.open(s.directory, device=s.effective_device, profile=s.profile, max_queue=s.max_queue)
+        extra = {"speed": f"{s.emu_speed:g}"} if s.emu_speed is not None else None
+        return Engine.open(s.directory, s.effective_device, s.profile, s.max_queue, settings=extra)
 
     def _fail(self, exc: Exception) -> None:
         self.state = "failed" if self.state == "loading" else self.state

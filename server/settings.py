@@ -5,19 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-DEMO_PACKAGE = Path(__file__).resolve().parent.parent / "core" / "demo" / "package"
-
-
-def demo_package() -> Path:
-    """Directory of the demo model inside the installed package (or the source tree)."""
-    import axpress.core
-
-    for root in axpress.core.__path__:
-        candidate = Path(root) / "demo" / "package"
-        if candidate.is_dir():
-            return candidate
-    return DEMO_PACKAGE
-
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -29,6 +16,7 @@ class Settings:
     model_dir: Path | None = None
     device: str | int = "auto"
     profile: str | None = None
+    emu_speed: float | None = None
     model_name: str | None = None
     host: str = "127.0.0.1"
     port: int = 8000
@@ -55,7 +43,11 @@ class Settings:
     @property
     def directory(self) -> Path:
         """The model directory to open."""
-        return self.model_dir if self.model_dir is not None else demo_package()
+        if self.model_dir is not None:
+            return self.model_dir
+        from axpress.core.model import default_model
+
+        return default_model()
 
     @property
     def effective_device(self) -> str | int:

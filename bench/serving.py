@@ -1,7 +1,7 @@
 """What HTTP costs: 8 streams of 200 tokens/s, and how fast one stream can go.
 
-    python bench/http.py metronome [--streams 8] [--rate 200] [--seconds 10]
-    python bench/http.py engine [MODEL_DIR] [--tokens 20000]
+    python bench/serving.py metronome [--streams 8] [--rate 200] [--seconds 10]
+    python bench/serving.py engine [MODEL_DIR] [--tokens 20000]
 
 `metronome`: tokens come from a clock, not from an engine; what is measured is the server alone: CPU time of its event loop's
 thread and of its whole process (which includes the clock's thread), as a share of one core.
@@ -33,7 +33,7 @@ class Metronome:
     def __init__(self, rate: float) -> None:
         self.info = EngineInfo("metronome", "a clock, no engine", True, "none", 0, 1000, 1_000_000, "none")
         self.text = SimpleNamespace(render=lambda messages: [1] * 10)
-        self.package = SimpleNamespace(post_config={})
+        self.model = SimpleNamespace(package=SimpleNamespace(post_config=None))
         self.state, self.reason = "ready", ""
         self._rate = rate
         self._running: list[_Ticking] = []
