@@ -1,0 +1,104 @@
+"""Text to token ids and back, and messages to prompts, for the tokenizer files that come with a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from axpress.core.detokenize import Detokenizer, StopChecker, check_stop
+from axpress.core.errors import RequestError
+from axpress.core.template import CHATML, ChatTemplate, check_text
+from axpress.core.tokenizer_files import Override, TokenizerFiles
+from axpress.core.vocabulary import JsonVocabulary, SentencePieceVocabulary, Vocabulary
+
+__all__ = ["Detokenizer", "StopChecker", "Text", "check_stop"]
+
+
+class Text:
+    """A model's tokenizer and chat template. Safe to use from several threads at once.
+
+    `vocab_size`: one more than the highest token id (the model's head may be wider). `eos_ids`: ids that end an answer.
+    `special_ids`: ids left out of decoded text. `bos_id`: the id that begins a text, or None.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, template: ChatTemplate | None, eos_ids: frozenset[int], bos_id: int | None) -> None:
+        self._vocabulary = vocabulary
+        self._template = template
+        self.pieces = vocabulary.pieces
+        self.vocab_size = len(self.pieces.data)
+        self.special_ids = self.pieces.special
+        self.eos_ids = eos_ids
+        self.bos_id = bos_id
+
+    @classmethod
+    def open(cls, tokenizer_path: Path, *, eos_override: Override = None, bos_override: Override = None) -> Text:
+        """Opens a directory of tokenizer files, or a tokenizer.json or tokenizer.model with its neighbours.
+
+        The overrides are ids or token texts (or lists of them) and replace what the files say. Raises PackageError,
+        naming the file and what to do, for anything missing or malformed.
+        """
+        files = TokenizerFiles.find(Path(tokenizer_path))
+        names = files.token_names()
+        vocabulary = _open_vocabulary(files, names)
+        bos_id = files.bos_id(bos_override, vocabulary.ids)
+        if bos_override is not None:
+            names["bos_token"] = next(text for text, token_id in vocabulary.ids.items() if token_id == bos_id)
+        templates = files.templates()
+        if not templates and "<|im_start|>" in vocabulary.ids and "<|im_end|>" in vocabulary.ids:
+            templates = {"default": CHATML}
+        template = ChatTemplate(templates, vocabulary.control, names, str(files.tokenizer.parent)) if templates else None
+        eos_ids = files.eos_ids(eos_override, vocabulary.ids, vocabulary.pieces.special)
+        return cls(vocabulary, template, eos_ids, bos_id)
+
+    @property
+    def can_render(self) -> bool:
+        """Whether `render` can work: the model has a chat template, or ChatML's tokens."""
+        return self._template is not None
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of plain text, without a begin token; nothing in `text` becomes a special or other added token.
+
+        Raises RequestError if `text` holds half of a surrogate pair.
+        """
+        return self._vocabulary.encode([check_text(text, "prompt")])
+
+    def render(self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True, **template_kwargs: Any) -> list[int]:
+        """The ids of a conversation, laid out by the model's own chat template.
+
+        `template_kwargs` are variables for the template (tools, enable_thinking, ...). Control tokens come from the
+        template alone, never from strings in the arguments. Raises RequestError if there is no template, the template
+        refuses the messages, or a string holds half of a surrogate pair.
+        """
+        if self._template is None:
+            raise RequestError(
+                "this model has no chat template (no chat_template.jinja, no chat_template in tokenizer_config.json, and no"
+                " <|im_start|> token for ChatML), so it cannot chat; add the template of the original model to its package",
+                "messages",
+            )
+        return self._vocabulary.encode(self._template.render(messages, add_generation_prompt, **template_kwargs))
+
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        """The text of `ids`; bytes that are not UTF-8 become U+FFFD, ids that no token has become nothing."""
+        detokenizer = Detokenizer(self, skip_special_tokens)
+        return "".join([detokenizer.push(i) for i in ids]) + detokenizer.flush()
+
+    def detokenizer(self, *, skip_special_tokens: bool = True) -> Detokenizer:
+        """A new incremental decoder for one answer."""
+        return Detokenizer(self, skip_special_tokens)
+
+    def id_to_text(self, token_id: int) -> str:
+        """The text of one token within a text, special tokens by name; U+FFFD for a part of a character."""
+        return self.token_bytes(token_id).decode("utf-8", "replace")
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The bytes of one token within a text; empty for ids that no token has."""
+        return self.pieces.data[token_id] if 0 <= token_id < self.vocab_size else b""
+
+
+def _open_vocabulary(files: TokenizerFiles, names: Mapping[str, Any]) -> Vocabulary:
+    added = files.added_tokens()
+    if files.is_sentencepiece:
+        return SentencePieceVocabulary(files.tokenizer, added, prefix_all=bool(files.config.get("legacy")))
+    special = [name for value in names.values() for name in (value if isinstance(value, list) else [value])]
+    return JsonVocabulary(files.tokenizer, added, special)
