@@ -10,12 +10,12 @@ import time
 from collections import deque
 from typing import Any, Literal
 
-from axpress.core.detokenize import Detokenizer, StopChecker
+from axpress.core.detokenize import StopChecker, check_stop
 from axpress.core.errors import AxpressError, ContextOverflow, EngineClosed, QueueFull, RequestError, RuntimeCallError
 from axpress.core.model import Model, Progress, open_model
 from axpress.core.planner import Planner
 from axpress.core.request import Delta, FinishReason, GenerationRequest, Sink
-from axpress.core.sampler import Sampler
+from axpress.core.sampler import Sampler, Scratch, check_params
 from axpress.core.step import Step
 
 log = logging.getLogger(__name__)
@@ -49,14 +49,14 @@ class Sequence:
 
     __slots__ = ("detokenizer", "generation", "num_cached", "num_generated", "sampler", "stops", "tokens")
 
-    def __init__(self, generation: Generation, model: Model) -> None:
+    def __init__(self, generation: Generation, model: Model, scratch: Scratch) -> None:
         request = generation.request
         self.generation = generation
         self.tokens = list(request.prompt_ids)
         self.num_cached = 0
         self.num_generated = 0
-        self.sampler = Sampler(model.info.vocab_size, request.params, request.prompt_ids)
-        self.detokenizer = Detokenizer(model.text)
+        self.sampler = Sampler(model.info.vocab_size, request.params, request.prompt_ids, scratch=scratch)
+        self.detokenizer = model.text.detokenizer()
         self.stops = StopChecker(request.stop)
 
     @property
@@ -75,6 +75,7 @@ class Engine:
         self._step_timeout_ms = step_timeout_ms
         self._planner = Planner(model.program.groups, model.costs.groups, chunks=model.modes.chunks)
         self._step = Step(self._planner.max_width)
+        self._scratch = Scratch(model.info.vocab_size)
         self._waiting: deque[Generation] = deque()
         self._running: Sequence | None = None
         self._change = threading.Condition()
@@ -129,7 +130,8 @@ class Engine:
         known = self.package.vocab_size or self.info.vocab_size
         if min(ids) < 0 or max(ids) >= known:
             raise RequestError(f"prompt token ids go from 0 to {known - 1}", "prompt")
-        Sampler.check(self.info.vocab_size, request.params)
+        check_params(request.params, self.info.vocab_size)
+        check_stop(request.stop)
 
     def stats(self) -> dict[str, Any]:
         """Counters and gauges: requests running and waiting, tokens in and out, passes, seconds since the last one."""
@@ -198,7 +200,7 @@ class Engine:
                     self._change.wait()
                     continue
                 if chosen is not None:
-                    self._running = Sequence(chosen, self.model)
+                    self._running = Sequence(chosen, self.model, self._scratch)
             for generation in dropped:
                 self._finish(generation, "cancelled")
             if self._running is not None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from axpress.core.axengine import AxengineCard, AxengineProgram
 from axpress.core.axmodel import LoadedModel
 from axpress.core.errors import PackageError, RuntimeUnavailable
 from axpress.core.package import ModelPackage, open_package
@@ -28,7 +29,9 @@ Progress = Callable[[str, int, int], None]
 class Model:
     """Everything between a model directory and steps on a card. Close it to free the card."""
 
-    def __init__(self, card: Card, package: ModelPackage, text: Text, program: Program, modes: Modes, costs: Costs, profile: str | None) -> None:
+    def __init__(
+        self, card: Card | AxengineCard, package: ModelPackage, text: Text, program: Program | AxengineProgram, modes: Modes, costs: Costs, profile: str | None
+    ) -> None:
         self.card, self.package, self.text = card, package, text
         self.program, self.modes, self.costs = program, modes, costs
         self.info = EngineInfo(
@@ -58,17 +61,27 @@ def open_model(
     """Loads a model directory on a card.
 
     `device`: a card's number; "emu": the emulated card, with timing `profile` (None: the package's own, or "none"); "auto": the
-    emulated card for simulated packages, card 0 for others. `settings` are further emulator settings. Raises PackageError for
+    emulated card for simulated packages, card 0 for others; "axengine": card 0 through the vendor's PyAXEngine, slow, for a card
+    that only that can open. `settings` are further emulator settings. Raises PackageError for
     everything that can be known without the card, RuntimeUnavailable, RuntimeCallError.
     """
     package = open_package(directory)
     text = Text.open(package.tokenizer_path, eos_override=package.eos, bos_override=package.bos)
+    if device == "axengine":
+        return _open_axengine(package, text)
     card, profile = _open_card(package, device, profile, settings or {})
     try:
         return _load(card, package, text, profile, progress)
     except BaseException:
         card.close()
         raise
+
+
+def _open_axengine(package: ModelPackage, text: Text) -> Model:
+    program = AxengineProgram(package)
+    costs = Costs(tuple(program.time_layers(i) for i in range(len(program.groups))), 0.0)
+    log.warning("%s: served through PyAXEngine, which moves the whole cache for every layer: expect it to be slow", package.name)
+    return Model(AxengineCard(), package, text, program, Modes(chunks=True), costs, None)
 
 
 def _open_card(package: ModelPackage, device: str | int, profile: str | None, settings: dict[str, str]) -> tuple[Card, str | None]:

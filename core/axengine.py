@@ -1,0 +1,152 @@
+"""The same steps through the vendor's Python sessions (PyAXEngine), for a card whose runtime only they can open.
+
+Every call moves every tensor: the whole K and V cache goes up and comes down again for each layer and pass. It is the
+baseline that bench compares with, not a way to be fast. The wheel is the vendor's and not on PyPI; without it
+`open_axengine` says so.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import os
+from typing import Any
+
+import numpy as np
+
+from axpress.core.errors import PackageError, RuntimeUnavailable
+from axpress.core.groups import TensorInfo, find_tensor, layer_shape
+from axpress.core.package import ModelPackage
+from axpress.core.step import Step
+
+_BF16, _FP32, _UINT32 = 14, 15, 8
+
+
+def open_axengine() -> Any:
+    """The vendor's module. RuntimeUnavailable when it, or the runtime library that it looks for, is missing."""
+    try:
+        import axengine
+    except ImportError as error:
+        raise RuntimeUnavailable(f"the axengine backend needs the vendor's PyAXEngine wheel, which is not installed ({error})") from None
+    except AssertionError as error:
+        raise RuntimeUnavailable(f"PyAXEngine finds no runtime library: {error}") from None
+    return axengine
+
+
+class AxengineCard:
+    """What stands for the card here: the sessions open and own it themselves."""
+
+    device = 0
+    closed = False
+
+    def __init__(self) -> None:
+        path = ctypes.util.find_library("axcl_rt")
+        library = ctypes.CDLL(path) if path else None
+        self.emulated = library is not None and hasattr(library, "axemu_version")
+
+    def bind_thread(self) -> None:
+        """Sessions bind their context on each call."""
+
+    def version(self) -> str:
+        """The runtime's version is not readable through sessions."""
+        return "through PyAXEngine"
+
+    def close(self) -> None:
+        """Sessions free what they hold when they are dropped; PyAXEngine ends the runtime at exit."""
+        self.closed = True
+
+
+class AxengineProgram:
+    """The interface of `Program`, over one InferenceSession per layer. K and V live in the host's memory."""
+
+    use_async = in_place_decode = in_place_chunk = False
+    num_banks = logits_slots = 1
+
+    def __init__(self, package: ModelPackage, device: int = 0) -> None:
+        """Loads the head, then the layers. PackageError where the files do not fit each other."""
+        axengine = open_axengine()
+        options = {"provider_options": [{"device_id": device}]} if device else {}
+        sessions = [axengine.InferenceSession(os.fspath(p), **options) for p in (package.head_file, *package.layer_files)]
+        self.head, self.layers = sessions[0], sessions[1:]
+        self.num_layers = len(self.layers)
+        inputs, outputs = _tensors(self.layers[0], "inputs"), _tensors(self.layers[0], "outputs")
+        where = str(package.layer_files[0])
+        self.shape = layer_shape(inputs, outputs, where)
+        self.groups = self.shape.decode + self.shape.chunks
+        self.bank_rows = self.shape.rows
+        self._names = {n: inputs[find_tensor(inputs, n, where)].name for n in ("K_cache", "V_cache", "indices", "input", "mask")}
+        self._outputs = [outputs[find_tensor(outputs, n, where)].name for n in ("K_cache_out", "V_cache_out", "output")]
+        self._bind_head(str(package.head_file))
+        self._bf16 = self.layers[0].get_inputs(0)[0].dtype
+        self.embedding = package.embedding(self.shape.hidden)
+        bank = (self.num_layers, 1, self.bank_rows, self.shape.kv_dim)
+        self._k, self._v = np.zeros(bank, self._bf16), np.zeros(bank, self._bf16)
+
+    def _bind_head(self, where: str) -> None:
+        tensors = _tensors(self.head, "outputs")
+        self._head_output = find_tensor(tensors, "output", where)
+        output = tensors[self._head_output]
+        if self.head.get_inputs(0)[0].shape[-1] != self.shape.hidden:
+            raise PackageError(f"{where}: it takes {self.head.get_inputs(0)[0].shape}, the layers give rows of {self.shape.hidden}")
+        self._head_input = self.head.get_inputs(0)[0].name
+        self.vocab_size = output.shapes[0][-1]
+        self.logits_dtype = "float32" if output.dtype == _FP32 else "uint16"
+        self._logits = np.zeros(self.vocab_size, self.logits_dtype)
+
+    def set_modes(self, **modes: bool) -> None:
+        """Sessions know one mode: synchronous, everything copied."""
+
+    def logits(self, slot: int = 0) -> np.ndarray:
+        """Logits of the last step: uint16 (bf16 bits) or float32 [vocab_size]."""
+        return self._logits
+
+    def run(self, step: Step, timeout_ms: int = -1) -> None:
+        """Runs one step. The vendor's sessions know no deadline: `timeout_ms` cannot be kept."""
+        group = self.groups[step.group]
+        queries = step.as_array()
+        mask = step.mask(group.width, group.history).view(self._bf16)[np.newaxis]
+        indices = np.zeros((1, group.width), np.uint32)
+        indices[0, : len(queries)] = queries["position"]
+        hidden = np.zeros((1, group.width, self.shape.hidden), np.uint16)
+        hidden[0, : len(queries)] = self.embedding[queries["token"]]
+        state = hidden.view(self._bf16)
+        kept = queries["row"] >= 0
+        for layer, session in enumerate(self.layers):
+            state = self._layer(session, layer, group, {"indices": indices, "mask": mask, "input": state}, queries["row"], kept)
+        for index in np.flatnonzero(queries["logits"] >= 0):
+            feed = {self._head_input: np.ascontiguousarray(state[:, index : index + 1])}
+            logits = self.head.run(None, feed)[self._head_output]
+            self._logits[:] = logits.reshape(-1).view(self.logits_dtype)
+
+    def _layer(self, session: Any, layer: int, group: Any, feed: dict[str, Any], rows: np.ndarray, kept: np.ndarray) -> Any:
+        seen = max(group.history, 1)
+        feed = {"K_cache": self._k[layer][:, :seen], "V_cache": self._v[layer][:, :seen], **feed}
+        named = {self._names[n]: np.ascontiguousarray(a) for n, a in feed.items()}
+        results = dict(zip([o.name for o in session.get_outputs(group.index)], session.run(None, named, shape_group=group.index), strict=True))
+        k, v, out = (results[n] for n in self._outputs)
+        self._k[layer][0, rows[kept]] = k[0, : len(rows)][kept]
+        self._v[layer][0, rows[kept]] = v[0, : len(rows)][kept]
+        return out
+
+    def time_layers(self, group: int, num_layers: int = 1, repeats: int = 1) -> float:
+        """A plausible order of costs; measuring all groups through sessions would take minutes."""
+        return 1e-3 * (1 + self.groups[group].width / 64 + self.groups[group].history / 4096)
+
+    def close(self) -> None:
+        """Drops the sessions, which unload their models."""
+        self.head, self.layers = None, []
+
+
+def _tensors(session: Any, side: str) -> list[TensorInfo]:
+    """TensorInfo of a session's inputs or outputs over all its shape groups."""
+    groups = []
+    while True:
+        try:
+            groups.append(getattr(session, f"get_{side}")(len(groups)))
+        except (ValueError, IndexError):
+            break
+    kinds = {"bfloat16": _BF16, "float32": _FP32, "uint32": _UINT32, "int32": 7}
+    return [
+        TensorInfo(first.name, kinds.get(np.dtype(first.dtype).name, 0), tuple(tuple(g[i].shape) for g in groups), tuple(0 for _ in groups))
+        for i, first in enumerate(groups[0])
+    ]
