@@ -168,7 +168,7 @@ bool json_uint(json_reader *r, uint64_t *out)
     uint64_t value = 0;
     for (; digit(r); r->at++) {
         unsigned next = (unsigned)(*r->at - '0');
-        if (value > (INT64_MAX - next) / 10) return fail(r, "a number is too large");
+        if (value > ((uint64_t)INT64_MAX - next) / 10) return fail(r, "a number is too large");
         value = value * 10 + next;
     }
     bool integer = r->at > start && !(*start == '0' && r->at > start + 1);

@@ -1,0 +1,55 @@
+/* The head: final norm and vocabulary matrix, one or more rows. */
+#include "model_impl.h"
+#include "pool.h"
+
+#define BLOCK 64   /* rows of the matrix per work item */
+#define TOKENS 16  /* rows of the input at a time */
+
+typedef struct head_run {
+    const emu_model *m;
+    const float *packed;
+    void *output;
+    int tokens;
+} head_run;
+
+static void store(const head_run *run, const float *logits, int token, size_t first, size_t count)
+{
+    size_t at = (size_t)token * (size_t)run->m->info.vocab + first;
+    if (run->m->output_fp32) {
+        memcpy((float *)run->output + at, logits, count * sizeof(float));
+    } else {
+        emu_narrow((uint16_t *)run->output + at, logits, count);
+    }
+}
+
+static void head_item(void *context, int item, int worker)
+{
+    const head_run *run = context;
+    float logits[TOKENS * BLOCK];
+    size_t hidden = (size_t)run->m->info.hidden, padded = EMU_PADDED(hidden), first = (size_t)item * BLOCK;
+    int rows = run->m->info.vocab - (int)first < BLOCK ? run->m->info.vocab - (int)first : BLOCK;
+    const uint16_t *w = run->m->weights[EMU_W_HEAD] + first * hidden;
+    (void)worker;
+    for (int t = 0; t < run->tokens; t += TOKENS) {
+        int some = run->tokens - t < TOKENS ? run->tokens - t : TOKENS;
+        emu_math_kernels()->dot(w, hidden, rows, run->packed + (size_t)t * padded, padded, some, hidden, logits, BLOCK);
+        for (int i = 0; i < some; i++) store(run, logits + (size_t)i * BLOCK, t + i, first, (size_t)rows);
+    }
+}
+
+int emu_head_run(const emu_model *m, const emu_group *g, const void *input, void *output)
+{
+    size_t hidden = (size_t)m->info.hidden, padded = EMU_PADDED(hidden), tokens = (size_t)g->tokens;
+    float *packed = emu_scratch_take((tokens * padded + hidden) * sizeof(float));
+    if (!packed) return -2;
+    float *x = packed + tokens * padded;
+    for (size_t t = 0; t < tokens; t++) {
+        emu_widen(x, (const uint16_t *)input + t * hidden, hidden);
+        emu_rmsnorm(x, x, m->weights[EMU_W_NORM], hidden, m->rms_eps);
+        emu_pack(packed + t * padded, x, hidden);
+    }
+    head_run run = {m, packed, output, g->tokens};
+    emu_pool_run(head_item, &run, (m->info.vocab + BLOCK - 1) / BLOCK);
+    emu_scratch_give(packed);
+    return 0;
+}
