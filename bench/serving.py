@@ -33,7 +33,7 @@ class Metronome:
     def __init__(self, rate: float) -> None:
         self.info = EngineInfo("metronome", "a clock, no engine", True, "none", 0, 1000, 1_000_000, "none")
         self.text = SimpleNamespace(render=lambda messages: [1] * 10)
-        self.model = SimpleNamespace(package=SimpleNamespace(post_config=None))
+        self.package = SimpleNamespace(post_config=None)
         self.state, self.reason = "ready", ""
         self._rate = rate
         self._running: list[_Ticking] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -109,9 +110,12 @@ def _error_text(body: bytes, status: int) -> str:
     return f"the server answered {status}"
 
 
+_DRIVES_TERMINALS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
 def visible(text: str) -> str:
-    """`text` without control characters other than newline and tab: an answer must not drive the terminal."""
-    return "".join(c for c in text if c in "\n\t" or c.isprintable())
+    """`text` without control characters other than newline and tab, and without overrides of the writing direction."""
+    return _DRIVES_TERMINALS.sub("", text)
 
 
 def _history() -> Path | None:

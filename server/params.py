@@ -103,4 +103,4 @@ def generation_request(request: ChatRequest, limits: ModelLimits, prompt_ids: li
 def model_limits(engine: Engine, names: frozenset[str]) -> ModelLimits:
     """Limits of the model that `engine` has open, served under `names`."""
     info = engine.info
-    return ModelLimits(names, info.vocab_size, info.context_length, sampling_defaults(engine.model.package.post_config))
+    return ModelLimits(names, info.vocab_size, info.context_length, sampling_defaults(engine.package.post_config))

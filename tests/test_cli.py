@@ -1,0 +1,168 @@
+"""The axpress command: arguments, errors in one line, hollow and convert, and the terminal client."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from axpress.server.chat import ChatClient, ChatError, visible
+from axpress.server.cli import main
+from axpress.server.logs import escape
+from axpress.server.settings import Settings
+from server_process import RunningServer, hollow_package
+
+COMMAND = (sys.executable, "-m", "axpress.server")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    package, profile = hollow_package(tmp_path_factory.mktemp("cli"))
+    with RunningServer(package, "--emu-profile", profile) as running:
+        yield running
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["serve", "--port", "70000"],
+        ["serve", "--port", "-1"],
+        ["serve", "--device", "gpu"],
+        ["serve", "--device", "-1"],
+        ["serve", "--max-queue", "0"],
+        ["serve", "--request-timeout", "nan"],
+        ["serve", "--emu-speed", "0"],
+        ["serve", "--log-level", "loud"],
+        ["convert", "a"],
+        ["convert", "a", "b", "--history", "0,x"],
+        ["nope"],
+    ],
+)
+def test_wrong_arguments(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+    assert end.value.code == 0 and capsys.readouterr().out.startswith("axpress ")
+
+
+@pytest.mark.parametrize("command", ["serve", "convert", "hollow"])
+def test_errors_are_one_line(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    absent = str(tmp_path / "absent")
+    arguments = {"serve": [absent], "convert": [absent, str(tmp_path / "out")], "hollow": ["no-such-profile", str(tmp_path / "out")]}
+    assert main([command, *arguments[command]]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("axpress: ") and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_busy_port_is_one_line(server: RunningServer, tmp_path: Path) -> None:
+    done = subprocess.run([*COMMAND, "serve", str(tmp_path), "--port", str(server.port)], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1
+    assert f"cannot listen on 127.0.0.1 port {server.port}" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_hollow(tmp_path: Path) -> None:
+    assert main(["hollow", "qwen3-0.6b-w8a16-pi5", str(tmp_path / "out")]) == 0
+    assert len(list((tmp_path / "out").glob("*_together.axmodel"))) == 28
+
+
+def test_without_a_model_the_demo_is_served_on_the_emulator() -> None:
+    settings = Settings()
+    assert settings.is_demo and settings.effective_device == "emu"
+    assert settings.directory.parts[-2:] == ("demo", "package")
+    assert Settings(device=1).effective_device == 1
+    assert Settings(model_dir=Path("x")).effective_device == "auto"
+
+
+def test_chat_reads_lines_and_keeps_the_conversation(server: RunningServer) -> None:
+    def talk(lines: str, *arguments: str) -> str:
+        done = subprocess.run(
+            [*COMMAND, "chat", "--url", server.url, "--max-tokens", "5", "--seed", "3", *arguments],
+            input=lines, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    once = talk("hello\n")
+    assert once.strip()
+    again = talk("hello\n/new\nhello\n")
+    assert again == once + once
+    assert talk("hello\nhello\n") != once + once  # the second prompt has the first answer in it
+    assert "'temperature'" in talk("hello\n", "--temperature", "9")
+
+
+def test_chat_without_a_server(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["chat", "--url", "http://127.0.0.1:1"]) == 1
+    assert "cannot reach 127.0.0.1:1" in capsys.readouterr().err
+    assert main(["chat", "--url", "ftp://x"]) == 1
+
+
+def test_chat_client_stops_an_answer(server: RunningServer) -> None:
+    client = ChatClient(server.url + "/v1", "default", "Be brief.", {"max_tokens": 900})
+    client._fields["ignore_eos"] = True
+    answer = client.ask("hello")
+    first = next(answer)
+    answer.close()  # type: ignore[attr-defined]
+    assert client.messages[-1] == {"role": "assistant", "content": first}
+    server.wait(server.idle, 2, "idle")
+    client.reset()
+    assert client.messages == [{"role": "system", "content": "Be brief."}]
+    with pytest.raises(ChatError, match="model"):
+        list(ChatClient(server.url, "nope", None, {}).ask("x"))
+
+
+def read_until(fd: int, mark: str, seconds: float = 20.0) -> str:
+    text, until = "", time.monotonic() + seconds
+    while mark not in text:
+        assert time.monotonic() < until, text
+        if select.select([fd], [], [], 0.2)[0]:
+            text += os.read(fd, 4096).decode(errors="replace")
+    return text
+
+
+def test_chat_in_a_terminal(server: RunningServer, tmp_path: Path) -> None:
+    environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path), "TERM": "dumb"}
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execvpe(COMMAND[0], [*COMMAND, "chat", "--url", server.url, "--max-tokens", "900", "--temperature", "1"], environment)
+    try:
+        assert "emulated" in read_until(terminal, "> ")
+        os.write(terminal, b"hello there\n")
+        server.wait(lambda: server.health()[1]["num_answers"] == 1, 10, "answering")
+        os.write(terminal, b"\x03")  # Ctrl-C stops the answer
+        read_until(terminal, "(stopped)")
+        server.wait(server.idle, 2, "idle")
+        read_until(terminal, "> ")
+        os.write(terminal, b"\x04")  # Ctrl-D leaves
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    except BaseException:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        raise
+    finally:
+        os.close(terminal)
+    history = tmp_path / "axpress" / "chat_history"
+    assert "hello there" in history.read_text() and history.stat().st_mode & 0o077 == 0
+
+
+def test_answers_cannot_drive_the_terminal() -> None:
+    assert visible("eins\u00a0zwei \U0001f468\u200d\U0001f469\u202e") == "eins\u00a0zwei \U0001f468\u200d\U0001f469"
+    assert visible("a\x1b[31mb\x07\r\nc\td\x9b") == "a[31mb\nc\td"
+
+
+def test_log_escapes() -> None:
+    assert escape("a\nb\x1b[0m\u2028\ud800ä\x7f") == "a\\nb\\x1b[0m\\u2028\\ud800ä\\x7f"
