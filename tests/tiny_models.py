@@ -90,7 +90,8 @@ def build_model(tiny: Tiny) -> Any:
             if name.endswith("bias") or "norm" in name:  # zeros and ones would hide a bias or a norm that is not applied
                 parameter.add_(0.3 * torch.randn_like(parameter))
             else:
-                parameter.copy_(torch.randn_like(parameter) * (0.6 if "embed" in name else 1.5 / parameter.shape[1] ** 0.5))
+                embedding = 0.1 if tiny.tied else 0.6  # a tied model with large embeddings would only repeat its input
+                parameter.copy_(torch.randn_like(parameter) * (embedding if "embed" in name else 1.5 / parameter.shape[1] ** 0.5))
             parameter.copy_(parameter.to(torch.bfloat16).float())
     return model
 

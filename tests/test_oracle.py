@@ -1,0 +1,194 @@
+"""The emulated card's arithmetic against transformers, for the three families, many shapes, and long greedy answers.
+
+Two references, both transformers models in float32 on the bf16-rounded weights: the plain one, and one that also rounds to bf16 where the
+card does (keys, values and each layer's output). The plain one says what the rounding costs; the rounded one leaves nothing but the
+order of float32 sums and shows any real mistake.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from axpress.core.convert import convert
+from axpress.core.package import open_package
+from axpress.core.simfile import from_bf16, to_bf16
+from ctypes_runner import LIBRARY, Runner, Runtime, open_runtime
+from tiny_models import LLAMA3_ROPE, Tiny, save_checkpoint
+
+torch = pytest.importorskip("torch", reason="the reference needs torch and transformers")
+transformers = pytest.importorskip("transformers", reason="the reference needs torch and transformers")
+pytestmark = pytest.mark.skipif(not LIBRARY.is_file(), reason="the emulated runtime is not built")
+
+@dataclass(frozen=True)
+class Case:
+    """A model and the groups it is converted with."""
+
+    tiny: Tiny
+    rows: int
+    chunk: int
+    history: tuple[int, ...] | None = None
+
+    @property
+    def label(self) -> str:
+        """Name of the test's parameter."""
+        ladder = "default" if self.history is None else "+".join(map(str, self.history))
+        return f"{self.tiny.label}-R{self.rows}-C{self.chunk}-P{ladder if self.chunk else 'none'}"
+
+
+LINEAR = {"rope_type": "linear", "factor": 2.0}
+CASES = [
+    Case(Tiny("qwen3"), 255, 64, (0, 64, 128)),
+    Case(Tiny("qwen3", heads=2, kv_heads=1, head_dim=128, tied=True, layers=3, theta=1e6), 1023, 128, (0,)),
+    Case(Tiny("qwen3", heads=6, kv_heads=2, head_dim=32, attention_bias=True), 300, 32, (0, 32, 256)),
+    Case(Tiny("qwen2", heads=7, kv_heads=1, hidden=112, ffn=80), 2559, 128),
+    Case(Tiny("qwen2", heads=4, kv_heads=4, hidden=256, head_dim=64, tied=True, layers=1), 300, 0),
+    Case(Tiny("llama", heads=8, kv_heads=2, head_dim=32, rope=LLAMA3_ROPE, layers=4, theta=5e5), 1024, 64),
+    Case(Tiny("llama", heads=3, kv_heads=3, head_dim=80, hidden=96, attention_bias=True, rope=LINEAR, tied=True), 511, 16, (0, 128)),
+]
+
+
+@dataclass
+class Pair:
+    """A case's reference model and the same model on the emulated card."""
+
+    case: Case
+    model: Any
+    runner: Runner
+
+
+@pytest.fixture(scope="module")
+def runtime() -> Iterator[Runtime]:
+    with open_runtime() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: case.label)
+def pair(request: pytest.FixtureRequest, runtime: Runtime, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    case = request.param
+    base = tmp_path_factory.mktemp("oracle")
+    model = save_checkpoint(case.tiny, base / "hf")
+    runner = Runner(runtime, open_package(_convert(case, base)))
+    yield Pair(case, model, runner)
+    runner.close()
+
+
+def _convert(case: Case, base: Path) -> Path:
+    return convert(base / "hf", base / "out", rows=case.rows, chunk=case.chunk, history=case.history, progress=False)
+
+
+def reference_logits(model: Any, ids: list[int]) -> np.ndarray:
+    """The reference's logits for every position, float32 [len(ids), vocab]."""
+    with torch.no_grad():
+        return model(torch.tensor([ids]), use_cache=False).logits[0].numpy()
+
+
+@contextmanager
+def rounded_like_the_card(model: Any) -> Iterator[None]:
+    """Within the block the reference rounds keys, values and layer outputs to bf16, as the card stores them."""
+
+    def round_output(_module: Any, _inputs: Any, output: Any) -> Any:
+        hidden = output[0] if isinstance(output, tuple) else output
+        hidden.copy_(hidden.to(torch.bfloat16).float())
+        return output
+
+    hooks = [layer.register_forward_hook(round_output) for layer in model.model.layers]
+    update = transformers.cache_utils.DynamicCache.update
+
+    def rounding_update(self: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> Any:
+        return update(self, key.to(torch.bfloat16).float(), value.to(torch.bfloat16).float(), *args, **kwargs)
+
+    transformers.cache_utils.DynamicCache.update = rounding_update
+    try:
+        yield
+    finally:
+        transformers.cache_utils.DynamicCache.update = update
+        for hook in hooks:
+            hook.remove()
+
+
+def rounded_reference_logits(model: Any, ids: list[int]) -> np.ndarray:
+    """As reference_logits, with the card's roundings; the logits themselves not rounded."""
+    with rounded_like_the_card(model), torch.no_grad():
+        cache = transformers.cache_utils.DynamicCache()
+        return model(torch.tensor([ids]), past_key_values=cache, use_cache=True).logits[0].numpy()
+
+
+def rms(values: np.ndarray) -> float:
+    """Root mean square."""
+    return float(np.sqrt(np.mean(np.square(values, dtype=np.float64))))
+
+
+@dataclass
+class References:
+    """Logits of both references for the same tokens, and what bf16 costs: the error that rounding alone brings to each logit."""
+
+    plain: np.ndarray
+    rounded: np.ndarray
+
+    @classmethod
+    def of(cls, model: Any, ids: list[int]) -> References:
+        """Runs both references on `ids`; the rounded logits are rounded to bf16 as the card's head does."""
+        return cls(reference_logits(model, ids), from_bf16(to_bf16(rounded_reference_logits(model, ids))))
+
+    @property
+    def cost(self) -> np.ndarray:
+        """Error of bf16 per logit, in logits."""
+        return self.rounded - self.plain
+
+
+def prompt(pair: Pair, length: int) -> list[int]:
+    """A random prompt of at most `length` tokens that leaves room for a few more."""
+    length = min(length, pair.case.rows - 8)
+    return np.random.default_rng(length).integers(0, pair.case.tiny.vocab, length).tolist()
+
+
+def test_logits_are_those_of_transformers(pair: Pair) -> None:
+    ids = prompt(pair, 500)
+    pair.runner.reset()
+    mine = pair.runner.feed(ids, pair.case.chunk or 1)
+    reference = References.of(pair.model, ids)
+    cost = rms(reference.cost)
+    assert cost < 0.02 * rms(reference.plain), "bf16 costs so much that the test shows nothing"
+    assert rms(mine - reference.plain) < 1.05 * cost, "further from transformers than bf16 explains"
+    assert np.abs(mine - reference.plain).max() < 1.5 * np.abs(reference.cost).max()
+    # With the same roundings only the order of float32 sums is left: now and then it turns a rounding the other way.
+    assert rms(mine - reference.rounded) < 0.6 * cost
+    assert (mine == reference.rounded).mean() > 0.4, "most logits should be the very same bf16 number"
+
+
+def test_chunks_and_single_tokens_agree_bit_for_bit(pair: Pair) -> None:
+    if not pair.case.chunk:
+        pytest.skip("the case has no chunk groups")
+    ids = prompt(pair, 330)
+    results = []
+    for width in (pair.case.chunk, 1):
+        pair.runner.reset()
+        logits = pair.runner.feed(ids, width)
+        results.append((logits.tobytes(), pair.runner.cache_bytes()))
+    assert results[0][0] == results[1][0], "logits differ between chunks and single tokens"
+    assert results[0][1] == results[1][1], "cache rows differ between chunks and single tokens"
+
+
+def test_200_greedy_tokens(pair: Pair) -> None:
+    ids = prompt(pair, 20)
+    pair.runner.reset()
+    logits = pair.runner.feed(ids, pair.case.chunk or 1)[-1]
+    answer: list[int] = []
+    for _ in range(200):
+        answer.append(int(logits.argmax()))
+        logits = pair.runner.feed(answer[-1:], 1)[0]
+    reference = References.of(pair.model, ids + answer)
+    plain, cost = reference.plain[len(ids) - 1 : -1], reference.cost[len(ids) - 1 : -1]
+    differing = [i for i, token in enumerate(answer) if token != plain[i].argmax()]
+    for i in differing:
+        margin = float(plain[i].max() - plain[i][answer[i]])
+        limit = 3 * float(np.abs(cost[i]).max())  # both logits may be off by the rounding, and roundings turn either way
+        assert margin < limit, f"token {i}: the reference prefers {plain[i].argmax()} by {margin:.4f}, rounding explains {limit:.4f}"
+    assert len(differing) <= 5, f"{len(differing)} of 200 tokens are near ties: the model is too flat to test anything"
+    assert len(set(answer)) > 5, "the answer repeats itself: the model is too simple to test anything"
