@@ -29,6 +29,10 @@ class StepTimeout(RuntimeCallError):
     """A step did not finish before its deadline: the card hangs or is gone."""
 
 
+class LogitsError(AxpressError):
+    """No token can be chosen from these logits: NaN or +inf among them (a broken result of the card), or every token excluded."""
+
+
 class PackageError(AxpressError):
     """A model directory cannot be served; the text names the file, what is wrong with it and what to do."""
 
