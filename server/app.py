@@ -72,8 +72,17 @@ async def _request_id(request: Request, response: HTTPResponse) -> None:
 
 
 async def _start(app: Sanic) -> None:
+    _announce(app)  # from here on signals are handled
     loop = asyncio.get_running_loop()
     app.ctx.tasks = [loop.create_task(_load(app)), loop.create_task(watch_slow_senders(app))]
+
+
+def _announce(app: Sanic) -> None:
+    settings: Settings = app.ctx.service.settings
+    host, port = app.ctx.address
+    shown = f"[{host}]" if ":" in host else host
+    what = "the demo model, emulated: no card; a toy model" if settings.is_demo else str(settings.directory)
+    print(f"axpress: {what}\naxpress: listening on http://{shown}:{port}", file=sys.stderr, flush=True)
 
 
 async def _load(app: Sanic) -> None:
@@ -109,9 +118,6 @@ def serve(settings: Settings, service: Service | None = None) -> int:
     """Serve until SIGTERM or SIGINT; returns the process's exit code."""
     app = make_app(settings, service)
     sock = listen(settings)
-    host, port = sock.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
-    what = "the demo model, emulated: no card; a toy model" if settings.is_demo else str(settings.directory)
-    print(f"axpress: {what}\naxpress: listening on http://{shown}:{port}", file=sys.stderr, flush=True)
+    app.ctx.address = sock.getsockname()[:2]
     app.run(sock=sock, single_process=True, motd=False, access_log=False, protocol=LimitedProtocol)
     return int(app.ctx.service.exit_code)

@@ -7,7 +7,7 @@ import logging
 import secrets
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from axpress.core.request import Delta, GenerationRequest
 from sanic import Blueprint
@@ -63,7 +63,7 @@ async def chat_completions(request: Request) -> HTTPResponse | None:
         engine, limits = service.ready()
         body = await read_body(request, service.settings.max_body, service.settings.read_timeout)
         # Sanic stops reading from a connection that sent a large body, and would not see its client leave.
-        request.transport.resume_reading()  # type: ignore[union-attr]
+        request.transport.resume_reading()  # type: ignore[attr-defined]
         loop = asyncio.get_running_loop()
         job = await loop.run_in_executor(service.preparing, prepare, body, engine, limits, service.served_name)
     except HttpError as exc:
@@ -80,10 +80,10 @@ async def chat_completions(request: Request) -> HTTPResponse | None:
 
 async def _refuse(request: Request, error: HttpError) -> HTTPResponse | None:
     """Answer an error; when the body is still on its way, before reading (a bit of) it."""
-    stream = request.stream
-    if stream is None or not stream.request_body:
+    stream: Any = request.stream
+    if not stream.request_body:
         return error_response(error)
-    stream.keep_alive = False  # type: ignore[union-attr]
+    stream.keep_alive = False
     response = await request.respond(error_response(error))
     await response.send(end_stream=True)
     await discard_body(request)

@@ -70,7 +70,7 @@ class LimitedProtocol(HttpProtocol):
             return
         sock = transport.get_extra_info("socket")
         if sock is not None and sock.family != getattr(socket, "AF_UNIX", -1):
-            _keep_alive(sock)
+            _tune(sock)
         open_now.add(self)
         super().connection_made(transport)
 
@@ -111,8 +111,13 @@ class LimitedProtocol(HttpProtocol):
             self.abort()
 
 
-def _keep_alive(sock: Any) -> None:
-    """Notice a peer that vanished without a word within about a minute."""
+SEND_BUFFER = 1 << 18
+"""Bytes; the kernel's own choice grows to several megabytes for each client that does not read."""
+
+
+def _tune(sock: Any) -> None:
+    """Bound what the kernel holds for a client, and notice within about a minute one that vanished without a word."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
     for option, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
         if hasattr(socket, option):
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)

@@ -94,7 +94,7 @@ class Service:
     def _why_not(self) -> str:
         state, reason = self.state, self.reason
         if state == "ready" and self._engine is not None:
-            state, reason = self._engine.state, self._engine.reason
+            state, reason = self._engine.state, self._engine.reason or ""
         return f"No answers right now ({state})" + (f": {reason}." if reason else ".")
 
     def banner(self) -> str:
@@ -147,14 +147,12 @@ class Service:
         if self._loading is not None and not self._loading.done():
             log.info("shutting down: waiting for the load to end, a card must not be left in the middle of it")
             await asyncio.wait([self._loading])
-            await asyncio.sleep(0)
         if self.num_answers:
             log.info("shutting down: %d answers may go on for %g seconds", self.num_answers, self.settings.drain_timeout)
         while self.num_answers and monotonic() - begun < self.settings.drain_timeout and not self._hurry.is_set():
             await asyncio.sleep(0.02)
-        if self._engine is not None:
-            engine = self._engine
-            await asyncio.get_running_loop().run_in_executor(self._slow, lambda: engine.close(0.0))
+        if self._loading is not None and self._loading.exception() is None:
+            await asyncio.get_running_loop().run_in_executor(self._slow, self._loading.result().close, 0.0)
         until = monotonic() + 2.0
         while self.num_answers and monotonic() < until:  # the cut answers tell their clients
             await asyncio.sleep(0.02)

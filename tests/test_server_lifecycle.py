@@ -233,6 +233,12 @@ def test_second_signal_hurries(package: tuple[Path, Path]) -> None:
         assert time.monotonic() - began < 3
 
 
+def test_stop_while_loading(package: tuple[Path, Path]) -> None:
+    with RunningServer(package[0], "--emu-profile", "none", ready=False) as server:
+        assert server.stop() == 0
+        assert "closed after" in server.log
+
+
 def test_wrong_directory_ends_with_a_sentence(tmp_path: Path) -> None:
     with RunningServer(tmp_path, ready=False, check=False) as server:
         assert server.process.wait(20) == 1
