@@ -34,6 +34,7 @@ NUMPY_DTYPES: dict[str, np.dtype] = {
     "U8": np.dtype("u1"),
     "I8": np.dtype("i1"),
 }
+FAMILY_TENSORS = {"qwen3": ("q_norm", "k_norm"), "qwen2": ("q_bias", "k_bias", "v_bias")}  # what such a layer cannot lack
 UInt16Array = npt.NDArray[np.uint16]
 
 
@@ -353,6 +354,8 @@ def tensor_shapes(meta: SimMeta) -> tuple[dict[str, tuple[int, ...]], dict[str, 
     }
     optional: dict[str, tuple[int, ...]] = {"q_bias": (width,), "k_bias": (kv_width,), "v_bias": (kv_width,), "o_bias": (meta.hidden,)}
     optional |= {"q_norm": (meta.head_dim,), "k_norm": (meta.head_dim,)}
+    for name in FAMILY_TENSORS.get(meta.family, ()):
+        required[name] = optional.pop(name)
     return required, optional
 
 
@@ -361,7 +364,7 @@ def check_shapes(shapes: Mapping[str, Sequence[int]], meta: SimMeta, path: str |
     required, optional = tensor_shapes(meta)
     for name in required:
         if name not in shapes:
-            raise PackageError(f"{path} is damaged: it has no tensor {name!r}; convert it again")
+            raise PackageError(f"{path} has no tensor {name!r}, which a {meta.kind} of family {meta.family} needs: convert it again")
     for name, shape in shapes.items():
         expected = required.get(name) or optional.get(name)
         if expected is None:

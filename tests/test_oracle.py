@@ -190,5 +190,5 @@ def test_200_greedy_tokens(pair: Pair) -> None:
         margin = float(plain[i].max() - plain[i][answer[i]])
         limit = 3 * float(np.abs(cost[i]).max())  # both logits may be off by the rounding, and roundings turn either way
         assert margin < limit, f"token {i}: the reference prefers {plain[i].argmax()} by {margin:.4f}, rounding explains {limit:.4f}"
-    assert len(differing) <= 5, f"{len(differing)} of 200 tokens are near ties: the model is too flat to test anything"
+    assert len(differing) <= 20, f"{len(differing)} of 200 tokens are near ties: the model is too flat to test anything"
     assert len(set(answer)) > 5, "the answer repeats itself: the model is too simple to test anything"
