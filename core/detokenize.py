@@ -121,14 +121,15 @@ class StopChecker:
         self._stop = check_stop(stop)
         self._borders = [_borders(s) for s in self._stop]
         self._states = [0] * len(self._stop)
+        self._firsts = frozenset(s[0] for s in self._stop)
         self._held = ""
 
     def push(self, text: str) -> str:
         """The text that can be shown now. Sets `matched` to the stop string once there is one; then nothing more comes."""
-        if not self._stop:
-            return text
         if self.matched is not None:
             return ""
+        if not self._held and self._firsts.isdisjoint(text):
+            return text
         ends = [(self._advance(index, text), stop) for index, stop in enumerate(self._stop)]
         matches = [(end, -len(stop), stop) for end, stop in ends if end is not None]
         whole = self._held + text

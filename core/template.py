@@ -167,8 +167,10 @@ class ChatTemplate:
             self._compiled[key] = guard, _Environment(guard).from_string(source)
         return self._compiled[key]
 
-    def render(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool, **extra: Any) -> list[str | ControlToken]:
-        """The prompt as parts: plain text, and the control tokens that the template wrote.
+    def render(
+        self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool, extra: Mapping[str, Any]
+    ) -> list[str | ControlToken]:
+        """The prompt as parts: plain text, and the control tokens that the template wrote. `extra`: more variables.
 
         Raises RequestError (param "messages" or the name of an extra) if the template refuses the messages, a bound is
         passed, or a value is not plain JSON or not valid Unicode.
@@ -198,7 +200,7 @@ class ChatTemplate:
                 budget.spend(characters=len(block))
                 blocks.append(block)
         except Exception as error:  # a template is a program: whatever it raises, the messages did not fit it
-            reason = str(error).replace(mark, "")[:500] or type(error).__name__
+            reason = str.replace(str(error), mark, "")[:500] or type(error).__name__
             raise RequestError(f"the model's chat template refused these messages: {reason}", "messages") from error
         finally:
             _budget.reset(token)

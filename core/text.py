@@ -63,7 +63,11 @@ class Text:
         """
         return self._vocabulary.encode([check_text(text, "prompt")])
 
-    def render(self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True, **template_kwargs: Any) -> list[int]:
+    def encode_control(self, token: str) -> int:
+        """The id of one token by its exact text, special ones too. Raises KeyError if there is none."""
+        return self._vocabulary.ids[token]
+
+    def render(self, messages: Sequence[Mapping[str, Any]], /, *, add_generation_prompt: bool = True, **template_kwargs: Any) -> list[int]:
         """The ids of a conversation, laid out by the model's own chat template.
 
         `template_kwargs` are variables for the template (tools, enable_thinking, ...). Control tokens come from the
@@ -76,7 +80,7 @@ class Text:
                 " <|im_start|> token for ChatML), so it cannot chat; add the template of the original model to its package",
                 "messages",
             )
-        return self._vocabulary.encode(self._template.render(messages, add_generation_prompt, **template_kwargs))
+        return self._vocabulary.encode(self._template.render(messages, add_generation_prompt, template_kwargs))
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """The text of `ids`; bytes that are not UTF-8 become U+FFFD, ids that no token has become nothing."""
