@@ -249,16 +249,16 @@ class Engine:
         sequence.sampler.accept(token)
         sequence.tokens.append(token)
         text = sequence.stops.push(sequence.detokenizer.push(token))
-        if sequence.stops.stopped:
+        if sequence.stops.matched is not None:
             self._end(sequence, "stop", text=text, logprobs=logprobs, num_tokens=1)
         elif sequence.num_generated >= request.max_tokens:
             text += sequence.stops.push(sequence.detokenizer.flush())
-            self._end(sequence, "stop" if sequence.stops.stopped else "length", text=text, logprobs=logprobs, num_tokens=1)
+            self._end(sequence, "stop" if sequence.stops.matched is not None else "length", text=text, logprobs=logprobs, num_tokens=1)
         else:
             generation.sink(Delta(text, 1, None, logprobs))
 
     def _end(self, sequence: Sequence, reason: FinishReason, **delta: Any) -> None:
-        if not sequence.stops.stopped:
+        if sequence.stops.matched is None:
             delta["text"] = delta.get("text", "") + sequence.stops.flush()
         with self._change:
             self._running = None
