@@ -10,48 +10,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from axpress.core.convert import convert
 from axpress.core.package import open_package
 from axpress.core.simfile import from_bf16, to_bf16
-from ctypes_runner import LIBRARY, Runner, Runtime, open_runtime
-from tiny_models import LLAMA3_ROPE, Tiny, save_checkpoint
+from ctypes_runner import LIBRARY, Runner, open_runtime
+from oracle_cases import CASES, Case, package_of
+from tiny_models import save_checkpoint
 
 torch = pytest.importorskip("torch", reason="the reference needs torch and transformers")
 transformers = pytest.importorskip("transformers", reason="the reference needs torch and transformers")
 pytestmark = pytest.mark.skipif(not LIBRARY.is_file(), reason="the emulated runtime is not built")
-
-@dataclass(frozen=True)
-class Case:
-    """A model and the groups it is converted with."""
-
-    tiny: Tiny
-    rows: int
-    chunk: int
-    history: tuple[int, ...] | None = None
-
-    @property
-    def label(self) -> str:
-        """Name of the test's parameter."""
-        ladder = "default" if self.history is None else "+".join(map(str, self.history))
-        return f"{self.tiny.label}-R{self.rows}-C{self.chunk}-P{ladder if self.chunk else 'none'}"
-
-
-LINEAR = {"rope_type": "linear", "factor": 2.0}
-CASES = [
-    Case(Tiny("qwen3"), 255, 64, (0, 64, 128)),
-    Case(Tiny("qwen3", heads=2, kv_heads=1, head_dim=128, tied=True, layers=3, theta=1e6), 1023, 128, (0,)),
-    Case(Tiny("qwen3", heads=6, kv_heads=2, head_dim=32, attention_bias=True), 300, 32, (0, 32, 256)),
-    Case(Tiny("qwen2", heads=7, kv_heads=1, hidden=112, ffn=80), 2559, 128),
-    Case(Tiny("qwen2", heads=4, kv_heads=4, hidden=256, head_dim=64, tied=True, layers=1), 300, 0),
-    Case(Tiny("llama", heads=8, kv_heads=2, head_dim=32, rope=LLAMA3_ROPE, layers=4, theta=5e5), 1024, 64),
-    Case(Tiny("llama", heads=3, kv_heads=3, head_dim=80, hidden=96, attention_bias=True, rope=LINEAR, tied=True), 511, 16, (0, 128)),
-]
-
 
 @dataclass
 class Pair:
@@ -62,24 +33,15 @@ class Pair:
     runner: Runner
 
 
-@pytest.fixture(scope="module")
-def runtime() -> Iterator[Runtime]:
-    with open_runtime() as opened:
-        yield opened
-
-
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: case.label)
-def pair(request: pytest.FixtureRequest, runtime: Runtime, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     case = request.param
     base = tmp_path_factory.mktemp("oracle")
     model = save_checkpoint(case.tiny, base / "hf")
-    runner = Runner(runtime, open_package(_convert(case, base)))
-    yield Pair(case, model, runner)
-    runner.close()
-
-
-def _convert(case: Case, base: Path) -> Path:
-    return convert(base / "hf", base / "out", rows=case.rows, chunk=case.chunk, history=case.history, progress=False)
+    with open_runtime() as runtime:
+        runner = Runner(runtime, open_package(package_of(case, base)))
+        yield Pair(case, model, runner)
+        runner.close()
 
 
 def reference_logits(model: Any, ids: list[int]) -> np.ndarray:

@@ -140,7 +140,10 @@ def write_checkpoint(tiny: Tiny, directory: Path, dtype: str = "BF16", shards: i
         "F16": lambda values: values.astype(np.float16),
         "F32": lambda values: values,
     }
-    tensors = {name: cast[dtype](random.standard_normal(shape, np.float32)) for name, shape in tensor_shapes(tiny).items()}
+    tensors = {}
+    for name, shape in tensor_shapes(tiny).items():
+        scale = np.float32(1.5 / shape[-1] ** 0.5 if len(shape) == 2 else 1.0)
+        tensors[name] = cast[dtype](random.standard_normal(shape, np.float32) * scale)
     directory.mkdir(parents=True, exist_ok=True)
     names = list(tensors)
     where: dict[str, str] = {}

@@ -1,0 +1,69 @@
+"""The interface of ctypes_runner.Runner on axpress's own core: one sequence whose row is its position."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from axpress.core.axmodel import LoadedModel
+from axpress.core.package import open_package
+from axpress.core.program import Program
+from axpress.core.runtime import Card, emulated_library
+from axpress.core.simfile import from_bf16
+from axpress.core.step import Step
+
+
+class CoreRunner:
+    """A package on the emulated card through Card, LoadedModel and Program; `modes` as Program.set_modes takes them."""
+
+    def __init__(self, directory: Path, **modes: bool) -> None:
+        package = open_package(directory)
+        self.card = Card(emulated_library(), 0, {"profile": "none"})
+        head = LoadedModel(self.card, package.head_file)
+        layers = [LoadedModel(self.card, path) for path in package.layer_files]
+        hidden = head.inputs[0].shapes[0][-1]
+        width = max(shape[-1] for shape in layers[0].inputs[2].shapes)
+        self.program = Program(self.card, layers, head, package.embedding(hidden), logits_slots=width)
+        self.program.set_modes(**modes)
+        self.used = 0
+
+    def feed(self, tokens: Sequence[int], width: int) -> np.ndarray:
+        """Runs `tokens` through groups of `width` (decode where none of that width fits); logits float32 [len(tokens), vocab]."""
+        logits: list[np.ndarray] = []
+        while len(logits) < len(tokens):
+            group = self._group(width)
+            part = tokens[len(logits) : len(logits) + self.program.groups[group].width]
+            logits += self._run(group, part)
+        return np.array(logits)
+
+    def _group(self, width: int) -> int:
+        groups = self.program.groups
+        fitting = [i for i, group in enumerate(groups) if group.width == width and group.history >= self.used]
+        return min(fitting, key=lambda i: groups[i].history) if fitting else self._group(1)
+
+    def _run(self, group: int, tokens: Sequence[int]) -> list[np.ndarray]:
+        step = Step(self.program.groups[group].width)
+        step.reset(group)
+        step.tail_free = self.used + step.capacity <= self.program.bank_rows
+        view = step.add_view(0, self.used)
+        for number, token in enumerate(tokens):
+            step.add(token, self.used + number, self.used + number, number - 1, view, True)
+        self.program.run(step)
+        self.used += len(tokens)
+        return [from_bf16(np.array(self.program.logits(slot))) for slot in range(len(tokens))]
+
+    def cache_bytes(self) -> bytes:
+        """K and V rows in use, of every layer."""
+        count = self.used * self.program.shape.kv_dim
+        pairs = (self.program.kv_buffers(0, layer) for layer in range(self.program.num_layers))
+        return b"".join(buffer.read("uint16", count).tobytes() for pair in pairs for buffer in pair)
+
+    def reset(self) -> None:
+        """Forgets the sequence; what the rows hold stays."""
+        self.used = 0
+
+    def close(self) -> None:
+        """Frees program, models and card."""
+        self.program.close()
+        self.card.close()
