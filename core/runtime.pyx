@@ -157,8 +157,10 @@ cdef class Card:
         self.check("axclrtGetDeviceProperties", code)
         return {
             "firmware": (<bytes>p.swVersion).decode(errors="replace"), "uid": p.uid, "temperature_c": p.temperature / 1000,
-            "total_cmm": p.totalCmmSize * 1024, "free_cmm": p.freeCmmSize * 1024, "total_memory": p.totalMemSize * 1024,
-            "free_memory": p.freeMemSize * 1024, "npu_load": p.npuLoading, "cpu_load": p.cpuLoading,
+            # in 64 bits: the card has 7040 MiB, more than 2^32 bytes
+            "total_cmm": <uint64_t>p.totalCmmSize * 1024, "free_cmm": <uint64_t>p.freeCmmSize * 1024,
+            "total_memory": <uint64_t>p.totalMemSize * 1024, "free_memory": <uint64_t>p.freeMemSize * 1024,
+            "npu_load": p.npuLoading, "cpu_load": p.cpuLoading,
         }
 
     def model_usage(self, path: str | os.PathLike) -> int | None:

@@ -17,9 +17,9 @@ from axpress.core.step import Step
 class CoreRunner:
     """A package on the emulated card through Card, LoadedModel and Program; `modes` as Program.set_modes takes them."""
 
-    def __init__(self, directory: Path, **modes: bool) -> None:
+    def __init__(self, directory: Path, settings: dict[str, str], **modes: bool) -> None:
         package = open_package(directory)
-        self.card = Card(emulated_library(), 0, {"profile": "none"})
+        self.card = Card(emulated_library(), 0, {"PROFILE": "none", **settings})
         head = LoadedModel(self.card, package.head_file)
         layers = [LoadedModel(self.card, path) for path in package.layer_files]
         hidden = head.inputs[0].shapes[0][-1]

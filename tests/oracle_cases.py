@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from axpress.core.convert import convert
+from axpress.core.simfile import array_source, read_axmodel, write_axmodel
 from tiny_models import LLAMA3_ROPE, Tiny
 
 
 @dataclass(frozen=True)
 class Case:
-    """A model and the groups it is converted with."""
+    """A model and the groups it is converted with; `decode_rows` are smaller decode groups beside the one of `rows`."""
 
     tiny: Tiny
     rows: int
     chunk: int
     history: tuple[int, ...] | None = None
+    decode_rows: tuple[int, ...] = ()
 
     @property
     def label(self) -> str:
         """Name of the test's parameter."""
         ladder = "default" if self.history is None else "+".join(map(str, self.history))
-        return f"{self.tiny.label}-R{self.rows}-C{self.chunk}-P{ladder if self.chunk else 'none'}"
+        rows = "+".join(map(str, (*self.decode_rows, self.rows)))
+        return f"{self.tiny.label}-R{rows}-C{self.chunk}-P{ladder if self.chunk else 'none'}"
 
 
 LINEAR = {"rope_type": "linear", "factor": 2.0}
 CASES = [
     Case(Tiny("qwen3"), 255, 64, (0, 64, 128)),
     Case(Tiny("qwen3", heads=2, kv_heads=1, head_dim=128, tied=True, layers=3, theta=1e6), 1023, 128, (0,)),
-    Case(Tiny("qwen3", heads=6, kv_heads=2, head_dim=32, attention_bias=True), 300, 32, (0, 32, 256)),
+    Case(Tiny("qwen3", heads=6, kv_heads=2, head_dim=32, attention_bias=True), 300, 32, (0, 32, 256), (64, 200)),
     Case(Tiny("qwen2", heads=7, kv_heads=1, hidden=112, ffn=80), 2559, 128),
     Case(Tiny("qwen2", heads=4, kv_heads=4, hidden=256, head_dim=64, tied=True, layers=1), 300, 0),
     Case(Tiny("llama", heads=8, kv_heads=2, head_dim=32, rope=LLAMA3_ROPE, layers=4, theta=5e5), 1024, 64),
@@ -39,4 +42,10 @@ CASES = [
 
 def package_of(case: Case, base: Path) -> Path:
     """The simulated package of the checkpoint in base/hf."""
-    return convert(base / "hf", base / "out", rows=case.rows, chunk=case.chunk, history=case.history, progress=False)
+    out = convert(base / "hf", base / "out", rows=case.rows, chunk=case.chunk, history=case.history, progress=False)
+    if case.decode_rows:
+        for path in out.glob("*_together.axmodel"):
+            meta, file = read_axmodel(path)
+            tensors = {name: array_source(file.array(name).copy()) for name in file.tensors}
+            write_axmodel(path, replace(meta, decode_rows=(*case.decode_rows, case.rows)), tensors)
+    return out

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from axpress.core.hollow import hollow
+from axpress.core.model import open_model
 from axpress.core.package import open_package
 from core_runner import CoreRunner
 from ctypes_runner import LIBRARY, Runner, open_runtime
@@ -13,6 +15,9 @@ from oracle_cases import CASES, Case, package_of
 from tiny_models import write_checkpoint
 
 pytestmark = pytest.mark.skipif(not LIBRARY.is_file(), reason="the emulated runtime is not built")
+
+# asynchronous, K/V rows written in place by decode, and by chunks; the last one leaves the emulator as it was
+MODES = [(False, True, True), (True, True, True), (True, True, False), (True, False, False), (False, True, False), (False, False, False)]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.label)
@@ -26,11 +31,23 @@ def test_the_core_gives_the_same_bits_as_plain_calls(case: Case, tmp_path: Path)
         plain = Runner(runtime, open_package(package))
         expected = np.concatenate([plain.feed(ids, width), plain.feed(ids[:10], 1)]).tobytes(), plain.cache_bytes()
         plain.close()
-    for use_async in (False, True):
-        for in_place in (False, True):
-            core = CoreRunner(package, use_async=use_async, in_place_decode=in_place, in_place_chunk=False)
-            try:
-                logits = np.concatenate([core.feed(ids, width), core.feed(ids[:10], 1)]).tobytes()
-                assert (logits, core.cache_bytes()) == expected, f"async {use_async}, rows in place {in_place}"
-            finally:
-                core.close()
+    for use_async, decode, chunk in MODES:
+        modes = {"use_async": use_async, "in_place_decode": decode, "in_place_chunk": chunk}
+        core = CoreRunner(package, {"INPLACE_CHUNK": "1" if chunk else "0"}, **modes)
+        try:
+            logits = np.concatenate([core.feed(ids, width), core.feed(ids[:10], 1)]).tobytes()
+            assert (logits, core.cache_bytes()) == expected, modes
+        finally:
+            core.close()
+
+
+def test_a_hollow_package_leaves_the_published_memory(tmp_path: Path) -> None:
+    """Of 7040 MiB, more than fits into 32 bits, the 0.6B model leaves about the 5068 MiB that are published."""
+    model = open_model(hollow("qwen3-0.6b-w8a16-pi5", tmp_path / "out"), "emu", "none")
+    try:
+        properties = model.card.properties()
+        assert (model.info.num_layers, model.info.vocab_size, model.info.context_length) == (28, 151936, 2047)
+    finally:
+        model.close()
+    assert properties["total_cmm"] == 7040 << 20
+    assert properties["free_cmm"] / 2**20 == pytest.approx(5068, abs=16)
