@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import unquote
+
 import orjson
 from sanic import Blueprint
 from sanic.request import Request
@@ -41,6 +43,7 @@ async def list_models(request: Request) -> HTTPResponse:
 async def get_model(request: Request, name: str) -> HTTPResponse:
     """One model by its name (which may contain slashes)."""
     service: Service = request.app.ctx.service
+    name = unquote(name)
     if name not in (service.served_name, "default") or not service.served_name:
         raise HttpError(404, f"The model '{name[:128]}' does not exist here.", param="model", code="model_not_found")
     return _json(_card(service))

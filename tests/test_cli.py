@@ -144,9 +144,8 @@ def test_chat_in_a_terminal(server: RunningServer, tmp_path: Path) -> None:
         os.write(terminal, b"hello there\n")
         server.wait(lambda: server.health()[1]["num_answers"] == 1, 10, "answering")
         os.write(terminal, b"\x03")  # Ctrl-C stops the answer
-        read_until(terminal, "(stopped)")
+        read_until(terminal, "(stopped)\r\n> ")
         server.wait(server.idle, 2, "idle")
-        read_until(terminal, "> ")
         os.write(terminal, b"\x04")  # Ctrl-D leaves
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     except BaseException:

@@ -188,7 +188,7 @@ def test_slow_reader_gets_everything(package: tuple[Path, Path]) -> None:
 def test_stop_finishes_running_answers(package: tuple[Path, Path], number: int) -> None:
     with RunningServer(package[0], "--emu-profile", package[1]) as server:
         results: list[Any] = []
-        tokens = {"max_tokens": 200, "ignore_eos": True}
+        tokens = {"max_tokens": 120, "ignore_eos": True}
         whole = threading.Thread(target=lambda: results.append(server.post(chat(**tokens))))
         stream = begin(server, stream=True, **tokens)
         whole.start()
@@ -202,7 +202,7 @@ def test_stop_finishes_running_answers(package: tuple[Path, Path], number: int) 
         raw = b"".join(iter(lambda: stream.recv(65536), b""))
         assert b"[DONE]" in raw and b'"finish_reason":"length"' in raw
         whole.join()
-        assert results[0][0] == 200 and results[0][2]["usage"]["completion_tokens"] == 200
+        assert results[0][0] == 200 and results[0][2]["usage"]["completion_tokens"] == 120
         assert server.process.wait(10) == 0
 
 
