@@ -152,7 +152,7 @@ class Service:
         while self.num_answers and monotonic() - begun < self.settings.drain_timeout and not self._hurry.is_set():
             await asyncio.sleep(0.02)
         if self._loading is not None and self._loading.exception() is None:
-            await asyncio.get_running_loop().run_in_executor(self._slow, self._loading.result().close, 0.0)
+            await self._close(self._loading.result())
         until = monotonic() + 2.0
         while self.num_answers and monotonic() < until:  # the cut answers tell their clients
             await asyncio.sleep(0.02)
@@ -161,3 +161,12 @@ class Service:
         self._slow.shutdown(wait=False)
         self.preparing.shutdown(wait=False)
         log.info("closed after %.1f seconds", monotonic() - begun)
+
+    async def _close(self, engine: Engine) -> None:
+        """Close the card; a dead one cannot be closed in order, which is said and makes the exit code 1."""
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._slow, engine.close, 0.0)
+        except Exception as exc:
+            self.exit_code = 1
+            trace = None if isinstance(exc, AxpressError) else exc
+            log.error("the card could not be closed in order: %s", exc, exc_info=trace)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import re
 import signal
 import socket
@@ -64,9 +65,11 @@ class RunningServer:
 
     command = (sys.executable, "-m", "axpress.server", "serve")
 
-    def __init__(self, *arguments: object, ready: bool = True, check: bool = True) -> None:
+    def __init__(self, *arguments: object, ready: bool = True, check: bool = True, environment: dict[str, str] | None = None) -> None:
         command = [*self.command, *map(str, arguments), "--port", "0"]
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+        self.process = subprocess.Popen(
+            command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env={**os.environ, **(environment or {})}
+        )
         self.lines: list[str] = []
         self._check = check
         self._listening = threading.Event()

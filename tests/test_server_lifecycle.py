@@ -239,6 +239,31 @@ def test_stop_while_loading(package: tuple[Path, Path]) -> None:
         assert "closed after" in server.log
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_card_that_fails_in_an_answer_is_told_and_health_knows(package: tuple[Path, Path], stream: bool) -> None:
+    faults = {"AXPRESS_EMU_FAULTS": "device=dead@2000"}
+    with RunningServer(package[0], "--emu-profile", package[1], environment=faults, check=False) as server:
+        waiting: list[Any] = []
+        with begin(server, stream=stream) as sock:
+            server.wait(lambda: running(server), 5, "running")
+            other = threading.Thread(target=lambda: waiting.append(server.post(chat(max_tokens=2))))
+            other.start()
+            raw = b""
+            while b'"error"' not in raw:
+                got = sock.recv(65536)
+                assert got, raw
+                raw += got
+        assert raw.startswith(b"HTTP/1.1 200 " if stream else b"HTTP/1.1 500 ") and b"server_error" in raw
+        other.join()
+        assert waiting[0][0] == 500
+        status, body = server.health()
+        assert status == 503 and body["status"] == "failed" and body["reason"]
+        status, _, body = server.post(chat())
+        assert status == 503 and "failed" in body["error"]["message"]
+        assert server.stop() == 1
+        assert "could not be closed in order" in server.log and "Traceback" not in server.log
+
+
 def test_wrong_directory_ends_with_a_sentence(tmp_path: Path) -> None:
     with RunningServer(tmp_path, ready=False, check=False) as server:
         assert server.process.wait(20) == 1
