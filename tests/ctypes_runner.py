@@ -217,10 +217,11 @@ class Runner:
 
 
 @contextmanager
-def open_runtime() -> Iterator[Runtime]:
-    """The emulated runtime, initialised with device 0; finalised at the end."""
+def open_runtime(profile: str = "none") -> Iterator[Runtime]:
+    """The emulated runtime with a timing profile, initialised with device 0; finalised at the end."""
     runtime = Runtime()
     context = c_void_p()
+    runtime("axemu_set", b"PROFILE", profile.encode())
     runtime("axclInit", None)
     try:
         runtime("axclrtSetDevice", c_int32(0))
@@ -232,3 +233,4 @@ def open_runtime() -> Iterator[Runtime]:
         runtime("axclrtResetDevice", c_int32(0))
     finally:
         runtime("axclFinalize")
+        runtime("axemu_set", b"PROFILE", b"none")  # the setting outlives the runtime's session
