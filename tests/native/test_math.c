@@ -1,0 +1,301 @@
+/* The emulator's arithmetic without Python, for sanitizers, other architectures and other C libraries.
+ *
+ * Build with csrc/emu/{kernels_*,json,pool,math,scratch,header,model,layer,attention,head,hollow}.c (each kernels_<isa>.c with its instruction
+ * set), -ffp-contract=off -Icsrc -pthread -lm. Prints one line per failed check and a fingerprint; exit status 1 if any check failed.
+ */
+#include <math.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "emu/json.h"
+#include "emu/math.h"
+#include "emu/model.h"
+
+static int failures;
+#define CHECK(condition) ((condition) ? (void)0 : (void)(failures++, printf("%s:%d: failed: %s\n", __FILE__, __LINE__, #condition)))
+
+static uint64_t state = 1;
+static uint32_t next_random(void)
+{
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(state >> 33);
+}
+static float uniform(float low, float high)
+{
+    return low + (high - low) * (float)(next_random() & 0xffffff) / 16777216.0f;
+}
+static void fill_bf16(uint16_t *out, size_t n, float low, float high)
+{
+    for (size_t i = 0; i < n; i++) out[i] = emu_to_bf16(uniform(low, high));
+}
+static void fill(float *out, size_t n, float low, float high)
+{
+    for (size_t i = 0; i < n; i++) out[i] = uniform(low, high);
+}
+static uint64_t fingerprint(uint64_t hash, const void *data, size_t size)
+{
+    for (size_t i = 0; i < size; i++) hash = (hash ^ ((const uint8_t *)data)[i]) * 1099511628211u;
+    return hash;
+}
+
+/* Every table against the scalar one. */
+static void test_dot(const emu_kernels *scalar, const emu_kernels *other)
+{
+    enum { ROWS = 11, COLS = 8, MOST = 300 };
+    static uint16_t w[ROWS * MOST];
+    static float x[COLS * EMU_PADDED(MOST)], natural[MOST], a[COLS * ROWS], b[COLS * ROWS];
+    for (size_t k = 1; k <= MOST; k += k < 70 ? 1 : 23) {
+        fill_bf16(w, ROWS * k, -2, 2);
+        for (int c = 0; c < COLS; c++) {
+            fill(natural, k, -3, 3);
+            emu_pack(x + (size_t)c * EMU_PADDED(k), natural, k);
+        }
+        for (int rows = 1; rows <= ROWS; rows += 2) {
+            for (int cols = 1; cols <= COLS; cols++) {
+                scalar->dot(w, k, rows, x, EMU_PADDED(k), cols, k, a, ROWS);
+                other->dot(w, k, rows, x, EMU_PADDED(k), cols, k, b, ROWS);
+                for (int c = 0; c < cols; c++) CHECK(memcmp(a + c * ROWS, b + c * ROWS, (size_t)rows * sizeof *a) == 0);
+            }
+        }
+    }
+}
+
+static void test_elementwise(const emu_kernels *scalar, const emu_kernels *other)
+{
+    enum { N = 75 };
+    float a[N], b[N], up[N];
+    uint16_t mask[N];
+    for (int n = 1; n <= N; n++) {
+        fill(a, (size_t)n, -30, 30);
+        fill(up, (size_t)n, -3, 3);
+        fill_bf16(mask, (size_t)n, -5, 0);
+        memcpy(b, a, sizeof a);
+        float most = scalar->score(a, mask, n, 0.125f);
+        CHECK(most == other->score(b, mask, n, 0.125f) && memcmp(a, b, (size_t)n * sizeof *a) == 0);
+        CHECK(scalar->weights(a, n, most) == other->weights(b, n, most) && memcmp(a, b, (size_t)n * sizeof *a) == 0);
+        fill(a, (size_t)n, -120, 120);
+        memcpy(b, a, sizeof a);
+        scalar->swiglu(a, up, (size_t)n);
+        other->swiglu(b, up, (size_t)n);
+        CHECK(memcmp(a, b, (size_t)n * sizeof *a) == 0);
+        fill(up, (size_t)n, -100, 100);
+        scalar->exponential(a, up, (size_t)n);
+        other->exponential(b, up, (size_t)n);
+        CHECK(memcmp(a, b, (size_t)n * sizeof *a) == 0);
+        a[n / 2] = NAN;
+        CHECK(isnan(other->weights(a, n, 100.0f)));
+    }
+}
+
+static void test_sums(const emu_kernels *scalar, const emu_kernels *other)
+{
+    enum { ROWS = 23, HEADS = 19, DIMS = 77 };
+    static uint16_t v[ROWS * DIMS], most_a[DIMS], most_b[DIMS];
+    static float p[HEADS * ROWS];
+    static double magic[DIMS], a[HEADS * DIMS], b[HEADS * DIMS];
+    fill_bf16(v, ROWS * DIMS, -4, 4);
+    for (int i = 0; i < HEADS * ROWS; i++) p[i] = (float)(next_random() & 0xffffff);
+    for (int i = 0; i < DIMS; i++) magic[i] = ldexp(1.5, 20 + i % 20);
+    for (int rows = 0; rows <= ROWS; rows++) {
+        memset(most_a, 0, sizeof most_a);
+        memset(most_b, 0, sizeof most_b);
+        scalar->magnitude(most_a, v, DIMS, rows, DIMS);
+        other->magnitude(most_b, v, DIMS, rows, DIMS);
+        CHECK(memcmp(most_a, most_b, sizeof most_a) == 0);
+        memset(a, 0, sizeof a);
+        memset(b, 0, sizeof b);
+        scalar->accumulate(a, HEADS, p, ROWS, v, DIMS, rows, magic, DIMS);
+        other->accumulate(b, HEADS, p, ROWS, v, DIMS, rows, magic, DIMS);
+        CHECK(memcmp(a, b, sizeof a) == 0);
+    }
+}
+
+static void test_exponential(void)
+{
+    double worst = 0;
+    for (int i = -87000; i <= 88000; i += 7) {
+        float x = (float)i / 1000.0f, y;
+        emu_math_kernels()->exponential(&y, &x, 1);
+        worst = fmax(worst, fabs(y / exp((double)x) - 1));
+    }
+    CHECK(worst < ldexp(1, -22));
+}
+
+static void test_bf16(void)
+{
+    CHECK(emu_to_bf16(1.0f) == 0x3f80 && emu_to_bf16(-0.0f) == 0x8000);
+    CHECK(emu_to_bf16(1.00390625f) == 0x3f80 && emu_to_bf16(1.01171875f) == 0x3f82); /* halfway: to even */
+    CHECK(emu_to_bf16(3.4e38f) == 0x7f80 && emu_to_bf16(INFINITY) == 0x7f80 && emu_to_bf16(-NAN) == 0x7fc0);
+}
+
+/* A Qwen3 layer in memory. inv_freq 0: no rotation, hence the same numbers with every C library. */
+enum { HIDDEN = 72, HEADS = 6, KV = 2, DIMS = 40, FFN = 100, ROWS = 60, CHUNK = 9, WIDTH = KV * DIMS };
+
+static size_t append_tensor(char *header, size_t at, const char *name, int rows, int cols, size_t *offset)
+{
+    size_t bytes = (size_t)rows * (size_t)(cols ? cols : 1) * (strcmp(name, "inv_freq") == 0 ? 4 : 2);
+    int n = cols ? sprintf(header + at, ",\"%s\":{\"dtype\":\"BF16\",\"shape\":[%d,%d],", name, rows, cols)
+                 : sprintf(header + at, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[%d],", name, bytes == (size_t)rows * 4 ? "F32" : "BF16", rows);
+    n += sprintf(header + at + n, "\"data_offsets\":[%zu,%zu]}", *offset, *offset + bytes);
+    *offset += bytes;
+    return at + (size_t)n;
+}
+
+static char *make_file(size_t *size)
+{
+    static const struct { const char *name; int rows, cols; } tensors[] = {
+        {"input_norm", HIDDEN, 0}, {"q", HEADS * DIMS, HIDDEN}, {"k", WIDTH, HIDDEN}, {"v", WIDTH, HIDDEN}, {"o", HIDDEN, HEADS * DIMS},
+        {"q_norm", DIMS, 0}, {"k_norm", DIMS, 0}, {"post_norm", HIDDEN, 0}, {"gate", FFN, HIDDEN}, {"up", FFN, HIDDEN},
+        {"down", HIDDEN, FFN}, {"inv_freq", DIMS / 2, 0}};
+    static char header[4096];
+    size_t bytes = 0, at = (size_t)sprintf(header,
+        "{\"__metadata__\":{\"format\":\"axpress-sim-1\",\"kind\":\"layer\",\"family\":\"qwen3\",\"layer\":\"3\",\"hidden\":\"%d\",\"heads\":\"%d\","
+        "\"kv_heads\":\"%d\",\"head_dim\":\"%d\",\"ffn\":\"%d\",\"decode_rows\":\"%d\",\"chunk\":\"%d\",\"history\":\"0,%d\"}",
+        HIDDEN, HEADS, KV, DIMS, FFN, ROWS, CHUNK, ROWS);
+    for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++) at = append_tensor(header, at, tensors[i].name, tensors[i].rows, tensors[i].cols, &bytes);
+    header[at++] = '}';
+    while (at % 8) header[at++] = ' ';
+    char *file = calloc(1, *size = 8 + at + bytes);
+    for (int i = 0; i < 8; i++) file[i] = (char)(at >> 8 * i);
+    memcpy(file + 8, header, at);
+    fill_bf16((uint16_t *)(void *)(file + 8 + at), bytes / 2 - DIMS, -0.3f, 0.3f); /* all but inv_freq, which is last */
+    return file;
+}
+
+typedef struct buffers {
+    uint16_t k[ROWS * WIDTH], v[ROWS * WIDTH], x[CHUNK * HIDDEN], mask[CHUNK * (ROWS + CHUNK)];
+    uint32_t positions[CHUNK];
+    uint16_t k_out[CHUNK * WIDTH], v_out[CHUNK * WIDTH], y[CHUNK * HIDDEN];
+} buffers;
+
+static void prepare(buffers *b, int tokens)
+{
+    memset(b, 0, sizeof *b);
+    state = 99;
+    fill_bf16(b->k, ROWS * WIDTH, -2, 2);
+    fill_bf16(b->v, ROWS * WIDTH, -2, 2);
+    fill_bf16(b->x, CHUNK * HIDDEN, -1, 1);
+    for (int t = 0; t < tokens; t++) {
+        b->positions[t] = (uint32_t)(50 + t);
+        for (int i = 0; i < ROWS + tokens; i++) b->mask[t * (ROWS + tokens) + i] = i % 7 == 3 || i > ROWS + t ? 0xc780 : 0;
+        b->mask[t * (ROWS + tokens) + ROWS + t] = 0;
+    }
+}
+
+static void run(const emu_model *m, int group, buffers *b)
+{
+    void *in[] = {b->k, b->v, b->positions, b->x, b->mask}, *out[] = {b->k_out, b->v_out, b->y};
+    CHECK(emu_model_execute(m, group, in, out, &(emu_exec_flags){.scan_nan = 1}) == 0);
+}
+
+static uint64_t test_layer(const emu_model *m)
+{
+    static const char *const isas[] = {"scalar", "avx2", "avx512", "neon"};
+    static buffers first[3], b;
+    uint64_t hash = 14695981039346656037u;
+    for (int i = 0; i < 4; i++) {
+        if (emu_math_select(isas[i]) != 0) continue;
+        for (int threads = 1; threads <= 3; threads++) {
+            emu_threads_set(threads);
+            for (int group = 0; group < 3; group += 2) {
+                prepare(&b, group == 0 ? 1 : CHUNK);
+                run(m, group, &b);
+                if (i == 0 && threads == 1) first[group] = b;
+                CHECK(memcmp(&b, &first[group], sizeof b) == 0);
+            }
+        }
+        printf("%s: compared with scalar\n", isas[i]);
+    }
+    emu_math_select("auto");
+    hash = fingerprint(hash, first[0].y, sizeof first[0].y);
+    return fingerprint(fingerprint(hash, first[2].y, sizeof first[2].y), first[2].k_out, sizeof first[2].k_out);
+}
+
+/* Several callers at once, each also stopping the pool's threads now and then. */
+static void *run_plain(void *argument)
+{
+    const emu_model *m = argument;
+    buffers *b = calloc(1, sizeof *b);
+    for (int i = 0; i < 30; i++) {
+        void *in[] = {b->k, b->v, b->positions, b->x, b->mask}, *out[] = {b->k_out, b->v_out, b->y};
+        if (emu_model_execute(m, 2, in, out, NULL) != 0) abort();
+        if (i % 10 == 5) emu_threads_stop();
+    }
+    free(b);
+    return NULL;
+}
+
+static void test_callers(const emu_model *m)
+{
+    pthread_t threads[3];
+    emu_threads_set(3);
+    for (int i = 0; i < 3; i++) pthread_create(&threads[i], NULL, run_plain, (void *)m);
+    for (int i = 0; i < 3; i++) pthread_join(threads[i], NULL);
+}
+
+static void test_damage(const char *file, size_t size)
+{
+    char err[EMU_ERR];
+    for (size_t cut = 0; cut < size; cut += cut < 2600 ? 1 : 997) {
+        emu_model *m = emu_model_open_mem(file, cut, err);
+        CHECK(m == NULL && err[0] && strlen(err) < EMU_ERR);
+        emu_model_close(m);
+    }
+    char *copy = malloc(size);
+    for (int i = 0; i < 3000; i++) {
+        memcpy(copy, file, size);
+        for (int j = 0; j < 3; j++) copy[next_random() % 2600] = (char)next_random();
+        emu_model_close(emu_model_open_mem(copy, size, err));
+    }
+    free(copy);
+}
+
+static void test_json(void)
+{
+    static const char *const good[] = {"{}", "[1,2.5e-3,\"\\u00e9\\ud83d\\ude00\",null,true]", "{\"a\":{\"b\":[[]]}}", " -0 "};
+    static const char *const bad[] = {"", "{", "[1,]", "{\"a\"}", "01", "1.", "-", "\"\\x\"", "\"a", "nul", "[}", "{}x", "\"\\ud800\"", "\"\t\""};
+    json_reader r;
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        json_open(&r, good[i], strlen(good[i]));
+        CHECK(json_skip(&r) && json_finish(&r));
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        json_open(&r, bad[i], strlen(bad[i]));
+        CHECK(!(json_skip(&r) && json_finish(&r)) && r.error);
+    }
+    char text[16];
+    json_open(&r, "\"\\u00e9\\ud83d\\ude00\"", 20);
+    CHECK(json_string(&r, text, sizeof text) && strcmp(text, "\xc3\xa9\xf0\x9f\x98\x80") == 0);
+}
+
+int main(void)
+{
+    const emu_kernels *all[] = {emu_kernels_avx2(), emu_kernels_avx512(), emu_kernels_neon()};
+    for (int i = 0; i < 3; i++) {
+        if (!all[i] || emu_math_select(all[i]->name) != 0) continue;
+        test_dot(emu_kernels_scalar(), all[i]);
+        test_elementwise(emu_kernels_scalar(), all[i]);
+        test_sums(emu_kernels_scalar(), all[i]);
+    }
+    emu_math_select("auto");
+    test_exponential();
+    test_bf16();
+    test_json();
+    state = 7;
+    size_t size;
+    char err[EMU_ERR], *file = make_file(&size);
+    emu_model *m = emu_model_open_mem(file, size, err);
+    if (!m) {
+        printf("%s\n", err);
+        return 1;
+    }
+    printf("fingerprint %016llx\n", (unsigned long long)test_layer(m));
+    test_callers(m);
+    emu_model_close(m);
+    test_damage(file, size);
+    free(file);
+    emu_threads_stop();
+    printf("%s, %d failed\n", emu_math_isa(), failures);
+    return failures != 0;
+}
