@@ -10,6 +10,7 @@ cdef extern from "sampler.h" nogil:
         AX_SAMPLER_NO_TOKEN
         AX_SAMPLER_NO_MEMORY
         AX_SAMPLER_BAD_ARGUMENT
+        AX_SAMPLER_CHANGED_LOGITS
         AX_SAMPLER_MAX_LOGPROBS
 
     ctypedef struct ax_sampler_params:

@@ -106,7 +106,7 @@ cdef class Sampler:
 
         `logits` is a C-contiguous buffer of `vocab_size` uint16 (the bits of bf16) or float32 values; it is only read, in
         place. The sampler does not change: `accept` what the answer goes on with. LogitsError: NaN or +inf among the logits,
-        or no token left to choose.
+        no token left to choose, or logits that change during the call.
         """
         cdef Py_buffer view
         cdef ax_sample out
@@ -166,7 +166,7 @@ cdef class Sampler:
         text = ax_sampler_strerror(error).decode()
         if error == AX_SAMPLER_INVALID_LOGITS:
             raise LogitsError(f"{text} (first at token {out.token}, for token {index} of the answer): the card's result is broken")
-        if error == AX_SAMPLER_NO_TOKEN:
+        if error == AX_SAMPLER_NO_TOKEN or error == AX_SAMPLER_CHANGED_LOGITS:
             raise LogitsError(f"no token can be chosen for token {index} of the answer: {text}")
         if error == AX_SAMPLER_NO_MEMORY:
             raise MemoryError("no memory for a sampler's state")

@@ -195,30 +195,48 @@ static uint32_t count_keys(const ax_logits *logits, uint32_t begin, uint32_t end
     return num;
 }
 
+/* What is looked for: unchanged tokens with one of two keys (two for zero's signs; none where no logit can have the value). */
+typedef struct target {
+    double value;
+    int32_t low, high;
+    bool raw;
+} target;
+
+static target target_of(const ax_logits *logits, double value) {
+    int32_t key = key_of_value(logits->dtype, value);
+    if (value == 0) return (target){value, -1, 0, true};
+    return (target){value, key, key, value_of_key(logits->dtype, key) == value};
+}
+
+/* How many tokens of a block have the value. Its changes are those from *c on; *c moves behind them. */
+static uint32_t count_block(const ax_order *order, const ax_logits *logits, const target *t, uint32_t block, uint32_t *c) {
+    const ax_changes *changes = &order->changes;
+    uint32_t end = block_end(logits->vocab, block), hits = 0;
+    bool raw = t->raw && order->block_max[block] >= t->low;
+    if (raw) hits = count_keys(logits, block * AX_BLOCK, end, t->low, t->high);
+    for (; *c < changes->num && changes->ids[*c] < end; ++*c) {
+        int32_t key = key_at(logits, changes->ids[*c]);
+        hits -= raw && (key == t->low || key == t->high);
+        hits += changes->values[*c] == t->value;
+    }
+    return hits;
+}
+
 uint32_t ax_order_find(const ax_order *order, const ax_logits *logits, double value, uint32_t rank) {
     const ax_changes *changes = &order->changes;
-    int32_t high = key_of_value(logits->dtype, value), low = high;
-    if (value == 0) {
-        high = 0;
-        low = -1;
-    }
-    bool raw_can_match = value_of_key(logits->dtype, high) == value;
-    for (uint32_t b = 0, c = 0; b < order->num_blocks; b++) {
-        uint32_t begin = b * AX_BLOCK, end = block_end(logits->vocab, b);
-        bool has_changes = c < changes->num && changes->ids[c] < end;
-        bool raw_matches = raw_can_match && order->block_max[b] >= low;
-        if (!has_changes && !raw_matches) continue;
-        if (!has_changes) {
-            uint32_t hits = count_keys(logits, begin, end, low, high);
-            if (rank >= hits) {
-                rank -= hits;
-                continue;
-            }
+    const target t = target_of(logits, value);
+    uint32_t c = 0;
+    for (uint32_t b = 0; b < order->num_blocks; b++) {
+        uint32_t first_change = c, hits = count_block(order, logits, &t, b, &c);
+        if (rank >= hits) {
+            rank -= hits;
+            continue;
         }
-        for (uint32_t i = begin; i < end; i++) {
+        c = first_change;
+        for (uint32_t i = b * AX_BLOCK; i < block_end(logits->vocab, b); i++) {
             bool changed = c < changes->num && changes->ids[c] == i;
             int32_t key = key_at(logits, i);
-            bool match = changed ? changes->values[c] == value : raw_matches && (key == low || key == high);
+            bool match = changed ? changes->values[c] == value : t.raw && (key == t.low || key == t.high);
             c += changed;
             if (match && rank-- == 0) return i;
         }

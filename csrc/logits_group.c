@@ -128,7 +128,7 @@ static void group_f32(ax_order *order, const ax_logits *logits, int32_t lowest) 
     }
 }
 
-/* Shell sort, descending: few values as a rule, and libc's qsort may allocate. */
+/* Shell sort, descending; libc's qsort may allocate. */
 static void sort_descending(double *values, uint32_t num) {
     uint32_t gap = 1;
     while (gap < num / 3) gap = gap * 3 + 1;
@@ -142,6 +142,21 @@ static void sort_descending(double *values, uint32_t num) {
     }
 }
 
+/* The changed values at or above `cut`, descending: sorted as floats first, which leaves little to do. Returns their number. */
+static uint32_t sort_changes(ax_order *order, double cut) {
+    uint32_t num = 0;
+    for (uint32_t i = 0; i < order->changes.num; i++) {
+        double value = order->changes.values[i];
+        if (!(value >= cut && value > -INFINITY)) continue;
+        order->sort_keys[0][num++] = (uint64_t)(0x7fffffffu - (uint32_t)key_of_value(AX_F32, value)) << 32 | i;
+    }
+    if (num > 64) radix_sort(order, num);
+    const uint64_t *sorted = order->sort_keys[num > 64];
+    for (uint32_t i = 0; i < num; i++) order->changed_sorted[i] = order->changes.values[(uint32_t)sorted[i]];
+    sort_descending(order->changed_sorted, num);
+    return num;
+}
+
 static void append_group(ax_order *order, double value, uint32_t count) {
     if (order->num_groups && order->merged_value[order->num_groups - 1] == value) {
         order->merged_count[order->num_groups - 1] += count;
@@ -153,12 +168,7 @@ static void append_group(ax_order *order, double value, uint32_t count) {
 
 /* Groups of unchanged tokens and the changed tokens at or above `cut`, into one descending list. */
 static void merge_changes(ax_order *order, double cut) {
-    uint32_t num = 0, num_raw = order->num_groups, c = 0;
-    for (uint32_t i = 0; i < order->changes.num; i++) {
-        double value = order->changes.values[i];
-        if (value >= cut && value > -INFINITY) order->changed_sorted[num++] = value;
-    }
-    sort_descending(order->changed_sorted, num);
+    uint32_t num = sort_changes(order, cut), num_raw = order->num_groups, c = 0;
     order->num_groups = 0;
     for (uint32_t g = 0; g < num_raw; g++) {
         while (c < num && order->changed_sorted[c] > order->raw_value[g]) append_group(order, order->changed_sorted[c++], 1);

@@ -283,6 +283,7 @@ static int sample(ax_sampler *sampler, ax_sampler_scratch *s, ax_logits logits, 
     if (best == -INFINITY) return AX_SAMPLER_NO_TOKEN;
     if (sampler->params.temperature == 0) out->token = ax_order_find(&s->order, &logits, best, 0);
     else out->token = draw_token(s, &logits, &sampler->params, best, ax_sampler_uniform(sampler->params.seed, index));
+    if (out->token >= logits.vocab) return AX_SAMPLER_CHANGED_LOGITS; /* counted, but not found again */
     if (sampler->params.num_logprobs >= 0) out->logprob = (ax_logit_at(&raw, out->token) - n.best) - n.log_mass;
     return AX_SAMPLER_OK;
 }
@@ -301,6 +302,7 @@ const char *ax_sampler_strerror(int error) {
     case AX_SAMPLER_INVALID_LOGITS: return "the logits contain NaN or +inf";
     case AX_SAMPLER_NO_TOKEN: return "every token is at -inf, banned or not allowed";
     case AX_SAMPLER_NO_MEMORY: return "out of memory";
+    case AX_SAMPLER_CHANGED_LOGITS: return "the logits changed while they were read";
     case AX_SAMPLER_BAD_ARGUMENT: return "an argument is out of range";
     default: return "unknown error of the sampler";
     }

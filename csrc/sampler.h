@@ -29,7 +29,8 @@ enum {
     AX_SAMPLER_INVALID_LOGITS = -1, /* NaN or +inf; out->token is the first such token */
     AX_SAMPLER_NO_TOKEN = -2,       /* every token is -inf, banned or not allowed */
     AX_SAMPLER_NO_MEMORY = -3,
-    AX_SAMPLER_BAD_ARGUMENT = -4
+    AX_SAMPLER_BAD_ARGUMENT = -4,
+    AX_SAMPLER_CHANGED_LOGITS = -5  /* somebody wrote to the logits during the call */
 };
 enum { AX_SAMPLER_MAX_LOGPROBS = 20 };
 
