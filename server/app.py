@@ -56,6 +56,7 @@ def _config(settings: Settings) -> Config:
         "GRACEFUL_SHUTDOWN_TIMEOUT": 2.0,
         "GRACEFUL_TCP_CLOSE_TIMEOUT": 1.0,
         "ACCESS_LOG": False,
+        "AUTO_EXTEND": False,
         "MOTD": False,
     })
     return config

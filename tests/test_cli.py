@@ -88,6 +88,15 @@ def test_without_a_model_the_demo_is_served_on_the_emulator() -> None:
     assert Settings(model_dir=Path("x")).effective_device == "auto"
 
 
+@pytest.mark.skipif(not Settings().directory.is_dir(), reason="the demo model is not there")
+def test_serve_without_a_model() -> None:
+    with RunningServer() as running:
+        status, body = running.health()
+        assert status == 200 and body["emulated"] and body["toy"] and body["note"] == "emulated: no card; a toy model"
+        assert running.post({"messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 20})[0] == 200
+    assert running.log.count("emulated: no card") >= 2 and "a toy model" in running.log
+
+
 def test_chat_reads_lines_and_keeps_the_conversation(server: RunningServer) -> None:
     def talk(lines: str, *arguments: str) -> str:
         done = subprocess.run(

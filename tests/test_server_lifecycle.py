@@ -114,18 +114,18 @@ def test_full_queue_is_told_at_once(server: RunningServer) -> None:
         sock.close()
 
 
-def test_waiting_answers_come_in_order_and_complete(server: RunningServer) -> None:
+def test_waiting_answers_are_complete(server: RunningServer) -> None:
     results: list[Any] = []
 
     def ask() -> None:
         results.append(server.post(chat(max_tokens=20, ignore_eos=True)))
 
-    threads = [threading.Thread(target=ask) for _ in range(3)]
+    threads = [threading.Thread(target=ask) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert [status for status, _, _ in results] == [200] * 3
+    assert [status for status, _, _ in results] == [200] * 2
     assert {body["usage"]["completion_tokens"] for _, _, body in results} == {20}
 
 
