@@ -33,6 +33,13 @@ lint: $(VENV)/.test
 	MYPYPATH=build/pxd $(BIN)/mypy -p axpress.core -p axpress.server
 	$(BIN)/cython-lint core/*.pyx core/*.pxd
 
+SANITIZED := build/sanitize
+sanitize: $(VENV)/.test ## the core and the emulator under AddressSanitizer and UBSan, driven by their own tests
+	AXPRESS_SANITIZE=address,undefined $(BIN)/python setup.py -q build --build-base $(SANITIZED) --build-lib $(SANITIZED)/lib
+	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
+	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+	AXPRESS_SANITIZED=1 PYTHONPATH=$(SANITIZED)/lib $(BIN)/pytest -q -p no:cacheprovider tests/test_step.py tests/test_program.py tests/test_engine.py
+
 wheel: $(VENV)/.run
 	$(BIN)/python -m pip wheel --no-deps --wheel-dir dist .
 

@@ -41,7 +41,7 @@ def switches() -> list[str]:
     """Flags that the environment asks for, for compiler and linker alike."""
     flags = ["-Werror"] if os.environ.get("AXPRESS_WERROR") == "1" else []
     if sanitize := os.environ.get("AXPRESS_SANITIZE"):
-        flags += [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-g"]
+        flags += [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-g", "-O1"]
     return flags
 
 

@@ -51,6 +51,9 @@ class AxengineCard:
         """The runtime's version is not readable through sessions."""
         return "through PyAXEngine"
 
+    def begin_close(self) -> None:
+        """Nothing runs between calls."""
+
     def close(self) -> None:
         """Sessions free what they hold when they are dropped; PyAXEngine ends the runtime at exit."""
         self.closed = True

@@ -107,7 +107,7 @@ class Engine:
         with self._change:
             if self.state != "ready":
                 raise EngineClosed(f"the engine is {self.state}" + (f": {self.reason}" if self.reason else ""))
-            if len(self._waiting) >= self.max_queue:
+            if len(self._waiting) - (self._running is None) >= self.max_queue:  # an idle engine takes one at once
                 wait = max(1.0, self._mean_seconds * (len(self._waiting) + 1))
                 raise QueueFull(f"{len(self._waiting)} requests are waiting and the queue holds {self.max_queue}; try again in {wait:.0f} s", wait)
             generation = Generation(self, next(self._numbers), request, sink)

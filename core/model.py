@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from axpress.core.axengine import AxengineCard, AxengineProgram
@@ -47,6 +48,7 @@ class Model:
 
     def close(self) -> None:
         """Frees program, models and card, in that order."""
+        self.card.begin_close()
         self.program.close()
         self.card.close()
 
@@ -73,7 +75,8 @@ def open_model(
     try:
         return _load(card, package, text, profile, progress)
     except BaseException:
-        card.close()
+        with suppress(BufferError):  # the error's own traceback may hold a view
+            card.close()
         raise
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import heapq
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 import numpy as np
@@ -34,21 +34,19 @@ class Priority(IntEnum):
     NORMAL = 1
 
 
+@dataclass(slots=True, eq=False)
 class Node:
     """One edge and what follows it. `tokens` and `rows` are as long as each other, empty only in a root."""
 
-    __slots__ = ("children", "cursors", "parent", "priority", "queued", "rows", "salt", "tokens", "used")
-
-    def __init__(self, parent: Node | None, tokens: Ints, rows: Ints, priority: int, used: int, salt: bytes) -> None:
-        self.parent = parent
-        self.tokens = tokens
-        self.rows = rows
-        self.children: dict[int, Node] = {}  # by the first token of their edge
-        self.cursors: list[Cursor] = []
-        self.priority = priority
-        self.used = used  # tick of the last use of the whole edge; of a child's, only once that child is gone
-        self.queued = False  # whether the heap has an entry for it
-        self.salt = salt
+    parent: Node | None
+    tokens: Ints
+    rows: Ints
+    priority: int
+    used: int  # tick of the last use of the whole edge; of a child's, only once that child is gone
+    salt: bytes
+    children: dict[int, Node] = field(default_factory=dict)  # by the first token of their edge
+    cursors: list[Cursor] = field(default_factory=list)
+    queued: bool = False  # whether the heap has an entry for it
 
     @property
     def age(self) -> tuple[int, int]:
@@ -87,8 +85,7 @@ class PrefixTree:
 
     def match(self, tokens: Tokens, salt: bytes = b"", *, touch: bool = True) -> Match:
         """The longest prefix of `tokens` that has rows. `touch` counts as a use; without it nothing changes (to compare banks)."""
-        root = self.roots.get(salt)
-        if root is None:
+        if (root := self.roots.get(salt)) is None:
             return Match(0, np.empty(0, np.int32))
         node, offset, rows = _walk(root, 0, _ints(tokens))
         if touch and offset:
@@ -97,8 +94,7 @@ class PrefixTree:
 
     def cursor(self, salt: bytes = b"", *, tokens: Tokens = (), priority: Priority = Priority.NORMAL) -> Cursor:
         """A cursor behind the longest known prefix of `tokens`, whose rows are `cursor.matched`. Close it in the end."""
-        root = self.roots.get(salt)
-        if root is None:
+        if (root := self.roots.get(salt)) is None:
             root = self.roots[salt] = Node(None, array("i"), array("i"), priority, 0, salt)
         node, offset, rows = _walk(root, 0, _ints(tokens))
         return Cursor(self, node, offset, priority, rows)
@@ -118,19 +114,18 @@ class PrefixTree:
         while freed < num_rows and self._heap:
             entry = heapq.heappop(self._heap)
             node = entry[3]
+            node.queued = False
             if node.children or not node.tokens:
-                node.queued = False  # no leaf any more, or merged into its child: queued again once it is a leaf
-            elif entry[:2] != node.age:
+                continue  # no leaf any more (queued again once it is one), or merged into its child
+            if entry[:2] != node.age:
                 self._push(node)
             elif node.priority > priority and node.used >= live_since:
                 held.append(node)
                 break  # all others are of that priority and were used later
             elif count := self._num_droppable(node, num_rows - freed):
                 freed += self._drop(node, count)
-            else:
-                node.queued = False
-                if node.pinned < len(node.tokens):  # else its cursor queues it when it leaves
-                    held.append(node)
+            elif node.pinned < len(node.tokens):  # else its cursor queues it when it leaves
+                held.append(node)
         for node in held:
             self._push(node)
         return freed
@@ -157,14 +152,16 @@ class PrefixTree:
         _check(len({id(entry[3]) for entry in self._heap}) == len(self._heap), "a node is queued twice")
         _check(all(e[3].queued and e[:2] <= e[3].age for e in queued), "a node is queued as younger than it is")
         _check({e[3] for e in queued} == {n for n in nodes if n.queued}, "the heap has other nodes than the tree")
+        depths: dict[Node | None, int] = {None: 0}  # tokens up to the end of a node
         for node in nodes:
-            self._check_node(node)
+            depths[node] = depths[node.parent] + len(node.tokens)
+            self._check_node(node, depths[node.parent])
 
-    def _check_node(self, node: Node) -> None:
+    def _check_node(self, node: Node, depth: int) -> None:
         _check(len(node.tokens) == len(node.rows), "an edge has other numbers of tokens and rows")
         _check(all(c._tree is self and c.node is node for c in node.cursors), "a cursor is pinned where it is not")
         _check(all((c.offset > 0) == bool(node.tokens) and c.offset <= len(node.tokens) for c in node.cursors), "a cursor is off its edge")
-        _check(all(c.num_tokens == c.offset + _depth(node) for c in node.cursors), "a cursor has lost count")
+        _check(all(c.num_tokens == depth + c.offset for c in node.cursors), "a cursor has lost count")
         for token, child in node.children.items():
             _check(child.parent is node and child.tokens[:1] == array("i", [token]), "a child is filed under another token or parent")
             _check(child.salt == node.salt, "a child has another salt")
@@ -191,12 +188,9 @@ class PrefixTree:
 
     def _settle(self, node: Node) -> None:
         """To be called where a node lost a child or a cursor: queues what became evictable and forgets empty roots."""
-        if node.children:
-            return
-        if node.parent is None:
-            if not node.cursors:
-                del self.roots[node.salt]
-        elif not node.queued and node.pinned < len(node.tokens):
+        if node.parent is None and not node.children and not node.cursors:
+            del self.roots[node.salt]
+        elif not node.children and not node.queued and node.pinned < len(node.tokens):  # never a root: it has no tokens
             self._push(node)
 
     def _cut(self, node: Node, offset: int) -> Node:
@@ -230,7 +224,6 @@ class PrefixTree:
         """Takes `count` tokens off a leaf's end, and the leaf with its last. The caller has popped it from the heap."""
         freed = self.pool.release(_rows(node.rows[-count:]))
         self.num_rows -= count
-        node.queued = False
         if count < len(node.tokens):
             del node.tokens[-count:], node.rows[-count:]
             self._settle(node)
@@ -275,12 +268,12 @@ class Cursor:
 
     def append(self, token: int, row: int) -> int:
         """`extend` by one token: the row that holds it from now on. About a microsecond at the end of a conversation."""
-        node, tree = self.node, self._tree
-        if tree is None or node.children or self.offset != len(node.tokens) or node.priority != self.priority or not node.tokens:
+        tree = self._tree
+        if tree is None or not self._at_open_end():
             return int(self.extend((token,), (row,))[0])
         tree.pool.hold_row(row)
-        node.tokens.append(token)
-        node.rows.append(row)
+        self.node.tokens.append(token)
+        self.node.rows.append(row)
         self.offset += 1
         self.num_tokens += 1
         tree.num_rows += 1
@@ -296,6 +289,8 @@ class Cursor:
             raise IntegrityError("a closed cursor is extended")
         if len(tokens) != len(rows):
             raise IntegrityError(f"{len(tokens)} tokens come with {len(rows)} rows")
+        if len(tokens) == 1 and self._at_open_end():
+            return np.array((self.append(int(tokens[0]), int(rows[0])),), np.int32)
         new, given = _ints(tokens), _ints(rows)
         node, offset, known = _walk(self.node, self.offset, new)
         if known:  # the node left behind has children or is the same: nothing to settle
@@ -328,6 +323,11 @@ class Cursor:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _at_open_end(self) -> bool:
+        """Whether the next token is new to the tree and may join this edge."""
+        node = self.node
+        return self.offset == len(node.tokens) and not node.children and node.priority == self.priority and node.parent is not None
 
     def _move(self, node: Node, offset: int) -> None:
         if node is not self.node:
@@ -365,8 +365,7 @@ def _walk(node: Node, offset: int, tokens: Ints) -> tuple[Node, int, Ints]:
         rows.extend(node.rows[offset : offset + done])
         offset += done
     while done < size and offset == len(node.tokens):
-        child = node.children.get(tokens[done])
-        if child is None:
+        if (child := node.children.get(tokens[done])) is None:
             break
         node = child
         if data.startswith(node.tokens, 4 * done):  # type: ignore[arg-type]  # any buffer will do
@@ -396,15 +395,6 @@ def _ints(values: Tokens) -> Ints:
 def _rows(values: Ints) -> Rows:
     """A copy: an array that NumPy looks into cannot grow."""
     return np.array(np.frombuffer(values, np.int32)) if values else np.empty(0, np.int32)
-
-
-def _depth(node: Node) -> int:
-    """Tokens before a node's edge."""
-    depth = 0
-    while node.parent is not None:
-        node = node.parent
-        depth += len(node.tokens)
-    return depth
 
 
 def _check(good: bool, complaint: str) -> None:

@@ -86,6 +86,7 @@ cdef class Program:
 
     cdef axclrtEngineIO _head_binding(self, int x, int y, DeviceBuffer source, DeviceBuffer out) except NULL
     cdef int _prepare(self, Step step) except -1
+    cdef int _give_up(self, axclError code) except -1
     cdef void _add_row(self, size_t query, size_t row) noexcept
     cdef axclError _copy(self, void *dst, const void *src, size_t n, int kind) noexcept nogil
     cdef axclError _execute(self, layer_handle *handle, uint32_t group, axclrtEngineIO io) noexcept nogil

@@ -30,6 +30,9 @@ from axpress.core.errors import PackageError
 from axpress.core.groups import find_tensor, layer_shape
 
 cdef enum:
+    SETTLE_MS = 5000  # how long a step that failed half way may take to end
+
+cdef enum:
     CALL_UPLOAD, CALL_BIND, CALL_LAYER, CALL_ROWS, CALL_HEAD, CALL_DOWNLOAD, CALL_WAIT
 
 _CALLS = ("upload of mask, indices and embeddings", "axclrtEngineSetOutputBufferByIndex", "execution of a layer", "copy of K/V rows into the cache",
@@ -295,8 +298,15 @@ cdef class Program:
                 self.failed = CALL_WAIT
                 code = self.card.api.axclrtSynchronizeStreamWithTimeout(self.card.stream, limit) if self.use_async else 0
         if code != 0:
-            self.failed_call = _CALLS[self.failed]
-        self.card.check(self.failed_call, code)
+            self._give_up(code)
+
+    cdef int _give_up(self, axclError code) except -1:
+        """Raises what failed, once the part of the step that was accepted is done: its buffers are in use until then."""
+        self.failed_call = _CALLS[self.failed]
+        if self.failed != CALL_WAIT and self.use_async:
+            with nogil:
+                self.card.api.axclrtSynchronizeStreamWithTimeout(self.card.stream, SETTLE_MS)
+        return self.card.check(self.failed_call, code)
 
     cdef axclError _copy(self, void *dst, const void *src, size_t n, int kind) noexcept nogil:
         if self.use_async:

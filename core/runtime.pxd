@@ -105,6 +105,7 @@ cdef extern from "axcl_load.h" nogil:
 
 
 cdef class Card:
+    cdef object __weakref__
     cdef axcl_api api
     cdef axclrtContext context
     cdef axclrtStream stream
@@ -112,6 +113,8 @@ cdef class Card:
     cdef object models           # list of loaded models, in order of loading
     cdef bint engine_ready
     cdef bint device_set
+    cdef bint closing
+    cdef str close_error
     cdef readonly str library
     cdef readonly int device
     cdef readonly bint emulated

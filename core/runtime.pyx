@@ -1,5 +1,6 @@
 """The AXCL runtime and the card behind it: open, bind, copy, close; every call checked, errors typed."""
 
+import logging
 import os
 import weakref
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 from libc.stdint cimport uintptr_t
 
 from axpress.core.errors import RuntimeCallError, RuntimeUnavailable, StepTimeout
+
+log = logging.getLogger(__name__)
 
 SYSTEM_PATHS = ("/usr/lib/axcl/libaxcl_rt.so", "/usr/lib/axcl/libaxcl_rt.so.1")
 
@@ -20,6 +23,9 @@ _SPECIAL = {
     (1, 0x87): "device reboot", (1, 0x88): "port destroy failed", (2, 0x84): "no context bound to this thread",
     (3, 0x83): "synchronise timed out", (5, 0x81): "not device memory", (7, 0x81): "no such index",
 }
+
+
+_open_cards = weakref.WeakSet()
 
 
 def describe_code(code: int) -> str:
@@ -65,6 +71,8 @@ cdef class Card:
 
         Raises RuntimeUnavailable (library or symbol missing, index without a card) or RuntimeCallError.
         """
+        if _open_cards:
+            raise RuntimeUnavailable("this process has a card open already, and the runtime allows one start a process: close that one first")
         self.library = os.fspath(library)
         self._load(settings or {})
         try:
@@ -95,6 +103,7 @@ cdef class Card:
             code = self.api.axclInit(NULL)
         self.check("axclInit", code)
         self.closed = False
+        _open_cards.add(self)
         found.num = 0
         with nogil:
             code = self.api.axclrtGetDeviceList(&found)
@@ -120,6 +129,9 @@ cdef class Card:
 
     cdef int check(self, str call, axclError code) except -1:
         if code == 0:
+            return 0
+        if self.closing:  # go on freeing whatever can be freed; `close` reports the first failure
+            self.close_error = self.close_error or f"{call}: 0x{code & 0xFFFFFFFF:08x} ({describe_code(code)})"
             return 0
         kind = StepTimeout if code == AXCL_ERR_STREAM_SYNC_TIMEOUT else RuntimeCallError
         raise kind(call, code, describe_code(code), self.last_error())
@@ -183,19 +195,38 @@ cdef class Card:
             code = self.api.axclrtSynchronizeStreamWithTimeout(self.stream, limit)
         self.check("axclrtSynchronizeStreamWithTimeout", code)
 
+    def begin_close(self) -> None:
+        """From here on failures do not stop the closing. Waits for the stream; one that does not end is destroyed by force."""
+        cdef axclError code
+        if self.closing or self.closed:
+            return
+        self.closing = True
+        self.bind_thread()
+        with nogil:
+            code = self.api.axclrtSynchronizeStreamWithTimeout(self.stream, 5000)
+            if code != 0 and self.api.axclrtDestroyStreamForce != NULL:
+                self.api.axclrtDestroyStreamForce(self.stream)
+                self.stream = NULL
+        self.check("axclrtSynchronizeStreamWithTimeout", code)
+
     def close(self) -> None:
-        """Frees everything in order. Raises BufferError, and stays open, while NumPy views of pinned buffers live."""
+        """Frees everything in order. Raises BufferError, and stays open, while NumPy views of pinned buffers live.
+
+        A card that fails meanwhile is closed as far as it lets itself be, and a warning says what failed first.
+        """
         if self.closed:
             return
         held = [b for b in self.buffers if b.num_views]
         if held:
             raise BufferError(f"{len(held)} pinned buffer(s) still have NumPy views; drop the views, then close the card")
-        self.bind_thread()
+        self.begin_close()
         for model in reversed(list(self.models)):
             model.close()
         for buffer in list(self.buffers):
             buffer.close()
         self._stop()
+        if self.close_error:
+            log.warning("the card was closed after a failure: %s", self.close_error)
 
     def _stop(self):
         """Undoes `_start` as far as it came. Errors are not raised: this also runs after a failure."""
@@ -217,3 +248,4 @@ cdef class Card:
                 self.api.axclFinalize()
                 self.closed = True
             axcl_api_close(&self.api)
+        _open_cards.discard(self)

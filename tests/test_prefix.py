@@ -491,5 +491,5 @@ class TreeMachine(RuleBasedStateMachine):
         assert self.tree.num_evictable() == len(self.dropped(1000, NORMAL, 0))
 
 
-TreeMachine.TestCase.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
+TreeMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
 test_any_order_of_operations = TreeMachine.TestCase

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from axpress.core.convert import convert
 from axpress.core.emulator import Emulator
-from axpress.core.errors import RuntimeCallError, StepTimeout
 from axpress.core.model import Model, open_model
 from axpress.core.probe import Modes
 from axpress.core.step import Step
@@ -195,15 +194,15 @@ model = open_model(sys.argv[1], "emu", "none", json.loads(sys.argv[2]))
 step = Step(64)
 out = []
 step.reset(len(model.program.shape.decode))
-step.add_chain(range(20, 60), 0, 0, step.add_view(0, 0), True)
+step.add_chain(range(20, 50), 0, 0, step.add_view(0, 0), True)
 if model.modes.chunks:
     model.program.run(step)
 else:
-    for i in range(40):
+    for i in range(30):
         step.reset(0)
         step.add(20 + i, i, i, -1, step.add_view(0, i), True)
         model.program.run(step)
-for i in range(40, 44):
+for i in range(30, 34):
     out.append(int(model.program.logits(0).argmax()))
     step.reset(0)
     step.add(out[-1], i, i, -1, step.add_view(0, i), True)
@@ -240,23 +239,3 @@ def test_probes_find_out_what_the_card_can_do_and_answers_stay_the_same(small_pa
         ({"narrow_output": "0"}, [True, True, False, False]),
     ):
         assert probed(small_package, **setting) == (expected, tokens), setting
-
-
-def test_a_hanging_card_is_a_timeout_and_a_failing_one_an_error(small_package) -> None:
-    model = open_model(small_package, "emu", "none")
-    step = Step(1)
-    step.reset(0)
-    step.add(1, 0, 0, -1, step.add_view(0, 0), True)
-    emulator = Emulator()
-    try:
-        emulator.set("faults", "axclrtEngineExecuteAsync@2=fail:0x8030070c")
-        with pytest.raises(RuntimeCallError, match=r"execution of a layer failed with 0x8030070c \(engine: execute failed\)"):
-            model.program.run(step)
-        emulator.set("faults", "")
-        model.program.run(step)
-        emulator.set("faults", "axclrtEngineExecuteAsync@1=hang")
-        with pytest.raises(StepTimeout):
-            model.program.run(step, 200)
-    finally:
-        emulator.set("faults", "")
-        model.close()

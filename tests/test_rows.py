@@ -187,5 +187,5 @@ class PoolMachine(RuleBasedStateMachine):
         assert self.pool.high_water == max(self.counts, default=-1) + 1
 
 
-PoolMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+PoolMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
 test_any_order_of_operations = PoolMachine.TestCase
