@@ -325,7 +325,7 @@ def do_paced() -> None:
     start()
     head, model, work = Model(model_file("post", HEAD)), Model(model_file("layer", LAYER, cost_decode_us="4000")), stream()
     head.bind_all(0)
-    inputs, outputs = model.bind_all(DECODE)
+    _, outputs = model.bind_all(DECODE)
     host = pinned(512)
     EMU.reset_counters()
     began = time.monotonic()
