@@ -26,18 +26,35 @@ KERNELS = {
 HIDDEN_MASK = -65536.0
 
 
-def build(folder: Path) -> ctypes.CDLL:
-    """Compile the arithmetic (without the runtime objects) into a library in `folder` and load it."""
-    flags = ["-std=gnu11", "-O2", "-fPIC", "-ffp-contract=off", "-pthread", f"-I{ROOT / 'csrc'}"]
-    x86 = platform.machine() in ("x86_64", "AMD64")
-    jobs = []
+FLAGS = ["-std=gnu11", "-ffp-contract=off", "-pthread", f"-I{ROOT / 'csrc'}"]
+
+
+def compile_objects(folder: Path, compiler: str, options: Sequence[str]) -> list[str]:
+    """Compile the arithmetic (without the runtime objects) into `folder`; the object files."""
+    x86 = platform.machine() in ("x86_64", "AMD64") and "aarch64" not in compiler
+    objects = []
     for name in (*SOURCES, *KERNELS):
         extra = KERNELS.get(name, []) if x86 else []
-        jobs.append(["cc", *flags, *extra, "-c", str(ROOT / "csrc" / "emu" / f"{name}.c"), "-o", str(folder / f"{name}.o")])
-    for job in jobs:
-        subprocess.run(job, check=True)
+        objects.append(str(folder / f"{compiler}-{name}.o"))
+        source = str(ROOT / "csrc" / "emu" / f"{name}.c")
+        subprocess.run([compiler, *FLAGS, *options, *extra, "-c", source, "-o", objects[-1]], check=True)
+    return objects
+
+
+def build_native(folder: Path, compiler: str, options: Sequence[str]) -> Path:
+    """tests/native/test_math.c as a program in `folder`."""
+    program = folder / f"{compiler}-test_math"
+    objects = compile_objects(folder, compiler, options)
+    source = str(ROOT / "tests" / "native" / "test_math.c")
+    subprocess.run([compiler, *FLAGS, "-Wall", "-Wextra", "-Werror", *options, source, *objects, "-o", str(program), "-lm"], check=True)
+    return program
+
+
+def build(folder: Path) -> ctypes.CDLL:
+    """Compile the arithmetic into a library in `folder` and load it."""
+    objects = compile_objects(folder, "cc", ["-O2", "-fPIC"])
     target = folder / "libmath.so"
-    subprocess.run(["cc", "-shared", "-pthread", "-o", str(target), *(job[-1] for job in jobs), "-lm"], check=True)
+    subprocess.run(["cc", "-shared", "-pthread", "-o", str(target), *objects, "-lm"], check=True)
     library = ctypes.CDLL(str(target))
     library.emu_model_open_mem.restype = library.emu_model_open_file.restype = ctypes.c_void_p
     library.emu_model_open_mem.argtypes = [ctypes.c_char_p, ctypes.c_size_t, ctypes.c_char_p]

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import ctypes.util
+import shutil
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import emu_native
 import numpy as np
@@ -289,3 +293,23 @@ def test_hollow_head_looks_like_logits(library: ctypes.CDLL, vocab: int) -> None
         assert vocab < 5000 or 2.3 < logits[logits < 12].std() < 2.7
     assert len(tops) > 10
     model.close()
+
+
+@pytest.mark.skipif(not ctypes.util.find_library("asan"), reason="gcc's address sanitizer is not installed")
+def test_native_under_sanitizers(tmp_path: Path) -> None:
+    program = emu_native.build_native(tmp_path, "gcc", ["-O0", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"])
+    done = subprocess.run([str(program)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(not (shutil.which("qemu-aarch64") and shutil.which("aarch64-linux-gnu-gcc")), reason="no AArch64 compiler and QEMU")
+def test_neon_equals_scalar_under_qemu(tmp_path: Path) -> None:
+    """The Pi's instruction set, and the same fingerprint as on this machine."""
+    here = subprocess.run([str(emu_native.build_native(tmp_path, "cc", ["-O2"]))], capture_output=True, text=True, timeout=120)
+    program = emu_native.build_native(tmp_path, "aarch64-linux-gnu-gcc", ["-O2"])
+    command = ["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu", str(program)]
+    there = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert there.returncode == 0 and "neon: compared with scalar" in there.stdout
+    assert [line for line in there.stdout.splitlines() if "fingerprint" in line] == [
+        line for line in here.stdout.splitlines() if "fingerprint" in line
+    ]

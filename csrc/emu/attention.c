@@ -71,7 +71,8 @@ typedef struct head_task {
     int num_runs, kv_head, group, visible;
 } head_task;
 
-/* Scores of the visible rows, side by side in scores[h]; then weights in their place. total[h]: their sum, NaN if a score was not finite. */
+/* Scores of the visible rows, side by side in scores[h]; then weights in their place. total[h]: their sum, NaN where a score is
+ * NaN or +infinity. */
 static void weigh_rows(head_task *t, double *total)
 {
     const emu_attention *a = t->a;

@@ -109,8 +109,8 @@ static int store(const reading *r, const key *k, const char *text)
         return 0;
     }
 wrong:
-    return complain(r, ": metadata %s = \"%.40s\" is not %s from %.9g to %.9g", k->name, text,
-                    k->kind == INTEGER ? "a whole number" : k->kind == REAL ? "a number" : "a comma list of at most 64 numbers", k->low, k->high);
+    const char *wanted = k->kind == INTEGER ? "a whole number" : k->kind == REAL ? "a number" : "a comma list of at most 64 numbers";
+    return complain(r, ": metadata %s = \"%.40s\" is not %s from %.9g to %.9g", k->name, text, wanted, k->low, k->high);
 }
 
 static int metadata_entry(reading *r, const char *name, const char *text)
@@ -250,8 +250,8 @@ static int check_shape(const reading *r, int which, bool required, uint64_t rows
     if (e->ndims == ndims && e->dims[0] == rows && (!cols || e->dims[1] == cols) && e->end - e->begin == bytes) return 0;
     char shape[64], wanted[64];
     snprintf(wanted, sizeof wanted, cols ? "[%llu, %llu]" : "[%llu]", (unsigned long long)rows, (unsigned long long)cols);
-    snprintf(shape, sizeof shape, e->ndims > 1 ? "[%llu, %llu%s]" : "[%llu]", (unsigned long long)e->dims[0], (unsigned long long)e->dims[1],
-             e->ndims > 2 ? ", ..." : "");
+    snprintf(shape, sizeof shape, e->ndims > 1 ? "[%llu, %llu%s]" : "[%llu]", (unsigned long long)e->dims[0],
+             (unsigned long long)e->dims[1], e->ndims > 2 ? ", ..." : "");
     return complain(r, ": tensor %s has shape %s in %llu bytes, the metadata asks for %s", tensor_names[which], shape,
                     (unsigned long long)(e->end - e->begin), wanted);
 }
@@ -265,8 +265,9 @@ static int check_layer_tensors(const reading *r)
     const struct { int which; bool required; uint64_t rows, cols; } all[] = {
         {EMU_W_INPUT_NORM, true, hidden, 0}, {EMU_W_Q, true, width, hidden}, {EMU_W_K, true, kv, hidden}, {EMU_W_V, true, kv, hidden},
         {EMU_W_O, true, hidden, width}, {EMU_W_Q_BIAS, qwen2, width, 0}, {EMU_W_K_BIAS, qwen2, kv, 0}, {EMU_W_V_BIAS, qwen2, kv, 0},
-        {EMU_W_O_BIAS, false, hidden, 0}, {EMU_W_Q_NORM, qwen3, dims, 0}, {EMU_W_K_NORM, qwen3, dims, 0}, {EMU_W_POST_NORM, true, hidden, 0},
-        {EMU_W_GATE, true, ffn, hidden}, {EMU_W_UP, true, ffn, hidden}, {EMU_W_DOWN, true, hidden, ffn}, {EMU_W_INV_FREQ, true, dims / 2, 0}};
+        {EMU_W_O_BIAS, false, hidden, 0}, {EMU_W_Q_NORM, qwen3, dims, 0}, {EMU_W_K_NORM, qwen3, dims, 0},
+        {EMU_W_POST_NORM, true, hidden, 0}, {EMU_W_GATE, true, ffn, hidden}, {EMU_W_UP, true, ffn, hidden},
+        {EMU_W_DOWN, true, hidden, ffn}, {EMU_W_INV_FREQ, true, dims / 2, 0}};
     for (size_t k = 0; k < sizeof all / sizeof *all; k++)
         if (check_shape(r, all[k].which, all[k].required, all[k].rows, all[k].cols) != 0) return -1;
     return 0;
@@ -342,7 +343,8 @@ int emu_header_read(emu_header *header, const void *data, size_t size, const cha
     for (int i = 7; i >= 0 && size >= 8; i--) length = length << 8 | ((const uint8_t *)data)[i];
     if (size < 9 || *text != '{' || length < 2 || length > 100u << 20) return not_simulated(&r, data, size);
     if (length > size - 8)
-        return complain(&r, " is cut short: its header alone has %llu bytes, the file %zu; copy or download it again", (unsigned long long)length, size);
+        return complain(&r, " is cut short: its header alone has %llu bytes, the file %zu; copy or download it again",
+                        (unsigned long long)length, size);
     r.data_start = 8 + length;
     return read_json(&r, text, (size_t)length) != 0 ? -1 : check(&r);
 }

@@ -1,5 +1,5 @@
-/* Hollow models: shapes and time without weights. Outputs are cheap but deterministic, and show mistakes: a layer's row depends on its own input row
- * and position and on nothing else; the head's logits depend on the whole hidden row.
+/* Hollow models: shapes and time without weights. Outputs are cheap but deterministic, and show mistakes: a layer's row depends on its own
+ * input row and position and on nothing else; the head's logits depend on the whole hidden row.
  */
 #include <pthread.h>
 #include <stdlib.h>

@@ -29,7 +29,7 @@ typedef struct emu_kernels {
     /* s[i] = s[i] * scale + mask[i], two roundings; mask bf16. Returns the largest (unspecified where any is NaN). n >= 1. */
     float (*score)(float *s, const uint16_t *mask, int n, float scale);
 
-    /* s[i] = round(2^24 * exp(s[i] - max)), an integer in a float. Returns their exact sum, NaN if any s[i] - max is NaN or positive. */
+    /* s[i] = round(2^24 * exp(s[i] - max)), an integer in a float. Returns their exact sum, NaN if any s[i] - max is NaN. */
     double (*weights)(float *s, int n, float max);
 
     /* most[d] = max(most[d], v[r][d] without sign) over rows, as integers. */

@@ -4,7 +4,12 @@
 #include <math.h>
 #include <string.h>
 
-#define INLINE static inline /* and nothing unrolled: with sanitizers that takes the compiler a quarter of an hour */
+/* Nothing unrolled, and nothing inlined under sanitizers: the compiler would be busy with their checks for a quarter of an hour. */
+#ifdef __SANITIZE_ADDRESS__
+#define INLINE static __attribute__((noinline))
+#else
+#define INLINE static inline
+#endif
 #define UNROLL
 typedef struct { float at[16]; } v16;
 typedef struct { uint16_t at[32]; } raw32;

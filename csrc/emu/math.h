@@ -47,8 +47,8 @@ void emu_rope_angles(float *cosine, float *sine, uint32_t position, const float 
 /* Rotates one head in place, half-split form: x[i], x[i + half]. */
 void emu_rope_rotate(float *x, const float *cosine, const float *sine, int half);
 
-/* out[t * ldo + (rows of the matrices one after the other)] = matrices @ x[t] for t < tokens. x: packed, ldx floats apart. All matrices have the
- * same number of columns. */
+/* out[t * ldo + (rows of the matrices one after the other)] = matrices @ x[t] for t < tokens. x: packed, ldx floats apart. All matrices
+ * have the same number of columns. */
 void emu_matmul(const emu_matrix *matrices, int count, const float *x, size_t ldx, int tokens, float *out, size_t ldo);
 
 /* Temporary memory for one execute, 64-byte aligned, contents undefined; NULL when out of memory. Blocks are kept for reuse until

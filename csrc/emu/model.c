@@ -68,7 +68,8 @@ static void make_head_tensors(emu_model *m)
 
 static void make_layer_tensors(emu_model *m)
 {
-    static const char *const in[] = {"K_cache", "V_cache", "indices", "input", "mask"}, *const out[] = {"K_cache_out", "V_cache_out", "output"};
+    static const char *const in[] = {"K_cache", "V_cache", "indices", "input", "mask"};
+    static const char *const out[] = {"K_cache_out", "V_cache_out", "output"};
     int width = m->info.kv_heads * m->info.head_dim, hidden = m->info.hidden;
     m->info.num_inputs = 5;
     m->info.num_outputs = 3;
@@ -88,7 +89,8 @@ static void make_layer_tensors(emu_model *m)
 static bool bind_weights(emu_model *m, const emu_header *h)
 {
     for (int i = 0; i < EMU_NUM_WEIGHTS; i++)
-        if (h->tensors[i].present && i != EMU_W_INV_FREQ) m->weights[i] = (const uint16_t *)(const void *)((const char *)m->data + h->tensors[i].begin);
+        if (h->tensors[i].present && i != EMU_W_INV_FREQ)
+            m->weights[i] = (const uint16_t *)(const void *)((const char *)m->data + h->tensors[i].begin);
     const emu_extent *e = &h->tensors[EMU_W_INV_FREQ];
     if (!e->present) return true;
     m->inv_freq = malloc(e->end - e->begin);

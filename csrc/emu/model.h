@@ -92,8 +92,8 @@ const emu_tensor *emu_model_input(const emu_model *model, int index);         /*
 const emu_tensor *emu_model_output(const emu_model *model, int index);
 
 /* Runs one shape group. inputs/outputs: one host pointer per tensor, in table order, each of exactly the group's size, none NULL.
- * Outputs may overlap cache rows of K_cache/V_cache (decode or chunk in place) and `output` may be `input`: everything is read before anything
- * is written, so what a row held before is what attention sees if the mask shows it.
+ * Outputs may overlap cache rows of K_cache/V_cache (decode or chunk in place) and `output` may be `input`: everything is read before
+ * anything is written, so what a row held before is what attention sees if the mask shows it.
  * flags may be NULL (all zero). Returns 0, -1 for a group out of range, -2 when out of memory. */
 int emu_model_execute(const emu_model *model, int group, void *const *inputs, void *const *outputs, const emu_exec_flags *flags);
 

@@ -1,10 +1,12 @@
 /* The emulator's arithmetic without Python, for sanitizers, other architectures and other C libraries.
  *
- * Build with csrc/emu/{kernels_*,json,pool,math,scratch,header,model,layer,attention,head,hollow}.c (each kernels_<isa>.c with its instruction
- * set), -ffp-contract=off -Icsrc -pthread -lm. Prints one line per failed check and a fingerprint; exit status 1 if any check failed.
+ * Build with csrc/emu/{kernels_*,json,pool,math,scratch,header,model,layer,attention,head,hollow}.c (each kernels_<isa>.c with its
+ * instruction set), -ffp-contract=off -Icsrc -pthread -lm. Prints one line per failed check and a fingerprint; exit status 1 if any
+ * check failed.
  */
 #include <math.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -134,9 +136,10 @@ enum { HIDDEN = 72, HEADS = 6, KV = 2, DIMS = 40, FFN = 100, ROWS = 60, CHUNK = 
 
 static size_t append_tensor(char *header, size_t at, const char *name, int rows, int cols, size_t *offset)
 {
-    size_t bytes = (size_t)rows * (size_t)(cols ? cols : 1) * (strcmp(name, "inv_freq") == 0 ? 4 : 2);
+    bool single = strcmp(name, "inv_freq") == 0;
+    size_t bytes = (size_t)rows * (size_t)(cols ? cols : 1) * (single ? 4 : 2);
     int n = cols ? sprintf(header + at, ",\"%s\":{\"dtype\":\"BF16\",\"shape\":[%d,%d],", name, rows, cols)
-                 : sprintf(header + at, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[%d],", name, bytes == (size_t)rows * 4 ? "F32" : "BF16", rows);
+                 : sprintf(header + at, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[%d],", name, single ? "F32" : "BF16", rows);
     n += sprintf(header + at + n, "\"data_offsets\":[%zu,%zu]}", *offset, *offset + bytes);
     *offset += bytes;
     return at + (size_t)n;
@@ -150,10 +153,12 @@ static char *make_file(size_t *size)
         {"down", HIDDEN, FFN}, {"inv_freq", DIMS / 2, 0}};
     static char header[4096];
     size_t bytes = 0, at = (size_t)sprintf(header,
-        "{\"__metadata__\":{\"format\":\"axpress-sim-1\",\"kind\":\"layer\",\"family\":\"qwen3\",\"layer\":\"3\",\"hidden\":\"%d\",\"heads\":\"%d\","
-        "\"kv_heads\":\"%d\",\"head_dim\":\"%d\",\"ffn\":\"%d\",\"decode_rows\":\"%d\",\"chunk\":\"%d\",\"history\":\"0,%d\"}",
+        "{\"__metadata__\":{\"format\":\"axpress-sim-1\",\"kind\":\"layer\",\"family\":\"qwen3\",\"layer\":\"3\","
+        "\"hidden\":\"%d\",\"heads\":\"%d\",\"kv_heads\":\"%d\",\"head_dim\":\"%d\",\"ffn\":\"%d\","
+        "\"decode_rows\":\"%d\",\"chunk\":\"%d\",\"history\":\"0,%d\"}",
         HIDDEN, HEADS, KV, DIMS, FFN, ROWS, CHUNK, ROWS);
-    for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++) at = append_tensor(header, at, tensors[i].name, tensors[i].rows, tensors[i].cols, &bytes);
+    for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++)
+        at = append_tensor(header, at, tensors[i].name, tensors[i].rows, tensors[i].cols, &bytes);
     header[at++] = '}';
     while (at % 8) header[at++] = ' ';
     char *file = calloc(1, *size = 8 + at + bytes);
@@ -254,7 +259,8 @@ static void test_damage(const char *file, size_t size)
 static void test_json(void)
 {
     static const char *const good[] = {"{}", "[1,2.5e-3,\"\\u00e9\\ud83d\\ude00\",null,true]", "{\"a\":{\"b\":[[]]}}", " -0 "};
-    static const char *const bad[] = {"", "{", "[1,]", "{\"a\"}", "01", "1.", "-", "\"\\x\"", "\"a", "nul", "[}", "{}x", "\"\\ud800\"", "\"\t\""};
+    static const char *const bad[] = {"", "{", "[1,]", "{\"a\"}", "01", "1.", "-", "\"\\x\"", "\"a",
+                                      "nul", "[}", "{}x", "\"\\ud800\"", "\"\t\""};
     json_reader r;
     for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
         json_open(&r, good[i], strlen(good[i]));
