@@ -277,6 +277,8 @@ def do_faults() -> None:
     ok("axclrtSynchronizeStream", work)
     ok("axclrtEngineExecuteAsync", *model.args(DECODE), work)
     refused(OFFLINE, "offline until it is rebooted", "axclrtSynchronizeStream", work)
+    refused(OFFLINE, "offline until it is rebooted", "axclrtEngineExecuteAsync", *model.args(DECODE), work)
+    assert EMU.report()["submitted_offline"] == 1
     count = c_uint32(9)
     ok("axclrtGetDeviceCount", byref(count))
     assert count.value == 0

@@ -33,7 +33,8 @@ axclError emu_enter(emu_fn fn, emu_need need, emu_device **device)
         return emu_refuse(AXCL_ERROR(AXCL_SUB_CONTEXT, AXCL_ID_CONTEXT_NONE_BOUND),
             "%s was called by a thread without a context: call axclrtSetDevice or axclrtSetCurrentContext first", emu_fn_name(fn));
     *device = context->device;
-    return emu_offline_error(context->device);
+    if ((error = emu_offline_error(context->device))) emu_fault_offline(fn);
+    return error;
 }
 
 /* ---- process ------------------------------------------------------------------------------------------------------- */

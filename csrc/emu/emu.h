@@ -195,6 +195,7 @@ typedef struct emu_fault {
 int emu_faults_set(const char *text);           /* 0, or -1 with a sentence */
 axclError emu_fault_call(emu_fn fn);            /* the fault of this call: its code, or 0 */
 emu_fault emu_fault_armed(void);                /* what the call in progress must do later; clears it */
+void emu_fault_offline(emu_fn fn);              /* counts work submitted to a device that is known to be offline */
 void emu_fault_submission(emu_device *device);  /* counts one; may take the device offline */
 bool emu_fault_nan(emu_model_kind kind);        /* counts one execute; true: its results are NaN */
 void emu_fault_heat(emu_device *device);        /* counts one execute */
@@ -320,6 +321,7 @@ struct emu_plan { /* the bindings of one IO for one group, checked and resolved 
 
 emu_loaded *emu_loaded_get(uint64_t id); /* borrowed */
 void emu_loaded_release(emu_loaded *loaded);
+bool emu_in_flight(int pending, int64_t busy_until); /* accepted and not ended, on the modelled clock, too */
 void emu_io_release(emu_io *io);
 /* The checked bindings of io for a group, retained; the caller holds io's lock. */
 axclError emu_plan_get(emu_io *io, emu_loaded *loaded, int group, emu_plan **plan);

@@ -65,6 +65,8 @@ void emu_loaded_release(emu_loaded *loaded)
     free(loaded);
 }
 
+bool emu_in_flight(int pending, int64_t busy_until) { return pending || (emu_paced && busy_until > emu_now()); }
+
 /* Rules that the card punishes late and obscurely, checked early; the caller holds emu_lifecycle. */
 static axclError check_order(const emu_device *device, const emu_model_info *info, const char *name)
 {
@@ -183,7 +185,7 @@ axclError axclrtEngineUnload(uint64_t id)
     pthread_mutex_lock(&emu_lifecycle);
     emu_loaded *loaded = emu_loaded_get(id);
     if (!loaded) error = AXCL_ERROR(AXCL_SUB_ENGINE, AXCL_ID_ILLEGAL_PARAM);
-    else if (loaded->pending && emu_config.strict)
+    else if (emu_config.strict && emu_in_flight(loaded->pending, loaded->busy_until))
         error = emu_refuse(AXCL_ERROR(AXCL_SUB_ENGINE, AXCL_ID_BUSY),
             "%s is unloaded while it executes: synchronise the stream first", loaded->name);
     else {

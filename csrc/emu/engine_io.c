@@ -28,7 +28,7 @@ static emu_io *retain(axclrtEngineIO handle)
     return io;
 }
 
-static bool in_flight(const emu_io *io) { return io->pending || (emu_paced && io->busy_until > emu_now()); }
+static bool in_flight(const emu_io *io) { return emu_in_flight(io->pending, io->busy_until); }
 
 axclError axclrtEngineCreateIO(axclrtEngineIOInfo info, axclrtEngineIO *out)
 {

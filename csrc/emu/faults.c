@@ -228,6 +228,13 @@ emu_fault emu_fault_armed(void)
     return fault;
 }
 
+void emu_fault_offline(emu_fn fn)
+{
+    bool work = carries(fn) && fn != EMU_FN_axclrtSynchronizeStreamWithTimeout;
+    work = work || fn == EMU_FN_axclrtMemcpy || fn == EMU_FN_axclrtMemset || fn == EMU_FN_axclrtMemcmp || fn == EMU_FN_axclrtEngineExecute;
+    if (work) emu_count_add(EMU_COUNT_OFFLINE, 1);
+}
+
 void emu_fault_submission(emu_device *device)
 {
     emu_count_add(EMU_COUNT_SUBMISSIONS, 1);
