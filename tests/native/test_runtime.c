@@ -1,8 +1,8 @@
 /* The emulated runtime under threads, for the sanitizers: a decode loop, streams and events side by side, allocation from several
  * threads, and streams destroyed or devices rebooted under somebody who waits.
  *
- * Linked with every .c file of csrc/emu. Usage: test_runtime FOLDER [tokens]; FOLDER takes two hollow model files. With a number of tokens it
- * prints the host time per token of a 28-layer decode loop on no profile.
+ * Linked with every .c file of csrc/emu, or with the library. Usage: test_runtime FOLDER [tokens]; FOLDER takes two hollow model
+ * files. With a number of tokens it prints the host time per token of a 28-layer decode loop on no profile.
  */
 #include <pthread.h>
 #include <stdatomic.h>
@@ -30,7 +30,8 @@ static char layer_path[512], head_path[512];
 static void write_model(const char *path, const char *metadata)
 {
     char json[1024];
-    int n = snprintf(json, sizeof json, "{\"__metadata__\":{\"format\":\"axpress-sim-1\",\"family\":\"qwen3\",\"hidden\":\"64\",\"hollow\":\"1\","
+    int n = snprintf(json, sizeof json,
+        "{\"__metadata__\":{\"format\":\"axpress-sim-1\",\"family\":\"qwen3\",\"hidden\":\"64\",\"hollow\":\"1\","
         "\"layers\":\"28\",\"cmm_bytes\":\"65536\",%s}}", metadata);
     uint64_t length = (uint64_t)n;
     FILE *file = fopen(path, "wb");
@@ -165,7 +166,8 @@ static void decode(int tokens, int print)
     }
     close_card(&c);
     qsort(us, (size_t)tokens, sizeof *us, by_value);
-    if (print) printf("host time per token, %d layers, %d tokens: median %.1f us, 90%% %.1f us\n", LAYERS, tokens, us[tokens / 2], us[tokens * 9 / 10]);
+    if (print)
+        printf("host time per token, %d layers, %d tokens: median %.1f us, 90%% %.1f us\n", LAYERS, tokens, us[tokens / 2], us[tokens * 9 / 10]);
     free(us);
 }
 
