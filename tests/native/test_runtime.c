@@ -167,7 +167,8 @@ static void decode(int tokens, int print)
     close_card(&c);
     qsort(us, (size_t)tokens, sizeof *us, by_value);
     if (print)
-        printf("host time per token, %d layers, %d tokens: median %.1f us, 90%% %.1f us\n", LAYERS, tokens, us[tokens / 2], us[tokens * 9 / 10]);
+        printf("host time per token, %d layers, %d tokens: median %.1f us, 90%% %.1f us\n", LAYERS,
+            tokens, us[tokens / 2], us[tokens * 9 / 10]);
     free(us);
 }
 
