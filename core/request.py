@@ -33,13 +33,42 @@ class SamplingParams:
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """One answer to generate. `prompt_ids` are token ids; `stop` strings end the answer and are not part of it."""
+    """One answer to generate. `prompt_ids` are token ids; `stop` strings end the answer and are not part of it.
+
+    `prediction`: token ids of text that the answer is expected to repeat; it saves time where it does and changes nothing else.
+    `forced`: called with the answer's token ids so far, gives token ids that must come next (a grammar knows them) or none; they are
+    taken without asking the model. `salt` separates tenants: prefixes are shared among equal salts only. `background` requests
+    come after all others and do not push their prefixes out of the cache.
+    """
 
     prompt_ids: list[int]
     params: SamplingParams = SamplingParams()
     max_tokens: int = 256
     stop: tuple[str, ...] = ()
     ignore_eos: bool = False
+    prediction: tuple[int, ...] = ()
+    forced: Callable[[list[int]], list[int]] | None = None
+    salt: bytes = b""
+    background: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What an answer cost, with its last Delta. Times in seconds.
+
+    `cached_tokens` of the prompt were found in the cache. Of the request's `prediction`, `accepted_prediction_tokens` were guessed
+    and came true, `rejected_prediction_tokens` were guessed in vain. `queue_s` until its first pass, `first_token_s` and `total_s`
+    since it was submitted.
+    """
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int = 0
+    accepted_prediction_tokens: int = 0
+    rejected_prediction_tokens: int = 0
+    queue_s: float = 0.0
+    first_token_s: float = 0.0
+    total_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +92,7 @@ class Delta:
     finish_reason: FinishReason | None = None
     logprobs: tuple[TokenLogprob, ...] = ()
     error: str | None = None
+    spent: Spent | None = None
 
 
 Sink = Callable[[Delta], None]
@@ -81,3 +111,9 @@ class EngineInfo:
     vocab_size: int
     context_length: int
     runtime_version: str
+    num_banks: int = 1
+
+
+def choice_seed(seed: int, choice: int) -> int:
+    """The seed of choice `choice` (from 0) of a request with `seed`: choice 0 is the request itself."""
+    return (seed + choice * 0x9E3779B97F4A7C15) & (2**64 - 1)
