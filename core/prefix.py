@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 import numpy as np
+
 from axpress.core.rows import IntegrityError, RowPool, Rows
 
 Tokens = Sequence[int] | np.ndarray
@@ -60,8 +61,7 @@ class Node:
 
     def inherit(self, priority: int, used: int) -> None:
         """Whoever used a child used its parent."""
-        self.priority = max(self.priority, priority)
-        self.used = max(self.used, used)
+        self.priority, self.used = max(self.priority, priority), max(self.used, used)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +112,11 @@ class PrefixTree:
         """
         freed, held = 0, []
         while freed < num_rows and self._heap:
-            entry = heapq.heappop(self._heap)
-            node = entry[3]
+            *age, _, node = heapq.heappop(self._heap)
             node.queued = False
             if node.children or not node.tokens:
                 continue  # no leaf any more (queued again once it is one), or merged into its child
-            if entry[:2] != node.age:
+            if tuple(age) != node.age:
                 self._push(node)
             elif node.priority > priority and node.used >= live_since:
                 held.append(node)
@@ -133,7 +132,7 @@ class PrefixTree:
     def num_evictable(self) -> int:
         """How many rows `evict` could free at most. Costs a walk over all nodes."""
         total, whole = 0, set()
-        for node in reversed(list(self._nodes())):  # children before parents
+        for node in reversed(self._nodes()):  # children before parents
             if all(child in whole for child in node.children.values()):
                 count = self._num_droppable(node, len(node.tokens))
                 total += count
@@ -143,12 +142,12 @@ class PrefixTree:
 
     def check_integrity(self) -> None:
         """Raises IntegrityError where tree, cursors, heap and pool disagree. Costs a walk over all nodes."""
-        nodes = list(self._nodes())
+        nodes = self._nodes()
         rows = [row for node in nodes for row in node.rows]
         _check(len(rows) == self.num_rows, f"the tree has {len(rows)} rows and counted {self.num_rows}")
         _check(len(set(rows)) == len(rows), "a row stands for two tokens of the tree")
         _check(bool((self.pool.counts[rows] > 0).all()), "the tree has a row that is free")
-        queued = [entry for entry in self._heap if entry[3].tokens]
+        queued = [entry for entry in self._heap if entry[3].tokens]  # others: merged into their child
         _check(len({id(entry[3]) for entry in self._heap}) == len(self._heap), "a node is queued twice")
         _check(all(e[3].queued and e[:2] <= e[3].age for e in queued), "a node is queued as younger than it is")
         _check({e[3] for e in queued} == {n for n in nodes if n.queued}, "the heap has other nodes than the tree")
@@ -208,7 +207,6 @@ class PrefixTree:
                 cursor._move(upper, cursor.offset)
             else:
                 cursor.offset -= offset
-        self._settle(node)
         return upper
 
     def _num_droppable(self, node: Node, limit: int) -> int:
@@ -308,9 +306,9 @@ class Cursor:
 
     def close(self) -> None:
         """Ends the pin and counts as a use of all that it protected. Closing twice does nothing."""
-        tree, node = self._tree, self.node
-        if tree is None:
+        if (tree := self._tree) is None:
             return
+        node = self.node
         if self.offset:
             node = tree._cut(node, self.offset)
             tree._use(node, self.priority)

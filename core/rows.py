@@ -6,8 +6,9 @@ Plain bookkeeping for one thread: it never sees the card, and never moves or cle
 from __future__ import annotations
 
 import numpy as np
-from axpress.core.errors import AxpressError
 from numpy.typing import NDArray
+
+from axpress.core.errors import AxpressError
 
 Rows = NDArray[np.int32]
 

@@ -7,9 +7,10 @@ from collections import Counter
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from axpress.core.rows import IntegrityError, NoRows, RowPool, runs
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from axpress.core.rows import IntegrityError, NoRows, RowPool, runs
 
 SIZE = 24
 
