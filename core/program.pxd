@@ -25,6 +25,14 @@ cdef struct layer_handle:
     uint64_t context
 
 
+cdef struct head_plan:
+    uint32_t index          # the head's shape group on the card
+    int rows                # hidden rows it takes at once
+    void *input
+    void *output
+    axclrtEngineIO io
+
+
 cdef struct row_run:
     size_t source           # byte offset in k_rows/v_rows
     size_t target           # byte offset in the bank
@@ -73,19 +81,22 @@ cdef class Program:
     cdef uint32_t k_out
     cdef uint32_t v_out
     cdef layer_handle head_handle
-    cdef uint32_t head_group
-    cdef axclrtEngineIO head_io
-    cdef axclrtEngineIO head_direct     # its input is the hidden buffer that decode's last layer writes
-    cdef void *head_input
-    cdef void *head_output
+    cdef head_plan *heads               # by growing number of rows
+    cdef int num_heads
+    cdef axclrtEngineIO head_direct     # of the one-row group: its input is the hidden buffer that decode's last layer writes
     cdef uint16_t *mask_host
     cdef uint32_t *indices_host
     cdef uint16_t *hidden_host
     cdef char *logits_host
     cdef int failed
 
-    cdef axclrtEngineIO _head_binding(self, int x, int y, DeviceBuffer source, DeviceBuffer out) except NULL
+    cdef group_plan *last_plan          # of the step run last, whose hidden state is still on the card
+    cdef int last_queries
+    cdef int32_t *wanted                # queries whose logits are wanted, by slot
+
+    cdef axclrtEngineIO _head_binding(self, int group, int x, int y, DeviceBuffer source, DeviceBuffer out) except NULL
     cdef int _prepare(self, Step step) except -1
+    cdef axclError _wait(self, int32_t limit) noexcept nogil
     cdef int _give_up(self, axclError code) except -1
     cdef void _add_row(self, size_t query, size_t row) noexcept
     cdef axclError _copy(self, void *dst, const void *src, size_t n, int kind) noexcept nogil
@@ -93,4 +104,5 @@ cdef class Program:
     cdef axclError _submit(self, Step step, group_plan *plan) noexcept nogil
     cdef axclError _submit_layers(self, group_plan *plan, int bank, bint in_place, size_t first_row) noexcept nogil
     cdef axclError _bind_rows(self, group_plan *plan, int bank, bint in_place, size_t first_row) noexcept nogil
-    cdef axclError _submit_heads(self, Step step, group_plan *plan) noexcept nogil
+    cdef axclError _submit_heads(self, group_plan *plan, int count) noexcept nogil
+    cdef axclError _submit_head(self, group_plan *plan, head_plan *head, int slot, int count) noexcept nogil

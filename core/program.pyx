@@ -161,38 +161,45 @@ cdef class Program:
         return binding
 
     def _bind_head(self):
-        """The head in its one-row group; fp32 or bf16 logits, possibly of a trimmed vocabulary."""
+        """The head in all its groups; fp32 or bf16 logits, possibly of a trimmed vocabulary."""
         cdef LoadedModel head = self.head
+        cdef head_plan *plan
         x, y = find_tensor(head.inputs, "input", head.path), find_tensor(head.outputs, "output", head.path)
-        one_row = [g for g in range(head.num_groups) if head.inputs[x].sizes[g] == self.hidden_bytes]
-        if not one_row:
+        sizes = sorted((head.inputs[x].sizes[g] // self.hidden_bytes, g) for g in range(head.num_groups))
+        if any(head.inputs[x].sizes[g] % self.hidden_bytes for _, g in sizes) or head.inputs[x].shapes[0][-1] != self.hidden_size:
             raise PackageError(f"{head.path}: it takes {head.inputs[x].shapes[0]}, the layers give rows of {self.hidden_size}: files of two models?")
-        self.head_group = one_row[0]
         dtype = head.outputs[y].dtype
         if dtype not in (AXCL_TYPE_BF16, AXCL_TYPE_FP32):
             raise PackageError(f"{head.path}: logits of runtime data type {dtype}; axpress reads bf16 (14) and fp32 (15)")
         self.logits_dtype = "uint16" if dtype == AXCL_TYPE_BF16 else "float32"
-        self.logits_bytes = head.outputs[y].sizes[self.head_group]
-        self.vocab_size = head.outputs[y].shapes[self.head_group][-1]
-        row = self._shared("head_input", self.hidden_bytes)
-        out = self._shared("logits", self.logits_bytes)
-        self.head_input, self.head_output = (<DeviceBuffer>row).handle, (<DeviceBuffer>out).handle
-        last = self._shared(f"hidden{self.num_layers % 2}", self.hidden_bytes)
+        self.vocab_size = head.outputs[y].shapes[0][-1]
+        self.logits_bytes = head.outputs[y].sizes[sizes[0][1]] // sizes[0][0]
         self.head_handle.model, self.head_handle.context = head.model, head.context
-        self.head_io = self._head_binding(x, y, row, out)
-        self.head_direct = self._head_binding(x, y, last, out)
+        self.num_heads = len(sizes)
+        self.heads = <head_plan *>calloc(self.num_heads, sizeof(head_plan))
+        self.wanted = <int32_t *>calloc(self.logits_slots, sizeof(int32_t))
+        if self.heads == NULL or self.wanted == NULL:
+            raise MemoryError
+        for i, (rows, group) in enumerate(sizes):
+            source, out = self._shared("head_input", self.hidden_bytes * rows), self._shared("logits", self.logits_bytes * rows)
+            plan = &self.heads[i]
+            plan.index, plan.rows = group, rows
+            plan.input, plan.output = (<DeviceBuffer>source).handle, (<DeviceBuffer>out).handle
+            plan.io = self._head_binding(group, x, y, source, out)
+            if rows == 1:
+                self.head_direct = self._head_binding(group, x, y, self._shared(f"hidden{self.num_layers % 2}", self.hidden_bytes), out)
         self.pinned_logits = PinnedBuffer(self.card, self.logits_bytes * self.logits_slots)
         self.logits_host = (<PinnedBuffer>self.pinned_logits).data
         views = self.pinned_logits.view(self.logits_dtype, (self.logits_slots, self.vocab_size))
         self.logits_views = [views[i] for i in range(self.logits_slots)]
 
-    cdef axclrtEngineIO _head_binding(self, int x, int y, DeviceBuffer source, DeviceBuffer out) except NULL:
-        binding = Binding(self.head, self.head_group)
+    cdef axclrtEngineIO _head_binding(self, int group, int x, int y, DeviceBuffer source, DeviceBuffer out) except NULL:
+        binding = Binding(self.head, group)
         self.bindings.append(binding)
         for i in range(len(self.head.inputs)):
-            binding.set_input(i, source if i == x else self._shared(f"head_in{i}", self.head.inputs[i].sizes[self.head_group]))
+            binding.set_input(i, source if i == x else self._shared(f"head_in{i}", self.head.inputs[i].sizes[group]))
         for i in range(len(self.head.outputs)):  # some heads add the arg-max: bound, since nothing may stay unbound
-            binding.set_output(i, out if i == y else self._shared(f"head_out{i}", self.head.outputs[i].sizes[self.head_group]))
+            binding.set_output(i, out if i == y else self._shared(f"head_out{i}", self.head.outputs[i].sizes[group]))
         return (<Binding>binding).io
 
     def set_modes(self, *, use_async: bool, in_place_decode: bool, in_place_chunk: bool) -> None:
@@ -227,9 +234,9 @@ cdef class Program:
         cdef axclError code
         start = perf_counter()
         with nogil:
-            code = self._execute(&self.head_handle, self.head_group, self.head_io)
+            code = self._execute(&self.head_handle, self.heads[0].index, self.heads[0].io)
             if code == 0:
-                code = self._copy(self.logits_host, self.head_output, self.logits_bytes, AXCL_COPY_DEVICE_TO_HOST)
+                code = self._copy(self.logits_host, self.heads[0].output, self.logits_bytes, AXCL_COPY_DEVICE_TO_HOST)
             if code == 0 and self.use_async:
                 code = self.card.api.axclrtSynchronizeStreamWithTimeout(self.card.stream, -1)
         self.card.check("axclrtEngineExecute", code)
@@ -264,6 +271,8 @@ cdef class Program:
             self.indices_host[i] = q.position
             if q.row >= 0:
                 self._add_row(i, q.row)
+            if q.logits >= 0:
+                self.wanted[q.logits] = i
         for i in range(step.num_queries, plan.width):
             self.indices_host[i] = 0
         memset(self.hidden_host + <size_t>step.num_queries * self.hidden_size, 0, (plan.width - step.num_queries) * self.hidden_bytes)
@@ -292,13 +301,39 @@ cdef class Program:
         cdef axclError code
         cdef int32_t limit = timeout_ms
         self._prepare(step)
+        self.last_queries = 0
         with nogil:
             code = self._submit(step, &self.plans[step.group])
             if code == 0:
-                self.failed = CALL_WAIT
-                code = self.card.api.axclrtSynchronizeStreamWithTimeout(self.card.stream, limit) if self.use_async else 0
+                code = self._wait(limit)
         if code != 0:
             self._give_up(code)
+        self.last_plan, self.last_queries = &self.plans[step.group], step.num_queries
+
+    def more_logits(self, queries, timeout_ms: int = -1) -> None:
+        """Logits of further queries (by index) of the step run last, into slots 0 and up, without running the layers again.
+
+        ValueError: no such query, or more than there are slots. Other errors as for `run`.
+        """
+        cdef axclError code
+        cdef int32_t limit = timeout_ms
+        cdef int count = len(queries), i
+        if count < 1 or count > self.logits_slots:
+            raise ValueError(f"{count} queries; the program has {self.logits_slots} slots for logits")
+        for i in range(count):
+            if not 0 <= queries[i] < self.last_queries:
+                raise ValueError(f"query {queries[i]}; the last step had {self.last_queries}")
+            self.wanted[i] = queries[i]
+        with nogil:
+            code = self._submit_heads(self.last_plan, count)
+            if code == 0:
+                code = self._wait(limit)
+        if code != 0:
+            self._give_up(code)
+
+    cdef axclError _wait(self, int32_t limit) noexcept nogil:
+        self.failed = CALL_WAIT
+        return self.card.api.axclrtSynchronizeStreamWithTimeout(self.card.stream, limit) if self.use_async else 0
 
     cdef int _give_up(self, axclError code) except -1:
         """Raises what failed, once the part of the step that was accepted is done: its buffers are in use until then."""
@@ -332,7 +367,7 @@ cdef class Program:
         if code == 0:
             code = self._submit_layers(plan, step.bank, whole, self.row_runs[0].target if whole else 0)
         if code == 0:
-            code = self._submit_heads(step, plan)
+            code = self._submit_heads(plan, step.num_logits)
         return code
 
     cdef axclError _bind_rows(self, group_plan *plan, int bank, bint in_place, size_t first_row) noexcept nogil:
@@ -378,28 +413,37 @@ cdef class Program:
                     return code
         return 0
 
-    cdef axclError _submit_heads(self, Step step, group_plan *plan) noexcept nogil:
+    cdef axclError _submit_heads(self, group_plan *plan, int count) noexcept nogil:
+        """The logits of queries `wanted[0..count)` into slots 0..count: in one call where the head takes several rows."""
         cdef axclError code
-        cdef char *last = <char *>plan.hidden[self.num_layers % 2]
-        cdef axclrtEngineIO io = self.head_direct if plan.width == 1 else self.head_io
-        cdef int i, slot
-        for i in range(step.num_queries):
-            slot = step.queries[i].logits
-            if slot < 0:
-                continue
-            self.failed = CALL_HEAD
-            code = 0
-            if plan.width > 1:
-                code = self._copy(self.head_input, last + i * self.hidden_bytes, self.hidden_bytes, AXCL_COPY_DEVICE_TO_DEVICE)
-            if code == 0:
-                code = self._execute(&self.head_handle, self.head_group, io)
+        cdef int slot = 0, take, i
+        while slot < count:
+            i = 0
+            while i + 1 < self.num_heads and self.heads[i].rows < count - slot:
+                i += 1
+            take = min(self.heads[i].rows, count - slot)
+            code = self._submit_head(plan, &self.heads[i], slot, take)
             if code != 0:
                 return code
-            self.failed = CALL_DOWNLOAD
-            code = self._copy(self.logits_host + slot * self.logits_bytes, self.head_output, self.logits_bytes, AXCL_COPY_DEVICE_TO_HOST)
-            if code != 0:
-                return code
+            slot += take
         return 0
+
+    cdef axclError _submit_head(self, group_plan *plan, head_plan *head, int slot, int count) noexcept nogil:
+        cdef axclError code = 0
+        cdef char *last = <char *>plan.hidden[self.num_layers % 2]
+        cdef bint direct = plan.width == 1 and head.rows == 1 and self.head_direct != NULL
+        cdef int i
+        self.failed = CALL_HEAD
+        for i in range(0 if direct else count):
+            if code == 0:
+                code = self._copy(<char *>head.input + i * self.hidden_bytes, last + self.wanted[slot + i] * self.hidden_bytes,
+                                  self.hidden_bytes, AXCL_COPY_DEVICE_TO_DEVICE)
+        if code == 0:
+            code = self._execute(&self.head_handle, head.index, self.head_direct if direct else head.io)
+        if code != 0:
+            return code
+        self.failed = CALL_DOWNLOAD
+        return self._copy(self.logits_host + slot * self.logits_bytes, head.output, count * self.logits_bytes, AXCL_COPY_DEVICE_TO_HOST)
 
     def close(self) -> None:
         """Drops the views and frees buffers and bindings. BufferError while somebody holds a view of the logits."""
@@ -429,3 +473,5 @@ cdef class Program:
         free(self.k_bank)
         free(self.v_bank)
         free(self.row_runs)
+        free(self.heads)
+        free(self.wanted)

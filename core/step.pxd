@@ -21,6 +21,7 @@ cdef class Step:
     cdef int32_t *views
     cdef readonly int capacity
     cdef readonly int max_runs
+    cdef int room
     cdef readonly int num_queries
     cdef readonly int num_views
     cdef readonly int num_logits
@@ -30,4 +31,6 @@ cdef class Step:
 
     cpdef int add_view(self, int start, int stop) except -1
     cpdef int extend_view(self, int start, int stop) except -1
+    cpdef int add_view_rows(self, const int32_t[::1] rows) except -1
+    cdef int _add_run(self, int start, int stop) except -1
     cpdef int add(self, int token, int position, int row, int parent, int view, bint logits) except -1

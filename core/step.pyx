@@ -3,7 +3,7 @@
 Plain host memory, no card: a planner fills it, tests read it, the program runs it.
 """
 
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport free, malloc, realloc
 
 import numpy as np
 
@@ -20,11 +20,12 @@ cdef class Step:
     first query's row on, as many as the group is wide, are free: the card may then write a whole chunk in place.
     """
 
-    def __cinit__(self, int capacity=128, int max_runs=4096):
+    def __cinit__(self, int capacity=128, int max_runs=1 << 20):
         self.capacity = capacity
         self.max_runs = max_runs
         self.queries = <ax_query *>malloc(capacity * sizeof(ax_query))
-        self.runs = <int32_t *>malloc(2 * max_runs * sizeof(int32_t))
+        self.room = min(max_runs, 1024)
+        self.runs = <int32_t *>malloc(2 * self.room * sizeof(int32_t))
         self.views = <int32_t *>malloc((capacity + 1) * sizeof(int32_t))
         if self.queries == NULL or self.runs == NULL or self.views == NULL:
             raise MemoryError
@@ -54,17 +55,39 @@ cdef class Step:
 
     cpdef int extend_view(self, int start, int stop) except -1:
         """Adds the run [start, stop) of cache rows to the view begun last."""
-        cdef int at = self.views[self.num_views]
         if not 0 <= start <= stop:
             raise ValueError(f"not a run of cache rows: {start}..{stop}")
-        if start == stop:
-            return 0
+        return self._add_run(start, stop) if start < stop else 0
+
+    cdef int _add_run(self, int start, int stop) except -1:
+        cdef int at = self.views[self.num_views]
+        cdef int32_t *grown
         if at >= self.max_runs:
             raise ValueError(f"a step holds at most {self.max_runs} runs of rows")
+        if at >= self.room:
+            grown = <int32_t *>realloc(self.runs, 4 * self.room * sizeof(int32_t))
+            if grown == NULL:
+                raise MemoryError
+            self.runs = grown
+            self.room *= 2
         self.runs[2 * at] = start
         self.runs[2 * at + 1] = stop
         self.views[self.num_views] = at + 1
         return 0
+
+    cpdef int add_view_rows(self, const int32_t[::1] rows) except -1:
+        """Begins a view of exactly these cache rows (int32, in any order) and returns its number."""
+        cdef Py_ssize_t i = 0, first, count = rows.shape[0]
+        cdef int view = self.add_view(0, 0)
+        while i < count:
+            first = i
+            i += 1
+            while i < count and rows[i] == rows[i - 1] + 1:
+                i += 1
+            if rows[first] < 0:
+                raise ValueError(f"not a cache row: {rows[first]}")
+            self._add_run(rows[first], rows[i - 1] + 1)
+        return view
 
     cpdef int add(self, int token, int position, int row, int parent, int view, bint logits) except -1:
         """Adds one query and returns its index. ValueError when the step is full or the numbers are out of range."""
@@ -94,6 +117,17 @@ cdef class Step:
         for token in tokens:
             parent = self.add(token, position + i, row + i, parent, view, logits and i == last)
             i += 1
+
+    def add_tokens(self, tokens, int position, rows, int view, int logits_at=-1) -> int:
+        """Like `add_chain` with `rows[i]` for token i, wherever that is; returns the index of the first query.
+
+        `logits_at`: which token's logits are wanted (-1: none's).
+        """
+        cdef int parent = -1, i = 0, first = self.num_queries
+        for token, row in zip(tokens, rows, strict=True):
+            parent = self.add(token, position + i, row, parent, view, i == logits_at)
+            i += 1
+        return first
 
     def as_array(self):
         """A copy of the queries, dtype QUERY_DTYPE, for tests and traces."""
