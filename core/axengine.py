@@ -63,11 +63,12 @@ class AxengineProgram:
     """The interface of `Program`, over one InferenceSession per layer. K and V live in the host's memory."""
 
     use_async = in_place_decode = in_place_chunk = False
-    num_banks = logits_slots = 1
+    num_banks = 1
 
-    def __init__(self, package: ModelPackage, device: int = 0) -> None:
+    def __init__(self, package: ModelPackage, device: int = 0, logits_slots: int = 1) -> None:
         """Loads the head, then the layers. PackageError where the files do not fit each other."""
         axengine = open_axengine()
+        self.logits_slots = logits_slots
         options = {"provider_options": [{"device_id": device}]} if device else {}
         sessions = [axengine.InferenceSession(os.fspath(p), **options) for p in (package.head_file, *package.layer_files)]
         self.head, self.layers = sessions[0], sessions[1:]
@@ -94,14 +95,14 @@ class AxengineProgram:
         self._head_input = self.head.get_inputs(0)[0].name
         self.vocab_size = output.shapes[0][-1]
         self.logits_dtype = "float32" if output.dtype == _FP32 else "uint16"
-        self._logits = np.zeros(self.vocab_size, self.logits_dtype)
+        self._logits = np.zeros((self.logits_slots, self.vocab_size), self.logits_dtype)
 
     def set_modes(self, **modes: bool) -> None:
         """Sessions know one mode: synchronous, everything copied."""
 
     def logits(self, slot: int = 0) -> np.ndarray:
-        """Logits of the last step: uint16 (bf16 bits) or float32 [vocab_size]."""
-        return self._logits
+        """Logits of the last step's query with this slot: uint16 (bf16 bits) or float32 [vocab_size]."""
+        return self._logits[slot]
 
     def run(self, step: Step, timeout_ms: int = -1) -> None:
         """Runs one step. The vendor's sessions know no deadline: `timeout_ms` cannot be kept."""
@@ -116,10 +117,15 @@ class AxengineProgram:
         kept = queries["row"] >= 0
         for layer, session in enumerate(self.layers):
             state = self._layer(session, layer, group, {"indices": indices, "mask": mask, "input": state}, queries["row"], kept)
-        for index in np.flatnonzero(queries["logits"] >= 0):
-            feed = {self._head_input: np.ascontiguousarray(state[:, index : index + 1])}
+        self._state = state
+        self.more_logits(np.flatnonzero(queries["logits"] >= 0))
+
+    def more_logits(self, queries: Any, timeout_ms: int = -1) -> None:
+        """Logits of these queries of the last step, into slots 0 and up."""
+        for slot, index in enumerate(queries):
+            feed = {self._head_input: np.ascontiguousarray(self._state[:, index : index + 1])}
             logits = self.head.run(None, feed)[self._head_output]
-            self._logits[:] = logits.reshape(-1).view(self.logits_dtype)
+            self._logits[slot] = logits.reshape(-1).view(self.logits_dtype)
 
     def _layer(self, session: Any, layer: int, group: Any, feed: dict[str, Any], rows: np.ndarray, kept: np.ndarray) -> Any:
         seen = max(group.history, 1)
@@ -142,7 +148,7 @@ class AxengineProgram:
 
 def _tensors(session: Any, side: str) -> list[TensorInfo]:
     """TensorInfo of a session's inputs or outputs over all its shape groups."""
-    groups = []
+    groups: list[Any] = []
     while True:
         try:
             groups.append(getattr(session, f"get_{side}")(len(groups)))

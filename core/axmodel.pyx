@@ -3,13 +3,18 @@
 import os
 import weakref
 
-from axpress.core.buffer cimport DeviceBuffer
-from axpress.core.runtime cimport (
-    Card, axclError, axclrtEngineDataType, axclrtEngineIO, axclrtEngineIOInfo, axclrtEngineIODims)
+cimport cython
 
+from axpress.core.buffer cimport DeviceBuffer
+from axpress.core.runtime cimport Card, axclError, axclrtEngineDataType, axclrtEngineIO, axclrtEngineIODims
+
+from axpress.core.errors import PackageError, RuntimeUnavailable
 from axpress.core.groups import TensorInfo
 
+MAX_DIMS = 32  # room in the runtime's struct
 
+
+@cython.no_gc_clear
 cdef class LoadedModel:
     """One axmodel on the card: a layer or a head. `inputs` and `outputs` are lists of TensorInfo, in the card's order."""
 
@@ -19,6 +24,7 @@ cdef class LoadedModel:
         self.card = card
         self.path = os.fspath(path)
         self.bindings = weakref.WeakSet()
+        card.require_open()
         name = os.fsencode(path)
         cdef const char *c_name = name
         with nogil:
@@ -74,7 +80,9 @@ cdef class LoadedModel:
             code = self.card.api.axclrtEngineGetOutputDims(self.info, group, index, &dims)
             size = self.card.api.axclrtEngineGetOutputSizeByIndex(self.info, group, index)
         self.card.check("axclrtEngineGetDims", code)
-        return tuple(dims.dims[i] for i in range(dims.dimCount)), size
+        if not 0 <= dims.dimCount <= MAX_DIMS:
+            raise PackageError(f"{self.path}: the runtime gives a tensor of {dims.dimCount} dimensions; is this an AXCL 3 runtime?")
+        return tuple([dims.dims[i] for i in range(dims.dimCount)]), size
 
     def close(self) -> None:
         """Frees the bindings and unloads. Closing twice is harmless."""
@@ -95,6 +103,7 @@ cdef class LoadedModel:
         self.card.check("axclrtEngineUnload", code)
 
 
+@cython.no_gc_clear
 cdef class Binding:
     """An IO object of one model for one shape group: which buffer each input and output uses. Setting one is a local write.
 
@@ -103,6 +112,9 @@ cdef class Binding:
 
     def __init__(self, model: LoadedModel, group: int):
         cdef axclError code
+        if model.model == 0:
+            raise ValueError(f"{model.path} is unloaded")
+        model.card.require_open()
         self.model = model
         self.group = group
         self.held = {}
@@ -114,6 +126,7 @@ cdef class Binding:
     def set_input(self, index: int, buffer: DeviceBuffer) -> None:
         """Binds the start of `buffer`, with exactly the size that the group asks for. ValueError when it is too small."""
         cdef axclError code
+        self._require_open()
         cdef uint32_t i = index
         cdef uint64_t size = self._size(self.model.inputs[index], buffer, 0)
         with nogil:
@@ -124,6 +137,7 @@ cdef class Binding:
     def set_output(self, index: int, buffer: DeviceBuffer, offset: int = 0) -> None:
         """Binds `buffer` from byte `offset` on. Offsets other than 0 are for K/V rows written into the cache."""
         cdef axclError code
+        self._require_open()
         cdef uint32_t i = index
         cdef uint64_t start = offset
         cdef uint64_t size = self._size(self.model.outputs[index], buffer, offset)
@@ -138,17 +152,25 @@ cdef class Binding:
             raise ValueError(f"{tensor.name} of group {self.group} needs {size} bytes at {offset}; the buffer has {buffer.nbytes}")
         return size
 
+    def _require_open(self):
+        if self.io == NULL:
+            raise ValueError("this binding is closed, or its model is unloaded")
+
     def execute(self) -> None:
         """Runs the model on this binding and waits. For probes and tests; steps use the program."""
         cdef axclError code
+        self._require_open()
         with nogil:
             code = self.model.card.api.axclrtEngineExecute(self.model.model, self.model.context, self.group, self.io)
         self.model.card.check("axclrtEngineExecute", code)
 
     def execute_async(self) -> None:
-        """Submits the model to the card's stream. RuntimeCallError where the runtime does not offer that."""
+        """Submits the model to the card's stream. RuntimeUnavailable where the runtime does not offer that."""
         cdef axclError code
+        self._require_open()
         cdef Card card = self.model.card
+        if not card.has_async:
+            raise RuntimeUnavailable(f"{card.library} has no axclrtEngineExecuteAsync")
         with nogil:
             code = card.api.axclrtEngineExecuteAsync(self.model.model, self.model.context, self.group, self.io, card.stream)
         card.check("axclrtEngineExecuteAsync", code)
@@ -164,3 +186,7 @@ cdef class Binding:
             code = self.model.card.api.axclrtEngineDestroyIO(io)
         self.model.card.check("axclrtEngineDestroyIO", code)
         self.held.clear()
+
+    def __dealloc__(self):
+        if self.io != NULL and not self.model.card.closed:
+            self.model.card.api.axclrtEngineDestroyIO(self.io)  # of the host alone: no context, no wait

@@ -23,6 +23,7 @@ cdef class DeviceBuffer:
         cdef axclError code
         if nbytes < 1:
             raise ValueError(f"a device buffer needs at least one byte, not {nbytes}")
+        card.require_open()
         self.card = card
         self.nbytes = nbytes
         with nogil:
@@ -87,8 +88,8 @@ cdef class DeviceBuffer:
         self.card.check("axclrtFree", code)
 
     def __dealloc__(self):
-        if self.handle != NULL and self.card is not None and not self.card.closed:
-            self.card.api.axclrtFree(self.handle)
+        if self.card is not None:
+            self.card.give_back(self.handle, False)
 
 
 @cython.no_gc_clear
@@ -100,6 +101,7 @@ cdef class PinnedBuffer:
         cdef void *data = NULL
         if nbytes < 1:
             raise ValueError(f"a pinned buffer needs at least one byte, not {nbytes}")
+        card.require_open()
         self.card = card
         self.nbytes = nbytes
         with nogil:
@@ -149,6 +151,5 @@ cdef class PinnedBuffer:
         self.card.check("axclrtFreeHost", code)
 
     def __dealloc__(self):
-        # views hold a reference, so none can be alive here
-        if self.data != NULL and self.card is not None and not self.card.closed:
-            self.card.api.axclrtFreeHost(self.data)
+        if self.card is not None:  # views hold a reference, so none can be alive here
+            self.card.give_back(self.data, True)

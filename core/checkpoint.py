@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
 from axpress.core.errors import PackageError
 from axpress.core.simfile import SafetensorsFile, TensorSource, bf16_source, lfs_pointer_size
 

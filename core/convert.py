@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
+
 from axpress.core.checkpoint import Checkpoint, ModelSpec, read_json, read_spec
 from axpress.core.errors import PackageError
 from axpress.core.simfile import COMPILER, SimMeta, TensorSource, array_source, check_shapes, write_axmodel
-from tqdm import tqdm
 
 EMBED_NAME = "model.embed_tokens.weight.bfloat16.bin"
 TOKENIZER_DIR = "tokenizer"

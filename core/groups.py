@@ -64,7 +64,8 @@ def layer_shape(inputs: list[TensorInfo], outputs: list[TensorInfo], where: str)
     k, indices, x, mask = (inputs[find_tensor(inputs, n, where)] for n in ("K_cache", "indices", "input", "mask"))
     for name in LAYER_OUTPUTS:
         find_tensor(outputs, name, where)
-    decode, chunks = [], []
+    decode: list[Group] = []
+    chunks: list[Group] = []
     hidden, kv_dim = x.shapes[0][-1], k.shapes[0][-1]
     for g in range(len(x.shapes)):
         if len(indices.shapes[g]) > 1 and indices.shapes[g][0] != 1:

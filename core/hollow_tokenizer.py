@@ -12,8 +12,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from axpress.core.errors import PackageError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from axpress.core.errors import PackageError
 
 SPECIAL_TOKENS = (
     *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>", "<|box_end|>"),

@@ -12,6 +12,7 @@ from pathlib import Path
 from axpress.core.axengine import AxengineCard, AxengineProgram
 from axpress.core.axmodel import LoadedModel
 from axpress.core.errors import PackageError, RuntimeUnavailable
+from axpress.core.groups import layer_shape
 from axpress.core.package import ModelPackage, open_package
 from axpress.core.probe import Costs, Modes, probe
 from axpress.core.program import Program
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 
 CMM_FLOOR = 64 << 20  # bytes of card memory that stay free: the runtime's own buffers need some
 
+MAX_BANKS = 8
+
 Progress = Callable[[str, int, int], None]
 """Called while loading with (what, done, total)."""
 
@@ -31,7 +34,14 @@ class Model:
     """Everything between a model directory and steps on a card. Close it to free the card."""
 
     def __init__(
-        self, card: Card | AxengineCard, package: ModelPackage, text: Text, program: Program | AxengineProgram, modes: Modes, costs: Costs, profile: str | None
+        self,
+        card: Card | AxengineCard,
+        package: ModelPackage,
+        text: Text,
+        program: Program | AxengineProgram,
+        modes: Modes,
+        costs: Costs,
+        profile: str | None,
     ) -> None:
         self.card, self.package, self.text = card, package, text
         self.program, self.modes, self.costs = program, modes, costs
@@ -44,6 +54,7 @@ class Model:
             vocab_size=program.vocab_size,
             context_length=program.bank_rows,
             runtime_version=card.version(),
+            num_banks=program.num_banks,
         )
 
     def close(self) -> None:
@@ -59,29 +70,33 @@ def open_model(
     profile: str | None = None,
     settings: dict[str, str] | None = None,
     progress: Progress | None = None,
+    *,
+    banks: int | None = None,
+    logits_slots: int = 1,
 ) -> Model:
     """Loads a model directory on a card.
 
     `device`: a card's number; "emu": the emulated card, with timing `profile` (None: the package's own, or "none"); "auto": the
     emulated card for simulated packages, card 0 for others; "axengine": card 0 through the vendor's PyAXEngine, slow, for a card
-    that only that can open. `settings` are further emulator settings. Raises PackageError for
+    that only that can open. `settings` are further emulator settings. `banks`: caches of R rows each (None: as many as fit, at most
+    MAX_BANKS); `logits_slots`: how many queries of a pass may want logits at once. Raises PackageError for
     everything that can be known without the card, RuntimeUnavailable, RuntimeCallError.
     """
     package = open_package(directory)
     text = Text.open(package.tokenizer_path, eos_override=package.eos, bos_override=package.bos)
     if device == "axengine":
-        return _open_axengine(package, text)
+        return _open_axengine(package, text, logits_slots)
     card, profile = _open_card(package, device, profile, settings or {})
     try:
-        return _load(card, package, text, profile, progress)
+        return _load(card, package, text, profile, progress, banks, logits_slots)
     except BaseException:
         with suppress(BufferError):  # the error's own traceback may hold a view
             card.close()
         raise
 
 
-def _open_axengine(package: ModelPackage, text: Text) -> Model:
-    program = AxengineProgram(package)
+def _open_axengine(package: ModelPackage, text: Text, logits_slots: int) -> Model:
+    program = AxengineProgram(package, logits_slots=logits_slots)
     costs = Costs(tuple(program.time_layers(i) for i in range(len(program.groups))), 0.0)
     log.warning("%s: served through PyAXEngine, which moves the whole cache for every layer: expect it to be slow", package.name)
     return Model(AxengineCard(), package, text, program, Modes(chunks=True), costs, None)
@@ -104,7 +119,9 @@ def _open_card(package: ModelPackage, device: str | int, profile: str | None, se
     return Card(library, 0 if device == "auto" else int(device), settings), None
 
 
-def _load(card: Card, package: ModelPackage, text: Text, profile: str | None, progress: Progress | None) -> Model:
+def _load(
+    card: Card, package: ModelPackage, text: Text, profile: str | None, progress: Progress | None, banks: int | None, logits_slots: int
+) -> Model:
     started = time.monotonic()
     _check_memory(card, package)
     files = [package.head_file, *package.layer_files]  # the head first: the card wants it so
@@ -115,15 +132,17 @@ def _load(card: Card, package: ModelPackage, text: Text, profile: str | None, pr
         models.append(LoadedModel(card, path))
     head, layers = models[0], models[1:]
     hidden = head.inputs[0].shapes[0][-1]
-    program = Program(card, layers, head, package.embedding(hidden))
-    if program.vocab_size > package.embedding(hidden).shape[0]:
+    num_banks = _num_banks(card, layers, banks)
+    program = Program(card, layers, head, package.embedding(hidden), num_banks=num_banks, logits_slots=logits_slots)
+    known = package.embedding(hidden).shape[0]
+    if program.vocab_size > known:
         raise PackageError(
-            f"{package.head_file.name}: gives {program.vocab_size} logits for an embedding of {package.embedding(hidden).shape[0]} tokens: files of two models?"
+            f"{package.head_file.name}: gives {program.vocab_size} logits for an embedding of {known} tokens: files of two models?"
         )
     if progress:
         progress("probing", len(files), len(files))
     modes, costs = probe(program)
-    log.info("%s: %d layers, %d rows, loaded in %.1f s on %s", package.name, program.num_layers, program.bank_rows,
+    log.info("%s: %d layers, %d bank(s) of %d rows, loaded in %.1f s on %s", package.name, program.num_layers, num_banks, program.bank_rows,
              time.monotonic() - started, "the emulated card" if card.emulated else f"card {card.device}")  # fmt: skip
     return Model(card, package, text, program, modes, costs, profile)
 
@@ -135,9 +154,25 @@ def _check_memory(card: Card, package: ModelPackage) -> None:
     need = sum(sizes.values()) + CMM_FLOOR
     if need > free:
         raise PackageError(
-            f"{package.directory}: its {len(sizes)} model files need {sum(sizes.values()) >> 20} MiB of card memory and {CMM_FLOOR >> 20} MiB stay "
-            f"free, but the card has {free >> 20} MiB free; close other programs on the card, reset it, or choose a smaller model"
+            f"{package.directory}: its {len(sizes)} model files need {sum(sizes.values()) >> 20} MiB of card memory and "
+            f"{CMM_FLOOR >> 20} MiB stay free, but the card has {free >> 20} MiB free; close other programs on the card, reset it, or "
+            "choose a smaller model"
         )
+
+
+def _num_banks(card: Card, layers: list[LoadedModel], wanted: int | None) -> int:
+    """How many banks fit beside the loaded layers; PackageError where fewer fit than `wanted`, or none."""
+    shape = layer_shape(layers[0].inputs, layers[0].outputs, layers[0].path)
+    bank_bytes = shape.rows * 2 * shape.kv_dim * 2 * len(layers)
+    free = card.properties()["free_cmm"] - CMM_FLOOR
+    fit = free // bank_bytes
+    count = wanted or 1
+    if fit < count:
+        raise PackageError(
+            f"{count} bank(s) of {shape.rows} rows need {count * bank_bytes >> 20} MiB, but {max(free, 0) >> 20} MiB of card memory are "
+            f"left beside the model and a reserve of {CMM_FLOOR >> 20} MiB: ask for fewer banks (--banks) or choose a smaller model"
+        )
+    return wanted or min(fit, MAX_BANKS)
 
 
 def default_model() -> Path:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from axpress.core.checkpoint import read_json, token_ids, unsupported_attention
 from axpress.core.errors import PackageError
 from axpress.core.simfile import SimMeta, is_simulated, lfs_pointer_size, read_axmodel

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from axpress.core.errors import PackageError
 
 PROFILE_DIR = Path(__file__).parent / "profiles"

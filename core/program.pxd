@@ -95,6 +95,7 @@ cdef class Program:
     cdef int32_t *wanted                # queries whose logits are wanted, by slot
 
     cdef axclrtEngineIO _head_binding(self, int group, int x, int y, DeviceBuffer source, DeviceBuffer out) except NULL
+    cdef int _require_open(self) except -1
     cdef int _prepare(self, Step step) except -1
     cdef axclError _wait(self, int32_t limit) noexcept nogil
     cdef int _give_up(self, axclError code) except -1

@@ -35,8 +35,8 @@ cdef enum:
 cdef enum:
     CALL_UPLOAD, CALL_BIND, CALL_LAYER, CALL_ROWS, CALL_HEAD, CALL_DOWNLOAD, CALL_WAIT
 
-_CALLS = ("upload of mask, indices and embeddings", "axclrtEngineSetOutputBufferByIndex", "execution of a layer", "copy of K/V rows into the cache",
-          "execution of the head", "download of logits", "axclrtSynchronizeStreamWithTimeout")
+_CALLS = ("upload of mask, indices and embeddings", "axclrtEngineSetOutputBufferByIndex", "execution of a layer",
+          "copy of K/V rows into the cache", "execution of the head", "download of logits", "axclrtSynchronizeStreamWithTimeout")
 
 
 @cython.no_gc_clear
@@ -63,7 +63,8 @@ cdef class Program:
         self.hidden_bytes = 2 * self.shape.hidden
         self.embedding = embedding
         if embedding.shape[1] != self.hidden_size:
-            raise PackageError(f"the embedding has rows of {embedding.shape[1]} values, the layers take {self.hidden_size}: files of two models?")
+            raise PackageError(
+                f"the embedding has rows of {embedding.shape[1]} values, the layers take {self.hidden_size}: files of two models?")
         self.embedding_rows = embedding
         self.use_async = card.has_async
         self.failed_call = ""
@@ -167,7 +168,8 @@ cdef class Program:
         x, y = find_tensor(head.inputs, "input", head.path), find_tensor(head.outputs, "output", head.path)
         sizes = sorted((head.inputs[x].sizes[g] // self.hidden_bytes, g) for g in range(head.num_groups))
         if any(head.inputs[x].sizes[g] % self.hidden_bytes for _, g in sizes) or head.inputs[x].shapes[0][-1] != self.hidden_size:
-            raise PackageError(f"{head.path}: it takes {head.inputs[x].shapes[0]}, the layers give rows of {self.hidden_size}: files of two models?")
+            raise PackageError(
+                f"{head.path}: it takes {head.inputs[x].shapes[0]}, the layers give rows of {self.hidden_size}: files of two models?")
         dtype = head.outputs[y].dtype
         if dtype not in (AXCL_TYPE_BF16, AXCL_TYPE_FP32):
             raise PackageError(f"{head.path}: logits of runtime data type {dtype}; axpress reads bf16 (14) and fp32 (15)")
@@ -206,6 +208,7 @@ cdef class Program:
         """What this card can be trusted with (see probe.py); the conservative choice is False, False, False."""
         cdef axclError code = 0
         cdef int g, bank
+        self._require_open()
         self.use_async, self.in_place_decode, self.in_place_chunk = use_async, in_place_decode, in_place_chunk
         for g in range(len(self.groups)):
             for bank in range(self.num_banks):
@@ -215,9 +218,13 @@ cdef class Program:
 
     def time_layers(self, group: int, num_layers: int = 4, repeats: int = 1) -> float:
         """Seconds that one layer of this group takes, from the first few layers. What it computes is thrown away."""
-        cdef group_plan *plan = &self.plans[group]
+        cdef group_plan *plan
         cdef axclError code = 0
         cdef int i, count = min(num_layers, self.num_layers) * repeats
+        self._require_open()
+        if not 0 <= group < len(self.groups) or count < 1:
+            raise ValueError(f"group {group} of {len(self.groups)}, {num_layers} layers, {repeats} times")
+        plan = &self.plans[group]
         start = perf_counter()
         with nogil:
             for i in range(count):
@@ -232,6 +239,7 @@ cdef class Program:
     def time_head(self) -> float:
         """Seconds that one head takes, download of the logits included."""
         cdef axclError code
+        self._require_open()
         start = perf_counter()
         with nogil:
             code = self._execute(&self.head_handle, self.heads[0].index, self.heads[0].io)
@@ -250,18 +258,23 @@ cdef class Program:
         """The bank's (K, V) DeviceBuffers of one layer, for probes and tests."""
         return self.banks[bank][layer]
 
+    cdef int _require_open(self) except -1:
+        if self.closed:
+            raise ValueError("the program is closed")
+        return 0
+
     cdef int _prepare(self, Step step) except -1:
         """Checks the step against the model and fills pinned memory. ValueError: nothing was submitted."""
         cdef group_plan *plan
         cdef ax_query *q
         cdef int i
-        if self.closed:
-            raise ValueError("the program is closed")
+        self._require_open()
         if not 0 <= step.group < len(self.groups) or not 0 <= step.bank < self.num_banks:
             raise ValueError(f"group {step.group} of {len(self.groups)}, bank {step.bank} of {self.num_banks}")
         plan = &self.plans[step.group]
         if step.num_queries < 1 or step.num_queries > plan.width or step.num_logits > self.logits_slots:
-            raise ValueError(f"{step.num_queries} queries, {step.num_logits} with logits: the group takes {plan.width}, slots are {self.logits_slots}")
+            raise ValueError(
+                f"{step.num_queries} queries, {step.num_logits} with logits: the group takes {plan.width}, slots are {self.logits_slots}")
         self.num_row_runs = 0
         for i in range(step.num_queries):
             q = &step.queries[i]
@@ -276,7 +289,8 @@ cdef class Program:
         for i in range(step.num_queries, plan.width):
             self.indices_host[i] = 0
         memset(self.hidden_host + <size_t>step.num_queries * self.hidden_size, 0, (plan.width - step.num_queries) * self.hidden_bytes)
-        if ax_mask_fill(self.mask_host, plan.width, plan.history, step.queries, step.num_queries, step.runs, step.views, step.num_views) != 0:
+        if ax_mask_fill(self.mask_host, plan.width, plan.history, step.queries, step.num_queries,
+                        step.runs, step.views, step.num_views) != 0:
             raise ValueError(f"a view of this step shows rows past the group's history of {plan.history}")
         return 0
 
@@ -318,6 +332,7 @@ cdef class Program:
         cdef axclError code
         cdef int32_t limit = timeout_ms
         cdef int count = len(queries), i
+        self._require_open()
         if count < 1 or count > self.logits_slots:
             raise ValueError(f"{count} queries; the program has {self.logits_slots} slots for logits")
         for i in range(count):
@@ -390,6 +405,8 @@ cdef class Program:
     cdef axclError _submit_layers(self, group_plan *plan, int bank, bint in_place, size_t first_row) noexcept nogil:
         cdef axclError code
         cdef row_run *run
+        cdef char *k
+        cdef char *v
         cdef int cell, i, r
         if self.in_place_decode if plan.width == 1 else self.in_place_chunk:
             code = self._bind_rows(plan, bank, in_place, first_row)
@@ -406,9 +423,10 @@ cdef class Program:
             self.failed = CALL_ROWS
             for r in range(self.num_row_runs):
                 run = &self.row_runs[r]
-                code = self._copy(<char *>self.k_bank[cell] + run.target, <char *>plan.k_rows + run.source, run.nbytes, AXCL_COPY_DEVICE_TO_DEVICE)
+                k, v = <char *>self.k_bank[cell] + run.target, <char *>self.v_bank[cell] + run.target
+                code = self._copy(k, <char *>plan.k_rows + run.source, run.nbytes, AXCL_COPY_DEVICE_TO_DEVICE)
                 if code == 0:
-                    code = self._copy(<char *>self.v_bank[cell] + run.target, <char *>plan.v_rows + run.source, run.nbytes, AXCL_COPY_DEVICE_TO_DEVICE)
+                    code = self._copy(v, <char *>plan.v_rows + run.source, run.nbytes, AXCL_COPY_DEVICE_TO_DEVICE)
                 if code != 0:
                     return code
         return 0

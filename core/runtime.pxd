@@ -122,3 +122,5 @@ cdef class Card:
     cdef readonly bint closed
 
     cdef int check(self, str call, axclError code) except -1
+    cdef int require_open(self) except -1
+    cdef void give_back(self, void *memory, bint pinned) noexcept

@@ -5,8 +5,6 @@ import os
 import weakref
 from pathlib import Path
 
-from libc.stdint cimport uintptr_t
-
 from axpress.core.errors import RuntimeCallError, RuntimeUnavailable, StepTimeout
 
 log = logging.getLogger(__name__)
@@ -58,7 +56,7 @@ cdef class Card:
     """One device with its context and its one stream; owner of everything that is allocated or loaded on it.
 
     Open it, use it from threads that called `bind_thread()`, close it: models, buffers, stream, context, device, runtime,
-    in that order. Nothing here may be called after `close()`.
+    in that order. After `close()` every call raises RuntimeUnavailable.
     """
 
     def __cinit__(self):
@@ -72,7 +70,7 @@ cdef class Card:
         Raises RuntimeUnavailable (library or symbol missing, index without a card) or RuntimeCallError.
         """
         if _open_cards:
-            raise RuntimeUnavailable("this process has a card open already, and the runtime allows one start a process: close that one first")
+            raise RuntimeUnavailable("this process has a card open already, and the runtime allows one at a time: close that one first")
         self.library = os.fspath(library)
         self._load(settings or {})
         try:
@@ -84,7 +82,7 @@ cdef class Card:
     def _load(self, dict settings):
         cdef char error[512]
         error[0] = 0
-        path = self.library.encode()
+        path = os.fsencode(self.library)
         if axcl_api_open(&self.api, path, error, sizeof(error)) != 0:
             raise RuntimeUnavailable((<bytes>error).decode(errors="replace"))
         self.emulated = self.api.axemu_version != NULL
@@ -136,6 +134,23 @@ cdef class Card:
         kind = StepTimeout if code == AXCL_ERR_STREAM_SYNC_TIMEOUT else RuntimeCallError
         raise kind(call, code, describe_code(code), self.last_error())
 
+    cdef int require_open(self) except -1:
+        """RuntimeUnavailable once the card is closed: the runtime's functions are then forgotten."""
+        if self.closed:
+            raise RuntimeUnavailable("this card is closed")
+        return 0
+
+    cdef void give_back(self, void *memory, bint pinned) noexcept:
+        """Frees what a dropped buffer held, on whatever thread that happens; the runtime wants a context there. Never raises."""
+        if memory == NULL or self.closed:
+            return
+        with nogil:
+            self.api.axclrtSetCurrentContext(self.context)
+            if pinned:
+                self.api.axclrtFreeHost(memory)
+            else:
+                self.api.axclrtFree(memory)
+
     def last_error(self) -> str:
         """The emulated runtime's sentence about its last refusal; empty on a real one."""
         cdef const char *text
@@ -147,6 +162,7 @@ cdef class Card:
     def bind_thread(self) -> None:
         """Binds the card's context to the calling thread; each thread that uses the card does this once."""
         cdef axclError code
+        self.require_open()
         with nogil:
             code = self.api.axclrtSetCurrentContext(self.context)
         self.check("axclrtSetCurrentContext", code)
@@ -155,6 +171,7 @@ cdef class Card:
         """Version of the runtime library, e.g. '3.6.4'."""
         cdef int32_t major = 0, minor = 0, patch = 0
         cdef axclError code
+        self.require_open()
         with nogil:
             code = self.api.axclrtGetVersion(&major, &minor, &patch)
         self.check("axclrtGetVersion", code)
@@ -164,6 +181,7 @@ cdef class Card:
         """What the card says of itself: sizes in bytes, temperature in degrees Celsius, loads as reported."""
         cdef axclrtDeviceProperties p
         cdef axclError code
+        self.require_open()
         with nogil:
             code = self.api.axclrtGetDeviceProperties(self.device, &p)
         self.check("axclrtGetDeviceProperties", code)
@@ -179,6 +197,7 @@ cdef class Card:
         """Bytes of card memory that loading `path` will take; None where the runtime cannot say."""
         cdef int64_t system = 0, cmm = 0
         cdef axclError code
+        self.require_open()
         if self.api.axclrtEngineGetUsage == NULL:
             return None
         name = os.fsencode(path)
@@ -191,6 +210,7 @@ cdef class Card:
         """Waits until the stream is idle; StepTimeout after `timeout_ms` (-1: no limit); raises what failed in it."""
         cdef axclError code
         cdef int32_t limit = timeout_ms
+        self.require_open()
         with nogil:
             code = self.api.axclrtSynchronizeStreamWithTimeout(self.stream, limit)
         self.check("axclrtSynchronizeStreamWithTimeout", code)

@@ -55,7 +55,8 @@ cdef class Sampler:
     cdef int create(self, prompt_ids) except -1:
         cdef ax_sampler_params p
         cdef int error = 0
-        cdef size_t num_prompt = len(prompt_ids), num_bias = len(self.params.logit_bias)
+        prompt_ids, logit_bias = tuple(prompt_ids), tuple(self.params.logit_bias.items())  # copies: their lengths stay
+        cdef size_t num_prompt = len(prompt_ids), num_bias = len(logit_bias)
         cdef uint32_t *prompt = <uint32_t *>malloc((num_prompt + num_bias + 1) * sizeof(uint32_t))
         cdef double *bias = <double *>malloc((num_bias + 1) * sizeof(double))
         try:
@@ -63,10 +64,11 @@ cdef class Sampler:
                 raise MemoryError(f"no memory for a sampler with a prompt of {num_prompt} tokens")
             for i, token in enumerate(prompt_ids):
                 prompt[i] = self.token_id(token, "a token of the prompt")
-            for i, (token, value) in enumerate(self.params.logit_bias.items()):
+            for i, (token, value) in enumerate(logit_bias):
                 prompt[num_prompt + i] = token
                 bias[i] = value
             self.fill(&p)
+            p.num_bias = num_bias
             p.bias_ids = prompt + num_prompt
             p.bias_values = bias
             self.sampler = ax_sampler_create(self.vocab_size, &p, prompt, num_prompt, &error)
@@ -88,7 +90,6 @@ cdef class Sampler:
         p.top_k = min(params.top_k, self.vocab_size)
         p.penalty_window = params.penalty_window
         p.num_logprobs = -1 if params.logprobs is None else params.logprobs
-        p.num_bias = len(params.logit_bias)
         p.seed = self.seed
         return 0
 

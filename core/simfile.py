@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+
 from axpress.core.errors import PackageError
 
 FORMAT = "axpress-sim-1"

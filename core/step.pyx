@@ -55,6 +55,8 @@ cdef class Step:
 
     cpdef int extend_view(self, int start, int stop) except -1:
         """Adds the run [start, stop) of cache rows to the view begun last."""
+        if self.num_views == 0:
+            raise ValueError("no view to extend: add_view begins one")
         if not 0 <= start <= stop:
             raise ValueError(f"not a run of cache rows: {start}..{stop}")
         return self._add_run(start, stop) if start < stop else 0
@@ -109,13 +111,13 @@ cdef class Step:
         return i
 
     def add_chain(self, tokens, int position, int row, int view, bint logits=False) -> None:
-        """Adds consecutive tokens of one sequence from `position` and `row` on, each continuing the one before it.
+        """Adds consecutive tokens of one sequence from `position` and `row` (-1: no rows) on, each continuing the one before it.
 
         `logits`: the last one's logits are wanted.
         """
         cdef int parent = -1, i = 0, last = len(tokens) - 1
         for token in tokens:
-            parent = self.add(token, position + i, row + i, parent, view, logits and i == last)
+            parent = self.add(token, position + i, row + i if row >= 0 else row, parent, view, logits and i == last)
             i += 1
 
     def add_tokens(self, tokens, int position, rows, int view, int logits_at=-1) -> int:

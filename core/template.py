@@ -14,16 +14,17 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any
 
 import jinja2
-from axpress.core.errors import PackageError, RequestError
-from axpress.core.guard import ANY_NONCHARACTER, NONCHARACTERS, ControlToken, Guard, ends_open
 from jinja2 import nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
+
+from axpress.core.errors import PackageError, RequestError
+from axpress.core.guard import ANY_NONCHARACTER, NONCHARACTERS, ControlToken, Guard, ends_open
 
 MAX_CHARACTERS = 8 << 20
 MAX_ITERATIONS = 2_000_000
@@ -66,7 +67,7 @@ _budget: ContextVar[_Budget] = ContextVar("axpress_template_budget")
 class _Generation(Extension):
     """`{% generation %}...{% endgeneration %}` marks answers for training; for us its body is plain output."""
 
-    tags: ClassVar[set[str]] = {"generation"}
+    tags = {"generation"}  # noqa: RUF012 - as the base class declares it
 
     def parse(self, parser: Parser) -> list[nodes.Node]:
         next(parser.stream)

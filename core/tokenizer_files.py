@@ -73,7 +73,7 @@ class TokenizerFiles:
         else:
             found |= {ids[text] for text in KNOWN_ENDS if ids.get(text) in special}
         named = self.token_names().get("eos_token")
-        return frozenset(found | {ids[text] for text in (named,) if text in ids})
+        return frozenset(found | ({ids[named]} if named is not None and named in ids else set()))
 
     def bos_id(self, override: Override, ids: Mapping[str, int]) -> int | None:
         """The id that begins a text, or None."""

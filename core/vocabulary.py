@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import sentencepiece
 import tokenizers
+
 from axpress.core import spmodel
 from axpress.core.detokenize import Pieces
 from axpress.core.errors import PackageError, RequestError

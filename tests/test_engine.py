@@ -5,14 +5,15 @@ from __future__ import annotations
 import threading
 
 import pytest
-from axpress.core.convert import convert
-from axpress.core.engine import Engine
-from axpress.core.errors import ContextOverflow, QueueFull, RequestError
-from axpress.core.request import GenerationRequest, SamplingParams
+from collecting import GREEDY, Collector, ask
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from collecting import GREEDY, Collector, ask
 from tiny_models import Tiny, write_checkpoint
+
+from axpress.core.convert import convert
+from axpress.core.engine import Engine
+from axpress.core.errors import ContextOverflow, RequestError
+from axpress.core.request import GenerationRequest, SamplingParams
 
 ROWS = 255
 
@@ -111,25 +112,6 @@ def test_cancelling_a_running_answer_frees_the_card_within_one_pass(engine: Engi
     assert collector.reason == "cancelled"
     assert engine.stats()["steps"] == steps < before + 12
     assert ask(engine, max_tokens=2).num_tokens == 2
-
-
-def test_the_queue_is_bounded_fair_and_cancellable(engine: Engine) -> None:
-    held = threading.Event()
-    first = Collector(lambda count: held.wait(30) if count == 1 else None)
-    engine.submit(GenerationRequest([9], GREEDY, 3, ignore_eos=True), first)
-    assert first.began.wait(30) or first.deltas
-    order: list[int] = []
-    waiting = [Collector(lambda count, i=i: order.append(i) if count == 1 else None) for i in range(4)]
-    handles = [engine.submit(GenerationRequest([9, i], GREEDY, 3, ignore_eos=True), w) for i, w in enumerate(waiting)]
-    with pytest.raises(QueueFull, match="4 requests are waiting") as full:
-        engine.submit(GenerationRequest([9], GREEDY, 3), Collector())
-    assert full.value.retry_after >= 1
-    handles[2].cancel()
-    held.set()
-    for w in [first, *waiting]:
-        w.wait()
-    assert [w.reason for w in waiting] == ["length", "length", "cancelled", "length"]
-    assert [i for i in order if i != 2] == [0, 1, 3]
 
 
 REQUESTS = st.lists(

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
+from collecting import GREEDY, Collector, ask
+from tiny_models import Tiny, write_checkpoint
+
 from axpress.core.convert import convert
 from axpress.core.emulator import Emulator
 from axpress.core.engine import Engine
-from axpress.core.errors import EngineClosed, RuntimeCallError, RuntimeUnavailable, StepTimeout
+from axpress.core.errors import EngineClosed, QueueFull, RuntimeCallError, RuntimeUnavailable, StepTimeout
 from axpress.core.model import open_model
 from axpress.core.request import GenerationRequest
 from axpress.core.step import Step
-from collecting import GREEDY, Collector, ask
-from tiny_models import Tiny, write_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -107,3 +110,24 @@ def test_one_process_has_one_card(package) -> None:
     finally:
         engine.close()
     Engine.open(package, "emu", "none").close()
+
+
+def test_the_queue_is_bounded_fair_and_cancellable(package) -> None:
+    engine = Engine.open(package, "emu", "none", max_queue=4, max_running=1)
+    held = threading.Event()
+    first = Collector(lambda count: held.wait(30) if count == 1 else None)
+    engine.submit(GenerationRequest([9], GREEDY, 3, ignore_eos=True), first)
+    assert first.began.wait(30) or first.deltas
+    order: list[int] = []
+    waiting = [Collector(lambda count, i=i: order.append(i) if count == 1 else None) for i in range(4)]
+    handles = [engine.submit(GenerationRequest([9, i], GREEDY, 3, ignore_eos=True), w) for i, w in enumerate(waiting)]
+    with pytest.raises(QueueFull, match="4 requests are waiting") as full:
+        engine.submit(GenerationRequest([9], GREEDY, 3), Collector())
+    assert full.value.retry_after >= 1
+    handles[2].cancel()
+    held.set()
+    for w in [first, *waiting]:
+        w.wait()
+    assert [w.reason for w in waiting] == ["length", "length", "cancelled", "length"]
+    assert [i for i in order if i != 2] == [0, 1, 3]
+    engine.close()

@@ -29,16 +29,16 @@ except ImportError:  # run as a plain script
 HELD_OUT_PART = 10  # one key in ten is held out
 
 KINDS: dict[str, tuple[float, Callable[[random.Random], Turn]]] = {  # kind -> (share of the dialogues, maker of its turns)
-    "arithmetic": (0.20, turns.arithmetic),
-    "list": (0.09, turns.listing),
-    "json": (0.13, turns.json_answer),
-    "fact": (0.15, turns.from_topics("fact", F.FACTS)),
-    "coyote": (0.17, coyote.advertisement),
-    "smalltalk": (0.09, turns.from_topics("smalltalk", F.SMALL_TALK)),
-    "greeting": (0.04, turns.greeting),
-    "name": (0.04, turns.name),
-    "story": (0.05, turns.story),
-    "unknown": (0.04, turns.unknown),
+    "arithmetic": (0.44, turns.arithmetic),
+    "list": (0.14, turns.listing),
+    "json": (0.10, turns.json_answer),
+    "fact": (0.04, turns.from_topics("fact", F.FACTS)),
+    "coyote": (0.10, coyote.advertisement),
+    "smalltalk": (0.02, turns.from_topics("smalltalk", F.SMALL_TALK)),
+    "greeting": (0.01, turns.greeting),
+    "name": (0.10, turns.name),
+    "story": (0.04, turns.story),
+    "unknown": (0.01, turns.unknown),
 }
 
 
@@ -74,7 +74,7 @@ def _coyote_dialogue(rng: random.Random, last: Turn) -> Dialogue:
     """Up to three products bought and discussed before; a third of the dialogues end with a friend's remark."""
     system = coyote.persona(rng)
     before: list[Turn] = []
-    for _ in range(rng.choice([0, 0, 0, 1, 1, 2, 3])):
+    for _ in range(rng.choice([0] * 6 + [1, 2, 3])):
         before.append(_turn(rng, "coyote", False))
         if rng.random() < 0.6:
             before.append(coyote.remark(rng, before[-1]))
@@ -90,7 +90,7 @@ def dialogue(rng: random.Random, kind: str, want_held_out: bool = False) -> Dial
         return _coyote_dialogue(rng, last)
     system = rng.choice(F.SYSTEM_PROMPTS) if rng.random() < 0.4 else None
     kinds = [k for k in KINDS if k not in ("coyote", "story")]
-    before = [_turn(rng, rng.choice(kinds), False) for _ in range(rng.choice([0, 0, 0, 0, 1, 2, 4]))]
+    before = [_turn(rng, rng.choice(kinds), False) for _ in range(rng.choice([0] * 8 + [1, 2]))]
     if kind == "name" and rng.random() < 0.5:  # the name is given first and asked for at the end
         before, last = [last, *(b for b in before if b.kind != "name")], turns.recall(rng, last.expect["all"][0])
     return Dialogue(system, (*before, last))

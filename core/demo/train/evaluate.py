@@ -28,7 +28,7 @@ def from_checkpoint(path: str, dialogues: list[Dialogue], temperature: float, ma
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     torch.manual_seed(0)
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)  # small matrices: a second thread brings little and waits on a busy machine
     tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
@@ -57,7 +57,10 @@ def from_server(url: str, dialogues: list[Dialogue], temperature: float, max_tok
     """Answers of a server, one request after the other; the model is the first that /v1/models names."""
     base = url.rstrip("/").removesuffix("/v1")
     with urllib.request.urlopen(base + "/v1/models", timeout=60) as reply:
-        model = json.load(reply)["data"][0]["id"]
+        models = json.load(reply)["data"]
+    if not models:
+        raise SystemExit(f"{base} serves no model (yet): look at {base}/health")
+    model = models[0]["id"]
     answers: list[Answer] = []
     for number, dialogue in enumerate(dialogues):
         body = {"model": model, "messages": dialogue.messages()[:-1], "temperature": temperature, "max_tokens": max_tokens, "seed": number}

@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import os
 import random
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -152,18 +155,35 @@ def loss_of(model: Qwen3ForCausalLM, ids: Tensor, wanted: Tensor, bf16: bool) ->
     return cross_entropy(logits.float(), wanted[chosen])
 
 
-def take_step(model: Qwen3ForCausalLM, opts: list[torch.optim.Optimizer], batch: tuple[Tensor, Tensor], rate: float, bf16: bool) -> float:
-    """One step at `rate` times the peak learning rate; the loss before it."""
+def share_gradients(model: Qwen3ForCausalLM, extra: list[float]) -> list[float]:
+    """Averages the gradients (and `extra`) over all workers, in place; returns the averaged `extra`."""
+    grads = [p.grad for p in model.parameters() if p.grad is not None]
+    flat = torch.cat([g.reshape(-1) for g in grads] + [torch.tensor(extra, device=model.device)])
+    if dist.is_initialized():
+        dist.all_reduce(flat)
+        flat /= dist.get_world_size()
+    position = 0
+    for grad in grads:
+        grad.copy_(flat[position : position + grad.numel()].view_as(grad))
+        position += grad.numel()
+    return [float(value) for value in flat[position:].tolist()]
+
+
+def take_step(
+    model: Qwen3ForCausalLM, opts: list[torch.optim.Optimizer], batch: tuple[Tensor, Tensor], rate: float, done: float, bf16: bool
+) -> tuple[float, float]:
+    """One step at `rate` times the peak learning rate; (the loss before it, the part of the run that is done), averaged over workers."""
     for group in (g for optimizer in opts for g in optimizer.param_groups):
         group["lr"] = group["peak"] * rate
     ids, wanted = (t.to(model.device) for t in batch)
     loss = loss_of(model, ids, wanted, bf16)
     loss.backward()
+    mean, done = share_gradients(model, [loss.item(), done])
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     for optimizer in opts:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    return loss.item()
+    return mean, done
 
 
 def start_model(args: argparse.Namespace) -> tuple[PreTrainedTokenizerFast, Qwen3ForCausalLM]:
@@ -174,38 +194,42 @@ def start_model(args: argparse.Namespace) -> tuple[PreTrainedTokenizerFast, Qwen
     return tokenizer, build_model(args, tokenizer)
 
 
-def train(args: argparse.Namespace) -> None:
-    """Trains for `args.minutes` of wall clock (or `args.steps`); logs to OUT/log.jsonl, saves every five minutes and at the end."""
+def train(args: argparse.Namespace, worker: int = 0) -> None:
+    """Trains for `args.minutes` of wall clock (or `args.steps`); worker 0 logs to OUT/log.jsonl and saves every five minutes."""
     torch.manual_seed(args.seed)
     torch.set_num_threads(args.threads)
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     tokenizer, model = start_model(args)
     model.to(args.device).train()
-    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(tokenizer)} tokens", flush=True)
-    data = batches(stream(args.seed), Encoder(tokenizer), args.batch_tokens, token_id(tokenizer, SPECIAL[0]), args.seed)
+    seed = args.seed + 1000 * worker
+    data = batches(stream(seed), Encoder(tokenizer), args.batch_tokens // args.workers, token_id(tokenizer, SPECIAL[0]), seed)
     opts = optimizers(model, args)
     start = saved = time.monotonic()
-    positions, mean = 0, 0.0
-    with (out / "log.jsonl").open("w") as log:
+    done, mean = 0.0, 0.0
+    with (out / "log.jsonl").open("w") if worker == 0 else open(os.devnull, "w") as log:
         for step in itertools.count():
-            now = time.monotonic()
-            done = step / args.steps if args.steps else (now - start) / (60 * args.minutes)
             if done >= 1:
                 break
+            now = time.monotonic()
             rate = min(1.0, (step + 1) / args.warmup) * min(1.0, (1 - done) / args.decay)
-            batch = next(data)
-            loss = take_step(model, opts, batch, rate, args.bf16)
-            positions += batch[0].numel()
+            part = (step + 1) / args.steps if args.steps else (now - start) / (60 * args.minutes)
+            loss, done = take_step(model, opts, next(data), rate, part, args.bf16)
             mean = loss if step == 0 else 0.95 * mean + 0.05 * loss
             if step % 20 == 0:
-                row = {"step": step, "minutes": round((now - start) / 60, 2), "loss": round(mean, 4), "positions": positions}
-                print(json.dumps(row), file=log, flush=True)
-                print(row, flush=True)
-            if now - saved > 300:
+                print(json.dumps({"step": step, "minutes": round((now - start) / 60, 2), "loss": round(mean, 4)}), file=log, flush=True)
+            if worker == 0 and now - saved > 300:
                 saved = now
                 save(model, tokenizer, out)
-    save(model, tokenizer, out)
+    if worker == 0:
+        save(model, tokenizer, out)
+
+
+def train_worker(worker: int, args: argparse.Namespace, meeting: str) -> None:
+    """One of several processes that train one model together; they meet in the file `meeting`."""
+    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=worker, world_size=args.workers)
+    train(args, worker)
+    dist.destroy_process_group()
 
 
 def save(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
@@ -225,13 +249,14 @@ def save(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path)
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", required=True, help="directory of the checkpoint")
+    parser.add_argument("--out", required=True, help="directory of the checkpoint and of log.jsonl")
     parser.add_argument("--minutes", type=float, default=45, help="wall clock of training; the learning rate follows it")
     parser.add_argument(
         "--steps", type=int, default=0, help="fixed number of steps instead of --minutes (then the result does not depend on speed)"
     )
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=1, help="processes that share the batch; with --threads 1 better on a busy machine")
     parser.add_argument("--bf16", action="store_true", help="autocast to bf16 (needs a CPU with AVX512-BF16 or AMX, or a GPU)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--hidden", type=int, default=256)
@@ -243,7 +268,12 @@ def main() -> None:
     parser.add_argument("--decay", type=float, default=0.6, help="part of the run over which the learning rate falls to zero")
     parser.add_argument("--resume", help="checkpoint directory to go on from; give another --seed, so that the dialogues are new ones")
     parser.add_argument("--warmup", type=int, default=50, help="steps")
-    train(parser.parse_args())
+    args = parser.parse_args()
+    if args.workers == 1:
+        train(args)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        torch.multiprocessing.spawn(train_worker, (args, f"{folder}/meeting"), nprocs=args.workers)
 
 
 if __name__ == "__main__":

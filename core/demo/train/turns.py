@@ -107,7 +107,8 @@ JSON please, {k}: {t}.|Turn this into JSON with {k}: {t}.|Write {k} as a JSON ob
 def listing(rng: random.Random) -> Turn:
     """A numbered list of so many things of a kind."""
     what, count = rng.choice(list(W.LISTS)), rng.randint(2, 6)
-    items = rng.sample(W.LISTS[what], count)
+    first = rng.randrange(len(W.LISTS[what]))
+    items = (W.LISTS[what] * 2)[first : first + count]  # always the same neighbours: a model this small repeats itself otherwise
     number = rng.choice([W.NUMBER_WORDS[count], str(count)])
     user = vary(rng, pick(rng, ASK_LIST, c=number, w=W.LIST_NOUNS.get(what, what)))
     answer = "\n".join(f"{place}. {item}" for place, item in enumerate(items, 1))

@@ -1,0 +1,141 @@
+"""One cache and the sequences that live in it: who holds which rows, who shares them, who gives them back."""
+
+from __future__ import annotations
+
+from array import array
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from axpress.core.planner import Planner
+from axpress.core.prefix import PrefixTree, Priority
+from axpress.core.rows import RowPool, Rows
+
+if TYPE_CHECKING:
+    from axpress.core.sequence import Sequence
+
+
+class Bank:
+    """Cache `index` of the program, `num_rows` rows.
+
+    Every cached token's row belongs to the prefix tree, where each sequence pins its path with a cursor. Rows of the pass being
+    computed belong to the pass until its tokens are committed.
+    """
+
+    def __init__(self, index: int, num_rows: int, planner: Planner) -> None:
+        self.index = index
+        self.pool = RowPool(num_rows)
+        self.tree = PrefixTree(self.pool)
+        self.sequences: list[Sequence] = []
+        self.last_pass = 0
+        self.evicted_rows = 0
+        self._planner = planner
+
+    # ---- who lives here ----
+
+    def num_shared(self, tokens: array, salt: bytes) -> int:
+        """How many of these tokens are cached here already."""
+        return self.tree.match(tokens, salt, touch=False).num_tokens
+
+    def has_room(self, num_rows: int) -> bool:
+        """Whether `num_rows` more rows can be had without taking any from a sequence."""
+        return self.pool.can_allocate(num_rows) or self.pool.num_free + self.tree.num_evictable() >= num_rows
+
+    def enter(self, sequence: Sequence) -> None:
+        """The sequence lives here from now on and finds as much of itself cached as there is."""
+        priority = Priority.BACKGROUND if sequence.background else Priority.NORMAL
+        sequence.bank = self
+        sequence.cursor = self.tree.cursor(sequence.salt, tokens=sequence.tokens[:-1], priority=priority)
+        sequence.set_rows(sequence.cursor.matched)
+        self._follow(sequence)
+        self.sequences.append(sequence)
+
+    def leave(self, sequence: Sequence) -> None:
+        """The sequence is gone; what it computed stays cached until the rows are needed."""
+        self.sequences.remove(sequence)
+        assert sequence.cursor is not None
+        sequence.cursor.close()
+        sequence.cursor = sequence.bank = sequence.leader = None
+        sequence.set_rows(np.empty(0, np.int32))
+        for other in self.sequences:
+            if other.leader is sequence:
+                self.catch_up(other)
+
+    def _follow(self, sequence: Sequence) -> None:
+        """If an older sequence is about to compute a longer beginning of this one's prompt, wait for it."""
+        for other in self.sequences:
+            common = _common(other.tokens, sequence.tokens) if other.salt == sequence.salt else 0
+            common = min(common, len(sequence.tokens) - 1)
+            if common > max(sequence.num_cached, other.num_cached, sequence.leader_tokens):
+                sequence.leader, sequence.leader_tokens = other, common
+
+    def catch_up(self, sequence: Sequence) -> None:
+        """The leader is where the two part, or gone: take over what it computed and go on alone."""
+        sequence.leader, sequence.leader_tokens = None, 0
+        self.take_over(sequence)
+        self._follow(sequence)
+
+    def take_over(self, sequence: Sequence) -> None:
+        """Looks again for the sequence's tokens in the tree; another one may have computed some meanwhile."""
+        assert sequence.cursor is not None
+        cursor = self.tree.cursor(sequence.salt, tokens=sequence.tokens[:-1], priority=sequence.cursor.priority)
+        if cursor.num_tokens <= sequence.num_cached:
+            cursor.close()
+            return
+        sequence.cached_tokens += cursor.num_tokens - sequence.num_cached
+        sequence.cursor.close()
+        sequence.cursor = cursor
+        sequence.set_rows(cursor.matched)
+
+    # ---- rows ----
+
+    def take(self, count: int, *, background: bool = False) -> Rows | None:
+        """`count` rows for a pass, low ones first and in one straight run where that costs no deeper group; cached prefixes that
+        nobody uses give way. None where even that is not enough."""
+        missing = count - self.pool.num_free
+        if missing > 0:
+            self.evicted_rows += self.tree.evict(missing, priority=Priority.BACKGROUND if background else Priority.NORMAL)
+        if not self.pool.can_allocate(count):
+            return None
+        if count == 1:
+            return self.pool.allocate(1)
+        run = self.pool.allocate_run(count)
+        if run is None:
+            return self.pool.allocate(count)
+        if self._deeper(int(run[-1]) + 1):
+            scattered = self.pool.allocate(count)
+            if self._planner.chunk_slot(int(scattered[-1]) + 1) != self._planner.chunk_slot(int(run[-1]) + 1):
+                self.pool.release(run)
+                return scattered
+            self.pool.release(scattered)
+        return run
+
+    def _deeper(self, high: int) -> bool:
+        """Whether a pass that sees `high` rows needs a deeper group than the rows in use today."""
+        return self._planner.chunk_slot(high) != self._planner.chunk_slot(min(high, self.pool.num_used))
+
+    def commit(self, sequence: Sequence, tokens: array, rows: Rows) -> None:
+        """`tokens` are cached in `rows`, which the pass held. Where another sequence was first, its rows are used instead."""
+        assert sequence.cursor is not None
+        final = sequence.cursor.extend(tokens, rows)
+        self.pool.release(rows)
+        sequence.add_rows(final)
+
+    def check_integrity(self) -> None:
+        """Between passes: pool and tree agree, and every sequence's rows are pinned by its cursor."""
+        self.pool.check_integrity()
+        self.tree.check_integrity()
+        if self.pool.num_used != self.tree.num_rows:
+            raise AssertionError(f"bank {self.index}: {self.pool.num_used} rows held, {self.tree.num_rows} in the tree")
+        for sequence in self.sequences:
+            assert sequence.cursor is not None and sequence.cursor.num_tokens == sequence.num_cached
+            match = self.tree.match(sequence.tokens[: sequence.num_cached], sequence.salt, touch=False)
+            if list(match.rows) != list(sequence.rows):
+                raise AssertionError(f"bank {self.index}: a sequence's rows are not those of its tokens")
+
+
+def _common(a: array, b: array) -> int:
+    """How many tokens two sequences begin with in common."""
+    n = min(len(a), len(b))
+    different = np.flatnonzero(np.frombuffer(a, np.int32)[:n] != np.frombuffer(b, np.int32)[:n])
+    return int(different[0]) if different.size else n

@@ -1,0 +1,194 @@
+"""A generation on the card: its tokens, where they are cached, how the next one is chosen and what becomes of it."""
+
+from __future__ import annotations
+
+import time
+from array import array
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from axpress.core.detokenize import StopChecker
+from axpress.core.drafts import NO_DRAFT, Draft, Drafter
+from axpress.core.errors import AxpressError
+from axpress.core.request import Delta, FinishReason, GenerationRequest, Sink, Spent, TokenLogprob
+from axpress.core.rows import Rows
+from axpress.core.sampler import Sampler, Scratch
+from axpress.core.text import Text
+
+if TYPE_CHECKING:
+    from axpress.core.bank import Bank
+    from axpress.core.engine import Engine
+    from axpress.core.prefix import Cursor
+
+MAX_DRAFT = 12  # guessed tokens a pass checks for one sequence
+
+
+class Generation:
+    """One answer being generated, as its client holds it. `cancel()` may be called from any thread, at any time, more than once."""
+
+    __slots__ = ("_engine", "cancelled", "created", "first_pass", "first_token", "id", "request", "sink")
+
+    def __init__(self, engine: Engine, number: int, request: GenerationRequest, sink: Sink) -> None:
+        self._engine = engine
+        self.id = number
+        self.request = request
+        self.sink = sink
+        self.cancelled = False
+        self.created = time.monotonic()
+        self.first_pass: float | None = None
+        self.first_token: float | None = None
+
+    def cancel(self) -> None:
+        """Ends the answer within one pass; its last Delta says "cancelled"."""
+        self.cancelled = True
+        self._engine.wake()
+
+
+class Sequence:
+    """The engine's side of a generation. Also what the planner sees of it (`Candidate`)."""
+
+    def __init__(self, generation: Generation, text: Text, vocab_size: int, scratch: Scratch, *, drafts: bool) -> None:
+        request = generation.request
+        self.generation = generation
+        self.request = request
+        self.tokens = array("i", request.prompt_ids)
+        self.num_prompt = len(request.prompt_ids)
+        self.num_generated = 0
+        self.salt, self.background = request.salt, request.background
+        self.sampler = Sampler(vocab_size, request.params, request.prompt_ids, scratch=scratch)
+        self.detokenizer = text.detokenizer()
+        self.stops = StopChecker(request.stop)
+        self._text = text
+        self._drafter = Drafter(request.prompt_ids, request.prediction) if drafts else None
+        self.draft: Draft = NO_DRAFT
+        self.finish: FinishReason | None = None
+        # where it lives
+        self.bank: Bank | None = None
+        self.cursor: Cursor | None = None
+        self.rows = array("i")
+        self.high = 0
+        self.leader: Sequence | None = None
+        self.leader_tokens = 0
+        self.served = False
+        self.last_pass = 0
+        # what it cost
+        self.cached_tokens = 0
+        self.accepted_prediction = 0
+        self.rejected_prediction = 0
+
+    # ---- what the planner sees ----
+
+    @property
+    def num_cached(self) -> int:
+        """Tokens whose K and V are in the cache: a beginning of `tokens`."""
+        return len(self.rows)
+
+    @property
+    def num_pending(self) -> int:
+        return len(self.tokens) - len(self.rows)
+
+    @property
+    def blocked(self) -> bool:
+        leader = self.leader
+        return leader is not None and leader.num_cached < self.leader_tokens
+
+    @property
+    def num_drafts(self) -> int:
+        return len(self.draft.tokens)
+
+    @property
+    def chance(self) -> float:
+        return self._drafter.chance(self.draft) if self._drafter is not None else 0.0
+
+    # ---- its place ----
+
+    def set_rows(self, rows: Rows) -> None:
+        """All cached tokens lie in these rows."""
+        self.rows = array("i", rows.astype(np.int32).tobytes())
+        self.high = int(rows.max()) + 1 if rows.size else 0
+
+    def add_rows(self, rows: Rows) -> None:
+        """The next tokens lie in these rows."""
+        self.rows.frombytes(rows.astype(np.int32).tobytes())
+        self.high = max(self.high, int(rows.max()) + 1)
+
+    # ---- its tokens ----
+
+    def guess(self) -> None:
+        """Prepares the guesses of the next pass."""
+        left = self.request.max_tokens - self.num_generated - 1
+        self.draft = self._drafter.propose(min(MAX_DRAFT, left)) if self._drafter is not None and self.num_pending == 1 else NO_DRAFT
+
+    def checked(self, offered: int, accepted: int) -> None:
+        """Of the `offered` guesses of a pass `accepted` came true."""
+        draft, self.draft = self.draft, NO_DRAFT
+        if self._drafter is None or not offered:
+            return
+        self._drafter.checked(Draft(draft.tokens[:offered], draft.match, draft.predicted), accepted)
+        if draft.predicted:
+            self.accepted_prediction += accepted
+            self.rejected_prediction += offered - accepted
+
+    def sample(self, logits: object) -> int | None:
+        """Chooses the next token, tells the client, and returns it; None when the answer ended (see `finish`)."""
+        try:
+            token, logprob = self.sampler.sample(logits, self.num_generated)
+        except AxpressError as error:
+            self.end("error", error=str(error))
+            return None
+        return self._take(token, (logprob,) if logprob is not None else ())
+
+    def force(self) -> None:
+        """Takes the tokens that must come next, if the request knows of any."""
+        if self.request.forced is None or self.finish is not None:
+            return
+        for token in self.request.forced(self.tokens[self.num_prompt :].tolist()):
+            certain = (TokenLogprob(token, 0.0),) if self.request.params.logprobs is not None else ()
+            if self._take(token, certain) is None:
+                return
+
+    def _take(self, token: int, logprobs: tuple[TokenLogprob, ...]) -> int | None:
+        request = self.request
+        if self.generation.first_token is None:
+            self.generation.first_token = time.monotonic()
+        self.num_generated += 1
+        if token in self._text.eos_ids and not request.ignore_eos:
+            self.end("stop", self.stops.push(self.detokenizer.flush()), 1, logprobs)
+            return None
+        self.sampler.accept(token)
+        self.tokens.append(token)
+        if self._drafter is not None:
+            self._drafter.append(token)
+        text = self.stops.push(self.detokenizer.push(token))
+        if self.stops.matched is not None:
+            self.end("stop", text, 1, logprobs)
+        elif self.num_generated >= request.max_tokens:
+            text += self.stops.push(self.detokenizer.flush())
+            self.end("stop" if self.stops.matched is not None else "length", text, 1, logprobs)
+        else:
+            self.generation.sink(Delta(text, 1, None, logprobs))
+        return token if self.finish is None else None
+
+    def end(
+        self, reason: FinishReason, text: str = "", num_tokens: int = 0, logprobs: tuple[TokenLogprob, ...] = (), error: str | None = None
+    ) -> None:
+        """The answer is over: the last Delta, with what it cost."""
+        self.finish = reason
+        if self.stops.matched is None:
+            text += self.stops.flush()
+        self.generation.sink(Delta(text, num_tokens, reason, logprobs, error, self.spent()))
+
+    def spent(self) -> Spent:
+        """What the answer cost so far."""
+        g, now = self.generation, time.monotonic()
+        return Spent(
+            self.num_prompt,
+            self.num_generated,
+            min(self.cached_tokens, self.num_prompt),
+            self.accepted_prediction,
+            self.rejected_prediction,
+            (g.first_pass or now) - g.created,
+            (g.first_token or now) - g.created,
+            now - g.created,
+        )
