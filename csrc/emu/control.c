@@ -111,16 +111,29 @@ static int set_speed(const char *value)
     return 0;
 }
 
+/* Between executes, not during one: each counts its threads once, and lays out its memory for them. */
+static void pause_npus(bool paused)
+{
+    if (paused) pthread_mutex_lock(&emu_lifecycle);
+    for (int i = 0; i < emu_num_devices; i++) (paused ? pthread_mutex_lock : pthread_mutex_unlock)(&emu_devices[i].npu);
+    if (!paused) pthread_mutex_unlock(&emu_lifecycle);
+}
+
 static int set_isa(const char *value)
 {
-    return emu_math_select(value) ? wrong("ISA", value, "auto, scalar, or one this CPU has: avx2, avx512, neon") : 0;
+    pause_npus(true);
+    int unknown = emu_math_select(value);
+    pause_npus(false);
+    return unknown ? wrong("ISA", value, "auto, scalar, or one this CPU has: avx2, avx512, neon") : 0;
 }
 
 static int set_threads(const char *value)
 {
     long n;
     if (set_long("THREADS", value, 0, 64, &n)) return -1;
+    pause_npus(true);
     emu_threads_set((int)n); /* 0: as many as there are CPUs */
+    pause_npus(false);
     return 0;
 }
 
@@ -162,7 +175,7 @@ static int set_early(const char *key, const char *value)
     }
     if (!strcmp(key, "PROFILE")) return emu_profile_set(value);
     if (!strcmp(key, "MEMORY_MIB")) {
-        if (set_long(key, value, 0, 1 << 20, &n)) return -1;
+        if (set_long(key, value, 0, EMU_MAX_MEMORY_MIB, &n)) return -1;
         emu_config.memory_mib = n;
     } else if (!strcmp(key, "DEVICES")) {
         if (set_long(key, value, 0, EMU_MAX_DEVICES, &n)) return -1;

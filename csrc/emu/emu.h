@@ -20,6 +20,7 @@
 #include "model.h"
 
 #define EMU_MAX_DEVICES 8
+#define EMU_MAX_MEMORY_MIB (1 << 18) /* per device: twice that fits a device's range of addresses */
 #define EMU_VERSION "axpress emulated AXCL runtime 0.1"
 
 /* ---- settings (control.c) ------------------------------------------------------------------------------------------ */
@@ -68,7 +69,7 @@ typedef enum emu_kind {
 
 uint64_t emu_handle_new(emu_kind kind, void *object); /* 0: too many */
 void *emu_handle_get(emu_kind kind, uint64_t handle); /* NULL: unknown or closed */
-void emu_handle_close(uint64_t handle);
+bool emu_handle_close(uint64_t handle); /* false: it was closed already, perhaps by another thread just now */
 /* Calls visit(object, arg) for every open handle of a kind. */
 void emu_handle_each(emu_kind kind, void (*visit)(uint64_t handle, void *object, void *arg), void *arg);
 

@@ -38,14 +38,15 @@ axclError axclrtEngineCreateIO(axclrtEngineIOInfo info, axclrtEngineIO *out)
     emu_loaded *loaded = emu_handle_get(EMU_IO_INFO, emu_as_number(info));
     if (!loaded || !loaded->open) return io_error(AXCL_ID_ILLEGAL_PARAM, "no IO info of ours, or its model was unloaded");
     emu_io *io = calloc(1, sizeof *io);
-    if (!io || !(io->handle = emu_handle_new(EMU_IO, io))) {
-        free(io);
-        return io_error(AXCL_ID_NO_MEMORY, "too many IO objects");
-    }
+    if (!io) return io_error(AXCL_ID_NO_MEMORY, "the host is out of memory");
     io->loaded = loaded;
     io->references = 1;
     atomic_fetch_add(&loaded->references, 1);
     pthread_mutex_init(&io->lock, NULL);
+    if (!(io->handle = emu_handle_new(EMU_IO, io))) { /* last: from here on others may find it */
+        emu_io_release(io);
+        return io_error(AXCL_ID_NO_MEMORY, "too many IO objects");
+    }
     *out = emu_as_pointer(io->handle);
     return 0;
 }

@@ -143,8 +143,7 @@ axclError axclrtEngineDestroyIOInfo(axclrtEngineIOInfo info)
     axclError error = emu_enter(EMU_FN_axclrtEngineDestroyIOInfo, EMU_NEEDS_INIT, NULL);
     if (error) return error;
     emu_loaded *loaded = emu_handle_get(EMU_IO_INFO, emu_as_number(info));
-    if (!loaded) return unknown_info();
-    emu_handle_close(emu_as_number(info));
+    if (!loaded || !emu_handle_close(emu_as_number(info))) return unknown_info();
     emu_loaded_release(loaded);
     return 0;
 }

@@ -39,15 +39,17 @@ void *emu_handle_get(emu_kind kind, uint64_t handle)
     return atomic_load_explicit(&s->object, memory_order_relaxed);
 }
 
-void emu_handle_close(uint64_t handle)
+bool emu_handle_close(uint64_t handle)
 {
     uint32_t i = handle & (NUM_SLOTS - 1);
     pthread_mutex_lock(&lock);
-    if (handle && atomic_load(&slots[i].handle) == handle) {
+    bool open = handle && atomic_load(&slots[i].handle) == handle;
+    if (open) {
         atomic_store(&slots[i].handle, 0);
         free_slots[num_free++] = i;
     }
     pthread_mutex_unlock(&lock);
+    return open;
 }
 
 void emu_handle_each(emu_kind kind, void (*visit)(uint64_t, void *, void *), void *arg)

@@ -62,7 +62,7 @@ static axclError charge(emu_device *device, uint64_t bytes, const char *what)
 {
     emu_memory *m = &device->memory;
     uint64_t total = emu_memory_total(device);
-    if (m->used + m->leaked + bytes > total)
+    if (bytes > total || m->used + m->leaked > total - bytes)
         return emu_refuse(AXCL_ERR_MEMORY_NO_MEMORY, "%s needs %llu KiB, but of %llu MiB device memory only %llu KiB are free", what,
             (unsigned long long)(bytes >> 10), (unsigned long long)(total >> 20),
             (unsigned long long)(total > m->used + m->leaked ? (total - m->used - m->leaked) >> 10 : 0));
@@ -253,6 +253,7 @@ static axclError allocate(emu_fn fn, void **out, size_t size, axclrtMemMallocPol
     if (!size || (unsigned)policy > AXCL_MEM_SIZE_ALIGN)
         return memory_error(AXCL_ID_ILLEGAL_PARAM, "axclrtMalloc needs a size above 0 and a policy from 0 to 3");
     emu_memory *m = &device->memory;
+    if (size > m->span) size = m->span; /* refused below all the same, and rounding up cannot overflow */
     pthread_mutex_lock(&m->lock);
     emu_alloc *a = NULL;
     if (!(error = charge(device, round_up(size), "axclrtMalloc"))) {

@@ -175,8 +175,12 @@ static int read_profile(const char *path, profile *out)
     fclose(file);
     if (result) return -1;
     if (check_table(path, "decode", &out->decode) || check_table(path, "chunk", &out->chunk)) return -1;
-    if (out->bus_mb_s <= 0 || out->d2d_gb_s <= 0 || out->cmm_mib < 1) {
-        emu_refuse(-1, "profile %s: bus_mb_s, d2d_gb_s and cmm_mib must be above 0", path);
+    if (out->bus_mb_s <= 0 || out->d2d_gb_s <= 0) {
+        emu_refuse(-1, "profile %s: bus_mb_s and d2d_gb_s must be above 0", path);
+        return -1;
+    }
+    if (!(out->cmm_mib >= 1 && out->cmm_mib <= EMU_MAX_MEMORY_MIB && out->idle_cmm_mib <= out->cmm_mib)) {
+        emu_refuse(-1, "profile %s: cmm_mib must be from 1 to %d, idle_cmm_mib not above it", path, EMU_MAX_MEMORY_MIB);
         return -1;
     }
     return 0;

@@ -139,8 +139,10 @@ axclError emu_stream_submit(axclrtStream handle, emu_device *device, emu_op *op)
         emu_fault_submission(device);
         op->submitted = emu_time_submit();
         pthread_mutex_lock(&s->submit);
-        push(s, op);
+        error = check_stream(s, device); /* again: another thread may have begun to destroy it */
+        if (!error) push(s, op);
         pthread_mutex_unlock(&s->submit);
+        if (error) emu_op_drop(op);
     }
     if (s) release(s);
     return error;
@@ -198,6 +200,40 @@ static axclError start(emu_stream *s)
     return failed ? stream_error(AXCL_ID_STREAM_CREATE, "the host cannot start another thread") : 0;
 }
 
+/* Takes s off the list: no call can find it any more. false: another thread did. */
+static bool unlist(emu_stream *s)
+{
+    bool found = false;
+    pthread_mutex_lock(&list_lock);
+    for (emu_stream **at = &streams; *at && !found; at = &(*at)->next)
+        if ((found = *at == s)) {
+            *at = s->next;
+            emu_handle_close(s->handle);
+            break;
+        }
+    pthread_mutex_unlock(&list_lock);
+    return found;
+}
+
+/* Ends the thread. What was submitted between its last look and its end is dropped like all that was still queued. */
+static void close_stream(emu_stream *s)
+{
+    s->stop = true;
+    emu_release();
+    pthread_mutex_lock(&s->submit); /* a submission in progress ends first */
+    pthread_mutex_unlock(&s->submit);
+    emu_futex_wake(&s->tail);
+    while (pthread_tryjoin_np(s->thread, NULL)) { /* between its look at stop and its sleep it may have missed the wake */
+        emu_futex_wake(&s->tail);
+        struct timespec t = {0, 100000};
+        nanosleep(&t, NULL);
+    }
+    while (atomic_load(&s->head) != atomic_load(&s->tail))
+        retire_one(s, &s->ring[atomic_load(&s->head) % RING], AXCL_ERROR(AXCL_SUB_STREAM, AXCL_ID_FAIL));
+    emu_futex_wake(&s->head);
+    release(s);
+}
+
 axclError axclrtCreateStream(axclrtStream *out)
 {
     emu_device *device;
@@ -217,38 +253,9 @@ axclError axclrtCreateStream(axclrtStream *out)
     streams = s;
     pthread_mutex_unlock(&list_lock);
     *out = emu_as_pointer(s->handle);
-    return 0;
-}
-
-/* Takes s off the list: no call can find it any more. false: another thread did. */
-static bool unlist(emu_stream *s)
-{
-    bool found = false;
-    pthread_mutex_lock(&list_lock);
-    for (emu_stream **at = &streams; *at && !found; at = &(*at)->next)
-        if ((found = *at == s)) {
-            *at = s->next;
-            emu_handle_close(s->handle);
-            break;
-        }
-    pthread_mutex_unlock(&list_lock);
-    return found;
-}
-
-static void close_stream(emu_stream *s)
-{
-    s->stop = true;
-    emu_release();
-    pthread_mutex_lock(&s->submit); /* a submission in progress ends first */
-    pthread_mutex_unlock(&s->submit);
-    emu_futex_wake(&s->tail);
-    while (pthread_tryjoin_np(s->thread, NULL)) { /* between its look at stop and its sleep it may have missed the wake */
-        emu_futex_wake(&s->tail);
-        struct timespec t = {0, 100000};
-        nanosleep(&t, NULL);
-    }
-    emu_futex_wake(&s->head);
-    release(s);
+    if (s->handle) return 0;
+    if (unlist(s)) close_stream(s);
+    return stream_error(AXCL_ID_STREAM_CREATE, "too many streams");
 }
 
 static axclError destroy(emu_fn fn, axclrtStream handle, bool force)

@@ -277,6 +277,91 @@ static void rescue(int reboot)
     OK(axclrtResetDevice(0));
 }
 
+/* ---- two threads, one of which ends what the other uses ------------------------------------------------------------------------ */
+
+typedef struct rivals {
+    axclrtContext context;
+    axclrtStream stream;
+    model *layer;
+    atomic_int go, succeeded;
+} rivals;
+
+static void *submit_until_refused(void *arg)
+{
+    rivals *r = arg;
+    OK(axclrtSetCurrentContext(r->context));
+    r->go = 1;
+    while (!axclrtEngineExecuteAsync(r->layer->id, r->layer->context, 0, r->layer->io, r->stream)) continue;
+    return NULL;
+}
+
+static void *destroy_info(void *arg)
+{
+    rivals *r = arg;
+    while (!r->go) continue;
+    r->succeeded += axclrtEngineDestroyIOInfo(r->layer->info) == 0;
+    return NULL;
+}
+
+/* A stream is destroyed by force while another thread submits to it: no operation may be lost, or its IO stays in use for ever. */
+static void destroy_under_submit(card *c)
+{
+    rivals r = {.layer = &c->layers[0]};
+    struct timespec nap = {0, 200000};
+    pthread_t thread;
+    OK(axclrtGetCurrentContext(&r.context));
+    bind_out(r.layer, 0, r.layer->k, KV * 2), bind_out(r.layer, 1, r.layer->v, KV * 2);
+    for (int i = 0; i < 200; i++) {
+        r.go = 0;
+        OK(axclrtCreateStream(&r.stream));
+        CHECK(!pthread_create(&thread, NULL, submit_until_refused, &r));
+        while (!r.go) continue;
+        if (i % 2) nanosleep(&nap, NULL);
+        OK(axclrtDestroyStreamForce(r.stream));
+        pthread_join(thread, NULL);
+        bind_out(r.layer, 0, (char *)r.layer->k + KV * 2 * (size_t)(i % 2), KV * 2); /* refused while an execute is pending */
+    }
+}
+
+static void destroy_twice(void)
+{
+    for (int i = 0; i < 300; i++) {
+        model m = load(layer_path);
+        rivals r = {.layer = &m};
+        pthread_t threads[2];
+        for (int t = 0; t < 2; t++) CHECK(!pthread_create(&threads[t], NULL, destroy_info, &r));
+        r.go = 1;
+        for (int t = 0; t < 2; t++) pthread_join(threads[t], NULL);
+        CHECK(r.succeeded == 1);
+        OK(axclrtEngineDestroyIO(m.io));
+        OK(axclrtEngineUnload(m.id));
+    }
+}
+
+static void rivalry(void)
+{
+    card c = {0};
+    OK(axclrtSetDevice(0));
+    OK(axclrtEngineInit(AXCL_VNPU_DISABLED));
+    destroy_twice();
+    open_card(&c);
+    OK(axclrtResetDevice(0)); /* the one that open_card added */
+    destroy_under_submit(&c);
+    close_card(&c);
+}
+
+/* Sizes near the end of 64 bits are refused, not rounded to nothing. */
+static void absurd_sizes(void)
+{
+    void *p;
+    OK(axclrtSetDevice(0));
+    for (int shift = 0; shift < 20; shift++) {
+        CHECK(axclrtMalloc(&p, SIZE_MAX - ((size_t)1 << shift) + 1, AXCL_MEM_NORMAL_ONLY) == AXCL_ERR_MEMORY_NO_MEMORY);
+        CHECK(axclrtMallocHost(&p, SIZE_MAX - ((size_t)1 << shift) + 1) != 0);
+    }
+    OK(axclrtResetDevice(0));
+}
+
 int main(int argc, char **argv)
 {
     CHECK(argc > 1);
@@ -292,6 +377,8 @@ int main(int argc, char **argv)
     rescue(0);
     rescue(1);
     decode(5, 0);
+    rivalry();
+    absurd_sizes();
     OK(axclFinalize());
     char report[8192];
     CHECK(axemu_report(report, sizeof report) < (int)sizeof report);
