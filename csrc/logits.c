@@ -50,6 +50,8 @@ void ax_order_free(ax_order *order) {
     memset(order, 0, sizeof *order);
 }
 
+void ax_order_clear(ax_order *order) { memset(order->bins, 0, 65536 * sizeof *order->bins); }
+
 /* ---- block maxima ---- */
 
 /* Key of the best token, and that of each block.

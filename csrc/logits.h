@@ -51,6 +51,9 @@ typedef struct ax_order {
 bool ax_order_init(ax_order *order, uint32_t vocab);
 void ax_order_free(ax_order *order);
 
+/* After logits that changed under way: forgets counts that nobody collected. */
+void ax_order_clear(ax_order *order);
+
 double ax_logit_at(const ax_logits *logits, uint32_t token);
 
 /* Read all logits once: block maxima; `changes` becomes empty. False: a NaN or +inf is among them. */

@@ -202,6 +202,7 @@ static uint32_t draw_token(ax_sampler_scratch *s, const ax_logits *logits, const
         }
     }
     ax_order_count(&s->order, logits, -INFINITY);
+    if (s->order.num_groups == 0) return logits->vocab; /* they changed: the best one is gone */
     weigh_groups(s, params->temperature);
     return token_of_rank(s, logits, (uint32_t)draw(s, params, 0, 0, uniform));
 }
@@ -292,7 +293,10 @@ static int sample(ax_sampler *sampler, ax_sampler_scratch *s, ax_logits logits, 
     if (best == -INFINITY) return AX_SAMPLER_NO_TOKEN;
     if (sampler->params.temperature == 0) out->token = ax_order_find(&s->order, &logits, best, 0);
     else out->token = draw_token(s, &logits, &sampler->params, best, ax_sampler_uniform(sampler->params.seed, index));
-    if (out->token >= logits.vocab) return AX_SAMPLER_CHANGED_LOGITS; /* counted, but not found again */
+    if (out->token >= logits.vocab) { /* counted, but not found again */
+        ax_order_clear(&s->order);
+        return AX_SAMPLER_CHANGED_LOGITS;
+    }
     if (sampler->params.num_logprobs >= 0) out->logprob = (ax_logit_at(&raw, out->token) - n.best) - n.log_mass;
     return AX_SAMPLER_OK;
 }

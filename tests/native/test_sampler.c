@@ -1,5 +1,6 @@
 /* The sampler's C code under sanitizers: exact-size buffers, all vocabularies from 1 to 200, all parameters, failing allocators. */
 #include <math.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -197,6 +198,41 @@ static void arguments_are_checked(void) {
     ax_sampler_destroy(sampler);
 }
 
+/* ---- logits that somebody overwrites during the call ---- */
+
+enum { CHANGING = 96 };
+
+static void *overwrite(void *arg) {
+    volatile uint16_t *logits = arg;
+    for (uint32_t round = 0; logits[CHANGING] == 0; round++)
+        for (int i = 0; i < CHANGING; i++) logits[i] = round % 2 ? 0xff80 : 0x3f80; /* -inf, 1 */
+    return NULL;
+}
+
+/* Whatever it says, it stays within its memory, and afterwards the scratch is as good as new. */
+static void changing_logits(void) {
+    const ax_sampler_params params = {.temperature = 1, .top_p = 0.9, .repetition_penalty = 1, .num_logprobs = 3};
+    ax_sampler *sampler = ax_sampler_create(CHANGING, &params, NULL, 0, NULL);
+    ax_sampler_scratch *scratch = ax_sampler_scratch_create(CHANGING), *fresh = ax_sampler_scratch_create(CHANGING);
+    uint16_t *logits = calloc(CHANGING + 1, sizeof *logits), still[CHANGING];
+    ax_sample out, expected;
+    pthread_t thread;
+    CHECK(sampler && scratch && fresh && logits && pthread_create(&thread, NULL, overwrite, logits) == 0);
+    for (uint64_t i = 0; i < 3000; i++) {
+        int error = ax_sampler_sample(sampler, scratch, logits, i, &out);
+        CHECK(error != AX_SAMPLER_OK || out.token < CHANGING);
+    }
+    ((volatile uint16_t *)logits)[CHANGING] = 1;
+    pthread_join(thread, NULL);
+    for (int i = 0; i < CHANGING; i++) still[i] = (uint16_t)(0x3f00 + i);
+    CHECK(ax_sampler_sample(sampler, scratch, still, 5, &out) == AX_SAMPLER_OK);
+    CHECK(ax_sampler_sample(sampler, fresh, still, 5, &expected) == AX_SAMPLER_OK && out.token == expected.token);
+    free(logits);
+    ax_sampler_scratch_destroy(fresh);
+    ax_sampler_scratch_destroy(scratch);
+    ax_sampler_destroy(sampler);
+}
+
 int main(void) {
     for (uint32_t vocab = 1; vocab <= 200; vocab++) {
         ax_sampler_scratch *scratch = ax_sampler_scratch_create(vocab);
@@ -206,6 +242,7 @@ int main(void) {
     reset_is_like_new();
     memory_runs_out();
     arguments_are_checked();
+    changing_logits();
     puts("ok");
     return 0;
 }
