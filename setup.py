@@ -41,7 +41,8 @@ def switches() -> list[str]:
     """Flags that the environment asks for, for compiler and linker alike."""
     flags = ["-Werror"] if os.environ.get("AXPRESS_WERROR") == "1" else []
     if sanitize := os.environ.get("AXPRESS_SANITIZE"):
-        flags += [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-g", "-O1"]
+        # Without the variable tracking, which runs out of room in instrumented kernels and then costs minutes.
+        flags += [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-g1", "-O1", "-fno-var-tracking-assignments"]
     return flags
 
 
