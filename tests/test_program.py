@@ -144,7 +144,7 @@ def test_wrong_steps_are_refused_before_the_card_sees_them(model: Model) -> None
         model.program.run(step)
 
     attempt()
-    for wrong in ({"slot": 9}, {"slot": -1}, {"bank": 1}, {"token": -1}, {"token": 10**6}, {"row": ROWS}, {"view": (0, ROWS + 1)}):
+    for wrong in ({"slot": 9}, {"slot": -1}, {"bank": model.program.num_banks}, {"token": -1}, {"token": 10**6}, {"row": ROWS}, {"view": (0, ROWS + 1)}):
         report = counted(lambda wrong=wrong: pytest.raises(ValueError, attempt, **wrong))
         assert report["submissions"] == 0, wrong
     with pytest.raises(ValueError, match="queries"):
