@@ -40,12 +40,12 @@ class Metronome:
         self._lock = threading.Lock()
         threading.Thread(target=self._tick, daemon=True).start()
 
-    def submit(self, request: GenerationRequest, sink: Callable[[Delta], None]) -> _Ticking:
+    def submit_all(self, requests: list[GenerationRequest], sinks: list[Callable[[Delta], None]]) -> list[_Ticking]:
         """Start emitting."""
-        answer = _Ticking(request.max_tokens, sink)
+        answers = [_Ticking(request.max_tokens, sink) for request, sink in zip(requests, sinks, strict=True)]
         with self._lock:
-            self._running.append(answer)
-        return answer
+            self._running += answers
+        return answers
 
     def _tick(self) -> None:
         due = time.monotonic()
@@ -78,11 +78,12 @@ class _Ticking:
 
 def serve_child(model_dir: str | None, rate: float) -> int:
     """The child: a normal server plus /bench/cpu. Prints its port on stdout."""
+    from sanic.response import json as respond
+
     from axpress.server import app as server
     from axpress.server import logs
     from axpress.server.service import Service
     from axpress.server.settings import Settings
-    from sanic.response import json as respond
 
     class MetronomeService(Service):
         def _open(self) -> Any:

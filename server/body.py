@@ -7,8 +7,9 @@ import json
 import math
 from typing import Any
 
-from axpress.core.errors import RequestError
 from sanic.request import Request
+
+from axpress.core.errors import RequestError
 
 from .errors import HttpError
 

@@ -6,22 +6,24 @@ import asyncio
 import logging
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from axpress.core.request import Delta, GenerationRequest
 from sanic import Blueprint
 from sanic.request import Request
 from sanic.response import HTTPResponse
 
-from .answers import StreamedAnswer, WholeAnswer, failure
+from axpress.core.request import Delta, GenerationRequest
+
+from .answers import StreamedAnswer, WholeAnswer
 from .body import check_content_type, discard_body, parse_json, read_body
-from .bridge import Receiver
 from .errors import HttpError, error_response
-from .params import ModelLimits, check_model, generation_request, template_messages
+from .params import ModelLimits, check_model, choices, generation_request, template_messages
 from .schema import ChatRequest, parse
 from .service import Service
-from .sse import ChunkWriter, completion, logprobs_content
+from .sse import AnswerHead, ChunkWriter, TokenBytes, completion
 
 if TYPE_CHECKING:
     from axpress.core.engine import Engine
@@ -32,10 +34,10 @@ chat = Blueprint("chat")
 
 @dataclass(slots=True)
 class Job:
-    """One accepted request on its way."""
+    """One accepted request on its way. `choices`: what the engine is to generate, one for each of the `n` answers."""
 
     chat: ChatRequest
-    generation: GenerationRequest
+    choices: list[GenerationRequest]
     engine: Engine
     model: str
     answer_id: str = field(default_factory=lambda: "chatcmpl-" + secrets.token_hex(12))
@@ -43,7 +45,18 @@ class Job:
 
     @property
     def prompt_tokens(self) -> int:
-        return len(self.generation.prompt_ids)
+        return len(self.choices[0].prompt_ids)
+
+    @property
+    def token_bytes(self) -> TokenBytes | None:
+        """For log-probabilities, where they are wanted."""
+        return self.engine.text.token_bytes if self.chat.logprobs else None
+
+    @property
+    def head(self) -> AnswerHead:
+        """The answer's first fields; a service tier is told when one was asked for, "auto" being the default one."""
+        tier = self.chat.service_tier
+        return AnswerHead(self.answer_id, self.created, self.model, "default" if tier == "auto" else tier)
 
 
 def prepare(body: bytes, engine: Engine, limits: ModelLimits, model: str) -> Job:
@@ -51,7 +64,9 @@ def prepare(body: bytes, engine: Engine, limits: ModelLimits, model: str) -> Job
     request = parse(parse_json(body))
     check_model(request, limits)
     prompt_ids = engine.text.render(template_messages(request))
-    return Job(request, generation_request(request, limits, prompt_ids), engine, model)
+    prediction = tuple(engine.text.encode(request.prediction.text)) if request.prediction is not None else ()
+    generation = generation_request(request, limits, prompt_ids, prediction)
+    return Job(request, choices(request, limits, generation), engine, model)
 
 
 @chat.post("/v1/chat/completions", stream=True)
@@ -91,18 +106,20 @@ async def _refuse(request: Request, error: HttpError) -> HTTPResponse | None:
 
 
 class _Running:
-    """A generation that is cancelled, so that the card is free, however its `with` block is left."""
+    """A job's generations, all admitted or none, which are cancelled, so that the card is free, however the `with` block is left."""
 
-    def __init__(self, service: Service, job: Job, receive: Receiver) -> None:
-        self._channel = service.bridge.channel(receive)
-        self._generation = job.engine.submit(job.generation, self._channel.sink)
+    def __init__(self, service: Service, job: Job, receive: Callable[[int, list[Delta]], None]) -> None:
+        self._channels = [service.bridge.channel(partial(receive, index)) for index in range(len(job.choices))]
+        self._generations = job.engine.submit_all(job.choices, [channel.sink for channel in self._channels])
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, *_: object) -> None:
-        self._channel.close()
-        self._generation.cancel()
+        for channel in self._channels:
+            channel.close()
+        for generation in self._generations:
+            generation.cancel()
 
 
 def _too_long(seconds: float) -> HttpError:
@@ -111,7 +128,7 @@ def _too_long(seconds: float) -> HttpError:
 
 
 async def _whole(service: Service, job: Job) -> HTTPResponse:
-    answer = WholeAnswer(asyncio.get_running_loop())
+    answer = WholeAnswer(asyncio.get_running_loop(), len(job.choices))
     begun = time.monotonic()
     limit = service.settings.request_timeout
     outcome = "left"
@@ -119,30 +136,23 @@ async def _whole(service: Service, job: Job) -> HTTPResponse:
     try:
         with running:
             async with asyncio.timeout(limit):
-                last = await answer.finished
-        error = failure(last)
-        outcome = last.finish_reason or ""
+                await answer.finished
+        error, outcome = answer.tally.error, answer.tally.outcome
     except TimeoutError:
         error, outcome = _too_long(limit), "timeout"
     finally:
-        _log(job, outcome, answer.num_tokens, begun)
-    return error_response(error) if error else HTTPResponse(_completion(job, answer, last), content_type="application/json")
-
-
-def _completion(job: Job, answer: WholeAnswer, last: Delta) -> bytes:
-    logprobs = logprobs_content(answer.logprobs, job.engine.text.token_bytes) if job.chat.logprobs else None
-    return completion(
-        job.answer_id, job.created, job.model, answer.text, last.finish_reason or "stop", job.prompt_tokens, answer.num_tokens,
-        logprobs,
-    )
+        _log(job, outcome, answer.tally.num_tokens, begun)
+    if error is not None:
+        return error_response(error)
+    body = completion(job.head, answer.choices(job.token_bytes), answer.tally.usage(job.prompt_tokens))
+    return HTTPResponse(body, content_type="application/json")
 
 
 async def _stream(request: Request, service: Service, job: Job) -> None:
     settings = service.settings
     include_usage = bool(job.chat.stream_options and job.chat.stream_options.include_usage)
-    token_bytes = job.engine.text.token_bytes if job.chat.logprobs else None
-    writer = ChunkWriter(job.answer_id, job.created, job.model, include_usage, token_bytes)
-    answer = StreamedAnswer(request, writer, settings.stall_timeout)
+    writers = [ChunkWriter(job.head, index, include_usage, job.token_bytes) for index in range(len(job.choices))]
+    answer = StreamedAnswer(request, writers, settings.stall_timeout)
     begun = time.monotonic()
     outcome = "left"
     headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
@@ -151,8 +161,8 @@ async def _stream(request: Request, service: Service, job: Job) -> None:
         with running:
             try:
                 async with asyncio.timeout(settings.request_timeout) as deadline:
-                    last = await answer.run(request, headers)
-                    outcome = last.finish_reason or ""
+                    await answer.run(request, headers)
+                    outcome = answer.tally.outcome
                     await answer.close(job.prompt_tokens, include_usage)
             except TimeoutError:
                 if not deadline.expired():
@@ -163,7 +173,7 @@ async def _stream(request: Request, service: Service, job: Job) -> None:
         outcome = "stalled"
         _abort(request)
     finally:
-        _log(job, outcome, answer.num_tokens, begun)
+        _log(job, outcome, answer.tally.num_tokens, begun)
 
 
 def _abort(request: Request) -> None:

@@ -1,4 +1,4 @@
-"""The command line: axpress serve | chat | convert | hollow."""
+"""The command line: axpress serve | chat | convert | hollow | plan."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_chat(commands.add_parser("chat", help="talk to a server in the terminal"))
     _add_convert(commands.add_parser("convert", help="make a simulated package from a Hugging Face checkpoint"))
     _add_hollow(commands.add_parser("hollow", help="make a full-size package of shapes and timings only"))
+    _add_plan(commands.add_parser("plan", help="what fits on the card and how fast it should be, on paper, without a card"))
     return parser
 
 
@@ -42,11 +43,11 @@ def _version() -> str:
 
 
 def _device(text: str) -> str | int:
-    if text in ("auto", "emu"):
+    if text in ("auto", "emu", "axengine"):
         return text
     if text.isascii() and text.isdigit():
         return int(text)
-    raise argparse.ArgumentTypeError("use auto, emu, or a card's index such as 0")
+    raise argparse.ArgumentTypeError("use auto, emu, axengine, or a card's index such as 0")
 
 
 def _port(text: str) -> int:
@@ -81,12 +82,17 @@ def _rows(text: str) -> list[int]:
 def _add_serve(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("model_dir", nargs="?", type=Path, metavar="MODEL_DIR", help="model directory; without it the demo model, emulated")
-    add("--device", type=_device, default="auto", help="auto (default), emu, or a card's index")
+    add("--device", type=_device, default="auto", help="auto (default), emu, a card's index, or axengine (through PyAXEngine: slow)")
     add("--emu-profile", metavar="NAME", help="pace the emulated card like a published one; none: as fast as the CPU goes")
     add("--emu-speed", type=_seconds, metavar="X", help="run modelled time X times faster")
     add("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
     add("--port", type=_port, default=8000, help="port to listen on, 0 for any (default 8000)")
     add("--model-name", metavar="NAME", help="name of the model in the API (default: the package's)")
+    add("--max-running", type=_count, default=16, metavar="N", help="answers generated at a time (default 16)")
+    add("--banks", type=_count, metavar="N", help="caches on the card, each of the model's context (default: what pays)")
+    add("--exact", action="store_true", help="single decodes only: the same last bit whatever runs beside, slower")
+    add("--no-drafts", action="store_true", help="do not guess tokens from the conversation (guesses never change an answer)")
+    add("--trace", type=Path, metavar="FILE", help="write every step as Chrome trace JSON")
     add("--max-queue", type=_count, default=32, metavar="N", help="requests that may wait; more are answered 429 (default 32)")
     add("--request-timeout", type=_seconds, default=600.0, metavar="S", help="total time of one request (default 600)")
     add("--read-timeout", type=_seconds, default=20.0, metavar="S", help="total time to send one request (default 20)")
@@ -105,10 +111,14 @@ def _serve(arguments: argparse.Namespace) -> int:
 
     if arguments.model_dir is not None and not arguments.model_dir.is_dir():
         raise OSError(f"there is no model directory {arguments.model_dir}")
+    if arguments.trace is not None and not arguments.trace.parent.is_dir():
+        raise OSError(f"there is no directory {arguments.trace.parent} for the trace")
     logs.configure(arguments.log_level)
     settings = Settings(
         model_dir=arguments.model_dir, device=arguments.device, profile=arguments.emu_profile, emu_speed=arguments.emu_speed,
         model_name=arguments.model_name, host=arguments.host, port=arguments.port, max_queue=arguments.max_queue,
+        max_running=arguments.max_running, banks=arguments.banks, exact=arguments.exact, drafts=not arguments.no_drafts,
+        trace=arguments.trace,
         request_timeout=arguments.request_timeout, read_timeout=arguments.read_timeout,
         stall_timeout=arguments.stall_timeout, drain_timeout=arguments.drain_timeout,
         max_body=arguments.max_body * 1024, max_connections=arguments.max_connections, log_level=arguments.log_level,
@@ -165,6 +175,29 @@ def _hollow(arguments: argparse.Namespace) -> int:
     from axpress.core.hollow import hollow
 
     hollow(arguments.profile, arguments.out)
+    return 0
+
+
+def _add_plan(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("model_dir", type=Path, metavar="MODEL_DIR", help="model directory, published or simulated")
+    add("--profile", metavar="NAME", help="timing profile, or the path of a TOML file (default: the one a simulated package names)")
+    add("--clients", type=_count, default=1, metavar="N", help="clients at once (default 1)")
+    add("--context", type=_count, metavar="T", help="tokens of each prompt (default: 250, or what the cache holds)")
+    add("--shared", type=_count, default=0, metavar="T", help="of them the same for all clients (default none)")
+    add("--target-tokens", type=_count, default=100, metavar="N", help="tokens of an answer (default 100)")
+    add("--target-seconds", type=_seconds, default=3.0, metavar="S", help="seconds it may take, prompt included (default 3)")
+    parser.set_defaults(run=_plan)
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    from axpress.core.plan import plan
+
+    made = plan(
+        arguments.model_dir, arguments.profile, arguments.clients, arguments.context, arguments.target_tokens,
+        arguments.target_seconds, shared=arguments.shared,
+    )  # fmt: skip
+    print(made.render())
     return 0
 
 

@@ -7,11 +7,12 @@ import math
 from typing import Any
 
 import orjson
-from axpress.core.errors import AxpressError, EngineClosed, QueueFull, RequestError
 from sanic.exceptions import SanicException
 from sanic.handlers import ErrorHandler
 from sanic.request import Request
 from sanic.response import HTTPResponse
+
+from axpress.core.errors import AxpressError, EngineClosed, QueueFull, RequestError
 
 log = logging.getLogger("axpress.server")
 

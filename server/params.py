@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import secrets
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from axpress.core.errors import ContextOverflow, RequestError
-from axpress.core.request import GenerationRequest, SamplingParams
+from axpress.core.request import GenerationRequest, SamplingParams, choice_seed
 
 from .errors import HttpError
-from .schema import ChatRequest
+from .schema import MAX_CHOICES, ChatRequest
 
 if TYPE_CHECKING:
     from axpress.core.engine import Engine
@@ -20,12 +22,13 @@ _SAME_NAME = ("temperature", "top_p", "min_p", "repetition_penalty", "presence_p
 
 @dataclass(frozen=True, slots=True)
 class ModelLimits:
-    """What of the served model a request is checked against."""
+    """What of the served model a request is checked against. `max_choices`: answers that the engine takes at one time."""
 
     names: frozenset[str]
     vocab_size: int
     context_length: int
     defaults: SamplingParams
+    max_choices: int = MAX_CHOICES
 
 
 def sampling_defaults(config: SamplingDefaults | None) -> SamplingParams:
@@ -76,8 +79,10 @@ def _bias(bias: dict[str, float], vocab_size: int) -> dict[int, float]:
     return out
 
 
-def generation_request(request: ChatRequest, limits: ModelLimits, prompt_ids: list[int]) -> GenerationRequest:
-    """The engine's request. max_tokens absent fills the context; a prompt or answer that cannot fit raises ContextOverflow."""
+def generation_request(
+    request: ChatRequest, limits: ModelLimits, prompt_ids: list[int], prediction: tuple[int, ...] = ()
+) -> GenerationRequest:
+    """The engine's request. max_tokens absent fills the context; a prompt, answer or prediction that cannot fit raises ContextOverflow."""
     context, used = limits.context_length, len(prompt_ids)
     room = context - used
     if room < 1:
@@ -90,6 +95,11 @@ def generation_request(request: ChatRequest, limits: ModelLimits, prompt_ids: li
             f"Ask for at most {room}, or shorten the messages.",
             field,
         )
+    if len(prediction) > context:
+        raise ContextOverflow(
+            f"'prediction' has {len(prediction)} tokens; this model's context is {context} tokens, so no answer can be as long.",
+            "prediction",
+        )
     stop = request.stop
     return GenerationRequest(
         prompt_ids=prompt_ids,
@@ -97,10 +107,30 @@ def generation_request(request: ChatRequest, limits: ModelLimits, prompt_ids: li
         max_tokens=room if asked is None else asked,
         stop=(stop,) if isinstance(stop, str) else tuple(stop or ()),
         ignore_eos=bool(request.ignore_eos),
+        prediction=prediction,
+        salt=cache_salt(request),
+        background=request.service_tier == "flex",
     )
 
 
-def model_limits(engine: Engine, names: frozenset[str]) -> ModelLimits:
-    """Limits of the model that `engine` has open, served under `names`."""
-    info = engine.info
-    return ModelLimits(names, info.vocab_size, info.context_length, sampling_defaults(engine.package.post_config))
+def cache_salt(request: ChatRequest) -> bytes:
+    """What a request's cached prompts are kept under, apart from other tenants'."""
+    key = request.prompt_cache_key
+    return b"" if key is None else hashlib.sha256(key.encode()).digest()
+
+
+def choices(request: ChatRequest, limits: ModelLimits, generation: GenerationRequest) -> list[GenerationRequest]:
+    """One engine request for each of the `n` choices, which differ in the seed only. Raises RequestError where `n` can never fit."""
+    n = request.n or 1
+    if n == 1:
+        return [generation]
+    if n > limits.max_choices:
+        raise RequestError(f"'n' is {n}; this server takes at most {limits.max_choices} answers at a time.", "n", "invalid_value")
+    seed = generation.params.seed if generation.params.seed is not None else secrets.randbits(63)
+    return [replace(generation, params=replace(generation.params, seed=choice_seed(seed, i))) for i in range(n)]
+
+
+def model_limits(engine: Engine, names: frozenset[str], max_together: int) -> ModelLimits:
+    """Limits of the model that `engine` has open, served under `names`; it takes `max_together` requests at a time."""
+    info, defaults = engine.info, sampling_defaults(engine.package.post_config)
+    return ModelLimits(names, info.vocab_size, info.context_length, defaults, min(MAX_CHOICES, max_together))

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from axpress.core.errors import RequestError
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError
+
+from axpress.core.errors import RequestError
 
 MAX_MESSAGES = 4096
 MAX_LOGIT_BIAS = 1024
+MAX_CHOICES = 8
+"""Answers that one request may ask for with `n`: each holds a place in the queue, and cache rows, of its own."""
 INT64 = 2**63
 
 REFUSED: dict[str, str] = {
     "audio": "audio output",
     "function_call": "function calling",
     "functions": "function calling",
-    "prediction": "predicted outputs",
     "prompt_cache_retention": "prompt cache retention",
     "reasoning_effort": "reasoning effort",
     "tools": "tool calling",
@@ -70,6 +72,11 @@ Parts = Annotated[list[TextPart], Field(fail_fast=True, min_length=1, max_length
 Content = Annotated[Annotated[Text, Tag("<text>")] | Annotated[Parts, Tag("<list>")], Discriminator(_kind)]
 
 
+def joined(content: str | list[TextPart]) -> str:
+    """Content as one string; parts are joined without a separator."""
+    return content if isinstance(content, str) else "".join(part.text for part in content)
+
+
 class Message(_Model):
     """A message. The fields after `content` are what a client echoes from an answer: accepted only when empty."""
 
@@ -85,8 +92,20 @@ class Message(_Model):
 
     @property
     def text(self) -> str:
-        """The content as one string; parts are joined without a separator."""
-        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+        """The content as one string."""
+        return joined(self.content)
+
+
+class Prediction(_Model):
+    """Text that the answer is expected to repeat in large part. Where it does, the answer comes faster; it is never changed by it."""
+
+    type: Literal["content"]
+    content: Content
+
+    @property
+    def text(self) -> str:
+        """The content as one string."""
+        return joined(self.content)
 
 
 def _only_false(value: bool) -> bool:
@@ -144,7 +163,15 @@ class ChatRequest(_Model):
     logit_bias: Annotated[dict[str, Bias], BeforeValidator(_bias_size)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    n: Annotated[int, Field(ge=1, le=1)] | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
+    """The choices share the prompt's cache rows. With a `seed`, choice i is the answer that `choice_seed(seed, i)` gives alone."""
+    prediction: Prediction | None = None
+    """Not with `n` above 1. usage counts which of its tokens came true (accepted) and which were tried in vain (rejected); these are
+    not part of completion_tokens."""
+    prompt_cache_key: Text | None = None
+    """Separates tenants: a cached prompt is found again only by requests with the same key (no key is one of them)."""
+    service_tier: Literal["auto", "default", "flex"] | None = None
+    """flex: in the background, after all other requests and without pushing their prompts out of the cache. Echoed in the answer."""
     # What local servers share beyond OpenAI.
     top_k: Annotated[int, Field(ge=-1, le=1_000_000)] | None = None
     """0 and -1: off."""
@@ -155,13 +182,11 @@ class ChatRequest(_Model):
     response_format: ResponseFormat | None = None
     modalities: Annotated[list[Literal["text"]], Field(min_length=1, max_length=1)] | None = None
     store: OnlyFalse | None = None
-    service_tier: Literal["auto", "default"] | None = None
     tool_choice: Literal["none", "auto"] | None = None
     parallel_tool_calls: bool | None = None
     # Harmless: labels of the caller's own. Never stored, never logged.
     user: Text | None = None
     safety_identifier: Text | None = None
-    prompt_cache_key: Text | None = None
     metadata: Annotated[dict[str, Text], Field(max_length=16)] | None = None
 
 
@@ -199,6 +224,8 @@ def _check_together(request: ChatRequest) -> None:
         raise RequestError("'top_logprobs' needs 'logprobs': true.", "top_logprobs", "invalid_value")
     if request.stream_options is not None and not request.stream:
         raise RequestError("'stream_options' needs 'stream': true.", "stream_options", "invalid_value")
+    if request.prediction is not None and (request.n or 1) > 1:
+        raise RequestError("'prediction' needs 'n' to be 1: a prediction is of one answer.", "prediction", "unsupported_parameter")
     both = (request.max_tokens, request.max_completion_tokens)
     if None not in both and both[0] != both[1]:
         text = "'max_tokens' and 'max_completion_tokens' differ; send one of them."

@@ -51,7 +51,8 @@ class Service:
         self._loading = loop.run_in_executor(self._slow, self._open)
         try:
             self._engine = await asyncio.shield(self._loading)
-            self._limits = model_limits(self._engine, self._names(self._engine.info.model))
+            together = self.settings.max_queue + self.settings.max_running
+            self._limits = model_limits(self._engine, self._names(self._engine.info.model), together)
         except Exception as exc:
             self._fail(exc)
             return
@@ -64,7 +65,10 @@ class Service:
 
         s = self.settings
         extra = {"speed": f"{s.emu_speed:g}"} if s.emu_speed is not None else None
-        return Engine.open(s.directory, s.effective_device, s.profile, s.max_queue, settings=extra)
+        return Engine.open(
+            s.directory, s.effective_device, s.profile, s.max_queue, settings=extra,
+            max_running=s.max_running, banks=s.banks, exact=s.exact, drafts=s.drafts, trace=s.trace,
+        )  # fmt: skip
 
     def _fail(self, exc: Exception) -> None:
         self.state = "failed" if self.state == "loading" else self.state
@@ -123,7 +127,9 @@ class Service:
                 "device": info.device, "emulated": info.emulated, "profile": info.profile,
                 "context_length": info.context_length, "runtime": info.runtime_version, "toy": self.settings.is_demo,
                 "num_running": stats.get("num_running", 0), "num_waiting": stats.get("num_waiting", 0),
-                "max_queue": self.settings.max_queue, "stats": stats,
+                "max_running": self.settings.max_running, "max_queue": self.settings.max_queue,
+                "rows_used": stats.get("rows_used", 0), "rows": stats.get("rows", 0), "num_banks": info.num_banks,
+                "exact": self.settings.exact, "stats": stats,
             }
             if info.emulated:
                 body["note"] = "emulated: no card" + ("; a toy model" if self.settings.is_demo else "")
@@ -157,13 +163,16 @@ class Service:
         while self.num_answers and monotonic() < until:  # the cut answers tell their clients
             await asyncio.sleep(0.02)
         self.state, self.reason = "closed", "the server was shut down"
-        self.bridge.close()
+        if self._loading is not None:  # a signal can come before it begins
+            self.bridge.close()
         self._slow.shutdown(wait=False)
         self.preparing.shutdown(wait=False)
         log.info("closed after %.1f seconds", monotonic() - begun)
 
     async def _close(self, engine: Engine) -> None:
-        """Close the card; a dead one cannot be closed in order, which is said and makes the exit code 1."""
+        """Close the card. One that failed is closed as far as it lets itself, and makes the exit code 1."""
+        if engine.state == "failed":
+            self.exit_code = 1
         try:
             await asyncio.get_running_loop().run_in_executor(self._slow, engine.close, 0.0)
         except Exception as exc:

@@ -10,7 +10,7 @@ from pathlib import Path
 class Settings:
     """What `axpress serve` was asked for. All times in seconds, all sizes in bytes.
 
-    model_dir None: the demo model on the emulator. device: "auto", "emu" or a card's index.
+    model_dir None: the demo model on the emulator. device: "auto", "emu", "axengine" or a card's index.
     """
 
     model_dir: Path | None = None
@@ -20,6 +20,16 @@ class Settings:
     model_name: str | None = None
     host: str = "127.0.0.1"
     port: int = 8000
+    max_running: int = 16
+    """Answers generated at a time; they share the passes over the card."""
+    banks: int | None = None
+    """Caches on the card, each with the model's context of rows; None: as the engine finds best for the memory."""
+    exact: bool = False
+    """Single decodes only: the last bit of an answer cannot depend on what runs beside it, at the price of speed."""
+    drafts: bool = True
+    """Guess tokens from the conversation and check them in the same pass. Never changes an answer."""
+    trace: Path | None = None
+    """Chrome trace JSON of all steps, for a person to look at."""
     max_queue: int = 32
     """Requests that may wait for the card; the next one is answered 429 at once."""
     request_timeout: float = 600.0

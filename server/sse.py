@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from axpress.core.request import Delta, TokenLogprob
+
+from axpress.core.request import Delta, Spent, TokenLogprob
 
 TokenBytes = Callable[[int], bytes]
 DONE = b"data: [DONE]\n\n"
 
 
-def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, Any]:
-    """OpenAI's usage object. Nothing is cached between requests yet, so cached_tokens is 0."""
+def usage(prompt_tokens: int, completion_tokens: int, spent: Sequence[Spent]) -> dict[str, Any]:
+    """OpenAI's usage object of an answer's choices.
+
+    The prompt counts once; `cached_tokens` of it were found in the cache by every choice, so none of them cost anything anew.
+    Rejected prediction tokens were tried and thrown away: unlike OpenAI's, they are not among the completion's tokens.
+    """
     return {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,
         "total_tokens": prompt_tokens + completion_tokens,
-        "prompt_tokens_details": {"cached_tokens": 0},
+        "prompt_tokens_details": {"cached_tokens": min((s.cached_tokens for s in spent), default=0)},
+        "completion_tokens_details": {
+            "reasoning_tokens": 0,
+            "accepted_prediction_tokens": sum(s.accepted_prediction_tokens for s in spent),
+            "rejected_prediction_tokens": sum(s.rejected_prediction_tokens for s in spent),
+        },
     }
 
 
@@ -32,30 +43,43 @@ def logprobs_content(logprobs: Iterable[TokenLogprob], token_bytes: TokenBytes) 
     return [{**entry(one.token, one.logprob), "top_logprobs": [entry(t, p) for t, p in one.top]} for one in logprobs]
 
 
-def completion(
-    answer_id: str, created: int, model: str, text: str, finish_reason: str, prompt_tokens: int, completion_tokens: int,
-    logprobs: list[dict[str, Any]] | None,
-) -> bytes:
-    """A whole chat.completion object."""
-    choice = {
-        "index": 0,
+@dataclass(frozen=True, slots=True)
+class AnswerHead:
+    """What every object of one answer says of it. `service_tier` None: the request named none, the answer tells none."""
+
+    answer_id: str
+    created: int
+    model: str
+    service_tier: str | None = None
+
+    def fields(self, kind: str) -> dict[str, Any]:
+        """The first fields of an object of this kind."""
+        fields: dict[str, Any] = {"id": self.answer_id, "object": kind, "created": self.created, "model": self.model}
+        return fields if self.service_tier is None else {**fields, "service_tier": self.service_tier}
+
+
+def choice(index: int, text: str, finish_reason: str, logprobs: list[dict[str, Any]] | None) -> dict[str, Any]:
+    """One choice of a whole answer."""
+    return {
+        "index": index,
         "message": {"role": "assistant", "content": text, "refusal": None},
         "logprobs": None if logprobs is None else {"content": logprobs, "refusal": None},
         "finish_reason": finish_reason,
     }
-    return orjson.dumps({
-        "id": answer_id, "object": "chat.completion", "created": created, "model": model, "choices": [choice],
-        "usage": usage(prompt_tokens, completion_tokens),
-    })
+
+
+def completion(head: AnswerHead, choices: list[dict[str, Any]], used: dict[str, Any]) -> bytes:
+    """A whole chat.completion object."""
+    return orjson.dumps({**head.fields("chat.completion"), "choices": choices, "usage": used})
 
 
 class ChunkWriter:
-    """Serialises the deltas of one streamed answer. Per token: one JSON string between two constants."""
+    """Serialises the deltas of one choice of a streamed answer. Per token: one JSON string between two constants."""
 
-    def __init__(self, answer_id: str, created: int, model: str, include_usage: bool, token_bytes: TokenBytes | None) -> None:
-        head = orjson.dumps({"id": answer_id, "object": "chat.completion.chunk", "created": created, "model": model})[:-1]
+    def __init__(self, answer: AnswerHead, index: int, include_usage: bool, token_bytes: TokenBytes | None) -> None:
+        head = orjson.dumps(answer.fields("chat.completion.chunk"))[:-1]
         self._tail = b',"usage":null}\n\n' if include_usage else b"}\n\n"
-        self._head = b"data: " + head + b',"choices":[{"index":0,"delta":'
+        self._head = b"data: " + head + b',"choices":[{"index":%d,"delta":' % index
         self._text_head = self._head + b'{"content":'
         self._text_tail = b'},"logprobs":null,"finish_reason":null}]' + self._tail
         self._usage_head = b"data: " + head + b',"choices":[],"usage":'
@@ -81,9 +105,9 @@ class ChunkWriter:
         """The chunk that carries the finish reason."""
         return self._head + b'{},"logprobs":null,"finish_reason":' + orjson.dumps(reason) + b"}]" + self._tail
 
-    def usage(self, prompt_tokens: int, completion_tokens: int) -> bytes:
+    def usage(self, used: dict[str, Any]) -> bytes:
         """The chunk with empty choices that ends a stream whose client asked for usage."""
-        return self._usage_head + orjson.dumps(usage(prompt_tokens, completion_tokens)) + b"}\n\n"
+        return self._usage_head + orjson.dumps(used) + b"}\n\n"
 
 
 def error_event(body: bytes) -> bytes:

@@ -60,6 +60,19 @@ def hollow_package(directory: Path) -> tuple[Path, Path]:
     return hollow(str(profile), directory / "package"), profile
 
 
+def tiny_package(directory: Path) -> tuple[Path, Path]:
+    """A tiny random model with real arithmetic in `directory`: the package, and the profile of the same made-up card."""
+    from tiny_models import Tiny, write_checkpoint
+
+    from axpress.core.convert import convert
+
+    profile = directory / "test-hollow.toml"
+    profile.write_text(PROFILE)
+    write_checkpoint(Tiny("qwen3", layers=2), directory / "hf")
+    history = [0, 32, 64, 128, 256]  # narrow chunks, so that the arithmetic takes less time than the made-up card
+    return convert(directory / "hf", directory / "package", rows=511, chunk=32, history=history, progress=False), profile
+
+
 class RunningServer:
     """`axpress serve` with `arguments`; use as a context manager. `stop` tells how it ended and what it logged."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import select
@@ -13,11 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from server_process import RunningServer, hollow_package
+
 from axpress.server.chat import ChatClient, ChatError, visible
 from axpress.server.cli import main
 from axpress.server.logs import escape
 from axpress.server.settings import Settings
-from server_process import RunningServer, hollow_package
 
 COMMAND = (sys.executable, "-m", "axpress.server")
 
@@ -37,12 +39,21 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
         ["serve", "--port", "-1"],
         ["serve", "--device", "gpu"],
         ["serve", "--device", "-1"],
+        ["serve", "--device", "axcl"],
         ["serve", "--max-queue", "0"],
+        ["serve", "--max-running", "0"],
+        ["serve", "--banks", "0"],
+        ["serve", "--banks", "many"],
+        ["serve", "--trace"],
         ["serve", "--request-timeout", "nan"],
         ["serve", "--emu-speed", "0"],
         ["serve", "--log-level", "loud"],
         ["convert", "a"],
         ["convert", "a", "b", "--history", "0,x"],
+        ["plan"],
+        ["plan", "a", "--clients", "0"],
+        ["plan", "a", "--target-seconds", "-1"],
+        ["plan", "a", "--context", "1.5"],
         ["nope"],
     ],
 )
@@ -59,11 +70,17 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert end.value.code == 0 and capsys.readouterr().out.startswith("axpress ")
 
 
-@pytest.mark.parametrize("command", ["serve", "convert", "hollow"])
+@pytest.mark.parametrize("command", ["serve", "serve through PyAXEngine", "convert", "hollow", "plan"])
 def test_errors_are_one_line(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     absent = str(tmp_path / "absent")
-    arguments = {"serve": [absent], "convert": [absent, str(tmp_path / "out")], "hollow": ["no-such-profile", str(tmp_path / "out")]}
-    assert main([command, *arguments[command]]) == 1
+    arguments = {
+        "serve": [absent],
+        "serve through PyAXEngine": [absent, "--device", "axengine"],
+        "convert": [absent, str(tmp_path / "out")],
+        "hollow": ["no-such-profile", str(tmp_path / "out")],
+        "plan": [absent],
+    }
+    assert main([command.split()[0], *arguments[command]]) == 1
     error = capsys.readouterr().err
     assert error.startswith("axpress: ") and error.count("\n") == 1
     assert not (tmp_path / "out").exists()
@@ -78,6 +95,36 @@ def test_busy_port_is_one_line(server: RunningServer, tmp_path: Path) -> None:
 def test_hollow(tmp_path: Path) -> None:
     assert main(["hollow", "qwen3-0.6b-w8a16-pi5", str(tmp_path / "out")]) == 0
     assert len(list((tmp_path / "out").glob("*_together.axmodel"))) == 28
+
+
+def test_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    package, _ = hollow_package(tmp_path)
+    arguments = ["plan", str(package), "--profile", str(tmp_path / "test-hollow.toml")]
+
+    def said(*more: str) -> str:
+        assert main([*arguments, *more]) == 0
+        return capsys.readouterr().out
+
+    alone = said()
+    # 2 layers x 2 ms and a head of 1 ms, and transfers: about 190 tokens/s, 100 of them in well under 3 s.
+    assert "planned, not measured" in alone and "100 tokens in 3 s" in alone and "reachable" in alone and "not reachable" not in alone
+    assert "not reachable" in said("--target-tokens", "600", "--target-seconds", "2")
+    assert "4 clients" in said("--clients", "4", "--context", "150", "--shared", "100", "--target-tokens", "50")
+    assert main([*arguments, "--context", "5000"]) == 1
+    error = capsys.readouterr().err
+    assert "5000" in error and "1023" in error and error.count("\n") == 1
+
+
+def test_serve_writes_a_trace(tmp_path: Path) -> None:
+    package, profile = hollow_package(tmp_path)
+    trace = tmp_path / "trace.json"
+    with RunningServer(package, "--emu-profile", profile, "--emu-speed", "10", "--trace", trace) as running:
+        status, _, body = running.post({"messages": [{"role": "user", "content": "hi"}], "n": 3, "max_tokens": 20, "ignore_eos": True})
+        assert status == 200 and body["usage"]["completion_tokens"] == 60
+    found = json.loads(trace.read_text())
+    passes = [event for event in (found if isinstance(found, list) else found["traceEvents"]) if event.get("ph") == "X"]
+    assert passes and all(event["dur"] > 0 and event["ts"] > 0 and event["name"] for event in passes)
+    assert main(["serve", str(package), "--trace", str(tmp_path / "absent" / "trace.json")]) == 1
 
 
 def test_without_a_model_the_demo_is_served_on_the_emulator() -> None:

@@ -47,7 +47,7 @@ FIELDS: list[tuple[str, Any, str]] = [
     *[("min_p", v, "min_p") for v in (-1, 2)],
     *[("max_tokens", v, "max_tokens") for v in (0, -1, 1.5, "5", True, 2**31, 2**63, 2**64, 1e308)],
     *[("max_completion_tokens", v, "max_completion_tokens") for v in (0, -1, "5", 2**63)],
-    *[("n", v, "n") for v in (0, 2, -1, True, "1", 2**63)],
+    *[("n", v, "n") for v in (0, 9, -1, True, "1", 1.5, 2**63)],
     *[("seed", v, "seed") for v in (1.5, "1", True, 2**63, -(2**63) - 1, 2**64)],
     *[("presence_penalty", v, "presence_penalty") for v in (-2.1, 2.1, "0")],
     *[("frequency_penalty", v, "frequency_penalty") for v in (-2.1, 2.1, [0])],
@@ -104,7 +104,8 @@ FIELDS: list[tuple[str, Any, str]] = [
             "functions": [],
             "function_call": "auto",
             "audio": {},
-            "prediction": {"type": "content", "content": "x"},
+            "prediction": "x",
+            "prompt_cache_key": 5,
             "reasoning_effort": "low",
             "verbosity": "low",
             "web_search_options": {},
@@ -120,6 +121,13 @@ FIELDS: list[tuple[str, Any, str]] = [
             "user": 5,
         }.items()
     ],
+    ("prediction", {"type": "content"}, "prediction.content"),
+    ("prediction", {"content": "x"}, "prediction.type"),
+    ("prediction", {"type": "text", "content": "x"}, "prediction.type"),
+    ("prediction", {"type": "content", "content": []}, "prediction.content"),
+    ("prediction", {"type": "content", "content": ["x"]}, "prediction.content[0]"),
+    ("prediction", {"type": "content", "content": [{"type": "text"}]}, "prediction.content[0].text"),
+    ("prediction", {"type": "content", "content": "x", "more": 1}, "prediction.more"),
     ("metadata", {"a": 1}, "metadata.a"),
     ("response_format", {"type": "json_object"}, "response_format.type"),
     ("response_format", {"type": "json_schema", "json_schema": {}}, "response_format.json_schema"),
@@ -135,6 +143,17 @@ def test_wrong_field_is_named(server: RunningServer, field: str, value: Any, par
         check_error(status, body, 400, param)
     assert head["x-request-id"]
     assert "access-control-allow-origin" not in head
+
+
+def test_prediction_is_of_one_answer_and_no_longer_than_one(server: RunningServer) -> None:
+    prediction = {"type": "content", "content": "x"}
+    status, _, body = server.post(chat(max_tokens=2, prediction=prediction, n=2))
+    message = check_error(status, body, 400, "prediction", "unsupported_parameter")
+    assert "'n'" in message
+    assert server.post(chat(max_tokens=2, prediction=prediction, n=1))[0] == 200
+    status, _, body = server.post(chat(prediction={"type": "content", "content": "word " * 5000}))
+    message = check_error(status, body, 400, "prediction", "context_length_exceeded")
+    assert str(server.health()[1]["context_length"]) in message
 
 
 NON_FINITE = ["NaN", "Infinity", "-Infinity", "1e999", "-1e999", "1" * 5000]

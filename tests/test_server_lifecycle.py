@@ -18,7 +18,7 @@ import pytest
 from server_process import RunningServer, chat, events, hollow_package, http_post
 
 LONG: dict[str, Any] = {"ignore_eos": True, "max_tokens": 900}
-"""About 5 seconds on the made-up card."""
+"""About 5 seconds on the made-up card, when nothing can be guessed."""
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="module")
 def server(package: tuple[Path, Path]) -> Iterator[RunningServer]:
-    with RunningServer(package[0], "--emu-profile", package[1], "--max-queue", "2") as running:
+    with RunningServer(package[0], "--emu-profile", package[1], "--max-running", "1", "--max-queue", "2") as running:
         yield running
         assert running.idle()
 
@@ -112,6 +112,54 @@ def test_full_queue_is_told_at_once(server: RunningServer) -> None:
     assert server.health()[0] == 200
     for sock in held:
         sock.close()
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_choices_are_admitted_all_or_none(server: RunningServer, stream: bool) -> None:
+    status, _, body = server.post(chat(n=4, max_tokens=2))  # one runs, two wait
+    assert status == 400 and body["error"]["param"] == "n" and "at most 3" in body["error"]["message"]
+    status, _, body = server.post(chat(n=3, max_tokens=2))
+    assert status == 200 and len(body["choices"]) == 3
+    with begin(server, stream=True):
+        server.wait(lambda: running(server), 5, "running")
+        status, head, body = server.post(chat(n=3, stream=stream, max_tokens=2))
+        assert status == 429 and int(head["retry-after"]) >= 1 and body["error"]["code"] == "rate_limit_exceeded"
+        server.wait(lambda: server.health()[1]["num_waiting"] == 0, 2, "rid of what was admitted before the refusal")
+        assert running(server) and server.health()[1]["num_answers"] == 1
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("together", [1, 3])
+def test_leaving_three_choices_frees_the_card(package: tuple[Path, Path], stream: bool, together: int) -> None:
+    with RunningServer(package[0], "--emu-profile", package[1], "--max-running", together) as server:
+        with begin(server, n=3, stream=stream):
+            server.wait(lambda: running(server, together), 5, "running")
+            assert server.health()[1]["num_waiting"] == 3 - together
+        left = time.monotonic()
+        server.wait(server.idle, 2, "idle")
+        assert time.monotonic() - left < 1.0
+        before = generated(server)
+        time.sleep(0.1)
+        assert generated(server) == before
+
+
+def test_background_requests_come_after_all_others(server: RunningServer) -> None:
+    ended: list[str] = []
+
+    def ask(tier: str) -> None:
+        status, _, body = server.post(chat(max_tokens=20, ignore_eos=True, service_tier=tier))
+        assert status == 200 and body["service_tier"] == tier
+        ended.append(tier)
+
+    threads = [threading.Thread(target=ask, args=(tier,)) for tier in ("flex", "default")]
+    with begin(server, stream=True):
+        server.wait(lambda: running(server), 5, "running")
+        for number, thread in enumerate(threads, start=1):
+            thread.start()
+            server.wait(lambda number=number: server.health()[1]["num_waiting"] == number, 5, "waiting")
+    for thread in threads:
+        thread.join()
+    assert ended == ["default", "flex"]
 
 
 def test_waiting_answers_are_complete(server: RunningServer) -> None:
@@ -233,8 +281,10 @@ def test_second_signal_hurries(package: tuple[Path, Path]) -> None:
         assert time.monotonic() - began < 3
 
 
-def test_stop_while_loading(package: tuple[Path, Path]) -> None:
+@pytest.mark.parametrize("pause", [0.0, 0.05])
+def test_stop_while_loading(package: tuple[Path, Path], pause: float) -> None:
     with RunningServer(package[0], "--emu-profile", "none", ready=False) as server:
+        time.sleep(pause)
         assert server.stop() == 0
         assert "closed after" in server.log
 
@@ -246,7 +296,7 @@ def test_card_that_fails_in_an_answer_is_told_and_health_knows(package: tuple[Pa
         waiting: list[Any] = []
         with begin(server, stream=stream) as sock:
             server.wait(lambda: running(server), 5, "running")
-            other = threading.Thread(target=lambda: waiting.append(server.post(chat(max_tokens=2))))
+            other = threading.Thread(target=lambda: waiting.append(server.post(chat(**LONG, n=2))))
             other.start()
             raw = b""
             while b'"error"' not in raw:
@@ -261,7 +311,7 @@ def test_card_that_fails_in_an_answer_is_told_and_health_knows(package: tuple[Pa
         status, _, body = server.post(chat())
         assert status == 503 and "failed" in body["error"]["message"]
         assert server.stop() == 1
-        assert "could not be closed in order" in server.log and "Traceback" not in server.log
+        assert "closed after a failure" in server.log and "Traceback" not in server.log
 
 
 def test_wrong_directory_ends_with_a_sentence(tmp_path: Path) -> None:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from axpress.core.errors import RequestError
-from axpress.core.package import SamplingDefaults
-from axpress.core.request import SamplingParams
-from axpress.server.body import parse_json
-from axpress.server.errors import HttpError, error_body
-from axpress.server.params import ModelLimits, check_model, generation_request, sampling_defaults, template_messages
-from axpress.server.schema import REFUSED, ChatRequest, parse
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from axpress.core.errors import RequestError
+from axpress.core.package import SamplingDefaults
+from axpress.core.request import GenerationRequest, SamplingParams, choice_seed
+from axpress.server.body import parse_json
+from axpress.server.errors import HttpError, error_body
+from axpress.server.params import ModelLimits, check_model, choices, generation_request, sampling_defaults, template_messages
+from axpress.server.schema import REFUSED, ChatRequest, parse
 
 LIMITS = ModelLimits(frozenset({"m"}), 1000, 100, SamplingParams())
 HI = [{"role": "user", "content": "hi"}]
@@ -29,7 +31,7 @@ def outcome(body: bytes) -> None:
     try:
         request = parse(parse_json(body))
         check_model(request, LIMITS)
-        generation_request(request, LIMITS, [1])
+        choices(request, LIMITS, generation_request(request, LIMITS, [1]))
         template_messages(request)
     except RequestError as exc:
         error_body(400, str(exc), exc.param, exc.code)
@@ -89,11 +91,34 @@ def test_everything_asked_for_reaches_the_engine() -> None:
     request = parse({
         "messages": HI, "temperature": 0.3, "top_p": 0.8, "top_k": 7, "min_p": 0.1, "repetition_penalty": 1.2, "presence_penalty": -1,
         "frequency_penalty": 2, "logit_bias": {"5": -100, "999": 3.5}, "seed": -5, "logprobs": True, "top_logprobs": 4, "max_tokens": 9,
-        "stop": ["x", "y"], "ignore_eos": True,
+        "stop": ["x", "y"], "ignore_eos": True, "prompt_cache_key": "k", "service_tier": "flex",
     })  # fmt: skip
-    made = generation_request(request, LIMITS, [1, 2, 3])
+    made = generation_request(request, LIMITS, [1, 2, 3], (4, 5))
     assert made.params == SamplingParams(0.3, 0.8, 7, 0.1, 1.2, 0, -1, 2, {5: -100.0, 999: 3.5}, -5, 4)
     assert (made.prompt_ids, made.max_tokens, made.stop, made.ignore_eos) == ([1, 2, 3], 9, ("x", "y"), True)
+    assert made.prediction == (4, 5) and made.background
+    other = [generation_request(parse({"messages": HI, "prompt_cache_key": key}), LIMITS, [1]).salt for key in ("k", "l", "", None)]
+    assert made.salt == other[0] and len(set(other)) == 4 and other[3] == b""
+
+
+def test_choices_differ_in_their_seeds_only() -> None:
+    def made(**fields: Any) -> list[GenerationRequest]:
+        request = parse({"messages": HI, **fields})
+        return choices(request, LIMITS, generation_request(request, LIMITS, [1]))
+
+    alone = generation_request(parse({"messages": HI, "seed": -3}), LIMITS, [1])
+    assert made(seed=-3) == made(seed=-3, n=1) == [alone]
+    eight = made(seed=-3, n=8)
+    assert [one.params.seed for one in eight] == [choice_seed(-3, i) for i in range(8)]
+    assert {replace(one, params=alone.params).max_tokens for one in eight} == {alone.max_tokens}
+    assert all(replace(one, params=alone.params) == alone for one in eight)
+    assert made()[0].params.seed is None
+    first, second = ([one.params.seed for one in made(n=3)] for _ in range(2))
+    assert len({*first, *second}) == 6
+    few = replace(LIMITS, max_choices=2)
+    with pytest.raises(RequestError, match="at most 2") as error:
+        choices(parse({"messages": HI, "n": 3}), few, alone)
+    assert error.value.param == "n"
 
 
 def test_the_packages_defaults_count_where_the_request_is_silent() -> None:
