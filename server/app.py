@@ -37,6 +37,7 @@ def make_app(settings: Settings, service: Service | None = None) -> Sanic:
     )
     app.ctx.service = service or Service(settings)
     app.ctx.connections = set()
+    app.ctx.signalled = False
     app.blueprint(chat)
     app.blueprint(health)
     app.on_response(_request_id)
@@ -73,9 +74,27 @@ async def _request_id(request: Request, response: HTTPResponse) -> None:
 
 
 async def _start(app: Sanic) -> None:
-    _announce(app)  # from here on signals are handled
     loop = asyncio.get_running_loop()
-    app.ctx.tasks = [loop.create_task(_load(app)), loop.create_task(watch_slow_senders(app))]
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, _signalled, app)
+    app.ctx.tasks = [loop.create_task(_begin(app)), loop.create_task(watch_slow_senders(app))]
+
+
+def _signalled(app: Sanic) -> None:
+    app.ctx.signalled = True
+    if app.state.is_running:
+        app.stop(terminate=False)
+
+
+async def _begin(app: Sanic) -> None:
+    """Announce and load. Not before Sanic has started: a stop that comes earlier is lost in its start-up."""
+    while not app.state.is_running:
+        await asyncio.sleep(0.001)
+    _announce(app)
+    if app.ctx.signalled:
+        app.stop(terminate=False)
+    else:
+        await _load(app)
 
 
 def _announce(app: Sanic) -> None:
