@@ -9,12 +9,13 @@ import sys
 
 import numpy as np
 import pytest
+from tiny_models import Tiny, write_checkpoint
+
 from axpress.core.convert import convert
 from axpress.core.emulator import Emulator
 from axpress.core.model import Model, open_model
 from axpress.core.probe import Modes
 from axpress.core.step import Step
-from tiny_models import Tiny, write_checkpoint
 
 ROWS, CHUNK = 255, 64
 
@@ -144,7 +145,15 @@ def test_wrong_steps_are_refused_before_the_card_sees_them(model: Model) -> None
         model.program.run(step)
 
     attempt()
-    for wrong in ({"slot": 9}, {"slot": -1}, {"bank": model.program.num_banks}, {"token": -1}, {"token": 10**6}, {"row": ROWS}, {"view": (0, ROWS + 1)}):
+    for wrong in (
+        {"slot": 9},
+        {"slot": -1},
+        {"bank": model.program.num_banks},
+        {"token": -1},
+        {"token": 10**6},
+        {"row": ROWS},
+        {"view": (0, ROWS + 1)},
+    ):
         report = counted(lambda wrong=wrong: pytest.raises(ValueError, attempt, **wrong))
         assert report["submissions"] == 0, wrong
     with pytest.raises(ValueError, match="queries"):
