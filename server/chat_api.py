@@ -83,14 +83,14 @@ async def chat_completions(request: Request) -> HTTPResponse | None:
         job = await loop.run_in_executor(service.preparing, prepare, body, engine, limits, service.served_name)
     except HttpError as exc:
         return await _refuse(request, exc)
-    service.num_answers += 1
+    service.begin_answer()
     try:
         if job.chat.stream:
             await _stream(request, service, job)
             return None
         return await _whole(service, job)
     finally:
-        service.num_answers -= 1
+        service.end_answer()
 
 
 async def _refuse(request: Request, error: HttpError) -> HTTPResponse | None:

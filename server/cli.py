@@ -10,6 +10,9 @@ from pathlib import Path
 
 from axpress.core.errors import AxpressError
 
+MAX_RUNNING = 256
+"""Each answer at a time holds a row of logits in pinned memory, and no pass of a published model carries more than 128."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code. An error a person can act on is one line on stderr and exit code 1."""
@@ -72,6 +75,12 @@ def _count(text: str) -> int:
     raise argparse.ArgumentTypeError("use a whole number above 0")
 
 
+def _running(text: str) -> int:
+    if text.isascii() and text.isdigit() and 0 < int(text) <= MAX_RUNNING:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"use a whole number from 1 to {MAX_RUNNING}")
+
+
 def _rows(text: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",")]
@@ -88,7 +97,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     add("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
     add("--port", type=_port, default=8000, help="port to listen on, 0 for any (default 8000)")
     add("--model-name", metavar="NAME", help="name of the model in the API (default: the package's)")
-    add("--max-running", type=_count, default=16, metavar="N", help="answers generated at a time (default 16)")
+    add("--max-running", type=_running, default=16, metavar="N", help="answers generated at a time (default 16)")
     add("--banks", type=_count, metavar="N", help="caches on the card, each of the model's context (default: what pays)")
     add("--exact", action="store_true", help="single decodes only: the same last bit whatever runs beside, slower")
     add("--no-drafts", action="store_true", help="do not guess tokens from the conversation (guesses never change an answer)")

@@ -32,6 +32,7 @@ class Service:
         self.reason = "the model is being loaded"
         self.exit_code = 0
         self.num_answers = 0
+        self._busy_since = monotonic()
         self.started = monotonic()
         self.created = time()
         self._engine: Engine | None = None
@@ -89,6 +90,16 @@ class Service:
         """The model's name in answers."""
         return next(iter(self._limits.names)) if self._limits else (self.settings.model_name or "")
 
+    def begin_answer(self) -> None:
+        """An accepted request is on its way until `end_answer`."""
+        if not self.num_answers:
+            self._busy_since = monotonic()
+        self.num_answers += 1
+
+    def end_answer(self) -> None:
+        """It is over, however it ended."""
+        self.num_answers -= 1
+
     def ready(self) -> tuple[Engine, ModelLimits]:
         """The engine and its limits, or EngineClosed with the reason why no token can be had."""
         if self.state == "ready" and self._engine is not None and self._limits is not None and self._engine.state == "ready":
@@ -120,7 +131,8 @@ class Service:
             info, stats = engine.info, engine.stats()
             if self.state == "ready":
                 body["status"], body["reason"] = engine.state, engine.reason or ""
-                silent = stats.get("seconds_since_progress") or 0.0
+                # Silence before the card had anything to do says nothing.
+                silent = min(stats.get("seconds_since_progress") or 0.0, monotonic() - self._busy_since)
                 if engine.state == "ready" and stats.get("num_running", 0) and silent > STALLED_SECONDS:
                     body["status"], body["reason"] = "stalled", f"no token for {silent:.0f} seconds"
             body |= {

@@ -42,6 +42,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
         ["serve", "--device", "axcl"],
         ["serve", "--max-queue", "0"],
         ["serve", "--max-running", "0"],
+        ["serve", "--max-running", "257"],
         ["serve", "--banks", "0"],
         ["serve", "--banks", "many"],
         ["serve", "--trace"],
