@@ -130,8 +130,8 @@ static emu_alloc *insert(emu_device *device, size_t size)
     }
     uint64_t address = fit(m, m->cursor, round_up(size), &index);
     if (!address) address = fit(m, m->base, round_up(size), &index);
-    emu_alloc *a = m->spare ? m->spare : calloc(1, sizeof *a);
-    if (!address || !a) return NULL;
+    emu_alloc *a = !address ? NULL : m->spare ? m->spare : calloc(1, sizeof *a);
+    if (!a) return NULL;
     if (a == m->spare) m->spare = a->next_spare;
     a->address = address, a->size = size, a->charged = round_up(size), a->serial = ++m->serial;
     a->device = device, a->host = m->arena + (address - m->base);
