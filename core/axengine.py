@@ -131,7 +131,8 @@ class AxengineProgram:
         seen = max(group.history, 1)
         feed = {"K_cache": self._k[layer][:, :seen], "V_cache": self._v[layer][:, :seen], **feed}
         named = {self._names[n]: np.ascontiguousarray(a) for n, a in feed.items()}
-        results = dict(zip([o.name for o in session.get_outputs(group.index)], session.run(None, named, shape_group=group.index), strict=True))
+        names = [o.name for o in session.get_outputs(group.index)]
+        results = dict(zip(names, session.run(None, named, shape_group=group.index), strict=True))
         k, v, out = (results[n] for n in self._outputs)
         self._k[layer][0, rows[kept]] = k[0, : len(rows)][kept]
         self._v[layer][0, rows[kept]] = v[0, : len(rows)][kept]

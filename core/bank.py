@@ -37,9 +37,12 @@ class Bank:
         """How many of these tokens are cached here already."""
         return self.tree.match(tokens, salt, touch=False).num_tokens
 
-    def has_room(self, num_rows: int) -> bool:
-        """Whether `num_rows` more rows can be had without taking any from a sequence."""
-        return self.pool.can_allocate(num_rows) or self.pool.num_free + self.tree.num_evictable() >= num_rows
+    def has_room(self, tokens: array, salt: bytes, num_rows: int) -> bool:
+        """Whether a sequence with these tokens would find `num_rows` more rows here without taking any from another."""
+        if self.pool.can_allocate(num_rows):
+            return True
+        with self.tree.cursor(salt, tokens=tokens):  # what it shares must stay
+            return self.pool.num_free + self.tree.num_evictable() >= num_rows
 
     def enter(self, sequence: Sequence) -> None:
         """The sequence lives here from now on and finds as much of itself cached as there is."""
@@ -64,6 +67,8 @@ class Bank:
     def _follow(self, sequence: Sequence) -> None:
         """If an older sequence is about to compute a longer beginning of this one's prompt, wait for it."""
         for other in self.sequences:
+            if other is sequence or other.leader is not None:
+                continue  # nobody waits for one that waits
             common = _common(other.tokens, sequence.tokens) if other.salt == sequence.salt else 0
             common = min(common, len(sequence.tokens) - 1)
             if common > max(sequence.num_cached, other.num_cached, sequence.leader_tokens):

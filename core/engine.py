@@ -55,9 +55,10 @@ class Engine:
         drafts: bool = True,
         trace: Path | None = None,
         step_timeout_ms: int = STEP_TIMEOUT_MS,
+        threaded: bool = True,
     ) -> None:
         """`exact`: single decodes only, for cards whose graphs differ in the last bit. `drafts`: check guessed tokens. `trace`: write
-        every pass to this file in Chrome's trace format."""
+        every pass to this file in Chrome's trace format. `threaded` False: nothing runs by itself, the caller calls `step()`."""
         self.model, self.info, self.text, self.package = model, model.info, model.text, model.package
         self.max_queue, self.max_running = max_queue, max_running
         self.state: State = "ready"
@@ -79,6 +80,7 @@ class Engine:
         self._drafts = self.planner.drafts
         self._waiting: deque[Generation] = deque()
         self._preempted: list[Sequence] = []
+        self._room_changed = True
         self._change = threading.Condition()
         self._numbers = itertools.count(1)
         self._passes = 0
@@ -92,8 +94,9 @@ class Engine:
         self._seconds = {"decode": 0.0, "chunk": 0.0, "plan": 0.0}
         self._last_progress = time.monotonic()
         self._mean_seconds = 1.0
-        self._thread = threading.Thread(target=self._main, name="axpress-engine", daemon=True)
-        self._thread.start()
+        self._thread = threading.Thread(target=self._main, name="axpress-engine", daemon=True) if threaded else None
+        if self._thread is not None:
+            self._thread.start()
 
     @classmethod
     def open(
@@ -134,6 +137,7 @@ class Engine:
                 raise QueueFull(f"{waiting}; try again in {wait:.0f} s", wait)
             made = [Generation(self, next(self._numbers), r, s) for r, s in zip(requests, sinks, strict=True)]
             self._waiting.extend(made)
+            self._room_changed = True
             self._change.notify_all()
         return made
 
@@ -187,7 +191,10 @@ class Engine:
             self._change.wait_for(lambda: not (self._waiting or self._preempted or self._num_running()), timeout=max(0.0, drain_s))
             self.state = "closed"
             self._change.notify_all()
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
+        else:
+            self._end_all()
         if self._trace:
             self._trace.close()
         self.model.close()
@@ -211,6 +218,16 @@ class Engine:
             self._fail(error)
         finally:
             self._end_all()
+
+    def step(self) -> bool:
+        """Runs one pass on the calling thread; False when there is nothing to do. For an engine made with `threaded=False`."""
+        self._drop_cancelled()
+        with self._change:
+            self._admit()
+            if not self._num_running():
+                return False
+        self._pass()
+        return True
 
     def _gather(self) -> bool:
         """Ends what was cancelled, takes in what fits, waits while there is nothing to do. False when the engine is to end."""
@@ -238,6 +255,7 @@ class Engine:
                 for sequence in [s for s in bank.sequences if s.generation.cancelled]:
                     bank.leave(sequence)
                     gone.append(sequence)
+            self._room_changed |= bool(dropped or gone)
         for generation in dropped:
             self._unserved(generation, "cancelled")
         for sequence in gone:
@@ -246,6 +264,8 @@ class Engine:
 
     def _admit(self) -> None:
         """Takes in preempted sequences first, then requests in order, background ones last, while there is room."""
+        if not self._room_changed:
+            return
         while self._num_running() < self.max_running and (self._preempted or self._waiting):
             if self._preempted:
                 sequence = self._preempted[0]
@@ -259,6 +279,7 @@ class Engine:
                     continue
             bank = self._place(sequence)
             if bank is None:
+                self._room_changed = False  # until somebody leaves or comes: looking again would find the same
                 return
             if self._preempted:
                 self._preempted.pop(0)
@@ -275,7 +296,7 @@ class Engine:
         for bank in self.banks:
             shared = bank.num_shared(sequence.tokens[:-1], sequence.salt)
             need = min(len(sequence.tokens) - shared + min(HEADROOM, sequence.request.max_tokens), bank.pool.num_rows)
-            if not bank.has_room(need) and bank.sequences:
+            if bank.sequences and not bank.has_room(sequence.tokens[:-1], sequence.salt, need):
                 continue
             highs = [s.high for s in bank.sequences]
             top = min(bank.pool.num_rows, max(bank.pool.num_used, *highs, 0) + need if bank.pool.num_free >= need else bank.pool.num_rows)
@@ -412,6 +433,7 @@ class Engine:
         if sequence.finish is not None:
             with self._change:
                 bank.leave(sequence)
+                self._room_changed = True
             self._account(sequence)
 
     def _finish_round(self, bank: Bank) -> None:

@@ -44,8 +44,8 @@ class Candidate(Protocol):
         """Whether it waits for an older prompt's common part."""
 
     @property
-    def background(self) -> bool:
-        """Whether others come first."""
+    def order(self) -> tuple[bool, int]:
+        """Whose prompt goes first: lower, background ones last."""
 
     @property
     def num_drafts(self) -> int:
@@ -143,6 +143,10 @@ class Planner:
         """A pass of group `slot` with `num_heads` heads took `seconds`. Outliers (the host was busy) count little."""
         layers = max(seconds - num_heads * self.head, 0.2 * self.costs[slot])
         self.costs[slot] += SMOOTHING * (min(layers, 2 * self.costs[slot]) - self.costs[slot])
+        self.forget_choices()
+
+    def forget_choices(self) -> None:
+        """To be called when `costs` changed."""
         self._by_high.clear()
 
     # ---- plans ----
@@ -152,7 +156,7 @@ class Planner:
         runnable = [i for i, c in enumerate(candidates) if not c.blocked]
         prompts = [i for i in runnable if candidates[i].num_pending > 1]
         running = [i for i in runnable if candidates[i].num_pending == 1]
-        prompts.sort(key=lambda i: candidates[i].background)  # stable: older ones first
+        prompts.sort(key=lambda i: candidates[i].order)
         if prompts:
             chosen = self._with_prompts(candidates, prompts, running)
             if chosen is not None:

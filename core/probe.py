@@ -51,11 +51,12 @@ def probe(program: Program) -> tuple[Modes, Costs]:
     if modes.chunks:
         modes = replace(modes, in_place_chunk=_probe_in_place(program, decode=False))
     _set(program, modes)
+    rows = "written in place" if modes.in_place_chunk else "copied into the cache"
     log.info(
         "probes: async %s, decode rows %s, prompts %s",
         "honoured" if modes.use_async else "not usable, synchronous calls instead",
         "written in place" if modes.in_place_decode else "copied into the cache",
-        "token by token" if not modes.chunks else f"in chunks, rows {'written in place' if modes.in_place_chunk else 'copied into the cache'}",
+        f"in chunks, rows {rows}" if modes.chunks else "token by token",
     )
     costs = measure(program)
     for group, seconds in zip(program.groups, costs.groups, strict=True):

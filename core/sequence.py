@@ -94,6 +94,10 @@ class Sequence:
         return leader is not None and leader.num_cached < self.leader_tokens
 
     @property
+    def order(self) -> tuple[bool, int]:
+        return self.background, self.generation.id
+
+    @property
     def num_drafts(self) -> int:
         return len(self.draft.tokens)
 

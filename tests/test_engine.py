@@ -114,9 +114,8 @@ def test_cancelling_a_running_answer_frees_the_card_within_one_pass(engine: Engi
     assert ask(engine, max_tokens=2).num_tokens == 2
 
 
-REQUESTS = st.lists(
-    st.tuples(st.lists(st.integers(0, 250), min_size=1, max_size=100), st.integers(1, 12), st.sampled_from([0.0, 0.8, 1.5])), min_size=1, max_size=4
-)
+ONE_REQUEST = st.tuples(st.lists(st.integers(0, 250), min_size=1, max_size=100), st.integers(1, 12), st.sampled_from([0.0, 0.8, 1.5]))
+REQUESTS = st.lists(ONE_REQUEST, min_size=1, max_size=4)
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
