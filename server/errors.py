@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 import orjson
-from sanic.exceptions import SanicException
+from sanic.exceptions import RequestCancelled, SanicException
 from sanic.handlers import ErrorHandler
 from sanic.request import Request
 from sanic.response import HTTPResponse
@@ -66,6 +66,8 @@ def translate(exc: BaseException) -> HttpError:
         return HttpError(503, str(exc), code="unavailable", headers={"retry-after": "5"})
     if isinstance(exc, SanicException):
         return _from_sanic(exc)
+    if isinstance(exc, RequestCancelled):  # the client left: nobody reads this
+        return HttpError(503, "The request was cancelled.", code="unavailable")
     log.error("unexpected %s while answering a request", type(exc).__name__, exc_info=exc)
     return HttpError(500, "The server failed on this request; its log says why.", code="internal_error")
 

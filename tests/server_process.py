@@ -121,7 +121,7 @@ class RunningServer:
         code = self.stop()
         if self._check and exc[0] is None:
             assert code == 0, f"exit code {code}\n{self.log}"
-            assert "Traceback" not in self.log, self.log
+            assert "Traceback" not in self.log and "unexpected" not in self.log, self.log
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal and wait for the end."""
