@@ -11,14 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from axpress.core.errors import PackageError, RequestError
+from axpress.core.model import CMM_FLOOR, MAX_BANKS
 from axpress.core.package import ModelPackage, open_package
 from axpress.core.plan_costs import Passes, Shape
 from axpress.core.profile import Cost, Memory, Profile, load_profile, profile_names
 from axpress.core.simfile import SimMeta, read_axmodel
 
 MIB = 1 << 20
-CMM_FLOOR = 64 * MIB  # stays free, as when a model is loaded
-MAX_GUESSES = 15  # drafts longer than this are not counted on
+MAX_GUESSES = 12  # that a pass checks for one sequence, as in sequence.py
 DEFAULT_CONTEXT = 250
 MESSAGE = 50  # tokens of a next message
 NO_YES = ("not reachable", "reachable")
@@ -26,7 +26,7 @@ NO_YES = ("not reachable", "reachable")
 
 @dataclass(frozen=True)
 class Budget:
-    """The card's memory in bytes, and the banks of `rows` rows that fit beside the weights."""
+    """The card's memory in bytes, and the banks of `rows` rows that fit beside the weights (`banks`: those used unless told otherwise)."""
 
     cmm: int
     idle: int
@@ -45,8 +45,12 @@ class Budget:
         return self.rows * self.row_bytes
 
     @property
-    def banks(self) -> int:
+    def fit(self) -> int:
         return max(0, self.free // self.bank_bytes)
+
+    @property
+    def banks(self) -> int:
+        return min(self.fit, MAX_BANKS)
 
 
 @dataclass(frozen=True)
@@ -248,7 +252,8 @@ def _render_memory(p: Plan) -> list[str]:
         return [*lines, f"  the model does not fit: {-b.free / MIB:.0f} MiB are missing; the figures below are for a card that has them"]
     if not b.banks:
         return [*lines, "  not one bank fits; a build with a smaller cache would; the figures below are for a card with room for one"]
-    return [*lines, f"  {b.banks} bank{'s' * (b.banks > 1)} fit: {b.banks * b.rows} rows"]
+    used = f", {b.banks} are used unless told otherwise" if b.banks < b.fit else ""
+    return [*lines, f"  {b.fit} bank{'s' * (b.fit > 1)} fit{used}: {b.banks * b.rows} rows"]
 
 
 def _render_passes(p: Plan) -> list[str]:
@@ -332,21 +337,15 @@ def _cache_option(p: Plan) -> str:
 
 
 def _draft_option(p: Plan) -> str:
-    """Guessed tokens that come true, where the text repeats: how many of a pass's guesses must hit, on average, for the target."""
-    options = []
-    for guesses in range(1, min(MAX_GUESSES, p.passes.shape.chunk - 1) + 1):
-        ms = p.passes.chunk(p.context + p.target_tokens, guesses + 1)
-        if ms is not None:
-            options.append((guesses, ms))
-    if not options:
+    """Guessed tokens that come true, where the text repeats: how many of a pass must, on average, for the target. A pass runs a head
+    for each token that it chooses, so the tokens of a pass share the layers and not the heads."""
+    layers = p.passes.chunk(p.context + p.target_tokens, 0)
+    if layers is None:
         return f"drafts do not: no chunk group reaches back {p.context + p.target_tokens} rows"
-    left = p.target_seconds - p.first_token_ms / 1e3
-    needed = [(g, ms, (p.target_tokens - 1) * ms / 1e3 / left - 1) for g, ms in options] if left > 0 else []
-    possible = [(hits, g, ms) for g, ms, hits in needed if hits <= g]
-    guesses, ms = min(options, key=lambda o: o[1] / (o[0] + 1))
-    best = p.first_token_ms / 1e3 + (p.target_tokens - 1) * ms / (guesses + 1) / 1e3
-    if not possible:
-        return f"drafts (text that repeats): even {guesses} guesses a pass, all true, give {_verdict(p, best)}"
-    hits, g, ms = min(possible, key=lambda o: o[0] / o[1])
-    reach = f"{g} guesses a pass of {ms:.0f} ms reach it if {max(0.0, hits):.1f} of them come true"
-    return f"drafts (text that repeats): {reach}; all true: {best:.2f} s"
+    left = (1e3 * p.target_seconds - p.first_token_ms) / max(1, p.target_tokens - 1)  # ms for each token after the first
+    best = (p.first_token_ms + (p.target_tokens - 1) * (layers / (1 + MAX_GUESSES) + p.passes.head)) / 1e3
+    needed = layers / (left - p.passes.head) - 1 if left > p.passes.head else float("inf")
+    if needed > MAX_GUESSES:
+        return f"drafts (text that repeats): even {MAX_GUESSES} guesses a pass, all true, give {_verdict(p, best)}"
+    reach = f"reach it if {max(0.0, needed):.1f} of {MAX_GUESSES} guesses a pass come true on average"
+    return f"drafts (text that repeats): {reach} ({layers:.0f} ms a pass and {p.passes.head:.1f} a token); all true: {best:.2f} s"
