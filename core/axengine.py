@@ -142,6 +142,9 @@ class AxengineProgram:
         """A plausible order of costs; measuring all groups through sessions would take minutes."""
         return 1e-3 * (1 + self.groups[group].width / 64 + self.groups[group].history / 4096)
 
+    def check_closable(self) -> None:
+        """Logits are plain arrays here: nothing stands in the way."""
+
     def close(self) -> None:
         """Drops the sessions, which unload their models."""
         self.head, self.layers = None, []

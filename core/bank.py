@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from array import array
+from collections import deque
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +15,9 @@ from axpress.core.rows import RowPool, Rows
 
 if TYPE_CHECKING:
     from axpress.core.sequence import Sequence
+
+
+LIVE_SECONDS = 600.0  # how long after its last use a conversation's prefix is safe from background requests
 
 
 class Bank:
@@ -29,6 +34,7 @@ class Bank:
         self.sequences: list[Sequence] = []
         self.last_pass = 0
         self.evicted_rows = 0
+        self._ticks: deque[tuple[float, int]] = deque()
         self._planner = planner
 
     # ---- who lives here ----
@@ -37,10 +43,15 @@ class Bank:
         """How many of these tokens are cached here already."""
         return self.tree.match(tokens, salt, touch=False).num_tokens
 
-    def has_room(self, tokens: array, salt: bytes, num_rows: int) -> bool:
-        """Whether a sequence with these tokens would find `num_rows` more rows here without taking any from another."""
-        if self.pool.can_allocate(num_rows):
+    def has_room(self, tokens: array, salt: bytes, num_rows: int, *, background: bool) -> bool:
+        """Whether a sequence with these tokens would find `num_rows` more rows here without taking any from another.
+
+        A background one beside others counts on free rows only: it may not push out what `take` would refuse it later.
+        """
+        if self.pool.can_allocate(num_rows) or not self.sequences:
             return True
+        if background:
+            return False
         with self.tree.cursor(salt, tokens=tokens):  # what it shares must stay
             return self.pool.num_free + self.tree.num_evictable() >= num_rows
 
@@ -99,7 +110,8 @@ class Bank:
         nobody uses give way. None where even that is not enough."""
         missing = count - self.pool.num_free
         if missing > 0:
-            self.evicted_rows += self.tree.evict(missing, priority=Priority.BACKGROUND if background else Priority.NORMAL)
+            priority = Priority.BACKGROUND if background else Priority.NORMAL
+            self.evicted_rows += self.tree.evict(missing, priority=priority, live_since=self._live_since())
         if not self.pool.can_allocate(count):
             return None
         if count == 1:
@@ -114,6 +126,15 @@ class Bank:
                 return scattered
             self.pool.release(scattered)
         return run
+
+    def _live_since(self) -> int:
+        """The tree's tick LIVE_SECONDS ago: what was used since then belongs to a conversation that may go on."""
+        now = time.monotonic()
+        if not self._ticks or now - self._ticks[-1][0] > LIVE_SECONDS / 10:
+            self._ticks.append((now, self.tree.tick))
+        while len(self._ticks) > 1 and now - self._ticks[1][0] > LIVE_SECONDS:
+            self._ticks.popleft()
+        return self._ticks[0][1] if now - self._ticks[0][0] > LIVE_SECONDS else 0
 
     def _deeper(self, high: int) -> bool:
         """Whether a pass that sees `high` rows needs a deeper group than the rows in use today."""

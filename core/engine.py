@@ -115,7 +115,11 @@ class Engine:
         """Loads a model directory and starts serving it; blocks until a token can be had. See `open_model` for errors, the
         constructor for `options`."""
         model = open_model(directory, device, profile, settings, progress, banks=banks, logits_slots=max_running)
-        return cls(model, max_queue=max_queue, max_running=max_running, **options)
+        try:
+            return cls(model, max_queue=max_queue, max_running=max_running, **options)
+        except BaseException:
+            model.close()
+            raise
 
     # ---- any thread ----
 
@@ -296,7 +300,7 @@ class Engine:
         for bank in self.banks:
             shared = bank.num_shared(sequence.tokens[:-1], sequence.salt)
             need = min(len(sequence.tokens) - shared + min(HEADROOM, sequence.request.max_tokens), bank.pool.num_rows)
-            if bank.sequences and not bank.has_room(sequence.tokens[:-1], sequence.salt, need):
+            if not bank.has_room(sequence.tokens[:-1], sequence.salt, need, background=sequence.background):
                 continue
             highs = [s.high for s in bank.sequences]
             top = min(bank.pool.num_rows, max(bank.pool.num_used, *highs, 0) + need if bank.pool.num_free >= need else bank.pool.num_rows)

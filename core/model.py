@@ -59,6 +59,7 @@ class Model:
 
     def close(self) -> None:
         """Frees program, models and card, in that order."""
+        self.program.check_closable()
         self.card.begin_close()
         self.program.close()
         self.card.close()

@@ -463,10 +463,21 @@ cdef class Program:
         self.failed = CALL_DOWNLOAD
         return self._copy(self.logits_host + slot * self.logits_bytes, head.output, count * self.logits_bytes, AXCL_COPY_DEVICE_TO_HOST)
 
+    def check_closable(self) -> None:
+        """BufferError while somebody else holds a view of the logits."""
+        if self.closed:
+            return
+        self.logits_views = []
+        if self.pinned_logits.num_views:
+            views = self.pinned_logits.view(self.logits_dtype, (self.logits_slots, self.vocab_size))
+            self.logits_views = [views[i] for i in range(self.logits_slots)]
+            raise BufferError("somebody still holds a view of the logits; drop it, then close")
+
     def close(self) -> None:
         """Drops the views and frees buffers and bindings. BufferError while somebody holds a view of the logits."""
         if self.closed:
             return
+        self.check_closable()
         self.logits_views = []
         self.pinned_logits.close()
         self.closed = True

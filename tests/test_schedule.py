@@ -1,0 +1,209 @@
+"""The property that everything hangs on: whatever else happens on the card, each request gets exactly what it gets alone.
+
+A pool of requests is answered alone first: token by token, one at a time, nothing shared, no guesses. Then a state machine lets them
+arrive, leave and crowd each other in every order on small caches, with guesses, shared prefixes, several banks, row pressure with
+preemption, and garbage in every free row; answers and log-probabilities must be the same bits.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+from axpress.core.bank import Bank
+from axpress.core.convert import convert
+from axpress.core.engine import Engine, Generation
+from axpress.core.request import Delta, GenerationRequest, SamplingParams
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from tiny_models import Tiny, write_checkpoint
+
+ROWS, CHUNK, HISTORY = 111, 16, [0, 16, 32, 48, 64, 80]
+POOL = 24
+EXAMPLES = int(os.environ.get("AXPRESS_EXAMPLES", "40"))  # `AXPRESS_EXAMPLES=2000 pytest tests/test_schedule.py` for a campaign
+
+
+@dataclass
+class Answer:
+    """A sink that keeps what came."""
+
+    request: GenerationRequest
+    text: str = ""
+    reason: str | None = None
+    error: str | None = None
+    num_tokens: int = 0
+    logprobs: list = field(default_factory=list)
+    generation: Generation | None = None
+    spent: object = None
+
+    def __call__(self, delta: Delta) -> None:
+        assert self.reason is None, "something came after the end"
+        self.text += delta.text
+        self.num_tokens += delta.num_tokens
+        self.logprobs += delta.logprobs
+        self.reason, self.error, self.spent = delta.finish_reason, delta.error, delta.spent
+
+    @property
+    def outcome(self) -> tuple:
+        return self.text, self.reason, self.num_tokens, self.logprobs
+
+
+def make_pool() -> list[GenerationRequest]:
+    """Requests that share prompts' beginnings, repeat themselves, and choose tokens in every way."""
+    rnd = random.Random(5)
+    heads = [[rnd.randrange(5, 250) for _ in range(n)] for n in (0, 7, 20, 40)]
+    pool = []
+    for i in range(POOL):
+        prompt = heads[i % 4] + [rnd.randrange(5, 250) for _ in range(rnd.randrange(1, 25))]
+        if i % 3 == 0:
+            prompt = prompt[:20] + prompt[:20]  # something to guess from
+        params = SamplingParams(
+            temperature=rnd.choice([0.0, 0.0, 0.7, 1.5]),
+            top_p=rnd.choice([1.0, 0.9]),
+            seed=i,
+            repetition_penalty=rnd.choice([1.0, 1.3]),
+            frequency_penalty=rnd.choice([0.0, 0.5]),
+            logprobs=rnd.choice([None, 0, 3]),
+        )
+        stop = ("e",) if i % 5 == 4 else ()
+        pool.append(GenerationRequest(prompt, params, rnd.randrange(1, 40), stop=stop, ignore_eos=i % 2 == 0))
+    return pool
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("schedule")
+    write_checkpoint(Tiny("qwen3", layers=2, hidden=32, heads=2, kv_heads=1, ffn=48), folder / "hf")
+    return convert(folder / "hf", folder / "model", rows=ROWS, chunk=CHUNK, history=HISTORY, progress=False)
+
+
+@pytest.fixture(scope="module")
+def alone(package) -> list[tuple[GenerationRequest, tuple, list[int]]]:
+    """Each request of the pool with what it gets alone, and that as token ids."""
+    engine = Engine.open(package, "emu", "none", banks=1, max_running=1, exact=True, drafts=False, threaded=False)
+    outcomes = []
+    for i, request in enumerate(make_pool()):
+        answer = Answer(replace(request, salt=bytes([i])))
+        engine.submit(answer.request, answer)
+        assert engine.step()
+        (sequence,) = engine.banks[0].sequences or [None]
+        while engine.step():
+            pass
+        assert answer.reason in ("stop", "length"), answer.error
+        tokens = sequence.tokens[len(request.prompt_ids) :].tolist() if sequence else []
+        outcomes.append((request, answer.outcome, tokens))
+    assert engine.stats()["cached_tokens"] == engine.stats()["chunk_passes"] == 0
+    engine.close()
+    return outcomes
+
+
+def poison(engine: Engine) -> None:
+    """Large finite garbage in every row that nobody holds."""
+    program = engine.model.program
+    width = program.shape.kv_dim
+    for bank in engine.banks:
+        free = np.flatnonzero(bank.pool.counts == 0)
+        for start in free[np.diff(free, prepend=-2) > 1]:
+            stop = start
+            while stop < ROWS and bank.pool.counts[stop] == 0:
+                stop += 1
+            garbage = np.full((stop - start) * width, 0x7E80, np.uint16)  # bf16 8.5e37
+            for layer in range(program.num_layers):
+                for buffer in program.kv_buffers(bank.index, layer):
+                    buffer.write(garbage, int(start) * width * 2)
+
+
+class Schedule(RuleBasedStateMachine):
+    """Arrivals, cancellations and passes in any order."""
+
+    engine: Engine
+    alone: list[tuple[GenerationRequest, tuple, list[int]]]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answers: list[tuple[Answer, tuple]] = []
+        self.engine.banks[:] = [Bank(b.index, ROWS, self.engine.planner) for b in self.engine.banks]  # nothing cached yet
+        self.costs_change(1.0, 0.1)
+
+    @rule(i=st.integers(0, POOL - 1), variant=st.sampled_from(["plain", "salted", "background", "right guess", "wrong guess"]))
+    def arrive(self, i: int, variant: str) -> None:
+        request, expected, tokens = self.alone[i]
+        if variant == "salted":
+            request = replace(request, salt=b"other")
+        elif variant == "background":
+            request = replace(request, background=True)
+        elif variant == "right guess":
+            request = replace(request, prediction=tuple(tokens))
+        elif variant == "wrong guess":
+            request = replace(request, prediction=tuple(range(30, 60)))
+        answer = Answer(request)
+        answer.generation = self.engine.submit(request, answer)
+        self.answers.append((answer, expected))
+
+    @precondition(lambda self: any(a.reason is None for a, _ in self.answers))
+    @rule(data=st.data())
+    def cancel(self, data) -> None:
+        running = [a for a, _ in self.answers if a.reason is None]
+        chosen = data.draw(st.integers(0, len(running) - 1))
+        assert running[chosen].generation is not None
+        running[chosen].generation.cancel()
+
+    @rule(decode=st.sampled_from([0.1, 1.0, 10.0]), head=st.sampled_from([0.01, 1.0]))
+    def costs_change(self, decode: float, head: float) -> None:
+        """Whatever the planner believes, only time may depend on it."""
+        planner = self.engine.planner
+        planner.costs[:] = [decode if g.width == 1 else 1 + g.history / 100 for g in planner.groups]
+        planner.head = head
+        planner.forget_choices()
+
+    @rule(count=st.integers(1, 12))
+    def passes(self, count: int) -> None:
+        for _ in range(count):
+            poison(self.engine)
+            if not self.engine.step():
+                break
+            self.engine.check_integrity()
+
+    @invariant()
+    def ended_answers_are_what_they_are_alone(self) -> None:
+        for answer, expected in self.answers:
+            if answer.reason is not None and answer.reason != "cancelled":
+                assert answer.outcome == expected, answer.error
+            elif answer.reason == "cancelled":
+                assert expected[0].startswith(answer.text)
+
+    def teardown(self) -> None:
+        for _ in range(5000):
+            if not self.engine.step():
+                break
+            self.engine.check_integrity()
+        self.ended_answers_are_what_they_are_alone()
+        assert all(a.reason is not None for a, _ in self.answers), "an accepted request did not end"
+        assert self.engine.stats()["num_running"] == self.engine.stats()["num_waiting"] == 0
+
+
+CONFIGS = [
+    {"banks": 1, "drafts": True},
+    {"banks": 1, "drafts": False},
+    {"banks": 2, "drafts": True},
+    {"banks": 1, "drafts": True, "settings": {"inplace_chunk": "1"}},
+    {"banks": 1, "drafts": True, "settings": {"inplace_decode": "0"}},
+]
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: "-".join(f"{k}={v}" for k, v in c.items()))
+def test_any_schedule_gives_what_each_request_gets_alone(package, alone, config) -> None:
+    engine = Engine.open(package, "emu", "none", max_queue=1000, max_running=6, threaded=False, **config)
+    engine.planner.observe = lambda *measured: None  # the machine decides what a pass seems to cost
+    try:
+        machine = type("Machine", (Schedule,), {"engine": engine, "alone": alone})
+        run_state_machine_as_test(machine, settings=settings(max_examples=EXAMPLES, stateful_step_count=40, deadline=None))
+        stats = engine.stats()
+        assert stats["preemptions"] and stats["chunk_passes"] and stats["decode_passes"] and stats["cached_tokens"]
+        assert bool(stats["accepted_draft_tokens"]) == config["drafts"]
+    finally:
+        engine.close()
