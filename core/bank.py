@@ -59,7 +59,9 @@ class Bank:
         """The sequence lives here from now on and finds as much of itself cached as there is."""
         priority = Priority.BACKGROUND if sequence.background else Priority.NORMAL
         sequence.bank = self
-        sequence.cursor = self.tree.cursor(sequence.salt, tokens=sequence.tokens[:-1], priority=priority)
+        shared = self.num_shared(sequence.tokens[:-1], sequence.salt)
+        reused = self._planner.worth_reusing(shared, len(sequence.tokens))
+        sequence.cursor = self.tree.cursor(sequence.salt, tokens=sequence.tokens[:reused], priority=priority)
         sequence.set_rows(sequence.cursor.matched)
         self._follow(sequence)
         self.sequences.append(sequence)

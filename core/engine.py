@@ -371,6 +371,7 @@ class Engine:
             youngest.draft = NO_DRAFT
             self._preempted.append(youngest)
             self._preempted.sort(key=lambda s: s.generation.id)
+            self._room_changed = False  # its rows are for those who stay
             self._totals["preemptions"] += 1
 
     def _run(self, bank: Bank, planned: Pass, seats: list[Seat]) -> None:

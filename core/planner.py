@@ -126,6 +126,24 @@ class Planner:
         slot = self.chunk_slot(high)
         return self.costs[self.decode_slot(high)] if slot is None else self.costs[slot] / self.groups[slot].width
 
+    def prefill_seconds(self, num_cached: int, num_tokens: int) -> float:
+        """Computing the tokens from `num_cached` to `num_tokens` of a prompt that lies in low rows."""
+        seconds = 0.0
+        while num_cached < num_tokens:
+            slot, single = self.chunk_slot(num_cached), self.costs[self.decode_slot(num_cached)]
+            width = 1 if slot is None else min(self.groups[slot].width, num_tokens - num_cached)
+            seconds += single * width if slot is None else min(self.costs[slot], single * width)
+            num_cached += width
+        return seconds
+
+    def worth_reusing(self, num_cached: int, num_tokens: int) -> int:
+        """How much of `num_cached` cached tokens a prompt of `num_tokens` should reuse: where chunks do not reach far back, computing
+        a few again in a chunk costs less than going on token by token."""
+        if self.chunk_slot(num_cached) is not None:
+            return num_cached
+        shorter = [self.groups[i].history for i in self._chunks if self.groups[i].history < num_cached]
+        return min((num_cached, *shorter), key=lambda n: self.prefill_seconds(n, num_tokens))
+
     def round_seconds(self, highs: Items[int]) -> float:
         """Seconds of the cheapest round of sequences that see these many rows: what placement compares."""
         ordered = sorted(highs)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
+
 from axpress.core.errors import PackageError
 from axpress.core.groups import Group, TensorInfo, layer_shape
-from axpress.core.planner import Pass, Planner
+from axpress.core.planner import Part, Pass, Planner
 
 H, D = 64, 16
 
@@ -59,33 +62,151 @@ def test_other_kinds_of_model_are_refused_by_name() -> None:
 
 GROUPS = (Group(1, 1, 511), Group(0, 1, 2047), Group(2, 128, 0), Group(3, 128, 256), Group(4, 128, 512))
 COSTS = (0.06, 0.10, 0.16, 0.18, 0.20)
+HEAD = 0.02
 
 
-def test_decode_takes_the_smallest_cache_that_covers_the_rows() -> None:
-    planner = Planner(GROUPS, COSTS)
-    assert planner.decode(511) == 0
-    assert planner.decode(512) == 1
+@dataclass
+class Seen:
+    """What a planner sees of a sequence."""
+
+    num_pending: int = 1
+    high: int = 100
+    served: bool = False
+    blocked: bool = False
+    order: tuple[bool, int] = (False, 0)
+    num_drafts: int = 0
+    chance: float = 0.0
 
 
-def test_prompt_takes_the_nearest_history() -> None:
-    planner = Planner(GROUPS, COSTS)
-    assert planner.prompt(0, 500) == Pass(2, 128)
-    assert planner.prompt(128, 300) == Pass(3, 128)
-    assert planner.prompt(257, 100) == Pass(4, 100)
+def planner(**options) -> Planner:
+    return Planner(GROUPS, COSTS, HEAD, **options)
 
 
-def test_few_tokens_are_decoded_singly() -> None:
-    planner = Planner(GROUPS, COSTS)
-    assert planner.prompt(0, 2) == Pass(0, 1)
-    assert planner.prompt(0, 3) == Pass(2, 3)
+def running(count: int, **fields) -> list[Seen]:
+    return [Seen(**fields) for _ in range(count)]
 
 
-def test_beyond_the_deepest_group_prompts_go_token_by_token() -> None:
-    assert Planner(GROUPS, COSTS).prompt(513, 400) == Pass(1, 1)
-    assert Planner(GROUPS[:2], COSTS[:2]).prompt(0, 400) == Pass(0, 1)
+# ---- rule 1: prompts go on at once, everybody rides along ----
 
 
-def test_chunks_that_the_probe_refused_are_not_used() -> None:
-    planner = Planner(GROUPS, COSTS, chunks=False)
-    assert planner.prompt(0, 400) == Pass(0, 1)
-    assert planner.max_width == 1
+def test_a_prompt_takes_the_next_pass_and_running_sequences_ride_along() -> None:
+    plan = planner().plan([Seen(), Seen(num_pending=100, high=0), Seen()])
+    assert plan == Pass(3, (Part(0, 1), Part(2, 1), Part(1, 100)))
+
+
+def test_a_prompt_fills_what_is_left_of_a_pass() -> None:
+    plan = planner().plan([Seen(num_pending=500, high=0), *running(3)])
+    assert plan is not None and plan.parts[-1] == Part(0, 125)
+
+
+def test_older_prompts_fill_a_pass_first_and_background_ones_come_last() -> None:
+    candidates = [
+        Seen(num_pending=100, high=0, order=(True, 1)),
+        Seen(num_pending=100, high=0, order=(False, 3)),
+        Seen(num_pending=100, high=0, order=(False, 2)),
+    ]
+    plan = planner().plan(candidates)
+    assert plan is not None and plan.parts == (Part(2, 100), Part(1, 28))
+
+
+def test_a_sequence_out_of_a_chunks_reach_does_not_hold_up_a_prompt() -> None:
+    plan = planner().plan([Seen(high=600), Seen(num_pending=50, high=0)])
+    assert plan == Pass(2, (Part(1, 50),))
+
+
+def test_few_prompt_tokens_go_singly_where_that_costs_less() -> None:
+    assert planner().plan([Seen(num_pending=2, high=0)]) == Pass(0, (Part(0, 1),))
+    assert planner().plan([Seen(num_pending=3, high=0)]) == Pass(2, (Part(0, 3),))
+
+
+def test_prompts_beyond_the_deepest_chunk_go_token_by_token_in_turn_with_others() -> None:
+    candidates = [Seen(num_pending=400, high=513, served=True), Seen(high=513)]
+    assert planner().plan(candidates) == Pass(1, (Part(1, 1),))
+
+
+# ---- rule 2: rounds ----
+
+
+def test_one_sequence_alone_decodes_in_the_cheapest_group_that_reaches() -> None:
+    assert planner().plan([Seen(high=511)]) == Pass(0, (Part(0, 1),))
+    assert planner().plan([Seen(high=512)]) == Pass(1, (Part(0, 1),))
+
+
+def test_many_sequences_share_a_chunk() -> None:
+    plan = planner().plan(running(8))
+    assert plan is not None and plan.slot == 3 and len(plan.parts) == 8
+
+
+def test_a_chunk_carries_those_with_low_rows_when_the_rest_would_make_it_dear() -> None:
+    costs = (0.06, 0.06, 0.10, 0.10, 0.90)
+    split = Planner(GROUPS, costs, HEAD).plan([*running(4), Seen(high=500)])
+    assert split is not None and split.slot == 3 and [p.who for p in split.parts] == [0, 1, 2, 3]
+
+
+def test_everybody_has_a_turn_before_anybody_has_two() -> None:
+    candidates = [Seen(served=True, high=600), Seen(high=600)]
+    assert planner().plan(candidates) == Pass(1, (Part(1, 1),))
+    candidates[1].served = True
+    assert planner().plan(candidates) == Pass(1, (Part(0, 1),))
+
+
+def test_a_pass_has_no_more_sequences_than_slots_for_logits() -> None:
+    plan = planner(max_parts=4).plan(running(8))
+    assert plan is not None and len(plan.parts) == 4
+
+
+# ---- rule 3: guesses ----
+
+
+def test_guesses_that_are_likely_make_a_chunk_worth_it_for_one() -> None:
+    likely, unlikely = Seen(num_drafts=8, chance=0.95), Seen(num_drafts=8, chance=0.4)
+    assert planner().plan([likely]) == Pass(3, (Part(0, 1, 8),))
+    assert planner().plan([unlikely]) == Pass(0, (Part(0, 1),))
+    assert planner(drafts=False).plan([likely]) == Pass(0, (Part(0, 1),))
+
+
+def test_in_a_chunk_that_runs_anyway_guesses_ride_along() -> None:
+    plan = planner().plan([*running(7), Seen(num_drafts=5, chance=0.3)])
+    assert plan is not None and Part(7, 1, 5) in plan.parts
+
+
+# ---- rules 4 and 5, and what switches do ----
+
+
+def test_a_pass_reaches_as_far_as_its_highest_row() -> None:
+    plan = planner().plan([*running(7), Seen(high=400)])
+    assert plan is not None and plan.slot == 4
+
+
+def test_who_waits_for_a_common_beginning_is_left_out() -> None:
+    candidates = [Seen(num_pending=100, high=0, blocked=True), Seen(num_pending=100, high=0)]
+    plan = planner().plan(candidates)
+    assert plan is not None and [p.who for p in plan.parts] == [1]
+    assert planner().plan([candidates[0]]) is None
+
+
+def test_without_chunks_everything_goes_token_by_token() -> None:
+    exact = planner(chunks=False)
+    assert exact.max_width == 1
+    assert exact.plan([Seen(num_pending=400, high=0), Seen()]) == Pass(0, (Part(0, 1),))
+
+
+def test_a_long_cached_prefix_is_cut_where_chunks_could_not_go_on_from_it() -> None:
+    narrow = Planner((Group(0, 1, 2047), Group(1, 64, 0), Group(2, 64, 64), Group(3, 64, 192)), (0.1, 0.2, 0.2, 0.2), HEAD)
+    assert narrow.worth_reusing(64, 250) == 64
+    assert narrow.worth_reusing(193, 256) == 192
+    assert narrow.worth_reusing(250, 251) == 250
+
+
+def test_measured_costs_move_with_what_is_observed_and_ignore_outliers() -> None:
+    plan = planner()
+    for _ in range(200):
+        plan.observe(0, 0.12 + HEAD, 1)
+    assert plan.costs[0] == pytest.approx(0.12, rel=0.01)
+    plan.observe(0, 100.0, 1)
+    assert plan.costs[0] < 0.13
+
+
+def test_a_decision_is_taken_from_numbers_alone() -> None:
+    candidates = [*running(5), Seen(num_pending=70, high=0), Seen(num_drafts=3, chance=0.5)]
+    assert planner().plan(candidates) == planner().plan(candidates)

@@ -13,14 +13,15 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
-from axpress.core.bank import Bank
-from axpress.core.convert import convert
-from axpress.core.engine import Engine, Generation
-from axpress.core.request import Delta, GenerationRequest, SamplingParams
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from tiny_models import Tiny, write_checkpoint
+
+from axpress.core.bank import Bank
+from axpress.core.convert import convert
+from axpress.core.engine import Engine, Generation
+from axpress.core.request import Delta, GenerationRequest, SamplingParams
 
 ROWS, CHUNK, HISTORY = 111, 16, [0, 16, 32, 48, 64, 80]
 POOL = 24
