@@ -15,6 +15,7 @@ def write_results(name: str, results: dict[str, Any]) -> Path:
     """Writes a bench's figures with date, machine type and Python version; returns the file."""
     FOLDER.mkdir(exist_ok=True)
     path = FOLDER / f"{name}.json"
-    about = {"when": time.strftime("%Y-%m-%d %H:%M"), "machine": platform.machine(), "python": platform.python_version(), "card": "emulated"}
+    about = {"when": time.strftime("%Y-%m-%d %H:%M"), "card": "emulated"}
+    about |= {"machine": platform.machine(), "python": platform.python_version()}
     path.write_text(json.dumps({"about": about, **results}, indent=1) + "\n")
     return path

@@ -21,11 +21,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+from results import write_results
+
 from axpress.core.emulator import Emulator, emulator_library
 from axpress.core.hollow import hollow
 from axpress.core.model import open_model
 from axpress.core.step import Step
-from results import write_results
 
 
 def run_loop(directory: str, device: str, profile: str, tokens: int) -> dict[str, Any]:
@@ -52,11 +53,16 @@ def run_loop(directory: str, device: str, profile: str, tokens: int) -> dict[str
     calls = {k: v for k, v in report["calls"].items() if v}
     device_calls = sum(v for k, v in calls.items() if not k.startswith(("axclrtEngineGet", "axclrtEngineSet", "axclrtSetCurrent")))
     return {
-        "layers": layers, "tokens_per_s": tokens / seconds, "calls_per_token": sum(calls.values()) / tokens,
-        "device_calls_per_token": device_calls / tokens, "host_copies_per_token": (report["copies"]["h2d"] + report["copies"]["d2h"]) / tokens,
-        "waits_per_token": report["waits"] / tokens, "bus_bytes_per_token": (report["bytes"]["h2d"] + report["bytes"]["d2h"]) / tokens,
-        "logits": digest.hexdigest(), "chosen": chosen,
-    }  # fmt: skip
+        "layers": layers,
+        "tokens_per_s": tokens / seconds,
+        "calls_per_token": sum(calls.values()) / tokens,
+        "device_calls_per_token": device_calls / tokens,
+        "host_copies_per_token": (report["copies"]["h2d"] + report["copies"]["d2h"]) / tokens,
+        "waits_per_token": report["waits"] / tokens,
+        "bus_bytes_per_token": (report["bytes"]["h2d"] + report["bytes"]["d2h"]) / tokens,
+        "logits": digest.hexdigest(),
+        "chosen": chosen,
+    }
 
 
 def start_side(device: str, directory: Path, profile: str, tokens: int) -> dict[str, Any]:

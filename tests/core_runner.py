@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+
 from axpress.core.axmodel import LoadedModel
 from axpress.core.package import open_package
 from axpress.core.program import Program

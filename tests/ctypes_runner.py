@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import axpress.core.errors
 import numpy as np
+
+import axpress.core.errors
 from axpress.core.package import ModelPackage
 from axpress.core.simfile import from_bf16
 

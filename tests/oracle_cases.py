@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tiny_models import LLAMA3_ROPE, Tiny
+
 from axpress.core.convert import convert
 from axpress.core.simfile import array_source, read_axmodel, write_axmodel
-from tiny_models import LLAMA3_ROPE, Tiny
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,12 @@ import subprocess
 import sys
 
 import pytest
+from tiny_models import Tiny, write_checkpoint
+
 from axpress.core.convert import convert
 from axpress.core.emulator import emulator_library
 from axpress.core.errors import RuntimeUnavailable
 from axpress.core.model import open_model
-from tiny_models import Tiny, write_checkpoint
 
 SCRIPT = """
 import hashlib, json, sys
@@ -54,7 +55,7 @@ def package(tmp_path_factory):
     return convert(folder / "hf", folder / "model", rows=255, chunk=64, history=[0, 64, 128], progress=False)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("axengine") is None, reason="the vendor's PyAXEngine wheel is not installed (it is not on PyPI)")
+@pytest.mark.skipif(importlib.util.find_spec("axengine") is None, reason="the vendor's PyAXEngine wheel (not on PyPI) is not installed")
 def test_the_vendors_sessions_give_our_bits_in_every_group(package) -> None:
     ours, theirs = run(package, "emu"), run(package, "axengine")
     assert theirs == ours

@@ -8,6 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tiny_models import LLAMA3_ROPE, Tiny, save_checkpoint, write_checkpoint
+from tokenizers import Tokenizer
+
 from axpress.core import convert as convert_module
 from axpress.core.checkpoint import rope_frequencies
 from axpress.core.convert import EMBED_NAME, convert, default_history
@@ -26,10 +31,6 @@ from axpress.core.simfile import (
     write_axmodel,
     write_safetensors,
 )
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from tiny_models import LLAMA3_ROPE, Tiny, save_checkpoint, write_checkpoint
-from tokenizers import Tokenizer
 
 TINY = Tiny("qwen3")
 

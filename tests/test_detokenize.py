@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import sentencepiece
 import tiny_tokenizers
-from axpress.core.detokenize import StopChecker, check_stop
-from axpress.core.errors import RequestError
-from axpress.core.text import Text
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from axpress.core.detokenize import StopChecker, check_stop
+from axpress.core.errors import RequestError
+from axpress.core.text import Text
 
 QUICK = settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 BYTE_LEVEL = ("qwen", "llama3", "phi")

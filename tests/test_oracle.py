@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from axpress.core.package import open_package
-from axpress.core.simfile import from_bf16, to_bf16
 from ctypes_runner import LIBRARY, Runner, open_runtime
 from oracle_cases import CASES, Case, package_of
 from tiny_models import save_checkpoint
+
+from axpress.core.package import open_package
+from axpress.core.simfile import from_bf16, to_bf16
 
 torch = pytest.importorskip("torch", reason="the reference needs torch and transformers")
 transformers = pytest.importorskip("transformers", reason="the reference needs torch and transformers")

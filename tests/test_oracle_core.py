@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from axpress.core.hollow import hollow
-from axpress.core.model import open_model
-from axpress.core.package import open_package
 from core_runner import CoreRunner
 from ctypes_runner import LIBRARY, Runner, open_runtime
 from oracle_cases import CASES, Case, package_of
 from tiny_models import write_checkpoint
+
+from axpress.core.hollow import hollow
+from axpress.core.model import open_model
+from axpress.core.package import open_package
 
 pytestmark = pytest.mark.skipif(not LIBRARY.is_file(), reason="the emulated runtime is not built")
 

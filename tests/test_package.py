@@ -11,14 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tiny_models import Tiny, write_checkpoint
+
 from axpress.core.convert import EMBED_NAME, convert
 from axpress.core.errors import PackageError
 from axpress.core.hollow import hollow
 from axpress.core.package import SamplingDefaults, open_package
 from axpress.core.simfile import write_safetensors
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from tiny_models import Tiny, write_checkpoint
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize 31457280\n"
 VOCAB, HIDDEN, LAYERS = 500, 32, 4

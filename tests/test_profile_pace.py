@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ctypes_runner import LIBRARY, Runner, Runtime, open_runtime
+
 from axpress.core.hollow import hollow
 from axpress.core.package import open_package
-from ctypes_runner import LIBRARY, Runner, Runtime, open_runtime
 
 pytestmark = pytest.mark.skipif(not LIBRARY.is_file(), reason="the emulated runtime is not built")
 PUBLISHED = {"qwen3-0.6b-w8a16-pi5": 12.88, "qwen3-1.7b-w8a16-pi5": 7.38, "qwen3-4b-w8a16-pi5": 3.65}

@@ -154,7 +154,12 @@ def test_wrong_steps_are_refused_before_the_card_sees_them(model: Model) -> None
         {"row": ROWS},
         {"view": (0, ROWS + 1)},
     ):
-        report = counted(lambda wrong=wrong: pytest.raises(ValueError, attempt, **wrong))
+
+        def refused(wrong: dict = wrong) -> None:
+            with pytest.raises(ValueError):
+                attempt(**wrong)
+
+        report = counted(refused)
         assert report["submissions"] == 0, wrong
     with pytest.raises(ValueError, match="queries"):
         model.program.run(Step(1))

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from axpress.core.errors import LogitsError, RequestError
 from axpress.core.request import SamplingParams
 from axpress.core.sampler import MAX_LOGPROBS, Sampler, Scratch, uniform
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 ROOT = Path(__file__).parent.parent
 FULL = 151_936

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from axpress.core.step import Step
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from axpress.core.step import Step
 
 HIDDEN = 0xC780  # bf16 of -65536
 

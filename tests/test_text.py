@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 import tiny_tokenizers
 import transformers
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
 from axpress.core import template as template_module
 from axpress.core.errors import PackageError, RequestError
 from axpress.core.guard import NONCHARACTERS
 from axpress.core.text import Text
 from axpress.core.tokenizer_files import TokenizerFiles
-from hypothesis import HealthCheck, assume, given, settings
-from hypothesis import strategies as st
 
 FAMILIES: dict[str, Callable[[Path], Path]] = {
     "qwen": tiny_tokenizers.qwen,

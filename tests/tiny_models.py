@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from axpress.core.hollow_tokenizer import special_ids, write_tokenizer
 from axpress.core.simfile import TensorSource, to_bf16, write_safetensors
 
