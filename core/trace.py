@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from axpress.core.bank import Bank
-    from axpress.core.engine import Seat
     from axpress.core.planner import Pass
     from axpress.core.request import EngineInfo
+    from axpress.core.scheduler import Seat
 
 
 class Trace:

@@ -91,7 +91,7 @@ def alone(package) -> list[tuple[GenerationRequest, tuple, list[int]]]:
         answer = Answer(replace(request, salt=bytes([i])))
         engine.submit(answer.request, answer)
         assert engine.step()
-        (sequence,) = engine.banks[0].sequences or [None]
+        (sequence,) = engine.scheduler.banks[0].sequences or [None]
         while engine.step():
             pass
         assert answer.reason in ("stop", "length"), answer.error
@@ -106,7 +106,7 @@ def poison(engine: Engine) -> None:
     """Large finite garbage in every row that nobody holds."""
     program = engine.model.program
     width = program.shape.kv_dim
-    for bank in engine.banks:
+    for bank in engine.scheduler.banks:
         free = np.flatnonzero(bank.pool.counts == 0)
         for start in free[np.diff(free, prepend=-2) > 1]:
             stop = start
@@ -127,7 +127,7 @@ class Schedule(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.answers: list[tuple[Answer, tuple]] = []
-        self.engine.banks[:] = [Bank(b.index, ROWS, self.engine.planner) for b in self.engine.banks]  # nothing cached yet
+        self.engine.scheduler.banks[:] = [Bank(b.index, ROWS, self.engine.scheduler.planner) for b in self.engine.scheduler.banks]  # nothing cached yet
         self.costs_change(1.0, 0.1)
 
     @rule(i=st.integers(0, POOL - 1), variant=st.sampled_from(["plain", "salted", "background", "right guess", "wrong guess"]))
@@ -156,7 +156,7 @@ class Schedule(RuleBasedStateMachine):
     @rule(decode=st.sampled_from([0.1, 1.0, 10.0]), head=st.sampled_from([0.01, 1.0]))
     def costs_change(self, decode: float, head: float) -> None:
         """Whatever the planner believes, only time may depend on it."""
-        planner = self.engine.planner
+        planner = self.engine.scheduler.planner
         planner.costs[:] = [decode if g.width == 1 else 1 + g.history / 100 for g in planner.groups]
         planner.head = head
         planner.forget_choices()
@@ -167,7 +167,7 @@ class Schedule(RuleBasedStateMachine):
             poison(self.engine)
             if not self.engine.step():
                 break
-            self.engine.check_integrity()
+            self.engine.scheduler.check_integrity()
 
     @invariant()
     def ended_answers_are_what_they_are_alone(self) -> None:
@@ -181,7 +181,7 @@ class Schedule(RuleBasedStateMachine):
         for _ in range(5000):
             if not self.engine.step():
                 break
-            self.engine.check_integrity()
+            self.engine.scheduler.check_integrity()
         self.ended_answers_are_what_they_are_alone()
         assert all(a.reason is not None for a, _ in self.answers), "an accepted request did not end"
         assert self.engine.stats()["num_running"] == self.engine.stats()["num_waiting"] == 0
@@ -199,7 +199,7 @@ CONFIGS = [
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda c: "-".join(f"{k}={v}" for k, v in c.items()))
 def test_any_schedule_gives_what_each_request_gets_alone(package, alone, config) -> None:
     engine = Engine.open(package, "emu", "none", max_queue=1000, max_running=6, threaded=False, **config)
-    engine.planner.observe = lambda *measured: None  # the machine decides what a pass seems to cost
+    engine.scheduler.planner.observe = lambda *measured: None  # the machine decides what a pass seems to cost
     try:
         machine = type("Machine", (Schedule,), {"engine": engine, "alone": alone})
         run_state_machine_as_test(machine, settings=settings(max_examples=EXAMPLES, stateful_step_count=40, deadline=None))
