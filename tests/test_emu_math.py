@@ -290,7 +290,10 @@ def test_hollow_head_looks_like_logits(library: ctypes.CDLL, vocab: int) -> None
         tops.add(int(logits.argmax()))
         peaks = np.flatnonzero(logits > 12)
         assert 1 <= len(peaks) <= 12 and peaks.max() < max(vocab - 1024, (vocab + 1) // 2)
-        assert vocab < 5000 or 2.3 < logits[logits < 12].std() < 2.7
+        bulk = logits[logits < 12]
+        assert vocab < 5000 or (2.1 < bulk.std() < 2.3 and -1.1 < bulk.mean() < -0.9)
+        # few lie within 20 temperatures (0.9) of the best: a sampler has as little to look at as with a published model
+        assert vocab < 5000 or (logits > logits.max() - 18).sum() < 12 + vocab / 1000
     assert len(tops) > 10
     model.close()
 

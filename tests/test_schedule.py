@@ -187,6 +187,24 @@ class Schedule(RuleBasedStateMachine):
         assert self.engine.stats()["num_running"] == self.engine.stats()["num_waiting"] == 0
 
 
+def crowd(engine: Engine, alone) -> None:
+    """The whole pool at once, each with the right prediction, chunks cheap: everything that can happen does, whatever was drawn before."""
+    planner = engine.scheduler.planner
+    engine.scheduler.banks[:] = [Bank(b.index, ROWS, planner) for b in engine.scheduler.banks]
+    planner.costs[:] = [10.0 if g.width == 1 else 1 + g.history / 10 for g in planner.groups]
+    planner.forget_choices()
+    answers = []
+    for request, expected, tokens in alone:
+        answer = Answer(replace(request, prediction=tuple(tokens)))
+        engine.submit(answer.request, answer)
+        answers.append((answer, expected))
+    for _ in range(5000):
+        if not engine.step():
+            break
+        engine.scheduler.check_integrity()
+    assert [a.outcome for a, _ in answers] == [e for _, e in answers]
+
+
 CONFIGS = [
     {"banks": 1, "drafts": True},
     {"banks": 1, "drafts": False},
@@ -203,6 +221,7 @@ def test_any_schedule_gives_what_each_request_gets_alone(package, alone, config)
     try:
         machine = type("Machine", (Schedule,), {"engine": engine, "alone": alone})
         run_state_machine_as_test(machine, settings=settings(max_examples=EXAMPLES, stateful_step_count=40, deadline=None))
+        crowd(engine, alone)
         stats = engine.stats()
         assert stats["preemptions"] and stats["chunk_passes"] and stats["decode_passes"] and stats["cached_tokens"]
         assert bool(stats["accepted_draft_tokens"]) == config["drafts"]
