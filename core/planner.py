@@ -94,7 +94,8 @@ class Planner:
         self._decode = [i for i, g in enumerate(groups) if g.width == 1]
         self._chunks = [i for i, g in enumerate(groups) if g.width > 1 and chunks]
         self.max_width = max((groups[i].width for i in self._chunks), default=1)
-        self._by_high: dict[tuple[bool, int], int | None] = {}
+        self._by_cost: tuple[list[tuple[int, int]], list[tuple[int, int]]] = ([], [])
+        self.costs_changed()
 
     # ---- costs ----
 
@@ -109,13 +110,10 @@ class Planner:
         return self._cheapest(True, high)
 
     def _cheapest(self, chunk: bool, high: int) -> int | None:
-        key = (chunk, high)
-        if key not in self._by_high:
-            if len(self._by_high) > 10000:
-                self._by_high.clear()
-            fits = [i for i in (self._chunks if chunk else self._decode) if self.groups[i].history >= high]
-            self._by_high[key] = min(fits, key=lambda i: (self.costs[i], i), default=None)
-        return self._by_high[key]
+        for history, slot in self._by_cost[chunk]:
+            if history >= high:
+                return slot
+        return None
 
     def single_seconds(self, high: int) -> float:
         """One token by itself."""
@@ -161,19 +159,23 @@ class Planner:
         """A pass of group `slot` with `num_heads` heads took `seconds`. Outliers (the host was busy) count little."""
         layers = max(seconds - num_heads * self.head, 0.2 * self.costs[slot])
         self.costs[slot] += SMOOTHING * (min(layers, 2 * self.costs[slot]) - self.costs[slot])
-        self.forget_choices()
+        self.costs_changed()
 
-    def forget_choices(self) -> None:
-        """To be called when `costs` changed."""
-        self._by_high.clear()
+    def costs_changed(self) -> None:
+        """To be called after `costs` was changed: (history, slot) of decode and of chunk groups, cheapest first."""
+        groups, costs = self.groups, self.costs
+        decode, chunks = (sorted(slots, key=costs.__getitem__) for slots in (self._decode, self._chunks))
+        self._by_cost = ([(groups[i].history, i) for i in decode], [(groups[i].history, i) for i in chunks])
 
     # ---- plans ----
 
     def plan(self, candidates: Items[Candidate]) -> Pass | None:
         """The next pass; None where nothing can run (all blocked)."""
-        runnable = [i for i, c in enumerate(candidates) if not c.blocked]
-        prompts = [i for i in runnable if candidates[i].num_pending > 1]
-        running = [i for i in runnable if candidates[i].num_pending == 1]
+        prompts: list[int] = []
+        running: list[int] = []
+        for i, c in enumerate(candidates):
+            if not c.blocked:
+                (prompts if c.num_pending > 1 else running).append(i)
         prompts.sort(key=lambda i: candidates[i].order)
         if prompts:
             chosen = self._with_prompts(candidates, prompts, running)
@@ -207,28 +209,27 @@ class Planner:
 
     def _round(self, candidates: Items[Candidate], waiting: list[int]) -> Pass:
         """Rules 2 and 3: how much of this round one chunk should carry."""
-        ordered = sorted(waiting, key=lambda i: candidates[i].high)
-        rest = sum(self.single_seconds(candidates[i].high) for i in ordered)
+        ordered = sorted((candidates[i].high, i) for i in waiting)
+        singles = [self.single_seconds(high) for high, _ in ordered]
+        rest = sum(singles)
         best_rate, best = rest / len(ordered), 0
-        tokens = float(len(ordered))
-        heads = 0.0
-        for k, i in enumerate(ordered, 1):
-            c = candidates[i]
-            slot = self.chunk_slot(c.high)
+        tokens, heads = float(len(ordered)), 0.0
+        for k, (high, i) in enumerate(ordered, 1):
+            slot = self.chunk_slot(high)
             if slot is None or k > min(self.max_parts, self.groups[slot].width):
                 break
-            gained = self._expected(c)
+            gained = self._expected(candidates[i])
             tokens += gained
             heads += 1 + gained
-            rest -= self.single_seconds(c.high)
+            rest -= singles[k - 1]
             rate = (self.costs[slot] + heads * self.head + rest) / tokens
             if rate < (best_rate if k > 1 else GAIN_FOR_DRAFTS * best_rate):
                 best_rate, best = rate, k
         if not best:
             return Pass(self.decode_slot(candidates[waiting[0]].high), (Part(waiting[0], 1),))
-        slot = self.chunk_slot(candidates[ordered[best - 1]].high)
+        slot = self.chunk_slot(ordered[best - 1][0])
         assert slot is not None
-        parts = [Part(i, 1) for i in ordered[:best]]
+        parts = [Part(i, 1) for _, i in ordered[:best]]
         return Pass(slot, tuple(self._with_drafts(candidates, parts, self.groups[slot].width - best)))
 
     def _expected(self, candidate: Candidate) -> float:
@@ -245,7 +246,9 @@ class Planner:
         out = []
         for part in parts:
             c = candidates[part.who]
-            count = min(room, c.num_drafts) if part.num_tokens == c.num_pending else 0
-            room -= count
-            out.append(part._replace(num_drafts=count))
+            offered = c.num_drafts
+            if offered and room and part.num_tokens == c.num_pending:
+                part = Part(part.who, part.num_tokens, min(room, offered))
+                room -= part.num_drafts
+            out.append(part)
         return out

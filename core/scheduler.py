@@ -132,7 +132,7 @@ class Scheduler:
         for sequence in bank.sequences:
             if sequence.leader is not None and not sequence.blocked:
                 bank.catch_up(sequence)
-            if sequence.num_pending == 1 and self._drafts:
+            if self._drafts:
                 sequence.guess()
         planned = self.planner.plan(bank.sequences)
         if planned is None:

@@ -121,8 +121,9 @@ class Sequence:
 
     def guess(self) -> None:
         """Prepares the guesses of the next pass."""
-        left = self.request.max_tokens - self.num_generated - 1
-        self.draft = self._drafter.propose(min(MAX_DRAFT, left)) if self._drafter is not None and self.num_pending == 1 else NO_DRAFT
+        self.draft = NO_DRAFT
+        if self._drafter is not None and len(self.tokens) - len(self.rows) == 1:
+            self.draft = self._drafter.propose(min(MAX_DRAFT, self.request.max_tokens - self.num_generated - 1))
 
     def checked(self, offered: int, accepted: int) -> None:
         """Of the `offered` guesses of a pass `accepted` came true."""

@@ -1,0 +1,64 @@
+"""What deciding a pass costs the host: microseconds of planning, placing rows and filling the step at N running sequences (emulated card).
+
+    python bench/planner.py [--sequences 16] [--passes 80]
+
+Costs of the 1.7B profile are given to the planner, so that it decides as it would on that card; the card itself takes no time here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+from axpress.core.engine import Engine
+from axpress.core.hollow import hollow
+from axpress.core.profile import load_profile
+from axpress.core.request import GenerationRequest, SamplingParams
+from results import write_results
+
+PROFILE = "qwen3-1.7b-w8a16-pi5"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sequences", type=int, default=16)
+    parser.add_argument("--passes", type=int, default=80)
+    args = parser.parse_args()
+    cost = load_profile(PROFILE).cost
+    with tempfile.TemporaryDirectory() as folder:
+        package = hollow(PROFILE, Path(folder) / "model")
+        engine = Engine.open(package, "emu", "none", banks=1, max_running=args.sequences, threaded=False)
+        scheduler = engine.scheduler
+        planner = scheduler.planner
+        planner.observe = lambda *measured: None  # type: ignore[method-assign]
+        seconds = [cost.decode_us(g.history) if g.width == 1 else cost.chunk_us(g.history) for g in planner.groups]
+        planner.costs[:] = [28e-6 * s for s in seconds]
+        planner.head = cost.head_ms / 1e3
+        planner.costs_changed()
+        system = list(range(100, 200))
+        for i in range(args.sequences):
+            prompt = system + [300 + i] * 5
+            params = SamplingParams(temperature=0.9, top_p=0.95, seed=i)
+            engine.submit(GenerationRequest(prompt, params, args.passes + 25, ignore_eos=True), lambda delta: None)
+        for _ in range(20):
+            engine.step()
+        times, whole = [], []
+        for _ in range(args.passes):
+            before, start = scheduler.seconds["plan"], time.perf_counter()
+            if not engine.step():
+                break
+            times.append((scheduler.seconds["plan"] - before) * 1e6)
+            whole.append((time.perf_counter() - start) * 1e6)
+        stats = engine.stats()
+        engine.close()
+    row = {"sequences": args.sequences, "median_us": statistics.median(times), "p90_us": sorted(times)[len(times) * 9 // 10]}
+    print(f"{args.sequences} sequences, {stats['rows_used']} rows: {row['median_us']:.0f} us a pass for planning, rows and step "
+          f"(p90 {row['p90_us']:.0f}); whole pass without card time {statistics.median(whole):.0f} us")  # fmt: skip
+    write_results("planner", row)
+
+
+if __name__ == "__main__":
+    main()
