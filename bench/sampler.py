@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+
 from axpress.core.request import SamplingParams
 from axpress.core.sampler import Sampler, Scratch
 

@@ -8,6 +8,8 @@
 
 #define PEAKS 12      /* logits that stand out of the bulk, per row */
 #define SPARED 1024   /* ids at the end of the vocabulary that never peak: special tokens, so that generation does not end by itself */
+#define BULK_MEAN (-1.0f) /* of all other logits; a sampler that looks 20 temperatures down from the best meets few of them, */
+#define BULK_DEVIATION 2.2f /* as with a published model's logits (the same shape as language_like in bench/sampler.py) */
 #define REMEMBERED 8  /* output buffers whose peaks are known */
 
 typedef struct remembered {
@@ -17,7 +19,7 @@ typedef struct remembered {
 } remembered;
 
 struct emu_hollow {
-    uint16_t *bulk; /* [vocab] bf16, roughly normal, standard deviation 2.5 */
+    uint16_t *bulk; /* [vocab] bf16, roughly normal */
     pthread_mutex_t lock;
     remembered known[REMEMBERED];
     int oldest;
@@ -59,9 +61,9 @@ emu_hollow *emu_hollow_open(const emu_model_info *info)
     pthread_mutex_init(&hollow->lock, NULL);
     for (size_t i = 0; i < vocab; i++) {
         uint64_t r = mix(i + 1);
-        float sum = 0; /* of four uniform 16-bit numbers: variance 4/12 */
+        float sum = 0; /* of four uniform numbers: standard deviation sqrt(4 / 12), at most 3.5 of them from the mean */
         for (int j = 0; j < 4; j++) sum += (float)(r >> 16 * j & 0xffff) / 65536.0f - 0.5f;
-        hollow->bulk[i] = emu_to_bf16(sum * 4.330127f);
+        hollow->bulk[i] = emu_to_bf16(BULK_MEAN + sum * (BULK_DEVIATION * 1.7320508f));
     }
     return hollow;
 }
