@@ -5,7 +5,7 @@
     python bench/concurrency.py --profile qwen3-1.7b-w8a16-pi5 --speed 4 --plot
 
 Shared: a system prompt of 150 tokens in common, 30 tokens of prompt and 70 of answer of their own. Private: 180 + 70 tokens. Several
-banks: 500 + 40 tokens. Counted from when all clients have their first token until the first is done. Writes
+banks: 500 + 60 tokens. Counted from when all clients have their first token until the first is done. Writes
 bench/results/concurrency.json (or arrival.json).
 """
 
@@ -25,7 +25,7 @@ SYSTEM, PROMPT, ANSWER = 150, 30, 70
 CASES = {  # clients, shared, prompt, answer
     "shared": [(n, SYSTEM, PROMPT, ANSWER) for n in (1, 2, 4, 8, 16)],
     "private": [(8, 0, 180, ANSWER)],
-    "several banks": [(8, 0, 500, 40)],
+    "several banks": [(8, 0, 500, 60)],
 }
 GOALS = {
     "qwen3-0.6b-w8a16-pi5": {("shared", 4): 1.2, ("shared", 8): 1.8, ("shared", 16): 2.2, ("private", 8): 1.35},
@@ -44,11 +44,15 @@ def crowd(engine: Engine, case: tuple[int, int, int, int], seed: int) -> list[Cl
     return [client.wait() for client in clients]
 
 
-def steady(clients: list[Client], speed: float) -> tuple[float, float]:
-    """Modelled tokens/s of all together while all decode, and modelled seconds of that time."""
+def steady(clients: list[Client], speed: float) -> tuple[float, float, bool]:
+    """Modelled tokens/s of all together while all decode, modelled seconds of that time, and True. Where no such time was, because some
+    were done before others began: from the first token of all to the last, and False."""
     start, end = max(c.tokens[0] for c in clients), min(c.tokens[-1] for c in clients)
+    together = end > start
+    if not together:
+        start, end = min(c.tokens[0] for c in clients), max(c.tokens[-1] for c in clients)
     counted = sum(start < t <= end for c in clients for t in c.tokens)
-    return counted / (end - start) / speed, (end - start) * speed
+    return counted / (end - start) / speed, (end - start) * speed, together
 
 
 def difference(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
@@ -62,33 +66,39 @@ def difference(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
     return out
 
 
-def profile_rows(profile: str, speed: float, only: str | None) -> list[dict[str, Any]]:
-    """All cases of one profile on one engine; the shared case of one client is what the others are compared with."""
+def run_case(engine: Engine, kind: str, case: tuple[int, int, int, int], speed: float, alone: float) -> dict[str, Any]:
+    """One case; `alone` is the rate of one client, 0 where this is it."""
+    profile = str(engine.info.profile)
+    before, cpu = engine.stats(), cpu_seconds()
+    clients = crowd(engine, case, seed=1000 * case[0] + 7 * len(kind))
+    rate, seconds, together = steady(clients, speed)
+    gain = rate / (alone or rate)
+    goal = GOALS[profile].get((kind, case[0]), 0.98 if kind == "shared" else None)
+    rows, firsts = case[1] + case[0] * (case[2] + case[3]), [c.first_token * speed for c in clients]
+    said = f", goal {goal:.2f} {verdict(gain, goal)}" if goal else ""
+    note = "" if together else " (never all at once: over the whole time)"
+    print(f"  {kind:13} {case[0]:2} clients, {rows:4} rows: {rate:6.2f} tokens/s{note}, {gain:.2f} times one{said}; first tokens "
+          f"{min(firsts):.1f} to {max(firsts):.1f} s", flush=True)  # fmt: skip
+    return {
+        "profile": profile, "kind": kind, "clients": case[0], "rows_at_end": rows, "tokens_per_s": rate, "gain": gain, "goal": goal,
+        "all_at_once": together, "modelled_s": seconds, "first_token_s": firsts, "cpu_s": cpu_seconds() - cpu,
+        "stats": difference(before, engine.stats()),
+    }  # fmt: skip
+
+
+def profile_rows(profile: str, speed: float, only: str | None, fresh: bool) -> list[dict[str, Any]]:
+    """All cases of one profile; the shared case of one client is what the others are compared with. One engine for all, so that what
+    earlier cases left in the cache is in the way of later ones, as on a server; `fresh`: an engine for each case."""
+    cases = [(kind, case) for kind, cases in CASES.items() for case in cases if only in (None, kind) or (kind, case[0]) == ("shared", 1)]
     rows: list[dict[str, Any]] = []
-    alone = 0.0
-    with serving(profile, speed, max_running=16) as engine:
-        expected = {n: plan(engine.package.directory, profile, n, SYSTEM + PROMPT, ANSWER, shared=SYSTEM) for n in (1, 2, 4, 8, 16)}
-        for kind, cases in CASES.items():
-            for number, case in enumerate(cases):
-                if only not in (None, kind) and case[0] != 1:
-                    continue
-                before, cpu = engine.stats(), cpu_seconds()
-                clients = crowd(engine, case, seed=1000 * number + 7 * len(kind))
-                rate, seconds = steady(clients, speed)
-                alone = alone or rate
-                goal = GOALS[profile].get((kind, case[0]), 0.98 if kind == "shared" else None)
-                row = {
-                    "profile": profile, "kind": kind, "clients": case[0], "rows_at_end": case[1] + case[0] * (case[2] + case[3]),
-                    "tokens_per_s": rate, "gain": rate / alone, "goal": goal, "modelled_s": seconds,
-                    "first_token_s": [c.first_token * speed for c in clients], "cpu_s": cpu_seconds() - cpu,
-                    "single_decode_tokens_per_s": expected[1].tokens_per_s, "stats": difference(before, engine.stats()),
-                }  # fmt: skip
-                rows.append(row)
-                said = f", goal {goal:.2f} {verdict(rate / alone, goal)}" if goal else ""
-                what = f"{kind:13} {case[0]:2} clients, {row['rows_at_end']:4} rows"
-                print(f"  {what}: {rate:6.2f} tokens/s, {rate / alone:.2f} times one{said}", flush=True)
-        banks, paper = engine.info.num_banks, expected[1].tokens_per_s
-    print(f"  one client: {alone:.2f} tokens/s, {alone / paper:.3f} of single decode on paper ({paper:.2f}); {banks} banks")
+    for group in [[case] for case in cases] if fresh else [cases]:
+        with serving(profile, speed, max_running=16) as engine:
+            paper = plan(engine.package.directory, profile, 1, SYSTEM + PROMPT, ANSWER, shared=SYSTEM).tokens_per_s
+            for kind, case in group:
+                rows.append(run_case(engine, kind, case, speed, rows[0]["tokens_per_s"] if rows else 0.0))
+            banks = engine.info.num_banks
+    alone = rows[0]["tokens_per_s"]
+    print(f"  one client: {alone / paper:.3f} of single decode on paper ({paper:.2f} tokens/s); {banks} banks")
     return rows
 
 
@@ -132,6 +142,7 @@ def main() -> None:
     parser.add_argument("--profile", action="append", choices=PROFILES, help="only this profile (may be given again)")
     parser.add_argument("--kind", choices=list(CASES), help="only these cases, and one client")
     parser.add_argument("--speed", type=float, default=2.0, help="how many times faster than the card (default 2)")
+    parser.add_argument("--fresh", action="store_true", help="a new engine for each case: nothing of earlier ones in the cache")
     parser.add_argument("--arrival", action="store_true")
     parser.add_argument("--plot", action="store_true", help="also bench/results/concurrency.png")
     args = parser.parse_args()
@@ -143,8 +154,8 @@ def main() -> None:
     rows = []
     for profile in profiles:
         print(profile)
-        rows += profile_rows(profile, args.speed, args.kind)
-    write_results("concurrency", {"speed": args.speed, "rows": rows})
+        rows += profile_rows(profile, args.speed, args.kind, args.fresh)
+        write_results("concurrency", {"speed": args.speed, "fresh": args.fresh, "rows": rows})
     if args.plot:
         from plots import plot_lines
 
