@@ -1,5 +1,6 @@
-/* Streams: a thread each, a ring of submitted work, in order. The ring is filled under the submit lock and emptied by the thread; no system
- * call is made for a submission while the thread is awake.
+/* Streams: a thread each, a ring of submitted work, in order. The ring is filled under the submit lock and emptied by whoever has the turn:
+ * the stream's thread, or a thread that waits for the stream and comes before it (it saves the hand-off between two threads, and
+ * what was computed is in the waiting thread's cache). No system call is made for a submission while the stream's thread is awake.
  */
 #include "emu.h"
 
@@ -9,6 +10,8 @@
 #include "futex.h"
 
 #define RING 512u
+#define GIVE_WAY_NS 100000 /* how long the thread leaves new work to the thread that waited for the last and did it */
+#define HELP_NS 250000000ll /* a waiting thread with less time than this leaves the work to the stream's thread: it keeps its deadline */
 
 struct emu_stream {
     uint64_t handle;
@@ -18,11 +21,16 @@ struct emu_stream {
     pthread_t thread;
     pthread_mutex_t submit, retire;
     _Atomic uint32_t tail, head;      /* operations accepted, ended */
-    _Atomic uint32_t asleep, waiters; /* is the thread; how many wait for head */
+    _Atomic uint32_t asleep;          /* is the thread? who sets it back wakes it */
+    int waiters;                      /* threads that wait for head; under the retire lock, as is */
+    uint32_t wanted;                  /* no waiter has to be woken before head is here */
+    atomic_bool turn;                 /* somebody runs what is queued; ready is theirs */
+    atomic_bool helped;               /* the last work was done by a thread that waited for it */
+    int64_t ready;                    /* modelled end of the last operation */
     _Atomic int32_t worker_spin, waiter_spin;
     atomic_bool stop;                 /* drop what is queued and end */
     _Atomic axclError error;          /* first one since the last synchronise */
-    _Atomic int64_t end;              /* modelled end of the last operation */
+    _Atomic int64_t end;              /* ready, for those who wait */
     emu_op ring[RING];
 };
 
@@ -53,60 +61,124 @@ static emu_stream *retain(axclrtStream handle)
 
 /* ---- the thread ------------------------------------------------------------------------------------------------------- */
 
-static void retire_one(emu_stream *s, emu_op *op, axclError error)
+static bool before(uint32_t a, uint32_t b) { return (int32_t)(a - b) < 0; } /* they wrap around */
+
+/* Whether somebody waits for the stream. */
+static bool retire_one(emu_stream *s, emu_op *op, axclError error)
 {
     axclError none = 0;
     if (error) atomic_compare_exchange_strong(&s->error, &none, error);
     pthread_mutex_lock(&s->retire); /* emu_stream_uses may be looking at op */
     emu_op_drop(op);
-    atomic_fetch_add(&s->head, 1);
+    uint32_t head = atomic_fetch_add(&s->head, 1) + 1;
+    bool awaited = s->waiters, due = awaited && !before(head, s->wanted);
     pthread_mutex_unlock(&s->retire);
-    if (atomic_load(&s->waiters)) emu_futex_wake(&s->head);
+    if (due) emu_futex_wake(&s->head);
+    return awaited;
 }
 
-static void await_work(emu_stream *s, uint32_t head)
+static void wake_thread(emu_stream *s)
 {
-    if (emu_spin_while(&s->tail, head, &s->worker_spin)) return;
+    if (atomic_load(&s->asleep) && atomic_exchange(&s->asleep, 0)) emu_futex_wake(&s->asleep);
+}
+
+static bool take_turn(emu_stream *s) { return !atomic_load(&s->turn) && !atomic_exchange(&s->turn, true); }
+
+static void end_turn(emu_stream *s)
+{
+    atomic_store(&s->turn, false);
+    if (atomic_load(&s->tail) != atomic_load(&s->head)) wake_thread(s);
+}
+
+/* The caller has the turn, and head != tail. Whether somebody waits for the stream. */
+static bool run_next(emu_stream *s, uint32_t head)
+{
+    emu_op *op = &s->ring[head % RING];
+    axclError error = s->stop ? AXCL_ERROR(AXCL_SUB_STREAM, AXCL_ID_FAIL) : emu_op_run(op, s->device, &s->ready, &s->stop);
+    atomic_store_explicit(&s->end, s->ready, memory_order_relaxed);
+    return retire_one(s, op, error);
+}
+
+static bool idle(emu_stream *s) { return !s->stop && (atomic_load(&s->tail) == atomic_load(&s->head) || s->turn); }
+
+static void sleep_while_idle(emu_stream *s)
+{
     atomic_store(&s->asleep, 1);
-    while (atomic_load(&s->tail) == head && !s->stop) emu_futex_wait(&s->tail, head, 0);
+    while (idle(s) && atomic_load(&s->asleep)) emu_futex_wait(&s->asleep, 1, 0);
     atomic_store(&s->asleep, 0);
 }
 
+static void doze(long ns)
+{
+    struct timespec t = {0, ns};
+    nanosleep(&t, NULL);
+}
+
+/* Until stopped, and then until what was queued is dropped: a submission may be waiting for room. */
 static void *work(void *arg)
 {
     emu_stream *s = arg;
-    int64_t ready = 0;
-    for (uint32_t head = 0;; head++) {
-        while (atomic_load(&s->tail) == head) {
-            if (s->stop) return NULL;
-            await_work(s, head);
+    while (!s->stop || atomic_load(&s->tail) != atomic_load(&s->head)) {
+        uint32_t head = atomic_load(&s->head);
+        bool worked = false, awaited = false;
+        /* woken by the first of some work, it would only get in the way of a thread that is about to do it all */
+        if (atomic_exchange(&s->helped, false) || s->stop) doze(GIVE_WAY_NS);
+        if (head != atomic_load(&s->tail) && take_turn(s)) {
+            for (head = atomic_load(&s->head); head != atomic_load(&s->tail); head++, worked = true) awaited = run_next(s, head);
+            end_turn(s);
         }
-        emu_op *op = &s->ring[head % RING];
-        axclError error = s->stop ? AXCL_ERROR(AXCL_SUB_STREAM, AXCL_ID_FAIL) : emu_op_run(op, s->device, &ready, &s->stop);
-        atomic_store_explicit(&s->end, ready, memory_order_relaxed);
-        retire_one(s, op, error);
+        /* not worth spinning where those who submit wait, too: they can do the next work themselves */
+        if (!worked || awaited || !emu_spin_while(&s->tail, head, &s->worker_spin)) sleep_while_idle(s);
     }
+    return NULL;
+}
+
+/* Runs queued work up to `target` on the calling thread, which waits for it anyway, unless somebody else is at it. Left to the stream's
+ * thread: everything while time is modelled (only the modelled card is waited for), what may block, and a deadline that is near. */
+static void help(emu_stream *s, uint32_t target, int64_t deadline)
+{
+    if (emu_paced || !take_turn(s)) return;
+    for (uint32_t head = atomic_load(&s->head); before(head, target) && !s->stop; head++) {
+        const emu_op *op = &s->ring[head % RING];
+        if (op->kind == EMU_OP_WAIT || op->fault.kind != EMU_FAULT_NONE) break;
+        if (deadline && deadline - emu_now() < HELP_NS) break;
+        run_next(s, head);
+        s->helped = true;
+    }
+    end_turn(s);
 }
 
 /* ---- submitting and waiting --------------------------------------------------------------------------------------------- */
+
+static void expect(emu_stream *s, uint32_t target)
+{
+    pthread_mutex_lock(&s->retire);
+    if (!s->waiters++ || before(target, s->wanted)) s->wanted = target;
+    pthread_mutex_unlock(&s->retire);
+}
+
+static void expect_no_more(emu_stream *s)
+{
+    pthread_mutex_lock(&s->retire);
+    s->waiters--;
+    pthread_mutex_unlock(&s->retire);
+}
 
 /* true: `target` operations have ended; false: the deadline came first (ns, 0 = none) */
 static bool wait_for(emu_stream *s, uint32_t target, int64_t deadline)
 {
     uint32_t head = atomic_load(&s->head);
-    bool spun = false;
-    while ((int32_t)(head - target) < 0) {
-        if (deadline && emu_now() >= deadline) return false;
-        if (spun || !emu_spin_while(&s->head, head, &s->waiter_spin)) {
-            spun = true; /* once per wait */
-            atomic_fetch_add(&s->waiters, 1);
-            head = atomic_load(&s->head);
-            if ((int32_t)(head - target) < 0) emu_futex_wait(&s->head, head, deadline);
-            atomic_fetch_sub(&s->waiters, 1);
-        }
-        head = atomic_load(&s->head);
+    bool late = false;
+    if (!before(head, target)) return true;
+    expect(s, target);
+    do head = atomic_load(&s->head);
+    while (before(head, target) && emu_spin_while(&s->head, head, &s->waiter_spin));
+    for (head = atomic_load(&s->head); before(head, target) && !late; head = atomic_load(&s->head)) {
+        late = deadline && emu_now() >= deadline;
+        if (!late) emu_futex_wait(&s->head, head, deadline);
     }
-    return true;
+    expect_no_more(s);
+    return !late;
 }
 
 static void push(emu_stream *s, const emu_op *op)
@@ -115,7 +187,7 @@ static void push(emu_stream *s, const emu_op *op)
     if (tail - atomic_load(&s->head) >= RING) wait_for(s, tail - RING + 1, 0);
     s->ring[tail % RING] = *op;
     atomic_store(&s->tail, tail + 1);
-    if (atomic_load(&s->asleep)) emu_futex_wake(&s->tail);
+    wake_thread(s);
 }
 
 static axclError check_stream(const emu_stream *s, const emu_device *device)
@@ -151,7 +223,9 @@ axclError emu_stream_submit(axclrtStream handle, emu_device *device, emu_op *op)
 static axclError synchronise(emu_stream *s, int64_t deadline)
 {
     axclError timeout = AXCL_ERR_STREAM_SYNC_TIMEOUT;
-    if (!wait_for(s, atomic_load(&s->tail), deadline)) return emu_refuse(timeout, "the stream was not done in time");
+    uint32_t target = atomic_load(&s->tail);
+    help(s, target, deadline);
+    if (!wait_for(s, target, deadline)) return emu_refuse(timeout, "the stream was not done in time");
     if (!emu_time_wait(s->device, s->end, deadline, &s->stop)) return emu_refuse(timeout, "the modelled card was not done in time");
     if (s->stop) return stream_error(AXCL_ID_FAIL, "the stream was destroyed while a thread waited for it");
     return atomic_exchange(&s->error, 0);
@@ -222,12 +296,9 @@ static void close_stream(emu_stream *s)
     emu_release();
     pthread_mutex_lock(&s->submit); /* a submission in progress ends first */
     pthread_mutex_unlock(&s->submit);
-    emu_futex_wake(&s->tail);
-    while (pthread_tryjoin_np(s->thread, NULL)) { /* between its look at stop and its sleep it may have missed the wake */
-        emu_futex_wake(&s->tail);
-        struct timespec t = {0, 100000};
-        nanosleep(&t, NULL);
-    }
+    wake_thread(s);
+    pthread_join(s->thread, NULL);
+    while (!take_turn(s)) doze(GIVE_WAY_NS); /* a waiting thread ends the operation that it is at */
     while (atomic_load(&s->head) != atomic_load(&s->tail))
         retire_one(s, &s->ring[atomic_load(&s->head) % RING], AXCL_ERROR(AXCL_SUB_STREAM, AXCL_ID_FAIL));
     emu_futex_wake(&s->head);
