@@ -15,6 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from results import write_results
+
 from axpress.core.emulator import Emulator
 from axpress.core.hollow import hollow
 from axpress.core.model import Model, open_model
@@ -23,7 +25,6 @@ from axpress.core.profile import load_profile
 from axpress.core.request import SamplingParams
 from axpress.core.sampler import Sampler
 from axpress.core.step import Step
-from results import write_results
 
 PROFILES = ("qwen3-0.6b-w8a16-pi5", "qwen3-0.6b-int4-pi5", "qwen3-1.7b-w8a16-pi5", "qwen3-4b-w8a16-pi5")
 PARAMS = SamplingParams(temperature=0.9, top_p=0.95, seed=1)
@@ -33,12 +34,13 @@ def prefill(model: Model, planner: Planner, step: Step, prompt: list[int]) -> in
     """Runs the prompt; returns the number of cached tokens. The logits of the last one are in slot 0."""
     cached = 0
     while cached < len(prompt):
-        chosen = planner.prompt(cached, len(prompt) - cached)
-        step.reset(chosen.slot)
-        last = cached + chosen.num_tokens == len(prompt)
-        step.add_chain(prompt[cached : cached + chosen.num_tokens], cached, cached, step.add_view(0, cached), last)
+        slot = planner.chunk_slot(cached)
+        slot = planner.decode_slot(cached) if slot is None else slot
+        count = min(planner.groups[slot].width, len(prompt) - cached)
+        step.reset(slot)
+        step.add_chain(prompt[cached : cached + count], cached, cached, step.add_view(0, cached), cached + count == len(prompt))
         model.program.run(step)
-        cached += chosen.num_tokens
+        cached += count
     return cached
 
 
@@ -50,7 +52,7 @@ def decode(model: Model, planner: Planner, step: Step, cached: int, num_tokens: 
     times = []
     for i in range(num_tokens):
         start = time.perf_counter()
-        step.reset(planner.decode(cached))
+        step.reset(planner.decode_slot(cached))
         step.add(token, cached, cached, -1, step.add_view(0, cached), True)
         model.program.run(step)
         token, _ = sampler.sample(logits, i + 1)
@@ -64,9 +66,9 @@ def host(tokens: int) -> dict:
     """Median host microseconds a token on a card that takes no time, and what the runtime was asked for."""
     with tempfile.TemporaryDirectory() as folder:
         package = hollow(PROFILES[0], Path(folder) / "model")
-        model = open_model(package, "emu", "none")
+        model = open_model(package, "emu", "none", banks=1)
         try:
-            planner = Planner(model.program.groups, model.costs.groups)
+            planner = Planner(model.program.groups, model.costs.groups, model.costs.head)
             step = Step(128)
             cached = prefill(model, planner, step, list(range(100)))
             decode(model, planner, step, cached, 50)
@@ -78,13 +80,15 @@ def host(tokens: int) -> dict:
             model.close()
     micros = sorted(t * 1e6 for t in times)
     row = {
-        "tokens": tokens, "median_us": statistics.median(micros), "p10_us": micros[len(micros) // 10], "p90_us": micros[len(micros) * 9 // 10],
+        "tokens": tokens, "median_us": statistics.median(micros),
+        "p10_us": micros[len(micros) // 10], "p90_us": micros[len(micros) * 9 // 10],
         "submissions_per_token": report["submissions"] / tokens, "waits_per_token": report["waits"] / tokens,
         "bytes_per_token": sum(report["bytes"].values()) / tokens,
     }  # fmt: skip
     print(f"host, profile none, 28 layers, vocabulary {model.info.vocab_size}, T 0.9, top_p 0.95, median of {tokens}:")
     print(f"  {row['median_us']:.0f} us a token (p10 {row['p10_us']:.0f}, p90 {row['p90_us']:.0f}; the vendor's C++ needs 130 for greedy)")
-    print(f"  {row['submissions_per_token']:.0f} submissions, {row['waits_per_token']:.0f} wait, {row['bytes_per_token'] / 1e3:.0f} kB a token")
+    kilobytes = row["bytes_per_token"] / 1e3
+    print(f"  {row['submissions_per_token']:.0f} submissions, {row['waits_per_token']:.0f} wait, {kilobytes:.0f} kB a token")
     return row
 
 
@@ -94,9 +98,9 @@ def paced(tokens: int) -> list[dict]:
     for name in PROFILES:
         profile = load_profile(name)
         with tempfile.TemporaryDirectory() as folder:
-            model = open_model(hollow(name, Path(folder) / "model"), "emu", name)
+            model = open_model(hollow(name, Path(folder) / "model"), "emu", name, banks=1)
             try:
-                planner = Planner(model.program.groups, model.costs.groups)
+                planner = Planner(model.program.groups, model.costs.groups, model.costs.head)
                 step = Step(128)
                 start = time.perf_counter()
                 cached = prefill(model, planner, step, list(range(100)))
