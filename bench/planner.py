@@ -13,11 +13,12 @@ import tempfile
 import time
 from pathlib import Path
 
+from results import write_results
+
 from axpress.core.engine import Engine
 from axpress.core.hollow import hollow
 from axpress.core.profile import load_profile
 from axpress.core.request import GenerationRequest, SamplingParams
-from results import write_results
 
 PROFILE = "qwen3-1.7b-w8a16-pi5"
 

@@ -127,6 +127,10 @@ class AxengineProgram:
             logits = self.head.run(None, feed)[self._head_output]
             self._logits[slot] = logits.reshape(-1).view(self.logits_dtype)
 
+    def move_rows(self, bank: int, old: np.ndarray, new: np.ndarray, timeout_ms: int = -1) -> None:
+        """Copies K and V of rows `old` to rows `new` in every layer."""
+        self._k[:, :, new], self._v[:, :, new] = self._k[:, :, old], self._v[:, :, old]
+
     def _layer(self, session: Any, layer: int, group: Any, feed: dict[str, Any], rows: np.ndarray, kept: np.ndarray) -> Any:
         seen = max(group.history, 1)
         feed = {"K_cache": self._k[layer][:, :seen], "V_cache": self._v[layer][:, :seen], **feed}

@@ -5,35 +5,45 @@ from __future__ import annotations
 import time
 from array import array
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from axpress.core.planner import Planner
-from axpress.core.prefix import PrefixTree, Priority
+from axpress.core.prefix import Node, PrefixTree, Priority
 from axpress.core.rows import RowPool, Rows
 
 if TYPE_CHECKING:
     from axpress.core.sequence import Sequence
 
 
+MAX_STRETCHES = 48  # of rows moved at once while others wait: about 30 ms of a card's time
 LIVE_SECONDS = 600.0  # how long after its last use a conversation's prefix is safe from background requests
+
+
+Mover = Callable[[int, Rows, Rows], None]
+"""Copies K and V of a bank's rows to other rows, on the card: (bank, from, to)."""
 
 
 class Bank:
     """Cache `index` of the program, `num_rows` rows.
 
+    The card reads a group's whole history whatever the mask shows, so low rows are for those who run: what nobody uses at present is
+    moved to the upper half when its sequence ends, and back down when somebody goes on from it.
+
     Every cached token's row belongs to the prefix tree, where each sequence pins its path with a cursor. Rows of the pass being
     computed belong to the pass until its tokens are committed.
     """
 
-    def __init__(self, index: int, num_rows: int, planner: Planner) -> None:
+    def __init__(self, index: int, num_rows: int, planner: Planner, move: Mover | None = None) -> None:
         self.index = index
         self.pool = RowPool(num_rows)
         self.tree = PrefixTree(self.pool)
         self.sequences: list[Sequence] = []
         self.last_pass = 0
-        self.evicted_rows = 0
+        self.evicted_rows = self.moved_rows = 0
+        self._move = move
         self._ticks: deque[tuple[float, int]] = deque()
         self._planner = planner
 
@@ -61,6 +71,8 @@ class Bank:
         sequence.bank = self
         shared = self.num_shared(sequence.tokens[:-1], sequence.salt)
         reused = self._planner.worth_reusing(shared, len(sequence.tokens))
+        self.tree.match(sequence.tokens[:reused], sequence.salt)  # an edge ends where the sequence parts from what was there
+        self._bring_down(self.tree.idle_path(sequence.tokens[:reused], sequence.salt))
         sequence.cursor = self.tree.cursor(sequence.salt, tokens=sequence.tokens[:reused], priority=priority)
         sequence.set_rows(sequence.cursor.matched)
         self._follow(sequence)
@@ -107,6 +119,46 @@ class Bank:
 
     # ---- rows ----
 
+    def park(self, tokens: array, salt: bytes) -> None:
+        """A sequence with these tokens has ended: what only it used makes room below. The oldest in the upper half go for it."""
+        nodes = self.tree.idle_path(tokens, salt)
+        rows = np.sort(np.array([r for n in nodes for r in n.rows], np.int32))
+        rows = rows[rows < self.pool.num_rows // 2]
+        if not rows.size or self._move is None:
+            return
+        free = self.pool.free_rows()
+        missing = len(rows) - int((free >= self.pool.num_rows // 2).sum())
+        if missing > 0:
+            self.evicted_rows += self.tree.evict(missing)
+            nodes = self.tree.idle_path(tokens, salt)
+            rows = np.sort(np.array([r for n in nodes for r in n.rows], np.int32))
+            rows = rows[rows < self.pool.num_rows // 2]
+            free = self.pool.free_rows()
+        free = free[free >= self.pool.num_rows // 2]
+        count = min(len(rows), len(free))
+        self._relocate(nodes, rows[:count], free[len(free) - count :])
+
+    def _bring_down(self, nodes: list[Node]) -> None:
+        """Somebody is about to go on from these nodes: into the lowest free rows with them, as far as those lie lower."""
+        rows = np.sort(np.array([r for n in nodes for r in n.rows], np.int32))
+        if not rows.size or self._move is None:
+            return
+        free = self.pool.free_rows()
+        count = min(len(rows), len(free))
+        count = int(np.argmin(np.append(rows[::-1][:count] > free[:count], False)))
+        self._relocate(nodes, rows[len(rows) - count :], free[:count])
+
+    def _relocate(self, nodes: list[Node], old: Rows, new: Rows) -> None:
+        """Moves rows, if that is worth its copies: each stretch costs two on the card for every layer."""
+        stretches = 1 + int(np.count_nonzero((np.diff(old) != 1) | (np.diff(new) != 1))) if old.size else 0
+        if not stretches or (self.sequences and stretches > MAX_STRETCHES) or self._move is None:
+            return
+        self._move(self.index, old, new)
+        self.pool.claim(new)
+        self.pool.release(old)
+        self.tree.relocate(nodes, dict(zip(old.tolist(), new.tolist(), strict=True)))
+        self.moved_rows += len(old)
+
     def take(self, count: int, *, background: bool = False) -> Rows | None:
         """`count` rows for a pass, low ones first and in one straight run where that costs no deeper group; cached prefixes that
         nobody uses give way. None where even that is not enough."""
@@ -143,9 +195,12 @@ class Bank:
         return self._planner.chunk_slot(high) != self._planner.chunk_slot(min(high, self.pool.num_used))
 
     def commit(self, sequence: Sequence, tokens: array, rows: Rows) -> None:
-        """`tokens` are cached in `rows`, which the pass held. Where another sequence was first, its rows are used instead."""
+        """`tokens` are cached in `rows`, which the pass held. Where another sequence was first, its rows are used instead, unless they
+        are parked."""
         assert sequence.cursor is not None
         final = sequence.cursor.extend(tokens, rows)
+        if final[-1] > rows[-1] or final[0] > rows[0]:
+            final = self.tree.prefer(sequence.cursor, rows)
         self.pool.release(rows)
         sequence.add_rows(final)
 

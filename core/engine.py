@@ -142,6 +142,7 @@ class Engine:
                 "rows": sum(b.pool.num_rows for b in s.banks),
                 "rows_by_bank": [b.pool.num_used for b in s.banks],
                 "evicted_rows": sum(b.evicted_rows for b in s.banks),
+                "moved_rows": sum(b.moved_rows for b in s.banks),
                 "seconds_since_progress": time.monotonic() - s.last_progress,
             }
 

@@ -346,6 +346,43 @@ cdef class Program:
         if code != 0:
             self._give_up(code)
 
+    def move_rows(self, int bank, const int32_t[::1] old, const int32_t[::1] new, timeout_ms: int = -1) -> None:
+        """Copies K and V of rows `old` to rows `new` of a bank in every layer, on the card, and waits. The rows may not overlap.
+
+        ValueError: no such bank or row; nothing was moved. Other errors as for `run`.
+        """
+        cdef axclError code = 0
+        cdef int32_t limit = timeout_ms
+        cdef Py_ssize_t i = 0, first, count = old.shape[0]
+        cdef int layer, cell
+        cdef size_t source, target, nbytes
+        if self.closed or not 0 <= bank < self.num_banks or new.shape[0] != count:
+            raise ValueError(f"bank {bank} of {self.num_banks}; {count} rows to {new.shape[0]}")
+        for i in range(count):
+            if not 0 <= old[i] < self.bank_rows or not 0 <= new[i] < self.bank_rows:
+                raise ValueError(f"row {old[i]} to row {new[i]}; the bank has {self.bank_rows}")
+        i = 0
+        while i < count and code == 0:
+            first = i
+            i += 1
+            while i < count and old[i] == old[i - 1] + 1 and new[i] == new[i - 1] + 1:
+                i += 1
+            source, target, nbytes = old[first] * self.row_bytes, new[first] * self.row_bytes, (i - first) * self.row_bytes
+            with nogil:
+                self.failed = CALL_ROWS
+                for layer in range(self.num_layers):
+                    cell = bank * self.num_layers + layer
+                    code = self._copy(<char *>self.k_bank[cell] + target, <char *>self.k_bank[cell] + source, nbytes, AXCL_COPY_DEVICE_TO_DEVICE)
+                    if code == 0:
+                        code = self._copy(<char *>self.v_bank[cell] + target, <char *>self.v_bank[cell] + source, nbytes, AXCL_COPY_DEVICE_TO_DEVICE)
+                    if code != 0:
+                        break
+        with nogil:
+            if code == 0:
+                code = self._wait(limit)
+        if code != 0:
+            self._give_up(code)
+
     cdef axclError _wait(self, int32_t limit) noexcept nogil:
         self.failed = CALL_WAIT
         return self.card.api.axclrtSynchronizeStreamWithTimeout(self.card.stream, limit) if self.use_async else 0

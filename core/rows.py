@@ -93,6 +93,17 @@ class RowPool:
         self._take(rows)
         return rows
 
+    def claim(self, rows: Rows) -> None:
+        """Exactly these rows, held once each. IntegrityError, nothing changed, where one is held already."""
+        index = self._index(rows)
+        if self._held[index].any() or len(np.unique(index)) != len(index):
+            raise IntegrityError("rows are claimed that are held already, or twice")
+        self._take(rows)
+
+    def free_rows(self) -> Rows:
+        """All free rows, ascending, int32."""
+        return np.flatnonzero(~self._held).astype(np.int32)
+
     def hold(self, rows: Rows) -> None:
         """One more reference on each of `rows` (a row named twice gets two). IntegrityError, nothing changed, where one is free."""
         if len(rows) == 1:

@@ -47,13 +47,13 @@ class Scheduler:
             max_parts=program.logits_slots,
             drafts=drafts,
         )
-        self.banks = [Bank(i, program.bank_rows, self.planner) for i in range(program.num_banks)]
+        self.banks = [Bank(i, program.bank_rows, self.planner, self._move) for i in range(program.num_banks)]
         self.preempted: list[Sequence] = []
         self.room_changed = True  # since a sequence was last refused a place
         self.last_progress = time.monotonic()
         names = ("preemptions", "drafted_tokens", "accepted_draft_tokens", "decode_passes", "chunk_passes", "chunk_queries", "heads")
         self.totals = dict.fromkeys(names, 0)
-        self.seconds = {"decode": 0.0, "chunk": 0.0, "plan": 0.0}
+        self.seconds = {"decode": 0.0, "chunk": 0.0, "plan": 0.0, "move": 0.0}
         self._drafts = self.planner.drafts
         self._step = Step(self.planner.max_width)
         self._scratch = Scratch(model.info.vocab_size)
@@ -92,10 +92,22 @@ class Scheduler:
             self.preempted = [s for s in self.preempted if not s.generation.cancelled]
         for bank in self.banks:
             for sequence in [s for s in bank.sequences if s.generation.cancelled]:
-                bank.leave(sequence)
+                self._leave(bank, sequence)
                 gone.append(sequence)
         self.room_changed |= bool(gone)
         return gone
+
+    def _leave(self, bank: Bank, sequence: Sequence) -> None:
+        """The sequence has ended; what it computed is kept for those who go on from it."""
+        cached = sequence.tokens[: sequence.num_cached]
+        bank.leave(sequence)
+        bank.park(cached, sequence.salt)
+        self.room_changed = True
+
+    def _move(self, bank: int, old: Rows, new: Rows) -> None:
+        started = time.perf_counter()
+        self.model.program.move_rows(bank, old, new, self._step_timeout_ms)
+        self.seconds["move"] += time.perf_counter() - started
 
     def drop_all(self) -> list[Sequence]:
         """Forgets everybody; returns them. The banks are not usable afterwards."""
@@ -248,8 +260,7 @@ class Scheduler:
         sequence.served = True
         sequence.force()
         if sequence.finish is not None:
-            bank.leave(sequence)
-            self.room_changed = True
+            self._leave(bank, sequence)
             self._ended.append(sequence)
 
     def _finish_round(self, bank: Bank) -> None:

@@ -137,6 +137,21 @@ def test_fallbacks_give_the_same_bytes(model: Model, modes: Modes, extra: int) -
         program.set_modes(use_async=found.use_async, in_place_decode=found.in_place_decode, in_place_chunk=found.in_place_chunk)
 
 
+def test_rows_move_on_the_card_and_tokens_still_see_them(model: Model) -> None:
+    program = model.program
+    expected = [decode(model, 30 + i, i, [(0, i)], i) for i in range(8)][-1]
+    old, new = np.arange(7, dtype=np.int32), np.array([200, 201, 202, 90, 91, 60, 10], np.int32)
+    report = counted(lambda: program.move_rows(0, old, new))
+    assert (report["copies"]["d2d"], report["waits"]) == (4 * 2 * program.num_layers, 1)
+    for layer in range(program.num_layers):
+        for buffer in program.kv_buffers(0, layer):
+            buffer.write(np.full(7 * program.shape.kv_dim, 0x7F00, np.uint16))  # where they were
+    assert decode(model, 37, 7, [(r, r + 1) for r in sorted(new.tolist())], 7) == expected
+    for wrong in ((0, [0], [ROWS]), (0, [-1], [5]), (program.num_banks, [0], [5]), (0, [0, 1], [5])):
+        with pytest.raises(ValueError):
+            program.move_rows(wrong[0], np.array(wrong[1], np.int32), np.array(wrong[2], np.int32))
+
+
 def test_wrong_steps_are_refused_before_the_card_sees_them(model: Model) -> None:
     def attempt(slot: int = 0, bank: int = 0, token: int = 1, row: int = 0, view: tuple[int, int] = (0, 0)) -> None:
         step = Step(CHUNK)

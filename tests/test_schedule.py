@@ -20,6 +20,7 @@ from tiny_models import Tiny, write_checkpoint
 
 from axpress.core.bank import Bank
 from axpress.core.convert import convert
+from axpress.core.emulator import Emulator
 from axpress.core.engine import Engine, Generation
 from axpress.core.request import Delta, GenerationRequest, SamplingParams
 
@@ -118,6 +119,12 @@ def poison(engine: Engine) -> None:
                     buffer.write(garbage, int(start) * width * 2)
 
 
+def forget_all(engine: Engine) -> None:
+    """Empty banks."""
+    scheduler = engine.scheduler
+    scheduler.banks[:] = [Bank(b.index, ROWS, scheduler.planner, scheduler._move) for b in scheduler.banks]
+
+
 class Schedule(RuleBasedStateMachine):
     """Arrivals, cancellations and passes in any order."""
 
@@ -127,7 +134,7 @@ class Schedule(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.answers: list[tuple[Answer, tuple]] = []
-        self.engine.scheduler.banks[:] = [Bank(b.index, ROWS, self.engine.scheduler.planner) for b in self.engine.scheduler.banks]  # nothing cached yet
+        forget_all(self.engine)
         self.costs_change(1.0, 0.1)
 
     @rule(i=st.integers(0, POOL - 1), variant=st.sampled_from(["plain", "salted", "background", "right guess", "wrong guess"]))
@@ -190,7 +197,7 @@ class Schedule(RuleBasedStateMachine):
 def crowd(engine: Engine, alone) -> None:
     """The whole pool at once, each with the right prediction, chunks cheap: everything that can happen does, whatever was drawn before."""
     planner = engine.scheduler.planner
-    engine.scheduler.banks[:] = [Bank(b.index, ROWS, planner) for b in engine.scheduler.banks]
+    forget_all(engine)
     planner.costs[:] = [10.0 if g.width == 1 else 1 + g.history / 10 for g in planner.groups]
     planner.head = 0.1
     planner.costs_changed()
@@ -226,7 +233,9 @@ def test_any_schedule_gives_what_each_request_gets_alone(package, alone, config)
         run_state_machine_as_test(machine, settings=settings(max_examples=EXAMPLES, stateful_step_count=40, deadline=None))
         crowd(engine, alone)
         stats = engine.stats()
-        assert stats["preemptions"] and stats["chunk_passes"] and stats["decode_passes"] and stats["cached_tokens"]
+        assert stats["preemptions"] and stats["chunk_passes"] and stats["decode_passes"] and stats["cached_tokens"] and stats["moved_rows"]
         assert bool(stats["accepted_draft_tokens"]) == config["drafts"]
     finally:
         engine.close()
+        for key in config.get("settings", {}):  # they stay with the process
+            Emulator().set(key, {"inplace_chunk": 0, "inplace_decode": 1}[key])
