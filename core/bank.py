@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from axpress.core.sequence import Sequence
 
 
+HEADROOM = 64  # rows a sequence should find free beyond its prompt, so that it does not push another out at once
+EVICT_AT_LEAST = 64  # rows at a time, where the lowest free ones lie too high
 MAX_STRETCHES = 48  # of rows moved at once while others wait: about 30 ms of a card's time
 LIVE_SECONDS = 600.0  # how long after its last use a conversation's prefix is safe from background requests
 
@@ -50,8 +52,20 @@ class Bank:
     # ---- who lives here ----
 
     def num_shared(self, tokens: array, salt: bytes) -> int:
-        """How many of these tokens are cached here already."""
-        return self.tree.match(tokens, salt, touch=False).num_tokens
+        """How many of these tokens are cached here, or about to be computed here by another."""
+        cached = self.tree.match(tokens, salt, touch=False).num_tokens
+        return max([cached, *(_common(s.tokens, tokens) for s in self.sequences if s.salt == salt)])
+
+    def num_live(self) -> int:
+        """Rows that somebody uses at present."""
+        return self.pool.num_used - self.tree.num_evictable()
+
+    def num_promised(self) -> int:
+        """Rows that those who live here have still to take: the rest of their prompts, and some of their answers."""
+        return sum(
+            len(s.tokens) - max(s.num_cached, s.leader_tokens) + min(HEADROOM, s.request.max_tokens - s.num_generated)
+            for s in self.sequences
+        )
 
     def has_room(self, tokens: array, salt: bytes, num_rows: int, *, background: bool) -> bool:
         """Whether a sequence with these tokens would find `num_rows` more rows here without taking any from another.
@@ -69,7 +83,7 @@ class Bank:
         """The sequence lives here from now on and finds as much of itself cached as there is."""
         priority = Priority.BACKGROUND if sequence.background else Priority.NORMAL
         sequence.bank = self
-        shared = self.num_shared(sequence.tokens[:-1], sequence.salt)
+        shared = self.tree.match(sequence.tokens[:-1], sequence.salt, touch=False).num_tokens
         reused = self._planner.worth_reusing(shared, len(sequence.tokens))
         self.tree.match(sequence.tokens[:reused], sequence.salt)  # an edge ends where the sequence parts from what was there
         self._bring_down(self.tree.idle_path(sequence.tokens[:reused], sequence.salt))
@@ -168,6 +182,18 @@ class Bank:
             self.evicted_rows += self.tree.evict(missing, priority=priority, live_since=self._live_since())
         if not self.pool.can_allocate(count):
             return None
+        rows = self._allocate(count)
+        reach = self._planner.reach
+        while rows.max() >= reach and self.num_live() <= reach:
+            # no chunk sees so far, and what is in use would fit below: idle prefixes give way until it does
+            if not (freed := self.tree.evict(max(count, EVICT_AT_LEAST))):
+                break
+            self.evicted_rows += freed
+            self.pool.release(rows)
+            rows = self._allocate(count)
+        return rows
+
+    def _allocate(self, count: int) -> Rows:
         if count == 1:
             return self.pool.allocate(1)
         run = self.pool.allocate_run(count)

@@ -93,6 +93,7 @@ class Planner:
         self.drafts = drafts and chunks
         self._decode = [i for i, g in enumerate(groups) if g.width == 1]
         self._chunks = [i for i, g in enumerate(groups) if g.width > 1 and chunks]
+        self.reach = max((groups[i].history for i in self._chunks), default=groups[self._decode[-1]].history)
         self.max_width = max((groups[i].width for i in self._chunks), default=1)
         self._by_cost: tuple[list[tuple[int, int]], list[tuple[int, int]]] = ([], [])
         self.costs_changed()

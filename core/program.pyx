@@ -356,6 +356,8 @@ cdef class Program:
         cdef Py_ssize_t i = 0, first, count = old.shape[0]
         cdef int layer, cell
         cdef size_t source, target, nbytes
+        cdef char *k
+        cdef char *v
         if self.closed or not 0 <= bank < self.num_banks or new.shape[0] != count:
             raise ValueError(f"bank {bank} of {self.num_banks}; {count} rows to {new.shape[0]}")
         for i in range(count):
@@ -372,9 +374,10 @@ cdef class Program:
                 self.failed = CALL_ROWS
                 for layer in range(self.num_layers):
                     cell = bank * self.num_layers + layer
-                    code = self._copy(<char *>self.k_bank[cell] + target, <char *>self.k_bank[cell] + source, nbytes, AXCL_COPY_DEVICE_TO_DEVICE)
+                    k, v = <char *>self.k_bank[cell], <char *>self.v_bank[cell]
+                    code = self._copy(k + target, k + source, nbytes, AXCL_COPY_DEVICE_TO_DEVICE)
                     if code == 0:
-                        code = self._copy(<char *>self.v_bank[cell] + target, <char *>self.v_bank[cell] + source, nbytes, AXCL_COPY_DEVICE_TO_DEVICE)
+                        code = self._copy(v + target, v + source, nbytes, AXCL_COPY_DEVICE_TO_DEVICE)
                     if code != 0:
                         break
         with nogil:

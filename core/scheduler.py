@@ -7,7 +7,7 @@ from array import array
 from pathlib import Path
 from typing import NamedTuple
 
-from axpress.core.bank import Bank
+from axpress.core.bank import HEADROOM, Bank
 from axpress.core.drafts import NO_DRAFT
 from axpress.core.model import Model
 from axpress.core.planner import Part, Pass, Planner
@@ -16,8 +16,6 @@ from axpress.core.sampler import Scratch
 from axpress.core.sequence import Generation, Sequence
 from axpress.core.step import Step
 from axpress.core.trace import Trace
-
-HEADROOM = 64  # rows a new sequence should find free beyond its prompt, so that it does not push another out at once
 
 
 class Seat(NamedTuple):
@@ -123,9 +121,13 @@ class Scheduler:
         for bank in self.banks:
             shared = bank.num_shared(sequence.tokens[:-1], sequence.salt)
             need = min(len(sequence.tokens) - shared + min(HEADROOM, sequence.request.max_tokens), bank.pool.num_rows)
-            if not bank.has_room(sequence.tokens[:-1], sequence.salt, need, background=sequence.background):
+            promised = min(need + bank.num_promised(), bank.pool.num_rows)
+            if not bank.has_room(sequence.tokens[:-1], sequence.salt, promised, background=sequence.background):
                 continue
             highs = [s.high for s in bank.sequences]
+            reach, length = self.planner.reach, len(sequence.tokens) + sequence.request.max_tokens
+            if highs and max(*highs, length) <= reach < bank.num_live() + promised:
+                continue  # it fits a chunk's reach, and so do they, but not together: all would go token by token
             top = min(bank.pool.num_rows, max(bank.pool.num_used, *highs, 0) + need if bank.pool.num_free >= need else bank.pool.num_rows)
             stay = self.planner.round_seconds([max(h, top) for h in highs] + [top]) - self.planner.round_seconds(highs)
             cost = stay * sequence.request.max_tokens + (len(sequence.tokens) - shared) * self.planner.prompt_seconds(top)

@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from tiny_models import Tiny, write_checkpoint
 
+from axpress.core import bank as bank_module
+from axpress.core import scheduler as scheduler_module
 from axpress.core.bank import Bank
 from axpress.core.convert import convert
 from axpress.core.emulator import Emulator
@@ -121,8 +123,8 @@ def poison(engine: Engine) -> None:
 
 def forget_all(engine: Engine) -> None:
     """Empty banks."""
-    scheduler = engine.scheduler
-    scheduler.banks[:] = [Bank(b.index, ROWS, scheduler.planner, scheduler._move) for b in scheduler.banks]
+    s = engine.scheduler
+    s.banks[:] = [Bank(b.index, ROWS, s.planner, s._move) for b in s.banks]
 
 
 class Schedule(RuleBasedStateMachine):
@@ -222,6 +224,13 @@ CONFIGS = [
     {"banks": 1, "drafts": True, "settings": {"inplace_chunk": "1"}},
     {"banks": 1, "drafts": True, "settings": {"inplace_decode": "0"}},
 ]
+
+
+@pytest.fixture(autouse=True)
+def little_foresight(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that rows do run out."""
+    for module in (bank_module, scheduler_module):
+        monkeypatch.setattr(module, "HEADROOM", 2)
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda c: "-".join(f"{k}={v}" for k, v in c.items()))
