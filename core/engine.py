@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from axpress.core.detokenize import check_stop
 from axpress.core.errors import ContextOverflow, EngineClosed, QueueFull, RequestError, RuntimeCallError
+from axpress.core.live import Live, Picture
 from axpress.core.model import Model, Progress, open_model
 from axpress.core.request import Delta, FinishReason, GenerationRequest, Sink, Spent
 from axpress.core.sampler import check_params
@@ -53,6 +54,7 @@ class Engine:
         names = ("prompt_tokens", "cached_tokens", "generated_tokens", "finished", "cancelled")
         self._totals = dict.fromkeys(names, 0)
         self._mean_seconds = 1.0
+        self.live = Live(self.scheduler, lambda: len(self._waiting), lambda: self._totals["generated_tokens"], self.wake)
         self._thread = threading.Thread(target=self._main, name="axpress-engine", daemon=True) if threaded else None
         if self._thread is not None:
             self._thread.start()
@@ -146,6 +148,11 @@ class Engine:
                 "seconds_since_progress": time.monotonic() - s.last_progress,
             }
 
+    def snapshot(self, wait_s: float = 2.0) -> Picture:
+        """What the engine is at (see `live`). Waits for the pass that runs; TimeoutError where that takes longer than `wait_s` seconds,
+        EngineClosed once the engine ended. `live.ask()` is the same without waiting."""
+        return self.live.take() if self._thread is None else self.live.ask().result(wait_s)
+
     def close(self, drain_s: float = 0.0) -> None:
         """Stops taking requests, lets running and waiting ones finish for `drain_s` seconds, ends the rest, frees the card."""
         with self._change:
@@ -202,13 +209,15 @@ class Engine:
         """Ends what was cancelled, takes in what fits, waits while there is nothing to do. False when the engine is to end."""
         while True:
             self._drop_cancelled()
+            if self.live.asked:
+                self.live.take_asked()
             with self._change:
                 if self.state == "closed":
                     return False
                 self._admit()
                 if self.scheduler.num_running:
                     return True
-                if any(g.cancelled for g in self._waiting):
+                if self.live.asked or any(g.cancelled for g in self._waiting):
                     continue
                 self._change.notify_all()  # close() waits for idleness
                 self._change.wait()
@@ -266,6 +275,7 @@ class Engine:
         """The engine ends: everybody who still waits or runs is told why."""
         reason: FinishReason = "error" if self.reason else "cancelled"
         error = self.reason or "the server is shutting down"
+        self.live.close(error)
         with self._change:
             waiting, running = list(self._waiting), self.scheduler.drop_all()
             self._waiting.clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from array import array
+from collections import deque
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,6 +52,7 @@ class Scheduler:
         self.last_progress = time.monotonic()
         names = ("preemptions", "drafted_tokens", "accepted_draft_tokens", "decode_passes", "chunk_passes", "chunk_queries", "heads")
         self.totals = dict.fromkeys(names, 0)
+        self.widths: deque[tuple[int, int]] = deque(maxlen=48)  # (queries, sequences) of the latest passes
         self.seconds = {"decode": 0.0, "chunk": 0.0, "plan": 0.0, "move": 0.0}
         self._drafts = self.planner.drafts
         self._step = Step(self.planner.max_width)
@@ -215,6 +217,7 @@ class Scheduler:
             seat.sequence.last_pass = self._passes
             known = seat.sequence.tokens[seat.sequence.num_cached : seat.sequence.num_cached + seat.num_tokens]
             bank.commit(seat.sequence, known, seat.rows[: seat.num_tokens])
+        self.widths.append((step.num_queries, len(seats)))
         kind = "decode" if self.planner.groups[planned.slot].width == 1 else "chunk"
         self.seconds[kind] += seconds
         self.totals[f"{kind}_passes"] += 1
