@@ -112,12 +112,15 @@ class StopChecker:
     """Passes text on, except what is, or may still become, a stop string.
 
     The answer ends where the first stop string is complete (the longest, if several end there); it and all after it
-    is dropped. The result does not depend on how the text is cut into pushes. Cost per character is constant, whatever
-    the length of the stop strings. Raises RequestError for an empty stop string.
+    is dropped. What comes up to the end of the first `after` is not looked at. The result does not depend on how the text is
+    cut into pushes. Cost per character is constant, whatever the length of the stop strings. Raises RequestError for an empty
+    stop string.
     """
 
-    def __init__(self, stop: Sequence[str]) -> None:
+    def __init__(self, stop: Sequence[str], after: str = "") -> None:
         self.matched: str | None = None
+        self._after = after if stop else ""
+        self._tail = ""  # what may be the beginning of `after`
         self._stop = check_stop(stop)
         self._borders = [_borders(s) for s in self._stop]
         self._states = [0] * len(self._stop)
@@ -128,6 +131,8 @@ class StopChecker:
         """The text that can be shown now. Sets `matched` to the stop string once there is one; then nothing more comes."""
         if self.matched is not None:
             return ""
+        if self._after:
+            return self._push_before(text)
         if not self._held and self._firsts.isdisjoint(text):
             return text
         ends = [(self._advance(index, text), stop) for index, stop in enumerate(self._stop)]
@@ -140,6 +145,17 @@ class StopChecker:
         shown = len(whole) - max(self._states)
         self._held = whole[shown:]
         return whole[:shown]
+
+    def _push_before(self, text: str) -> str:
+        """Passes text on up to the end of `after`; from there on stop strings count."""
+        seen = self._tail + text
+        at = seen.find(self._after)
+        if at < 0:
+            self._tail = seen[max(0, len(seen) - len(self._after) + 1) :]
+            return text
+        begin = at + len(self._after) - len(self._tail)
+        self._after = self._tail = ""
+        return text[:begin] + self.push(text[begin:])
 
     def flush(self) -> str:
         """The held-back text, when the answer ends for another reason."""

@@ -245,13 +245,16 @@ class Engine:
             elif self._waiting:
                 generation = next((g for g in self._waiting if not g.request.background), self._waiting[0])
                 try:
-                    entered = scheduler.enter(scheduler.make(generation))
+                    sequence = scheduler.make(generation)
+                    entered = scheduler.enter(sequence)
                 except Exception as error:  # no memory, say: that request's trouble, not the others'
                     self._waiting.remove(generation)
                     self._unserved(generation, "error", str(error))
                     continue
                 if entered:
                     self._waiting.remove(generation)
+                    if sequence.finish is not None:  # what had to come was the whole answer
+                        self._account(sequence)
             else:
                 return
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from axpress.core.constraint import Constraint
 
 FinishReason = Literal["stop", "length", "cancelled", "error"]
 
@@ -36,9 +39,11 @@ class GenerationRequest:
     """One answer to generate. `prompt_ids` are token ids; `stop` strings end the answer and are not part of it.
 
     `prediction`: token ids of text that the answer is expected to repeat; it saves time where it does and changes nothing else.
-    `forced`: called with the answer's token ids so far, gives token ids that must come next (a grammar knows them) or none; they are
-    taken without asking the model. `salt` separates tenants: prefixes are shared among equal salts only. `background` requests
-    come after all others and do not push their prefixes out of the cache.
+    `constraint`: makes the rules that the answer obeys token by token; called once, on the engine's thread, when the answer begins.
+    With one, an end token always ends the answer, also under `ignore_eos`: it is only allowed where the rules let the answer end.
+    `stop_after`: stop strings are looked for only after the first occurrence of this text in the answer. `salt` separates tenants:
+    prefixes are shared among equal salts only. `background` requests come after all others and do not push their prefixes out of
+    the cache.
     """
 
     prompt_ids: list[int]
@@ -47,7 +52,8 @@ class GenerationRequest:
     stop: tuple[str, ...] = ()
     ignore_eos: bool = False
     prediction: tuple[int, ...] = ()
-    forced: Callable[[list[int]], list[int]] | None = None
+    constraint: Callable[[], Constraint] | None = None
+    stop_after: str = ""
     salt: bytes = b""
     background: bool = False
 

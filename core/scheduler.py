@@ -74,14 +74,17 @@ class Scheduler:
         return Sequence(generation, self.model.text, self.model.info.vocab_size, self._scratch, drafts=self._drafts)
 
     def enter(self, sequence: Sequence) -> bool:
-        """Gives the sequence its place; False where no bank has room for it."""
+        """Gives the sequence its place; False where no bank has room for it. It may have ended with that (see `finish`)."""
         bank = self._place(sequence)
         if bank is None:
             self.room_changed = False  # until somebody leaves or comes: looking again would find the same
             return False
-        before = sequence.cached_tokens
+        before, fresh = sequence.cached_tokens, sequence.num_generated == 0
+        sequence.begin()
+        if sequence.finish is not None:
+            return True
         bank.enter(sequence)
-        if sequence.num_generated == 0:
+        if fresh:
             sequence.cached_tokens = before + sequence.num_cached
         return True
 
@@ -237,13 +240,10 @@ class Scheduler:
         while active:
             agreed = []
             for slot, (index, seat) in enumerate(active):
-                token = seat.sequence.sample(self.model.program.logits(slot))
-                if token is None or accepted[index] >= seat.num_drafts or token != seat.sequence.draft.tokens[accepted[index]]:
-                    continue
-                row = seat.num_tokens + accepted[index]
-                bank.commit(seat.sequence, array("i", (token,)), seat.rows[row : row + 1])
-                accepted[index] += 1
-                agreed.append((index, seat))
+                seat.sequence.sample(self.model.program.logits(slot))
+                accepted[index] += self._confirm(bank, seat, accepted[index])
+                if seat.sequence.finish is None and not seat.sequence.num_pending:
+                    agreed.append((index, seat))
             active = agreed
             if active:
                 queries = [seat.query + seat.num_tokens - 1 + accepted[index] for index, seat in active]
@@ -253,8 +253,21 @@ class Scheduler:
             self._settle(bank, seat, count)
         return further
 
+    def _confirm(self, bank: Bank, seat: Seat, accepted: int) -> int:
+        """Commits the guesses, after the first `accepted`, that the sequence's latest tokens made true. Returns how many."""
+        sequence, count = seat.sequence, 0
+        guesses = sequence.draft.tokens[accepted : seat.num_drafts]
+        while sequence.finish is None and sequence.num_pending and count < len(guesses):
+            token = sequence.tokens[sequence.num_cached]
+            if token != guesses[count]:
+                break
+            row = seat.num_tokens + accepted + count
+            bank.commit(sequence, array("i", (token,)), seat.rows[row : row + 1])
+            count += 1
+        return count
+
     def _settle(self, bank: Bank, seat: Seat, accepted: int) -> None:
-        """After a sequence's turn: rows of wrong guesses go back, forced tokens are taken, one that ended leaves."""
+        """After a sequence's turn: rows of wrong guesses go back, one that ended leaves."""
         sequence = seat.sequence
         if seat.num_drafts > accepted:
             bank.pool.release(seat.rows[seat.num_tokens + accepted :])
@@ -263,7 +276,6 @@ class Scheduler:
             self.totals["accepted_draft_tokens"] += accepted
         sequence.checked(seat.num_drafts, accepted)
         sequence.served = True
-        sequence.force()
         if sequence.finish is not None:
             self._leave(bank, sequence)
             self._ended.append(sequence)

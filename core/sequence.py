@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from array import array
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from axpress.core.constraint import Constraint, OneToken
 from axpress.core.detokenize import StopChecker
-from axpress.core.drafts import NO_DRAFT, Draft, Drafter
+from axpress.core.drafts import MAX_MATCH, NO_DRAFT, Draft, Drafter
 from axpress.core.errors import AxpressError
 from axpress.core.request import Delta, FinishReason, GenerationRequest, Sink, Spent, TokenLogprob
 from axpress.core.rows import Rows
@@ -58,7 +60,10 @@ class Sequence:
         self.salt, self.background = request.salt, request.background
         self.sampler = Sampler(vocab_size, request.params, request.prompt_ids, scratch=scratch)
         self.detokenizer = text.detokenizer()
-        self.stops = StopChecker(request.stop)
+        self.stops = StopChecker(request.stop, request.stop_after)
+        self.constraint: Constraint | None = None
+        self._due: list[int] = []  # tokens that must come next, the last one first
+        self._only = OneToken(vocab_size) if request.constraint is not None and request.params.logprobs is not None else None
         self._text = text
         self._drafter = Drafter(request.prompt_ids, request.prediction) if drafts else None
         self.draft: Draft = NO_DRAFT
@@ -122,8 +127,15 @@ class Sequence:
     def guess(self) -> None:
         """Prepares the guesses of the next pass."""
         self.draft = NO_DRAFT
-        if self._drafter is not None and len(self.tokens) - len(self.rows) == 1:
-            self.draft = self._drafter.propose(min(MAX_DRAFT, self.request.max_tokens - self.num_generated - 1))
+        if self._drafter is None or len(self.tokens) - len(self.rows) != 1:
+            return
+        limit = min(MAX_DRAFT, self.request.max_tokens - self.num_generated - 1)
+        if self._due and limit > 0:
+            self.draft = Draft(tuple(self._due[: -limit - 1 : -1]), MAX_MATCH)  # these cannot fail
+            return
+        self.draft = self._drafter.propose(limit)
+        if self.constraint is not None and self.draft.tokens:
+            self.draft = replace(self.draft, tokens=self.draft.tokens[: self.constraint.check(self.draft.tokens)])
 
     def checked(self, offered: int, accepted: int) -> None:
         """Of the `offered` guesses of a pass `accepted` came true."""
@@ -135,45 +147,63 @@ class Sequence:
             self.accepted_prediction += accepted
             self.rejected_prediction += offered - accepted
 
-    def sample(self, logits: object) -> int | None:
-        """Chooses the next token, tells the client, and returns it; None when the answer ended (see `finish`)."""
+    def begin(self) -> None:
+        """The answer begins, now that the sequence has a place: tokens that must come first join the prompt. May end it."""
+        if self.constraint is not None or self.request.constraint is None:
+            return
         try:
-            token, logprob = self.sampler.sample(logits, self.num_generated)
+            self.constraint = self.request.constraint()
+            self._force()
         except AxpressError as error:
             self.end("error", error=str(error))
-            return None
-        return self._take(token, (logprob,) if logprob is not None else ())
 
-    def force(self) -> None:
-        """Takes the tokens that must come next, if the request knows of any."""
-        if self.request.forced is None or self.finish is not None:
+    def sample(self, logits: object) -> None:
+        """Chooses the next token, takes those that must follow it, and tells the client. May end the answer (see `finish`)."""
+        try:
+            if self.constraint is not None:
+                self.sampler.allow(self._only.words(self._due[-1]) if self._due and self._only else self.constraint.mask())
+            token, logprob = self.sampler.sample(logits, self.num_generated)
+            self._take(token, (logprob,) if logprob is not None else ())
+            self._force()
+        except AxpressError as error:
+            self.end("error", error=str(error))
+
+    def _force(self) -> None:
+        """Takes the tokens that must come next. Where log-probabilities are wanted the model is asked for each of them all the same."""
+        if self.constraint is None or self.finish is not None:
             return
-        for token in self.request.forced(self.tokens[self.num_prompt :].tolist()):
-            certain = (TokenLogprob(token, 0.0),) if self.request.params.logprobs is not None else ()
-            if self._take(token, certain) is None:
-                return
+        if not self._due:
+            self._due = self.constraint.forced()[::-1]
+        while self._due and self._only is None and self.finish is None:
+            self._take(self._due[-1], ())
+        if self.finish is None and self.constraint.done:  # complete before its first token
+            self.end("stop")
 
-    def _take(self, token: int, logprobs: tuple[TokenLogprob, ...]) -> int | None:
-        request = self.request
+    def _take(self, token: int, logprobs: tuple[TokenLogprob, ...]) -> None:
+        request, constraint = self.request, self.constraint
         if self.generation.first_token is None:
             self.generation.first_token = time.monotonic()
         self.num_generated += 1
-        if token in self._text.eos_ids and not request.ignore_eos:
+        if token in self._text.eos_ids and (constraint is not None or not request.ignore_eos):
             self.end("stop", self.stops.push(self.detokenizer.flush()), 1, logprobs)
-            return None
+            return
+        if self._due:
+            self._due.pop()
         self.sampler.accept(token)
         self.tokens.append(token)
         if self._drafter is not None:
             self._drafter.append(token)
+        if constraint is not None:
+            constraint.accept(token)
         text = self.stops.push(self.detokenizer.push(token))
-        if self.stops.matched is not None:
-            self.end("stop", text, 1, logprobs)
-        elif self.num_generated >= request.max_tokens:
+        complete = constraint is not None and constraint.done
+        last = complete or self.num_generated >= request.max_tokens
+        if last and self.stops.matched is None:
             text += self.stops.push(self.detokenizer.flush())
-            self.end("stop" if self.stops.matched is not None else "length", text, 1, logprobs)
+        if last or self.stops.matched is not None:
+            self.end("stop" if complete or self.stops.matched is not None else "length", text, 1, logprobs)
         else:
             self.generation.sink(Delta(text, 1, None, logprobs))
-        return token if self.finish is None else None
 
     def end(
         self, reason: FinishReason, text: str = "", num_tokens: int = 0, logprobs: tuple[TokenLogprob, ...] = (), error: str | None = None
@@ -193,7 +223,7 @@ class Sequence:
             min(self.cached_tokens, self.num_prompt),
             self.accepted_prediction,
             self.rejected_prediction,
-            (g.first_pass or now) - g.created,
+            min(g.first_pass or now, g.first_token or now) - g.created,
             (g.first_token or now) - g.created,
             now - g.created,
         )
