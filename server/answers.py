@@ -1,4 +1,4 @@
-"""The two ways in which an answer leaves: as a stream of server-sent events, or whole."""
+"""The two ways in which an answer leaves: as a stream, or whole."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from sanic.request import Request
 
 from axpress.core.request import Delta
 
-from .errors import HttpError, error_body
-from .sse import DONE, ChunkWriter, TokenBytes, choice, error_event, logprobs_content, usage
+from .dialect import Answer, StreamWriter, Totals
+from .errors import HttpError
+from .job import Job
 
 HIGH_WATER = 65536
 """Bytes in a connection's write buffer above which Sanic's `send` waits; we stop writing past it at the same mark."""
@@ -26,94 +27,89 @@ def failure(last: Delta) -> HttpError | None:
 
 
 class Tally:
-    """What the choices of an answer came to so far, and whether anything more is to be expected."""
+    """What the answers of a job came to so far, and whether anything more is to be expected."""
 
-    def __init__(self, num_choices: int) -> None:
+    def __init__(self, job: Job) -> None:
         self.num_tokens = 0
-        self.lasts: list[Delta | None] = [None] * num_choices
         self.error: HttpError | None = None
-        self._num_open = num_choices
+        self._job = job
+        self._lasts: list[Delta | None] = [None] * len(job.requests)
+        self._num_open = len(job.requests)
 
     def note(self, index: int, deltas: list[Delta]) -> None:
-        """Count what arrived of choice `index`."""
+        """Count what arrived of answer `index`."""
         for delta in deltas:
             self.num_tokens += delta.num_tokens
         last = deltas[-1]
-        if last.finish_reason is not None and self.lasts[index] is None:
-            self.lasts[index] = last
+        if last.finish_reason is not None and self._lasts[index] is None:
+            self._lasts[index] = last
             self._num_open -= 1
             self.error = self.error or failure(last)
 
     @property
     def over(self) -> bool:
-        """All choices ended, or one of them failed, which is the end of the others."""
+        """All answers ended, or one of them failed, which is the end of the others."""
         return self._num_open == 0 or self.error is not None
 
     @property
     def outcome(self) -> str:
         """How it ended, for the log."""
-        return ",".join(sorted({last.finish_reason for last in self.lasts if last is not None and last.finish_reason}))
+        return ",".join(sorted({last.finish_reason for last in self._lasts if last is not None and last.finish_reason}))
 
-    def usage(self, prompt_tokens: int) -> dict[str, Any]:
-        """OpenAI's usage object."""
-        spent = [last.spent for last in self.lasts if last is not None and last.spent is not None]
-        return usage(prompt_tokens, self.num_tokens, spent)
+    def totals(self) -> Totals:
+        """For usage objects."""
+        spent = [last.spent for last in self._lasts if last is not None and last.spent is not None]
+        reasoning = sum(reader.reasoning_tokens for reader in self._job.readers)
+        return Totals(self._job.prompt_tokens, self.num_tokens, reasoning, spent)
 
 
 class WholeAnswer:
-    """Collects an answer of `num_choices` choices; `finished` resolves when `tally` is over."""
+    """Collects a job's answers; `finished` resolves when `tally` is over."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, num_choices: int = 1) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, job: Job) -> None:
         self.finished: asyncio.Future[None] = loop.create_future()
-        self.tally = Tally(num_choices)
-        self._deltas: list[list[Delta]] = [[] for _ in range(num_choices)]
+        self.tally = Tally(job)
+        self._deltas: list[list[Delta]] = [[] for _ in job.requests]
 
     def receive(self, index: int, deltas: list[Delta]) -> None:
-        """Bridge receiver of choice `index`."""
+        """Bridge receiver of answer `index`."""
         self._deltas[index] += deltas
         self.tally.note(index, deltas)
         if self.tally.over and not self.finished.done():
             self.finished.set_result(None)
 
-    def choices(self, token_bytes: TokenBytes | None) -> list[dict[str, Any]]:
-        """The choices in order, with log-probabilities where `token_bytes` is given."""
-        made = []
-        for index, (deltas, last) in enumerate(zip(self._deltas, self.tally.lasts, strict=True)):
-            text = "".join([delta.text for delta in deltas])
-            logprobs = None
-            if token_bytes is not None:
-                logprobs = logprobs_content([one for delta in deltas for one in delta.logprobs], token_bytes)
-            made.append(choice(index, text, (last and last.finish_reason) or "stop", logprobs))
-        return made
+    def answers(self) -> list[Answer]:
+        """In order, once `tally` is over without an error."""
+        return [Answer(deltas) for deltas in self._deltas]
 
 
 class StreamedAnswer:
-    """Writes the deltas of an answer's choices, each with its own writer, to the connection as they arrive.
+    """Writes a job's answers to the connection as they arrive.
 
     The fast way: `receive` puts the bytes straight onto the request's transport, in the chunked coding that Sanic opened,
-    without waking a task. When the client does not keep up, the deltas stay in `_pending` (at most max_tokens of them a choice)
+    without waking a task. When the client does not keep up, the deltas stay in `_pending` (at most max_tokens of them an answer)
     and the handler's task sends them with Sanic's `send`, which waits for the client; `stall` seconds of that end the stream.
     """
 
-    def __init__(self, request: Request, writers: list[ChunkWriter], stall: float) -> None:
+    def __init__(self, request: Request, job: Job, writer: StreamWriter, stall: float) -> None:
         self._transport: Any = request.transport
-        self._writers = writers
+        self._writer = writer
         self._stall = stall
         self._response: Any = None
         self._pending: list[tuple[int, list[Delta]]] = []
         self._direct = False
         self._wake = asyncio.Event()
-        self.tally = Tally(len(writers))
+        self.tally = Tally(job)
 
     def receive(self, index: int, deltas: list[Delta]) -> None:
-        """Bridge receiver of choice `index`."""
+        """Bridge receiver of answer `index`."""
         self.tally.note(index, deltas)
         if self._direct:
             transport = self._transport
             if transport.is_closing():
                 return
             if transport.get_write_buffer_size() <= HIGH_WATER:
-                data = self._encode(index, deltas)
+                data = self._writer.encode(index, deltas)
                 if data:
                     transport.write(b"%x\r\n%b\r\n" % (len(data), data))
             else:
@@ -126,43 +122,36 @@ class StreamedAnswer:
             self._direct = False
             self._wake.set()
 
-    def _encode(self, index: int, deltas: list[Delta]) -> bytes:
-        """The chunks of these deltas: text, and the finish reason where the choice ends with one."""
-        writer, last = self._writers[index], deltas[-1]
-        data = writer.text(deltas)
-        return data + writer.finish(last.finish_reason) if last.finish_reason in ("stop", "length") else data
-
     async def run(self, request: Request, headers: dict[str, str]) -> None:
-        """Send header, roles, text and finish reasons until `tally` is over; `close` sends the rest.
+        """Send header, first words and answers until `tally` is over; `close` sends the rest.
 
         Raises TimeoutError when the client reads nothing for `stall` seconds.
         """
-        self._response = await request.respond(content_type="text/event-stream; charset=utf-8", headers=headers)
-        await self._send(b"".join([writer.role() for writer in self._writers]))
+        self._response = await request.respond(content_type=self._writer.content_type, headers=headers)
+        await self._send(self._writer.begin())
         while True:
             while self._pending:
                 pending, self._pending = self._pending, []
-                await self._send(b"".join([self._encode(index, deltas) for index, deltas in pending]))
+                await self._send(b"".join([self._writer.encode(index, deltas) for index, deltas in pending]))
             if self.tally.over:
                 return
             self._wake.clear()
             self._direct = True
             await self._wake.wait()
 
-    async def close(self, prompt_tokens: int, include_usage: bool) -> None:
-        """Send what follows the last token: an error, or usage and [DONE]."""
+    async def close(self) -> None:
+        """Send what follows the last token: an error, or the end."""
         if self.tally.error is not None:
             await self.fail(self.tally.error)
             return
-        tail = self._writers[0].usage(self.tally.usage(prompt_tokens)) if include_usage else b""
-        await self._send(tail + DONE)
+        await self._send(self._writer.end(self.tally.totals()))
         await self._response.eof()
 
     async def fail(self, error: HttpError) -> None:
         """End the stream with an error that clients raise."""
         self._direct = False
         if self._response is not None:
-            await self._send(error_event(error_body(error.status, str(error), error.param, error.code)) + DONE)
+            await self._send(self._writer.fail(error))
             await self._response.eof()
 
     async def _send(self, data: bytes) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 
 from axpress.core.errors import AxpressError
+
+from . import version
 
 MAX_RUNNING = 256
 """Each answer at a time holds a row of logits in pinned memory, and no pass of a published model carries more than 128."""
@@ -28,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("axpress", description="Language models on AXCL cards, with an OpenAI-compatible server.")
-    parser.add_argument("--version", action="version", version=f"axpress {_version()}")
+    parser.add_argument("--version", action="version", version=f"axpress {version()}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_serve(commands.add_parser("serve", help="serve a model over HTTP"))
     _add_chat(commands.add_parser("chat", help="talk to a server in the terminal"))
@@ -36,13 +37,6 @@ def _parser() -> argparse.ArgumentParser:
     _add_hollow(commands.add_parser("hollow", help="make a full-size package of shapes and timings only"))
     _add_plan(commands.add_parser("plan", help="what fits on the card and how fast it should be, on paper, without a card"))
     return parser
-
-
-def _version() -> str:
-    try:
-        return metadata.version("axpress")
-    except metadata.PackageNotFoundError:
-        return "unknown"
 
 
 def _device(text: str) -> str | int:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from axpress.core.errors import AxpressError, EngineClosed, PackageError, RuntimeUnavailable
 
+from . import version
 from .bridge import Bridge
-from .params import ModelLimits, model_limits
+from .params import Served, fingerprint, model_limits
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Service:
         self.started = monotonic()
         self.created = time()
         self._engine: Engine | None = None
-        self._limits: ModelLimits | None = None
+        self._served: Served | None = None
         self._loading: asyncio.Future[Engine] | None = None
         self._stopping: asyncio.Task[None] | None = None
         self._hurry = asyncio.Event()
@@ -53,7 +54,8 @@ class Service:
         try:
             self._engine = await asyncio.shield(self._loading)
             together = self.settings.max_queue + self.settings.max_running
-            self._limits = model_limits(self._engine, self._names(self._engine.info.model), together)
+            limits = model_limits(self._engine, self._names(self._engine.info.model), together)
+            self._served = Served(self._engine, limits, next(iter(limits.names)), self._fingerprint(self._engine))
         except Exception as exc:
             self._fail(exc)
             return
@@ -88,7 +90,13 @@ class Service:
     @property
     def served_name(self) -> str:
         """The model's name in answers."""
-        return next(iter(self._limits.names)) if self._limits else (self.settings.model_name or "")
+        return self._served.name if self._served else (self.settings.model_name or "")
+
+    def _fingerprint(self, engine: Engine) -> str:
+        """Whatever can change an answer: the model's files, its sampling defaults, the card's runtime, this program, `--exact`."""
+        info, root = engine.info, self.settings.directory
+        files = sorted((str(f.relative_to(root)), f.stat().st_size, f.stat().st_mtime_ns) for f in root.rglob("*") if f.is_file())
+        return fingerprint(version(), info, files, engine.package.post_config, self.settings.exact)
 
     def begin_answer(self) -> None:
         """An accepted request is on its way until `end_answer`."""
@@ -100,10 +108,10 @@ class Service:
         """It is over, however it ended."""
         self.num_answers -= 1
 
-    def ready(self) -> tuple[Engine, ModelLimits]:
-        """The engine and its limits, or EngineClosed with the reason why no token can be had."""
-        if self.state == "ready" and self._engine is not None and self._limits is not None and self._engine.state == "ready":
-            return self._engine, self._limits
+    def ready(self) -> Served:
+        """The model as requests see it, or EngineClosed with the reason why no token can be had."""
+        if self.state == "ready" and self._served is not None and self._served.engine.state == "ready":
+            return self._served
         raise EngineClosed(self._why_not())
 
     def _why_not(self) -> str:

@@ -2,34 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
-from axpress.core.request import Delta, Spent, TokenLogprob
+from axpress.core.request import Delta, TokenLogprob
 
-TokenBytes = Callable[[int], bytes]
+from .dialect import Answer, StreamWriter, Totals
+from .errors import HttpError, error_body
+from .job import Job, TokenBytes
+from .reader import Piece, Reader
+
 DONE = b"data: [DONE]\n\n"
 
 
-def usage(prompt_tokens: int, completion_tokens: int, spent: Sequence[Spent]) -> dict[str, Any]:
-    """OpenAI's usage object of an answer's choices.
+def usage(totals: Totals) -> dict[str, Any]:
+    """OpenAI's usage object of a request's answers.
 
     The prompt counts once; `cached_tokens` of it were found in the cache by every choice, so none of them cost anything anew.
     Rejected prediction tokens were tried and thrown away: unlike OpenAI's, they are not among the completion's tokens.
     """
     return {
-        "prompt_tokens": prompt_tokens,
-        "completion_tokens": completion_tokens,
-        "total_tokens": prompt_tokens + completion_tokens,
-        "prompt_tokens_details": {"cached_tokens": min((s.cached_tokens for s in spent), default=0)},
+        "prompt_tokens": totals.prompt_tokens,
+        "completion_tokens": totals.completion_tokens,
+        "total_tokens": totals.prompt_tokens + totals.completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": min((s.cached_tokens for s in totals.spent), default=0)},
         "completion_tokens_details": {
-            "reasoning_tokens": 0,
-            "accepted_prediction_tokens": sum(s.accepted_prediction_tokens for s in spent),
-            "rejected_prediction_tokens": sum(s.rejected_prediction_tokens for s in spent),
+            "reasoning_tokens": totals.reasoning_tokens,
+            "accepted_prediction_tokens": sum(s.accepted_prediction_tokens for s in totals.spent),
+            "rejected_prediction_tokens": sum(s.rejected_prediction_tokens for s in totals.spent),
         },
+    }
+
+
+def timings(totals: Totals) -> dict[str, Any]:
+    """The `timings` object of llama.cpp's server: how many tokens and milliseconds prompt and answer took, queueing left out.
+
+    Of several choices, which run together, the one that took longest.
+    """
+    cached = min((s.cached_tokens for s in totals.spent), default=0)
+    prompt_s = max((s.first_token_s - s.queue_s for s in totals.spent), default=0.0)
+    predicted_s = max((s.total_s - s.first_token_s for s in totals.spent), default=0.0)
+    prompt_n, predicted_n = totals.prompt_tokens - cached, totals.completion_tokens
+    return {
+        "cache_n": cached,
+        "prompt_n": prompt_n,
+        "prompt_ms": round(1e3 * prompt_s, 3),
+        "prompt_per_second": round(prompt_n / prompt_s, 3) if prompt_s > 0 else None,
+        "predicted_n": predicted_n,
+        "predicted_ms": round(1e3 * predicted_s, 3),
+        "predicted_per_second": round(predicted_n / predicted_s, 3) if predicted_s > 0 else None,
     }
 
 
@@ -50,66 +74,145 @@ class AnswerHead:
     answer_id: str
     created: int
     model: str
+    fingerprint: str
     service_tier: str | None = None
 
     def fields(self, kind: str) -> dict[str, Any]:
         """The first fields of an object of this kind."""
-        fields: dict[str, Any] = {"id": self.answer_id, "object": kind, "created": self.created, "model": self.model}
+        fields: dict[str, Any] = {
+            "id": self.answer_id, "object": kind, "created": self.created, "model": self.model, "system_fingerprint": self.fingerprint,
+        }  # fmt: skip
         return fields if self.service_tier is None else {**fields, "service_tier": self.service_tier}
 
 
-def choice(index: int, text: str, finish_reason: str, logprobs: list[dict[str, Any]] | None) -> dict[str, Any]:
+def choice(index: int, answer: Answer, job: Job) -> dict[str, Any]:
     """One choice of a whole answer."""
-    return {
-        "index": index,
-        "message": {"role": "assistant", "content": text, "refusal": None},
-        "logprobs": None if logprobs is None else {"content": logprobs, "refusal": None},
-        "finish_reason": finish_reason,
-    }
+    reader, finish = job.reader(index), answer.finish_reason
+    message: dict[str, Any] = {"role": "assistant", "content": answer.text, "refusal": None}
+    if reader is not None:
+        message |= _parts(reader.read(answer.deltas), job, index)
+        finish = finish_reason(finish, reader)
+    logprobs = None
+    if job.token_bytes is not None:
+        logprobs = {"content": logprobs_content(answer.logprobs, job.token_bytes), "refusal": None}
+    return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": finish}
 
 
-def completion(head: AnswerHead, choices: list[dict[str, Any]], used: dict[str, Any]) -> bytes:
+def finish_reason(reason: str, reader: Reader | None) -> str:
+    """"tool_calls" where an answer that came to its end has called something."""
+    return "tool_calls" if reason == "stop" and reader is not None and reader.num_calls else reason
+
+
+def _parts(pieces: list[Piece], job: Job, index: int) -> dict[str, Any]:
+    """The message's fields that an answer's pieces make."""
+    joined = {kind: "".join([p.text for p in pieces if p.kind == kind]) for kind in ("content", "reasoning")}
+    calls = [
+        {
+            "id": job.call_id(index, call.call),
+            "type": "function",
+            "function": {
+                "name": call.text,
+                "arguments": "".join([p.text for p in pieces if p.kind == "arguments" and p.call == call.call]),
+            },
+        }
+        for call in pieces
+        if call.kind == "call"
+    ]
+    fields: dict[str, Any] = {"content": joined["content"] or (None if calls else "")}
+    if any(p.kind == "reasoning" for p in pieces):
+        fields["reasoning_content"] = joined["reasoning"]
+    if calls:
+        fields["tool_calls"] = calls
+    return fields
+
+
+def completion(head: AnswerHead, choices: list[dict[str, Any]], used: dict[str, Any], timed: dict[str, Any] | None) -> bytes:
     """A whole chat.completion object."""
-    return orjson.dumps({**head.fields("chat.completion"), "choices": choices, "usage": used})
+    extra = {} if timed is None else {"timings": timed}
+    return orjson.dumps({**head.fields("chat.completion"), "choices": choices, "usage": used, **extra})
 
 
-class ChunkWriter:
-    """Serialises the deltas of one choice of a streamed answer. Per token: one JSON string between two constants."""
+class ChatStream(StreamWriter):
+    """Server-sent chunks of a chat completion. Per token of plain content: one JSON string between two constants."""
 
-    def __init__(self, answer: AnswerHead, index: int, include_usage: bool, token_bytes: TokenBytes | None) -> None:
-        head = orjson.dumps(answer.fields("chat.completion.chunk"))[:-1]
+    def __init__(self, head: AnswerHead, job: Job, include_usage: bool) -> None:
+        self._include_usage, self._timings = include_usage, job.ask.timings
+        start = b"data: " + orjson.dumps(head.fields("chat.completion.chunk"))[:-1]
+        self._last_head = start + b',"choices":[],"usage":'
+        self._choices = [_Choice(start, index, job, include_usage) for index in range(len(job.requests))]
+
+    def begin(self) -> bytes:
+        return b"".join([one.role() for one in self._choices])
+
+    def encode(self, index: int, deltas: list[Delta]) -> bytes:
+        one, last = self._choices[index], deltas[-1]
+        data = one.text(deltas)
+        return data + one.finish(last.finish_reason) if last.finish_reason in ("stop", "length") else data
+
+    def end(self, totals: Totals) -> bytes:
+        if not (self._include_usage or self._timings):
+            return DONE
+        used = orjson.dumps(usage(totals) if self._include_usage else None)
+        timed = b',"timings":' + orjson.dumps(timings(totals)) if self._timings else b""
+        return self._last_head + used + timed + b"}\n\n" + DONE
+
+    def fail(self, error: HttpError) -> bytes:
+        return error_event(error) + DONE
+
+
+class _Choice:
+    """The chunks of one choice."""
+
+    def __init__(self, start: bytes, index: int, job: Job, include_usage: bool) -> None:
         self._tail = b',"usage":null}\n\n' if include_usage else b"}\n\n"
-        self._head = b"data: " + head + b',"choices":[{"index":%d,"delta":' % index
+        self._head = start + b',"choices":[{"index":%d,"delta":' % index
         self._text_head = self._head + b'{"content":'
         self._text_tail = b'},"logprobs":null,"finish_reason":null}]' + self._tail
-        self._usage_head = b"data: " + head + b',"choices":[],"usage":'
-        self._token_bytes = token_bytes
+        self._job, self._index = job, index
+        self._token_bytes = job.token_bytes
+        self._reader = job.reader(index)
 
     def role(self) -> bytes:
         """The first chunk."""
-        return self._head + b'{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}]' + self._tail
+        return self._chunk(b'{"role":"assistant","content":""}')
+
+    def _chunk(self, delta: bytes, logprobs: bytes = b"null", reason: bytes = b"null") -> bytes:
+        return self._head + delta + b',"logprobs":' + logprobs + b',"finish_reason":' + reason + b"}]" + self._tail
 
     def text(self, deltas: list[Delta]) -> bytes:
         """One chunk per delta that has something to say, all in one piece of bytes."""
-        if self._token_bytes is not None:
-            return b"".join([self._with_logprobs(d, self._token_bytes) for d in deltas if d.text or d.logprobs])
+        if self._reader is not None or self._token_bytes is not None:
+            return b"".join([self._chunks(delta) for delta in deltas])
         head, tail, dumps = self._text_head, self._text_tail, orjson.dumps
         return b"".join([head + dumps(d.text) + tail for d in deltas if d.text])
 
-    def _with_logprobs(self, delta: Delta, token_bytes: TokenBytes) -> bytes:
-        content = orjson.dumps({"content": logprobs_content(delta.logprobs, token_bytes), "refusal": None})
-        text = orjson.dumps(delta.text)
-        return self._text_head + text + b'},"logprobs":' + content + b',"finish_reason":null}]' + self._tail
+    def _chunks(self, delta: Delta) -> bytes:
+        """The chunks of one delta: a piece each; log-probabilities go with the first."""
+        pieces = self._reader.read([delta]) if self._reader is not None else [Piece("content", delta.text)] if delta.text else []
+        made = [self._piece(piece) for piece in pieces]
+        logprobs = b"null"
+        if delta.logprobs and self._token_bytes is not None:
+            logprobs = orjson.dumps({"content": logprobs_content(delta.logprobs, self._token_bytes), "refusal": None})
+            made = made or [b'{"content":""}']
+        return b"".join([self._chunk(one, b"null" if i else logprobs) for i, one in enumerate(made)])
+
+    def _piece(self, piece: Piece) -> bytes:
+        """The `delta` object of a piece."""
+        if piece.kind in ("content", "reasoning"):
+            return orjson.dumps({"content" if piece.kind == "content" else "reasoning_content": piece.text})
+        call: dict[str, Any] = {"index": piece.call}
+        if piece.kind == "call":
+            function = {"name": piece.text, "arguments": ""}
+            call |= {"id": self._job.call_id(self._index, piece.call), "type": "function", "function": function}
+        else:
+            call["function"] = {"arguments": piece.text}
+        return orjson.dumps({"tool_calls": [call]})
 
     def finish(self, reason: str) -> bytes:
         """The chunk that carries the finish reason."""
-        return self._head + b'{},"logprobs":null,"finish_reason":' + orjson.dumps(reason) + b"}]" + self._tail
-
-    def usage(self, used: dict[str, Any]) -> bytes:
-        """The chunk with empty choices that ends a stream whose client asked for usage."""
-        return self._usage_head + orjson.dumps(used) + b"}\n\n"
+        return self._chunk(b"{}", reason=orjson.dumps(finish_reason(reason, self._reader)))
 
 
-def error_event(body: bytes) -> bytes:
+def error_event(error: HttpError) -> bytes:
     """An error inside a stream: clients raise it."""
-    return b"data: " + body + b"\n\n"
+    return b"data: " + error_body(error.status, str(error), error.param, error.code) + b"\n\n"

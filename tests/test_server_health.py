@@ -25,7 +25,7 @@ def test_a_card_that_falls_silent_is_told_and_an_idle_one_is_not(tmp_path: Path,
         service = Service(Settings(model_dir=package, device="emu", profile=str(profile)))
         await service.start()
         await asyncio.sleep(0.7)
-        engine, _ = service.ready()
+        engine = service.ready().engine
         emulator.set("SPEED", "0.02")  # about 0.25 s a token
         service.begin_answer()
         generation = engine.submit(GenerationRequest([1, 2, 3], max_tokens=900, ignore_eos=True), lambda delta: None)

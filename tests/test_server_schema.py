@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from axpress.core.errors import RequestError
 from axpress.core.package import SamplingDefaults
 from axpress.core.request import GenerationRequest, SamplingParams, choice_seed
+from axpress.server.ask import Ask
 from axpress.server.body import parse_json
+from axpress.server.chat_api import ask
 from axpress.server.errors import HttpError, error_body
-from axpress.server.params import ModelLimits, check_model, choices, generation_request, sampling_defaults, template_messages
-from axpress.server.schema import REFUSED, ChatRequest, parse
+from axpress.server.params import ModelLimits, check_model, choices, generation_request, sampling_defaults
+from axpress.server.schema.chat import ChatRequest
 
 LIMITS = ModelLimits(frozenset({"m"}), 1000, 100, SamplingParams())
 HI = [{"role": "user", "content": "hi"}]
@@ -26,13 +28,16 @@ response_format safety_identifier seed service_tier stop store stream stream_opt
 user verbosity web_search_options"""
 
 
+def parse(document: Any) -> Ask:
+    return ask(ChatRequest.read(document))
+
+
 def outcome(body: bytes) -> None:
     """Run the whole way; only the two typed errors may come out, and their body must be serialisable."""
     try:
-        request = parse(parse_json(body))
-        check_model(request, LIMITS)
-        choices(request, LIMITS, generation_request(request, LIMITS, [1]))
-        template_messages(request)
+        asked = parse(parse_json(body))
+        check_model(asked.model, LIMITS)
+        choices(asked, LIMITS, generation_request(asked, LIMITS, [1]))
     except RequestError as exc:
         error_body(400, str(exc), exc.param, exc.code)
     except HttpError as exc:
@@ -44,7 +49,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )
-FIELD = st.sampled_from([*ChatRequest.model_fields, *REFUSED, "other"])
+FIELD = st.sampled_from([*ChatRequest.model_fields, *ChatRequest.refused, "other"])
 
 
 @settings(max_examples=200, deadline=None)
@@ -76,10 +81,10 @@ def test_any_bytes_are_judged(noise: bytes, start: int, end: int) -> None:
 
 def test_every_openai_field_is_either_obeyed_harmless_or_refused() -> None:
     for name in OPENAI_FIELDS.split():
-        assert (name in ChatRequest.model_fields) != (name in REFUSED), name
+        assert (name in ChatRequest.model_fields) != (name in ChatRequest.refused), name
 
 
-@pytest.mark.parametrize("name", [*REFUSED])
+@pytest.mark.parametrize("name", [*ChatRequest.refused])
 def test_refused_fields_are_named_and_null_is_absent(name: str) -> None:
     with pytest.raises(RequestError) as error:
         parse({"messages": HI, name: 1})

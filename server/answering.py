@@ -1,0 +1,162 @@
+"""From a POST to its answer, for every dialect: body, job, engine, and the end, however it comes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from sanic.request import Request
+from sanic.response import HTTPResponse
+
+from axpress.core.request import Delta
+
+from .answers import StreamedAnswer, WholeAnswer
+from .body import check_content_type, discard_body, parse_json, read_body
+from .dialect import Dialect
+from .errors import HttpError
+from .job import Job
+from .params import Served, make_job
+from .service import Service
+
+log = logging.getLogger("axpress.request")
+
+
+async def answer(request: Request, kind: type[Dialect], **path: str) -> HTTPResponse | None:
+    """Answers one request in the dialect `kind`, streamed or whole. For routes with stream=True. `path`: for `kind.read`."""
+    service: Service = request.app.ctx.service
+    try:
+        body = await take_body(request)
+        served = service.ready()
+        dialect, job = await in_thread(service, _prepare, kind, path, body, served)
+    except Exception as exc:
+        return await refuse(request, kind, exc)
+    service.begin_answer()
+    try:
+        if job.ask.stream:
+            await _stream(request, service, dialect, job)
+            return None
+        return await _whole(service, dialect, job)
+    except Exception as exc:
+        return await refuse(request, kind, exc)
+    finally:
+        service.end_answer()
+
+
+async def take_body(request: Request) -> bytes:
+    """The body, once it is clear that somebody can answer it. Raises HttpError, EngineClosed."""
+    service: Service = request.app.ctx.service
+    check_content_type(request)
+    service.ready()
+    body = await read_body(request, service.settings.max_body, service.settings.read_timeout)
+    # Sanic stops reading from a connection that sent a large body, and would not see its client leave.
+    request.transport.resume_reading()  # type: ignore[attr-defined]
+    return body
+
+
+async def in_thread(service: Service, work: Callable[..., Any], *arguments: Any) -> Any:
+    """Runs what takes milliseconds off the event loop."""
+    return await asyncio.get_running_loop().run_in_executor(service.preparing, work, *arguments)
+
+
+def _prepare(kind: type[Dialect], path: dict[str, str], body: bytes, served: Served) -> tuple[Dialect, Job]:
+    """From bytes to a checked job. Raises RequestError, HttpError."""
+    dialect = kind.read(parse_json(body), **path)
+    return dialect, make_job(dialect.ask, served)
+
+
+async def refuse(request: Request, kind: type[Dialect], error: BaseException) -> HTTPResponse | None:
+    """Answers an error; when the body is still on its way, before reading (a bit of) it."""
+    stream: Any = request.stream
+    if not stream.request_body:
+        return kind.error(error)
+    stream.keep_alive = False
+    response = await request.respond(kind.error(error))
+    await response.send(end_stream=True)
+    await discard_body(request)
+    return None
+
+
+class _Running:
+    """A job's generations, all admitted or none, which are cancelled, so that the card is free, however the `with` block is left."""
+
+    def __init__(self, service: Service, job: Job, receive: Callable[[int, list[Delta]], None]) -> None:
+        self._channels = [service.bridge.channel(partial(receive, index)) for index in range(len(job.requests))]
+        self._generations = job.engine.submit_all(list(job.requests), [channel.sink for channel in self._channels])
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        for channel in self._channels:
+            channel.close()
+        for generation in self._generations:
+            generation.cancel()
+
+
+def _too_long(seconds: float) -> HttpError:
+    text = f"The answer was not ready within this server's limit of {seconds:g} seconds per request."
+    return HttpError(504, text, code="request_timeout", headers={"x-should-retry": "false"})
+
+
+async def _whole(service: Service, dialect: Dialect, job: Job) -> HTTPResponse:
+    answer = WholeAnswer(asyncio.get_running_loop(), job)
+    begun = time.monotonic()
+    limit = service.settings.request_timeout
+    outcome = "left"
+    running = _Running(service, job, answer.receive)
+    try:
+        with running:
+            async with asyncio.timeout(limit):
+                await answer.finished
+        error, outcome = answer.tally.error, answer.tally.outcome
+    except TimeoutError:
+        error, outcome = _too_long(limit), "timeout"
+    finally:
+        _log(job, outcome, answer.tally.num_tokens, begun)
+    if error is not None:
+        raise error
+    return HTTPResponse(dialect.whole(job, answer.answers(), answer.tally.totals()), content_type="application/json")
+
+
+async def _stream(request: Request, service: Service, dialect: Dialect, job: Job) -> None:
+    settings = service.settings
+    answer = StreamedAnswer(request, job, dialect.stream(job), settings.stall_timeout)
+    begun = time.monotonic()
+    outcome = "left"
+    headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+    running = _Running(service, job, answer.receive)
+    try:
+        with running:
+            try:
+                async with asyncio.timeout(settings.request_timeout) as deadline:
+                    await answer.run(request, headers)
+                    outcome = answer.tally.outcome
+                    await answer.close()
+            except TimeoutError:
+                if not deadline.expired():
+                    raise
+                outcome = "timeout"
+                await answer.fail(_too_long(settings.request_timeout))
+    except TimeoutError:
+        outcome = "stalled"
+        _abort(request)
+    finally:
+        _log(job, outcome, answer.tally.num_tokens, begun)
+
+
+def _abort(request: Request) -> None:
+    """Cut a client that does not read."""
+    transport = request.transport
+    if transport is not None:
+        transport.abort()  # type: ignore[attr-defined]
+
+
+def _log(job: Job, outcome: str, num_tokens: int, begun: float) -> None:
+    log.info(
+        "%s %s: %d prompt tokens, %d generated, %s, %.3f s",
+        job.nonce, "stream" if job.ask.stream else "whole", job.prompt_tokens, num_tokens, outcome, time.monotonic() - begun,
+    )  # fmt: skip

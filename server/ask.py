@@ -1,0 +1,73 @@
+"""What a request of any dialect asks for, in one form: between schemas, which know the spelling, and params, which knows the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from axpress.core.grammar import Body
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A function that the model may call. `parameters`: JSON schema of its arguments; None: any object."""
+
+    name: str
+    description: str | None = None
+    parameters: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """The functions of a request. `named`: the one that must be called; else `choice` decides."""
+
+    functions: tuple[Function, ...]
+    choice: Literal["none", "auto", "required"] = "auto"
+    named: str | None = None
+    parallel: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """One request. None means "not said": the model's own default.
+
+    Either `messages`, as chat templates know them (role, content, and where present tool_calls, tool_call_id, name,
+    reasoning_content), or `prompts`, plain texts or token ids, each of which gets `n` answers. `sampling` has names and values of
+    SamplingParams; `logit_bias` is still by text, as JSON has it. `body`: what the answer must look like. `thinking`: whether the
+    model should reason first, at most `thinking_budget` tokens. `clip`: a max_tokens beyond the context is cut, not refused.
+    The `..._field` names are how the dialect calls things in its errors.
+    """
+
+    model: str | None = None
+    stream: bool = False
+    messages: list[dict[str, Any]] | None = None
+    prompts: tuple[str | tuple[int, ...], ...] = ()
+    tools: Tools | None = None
+    body: Body | None = None
+    thinking: bool | None = None
+    thinking_budget: int | None = None
+    n: int = 1
+    max_tokens: int | None = None
+    clip: bool = False
+    sampling: dict[str, Any] = field(default_factory=dict)
+    logit_bias: Mapping[str, float] = field(default_factory=dict)
+    stop: tuple[str, ...] = ()
+    ignore_eos: bool = False
+    prediction: str | None = None
+    prompt_cache_key: str | None = None
+    background: bool = False
+    timings: bool = False
+    max_tokens_field: str = "max_tokens"
+    prompt_field: str = "messages"
+
+    @property
+    def wants_logprobs(self) -> bool:
+        """Whether answers carry log-probabilities."""
+        return self.sampling.get("logprobs") is not None
+
+
+def said(**fields: Any) -> dict[str, Any]:
+    """The fields that are not None."""
+    return {name: value for name, value in fields.items() if value is not None}

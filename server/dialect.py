@@ -1,0 +1,93 @@
+"""What a dialect of the API has to say: how a request is read, and how its answer is written, streamed or whole."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+from sanic.response import HTTPResponse
+
+from axpress.core.request import Delta, Spent, TokenLogprob
+
+from .ask import Ask
+from .errors import HttpError, error_response
+from .job import Job
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One finished answer: all its deltas, the last of which has the finish reason and what it cost."""
+
+    deltas: list[Delta]
+
+    @property
+    def text(self) -> str:
+        """All its text, tags of reasoning and calls included."""
+        return "".join([delta.text for delta in self.deltas])
+
+    @property
+    def logprobs(self) -> list[TokenLogprob]:
+        """Of all its tokens, where they were wanted."""
+        return [one for delta in self.deltas for one in delta.logprobs]
+
+    @property
+    def finish_reason(self) -> str:
+        """"stop" or "length"."""
+        return self.deltas[-1].finish_reason or "stop"
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What a whole request came to: tokens of all its answers, and what each of them cost."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    reasoning_tokens: int
+    spent: list[Spent]
+
+
+class StreamWriter(ABC):
+    """Writes one request's streamed answers. Every method gives the bytes to send, which may be none."""
+
+    content_type = "text/event-stream; charset=utf-8"
+
+    @abstractmethod
+    def begin(self) -> bytes:
+        """Before the first token."""
+
+    @abstractmethod
+    def encode(self, index: int, deltas: list[Delta]) -> bytes:
+        """What arrived of answer `index`; where the last delta has a finish reason ("stop", "length"), the end of that answer too."""
+
+    @abstractmethod
+    def end(self, totals: Totals) -> bytes:
+        """After the last answer's end."""
+
+    @abstractmethod
+    def fail(self, error: HttpError) -> bytes:
+        """Instead of `end`, where something broke: an error that clients raise."""
+
+
+class Dialect(ABC):
+    """One request in one API's spelling."""
+
+    ask: Ask
+
+    @classmethod
+    @abstractmethod
+    def read(cls, document: Any) -> Dialect:
+        """Checks the parsed JSON body. Raises RequestError, naming the field."""
+
+    @abstractmethod
+    def stream(self, job: Job) -> StreamWriter:
+        """The writer for `ask.stream`."""
+
+    @abstractmethod
+    def whole(self, job: Job, answers: list[Answer], totals: Totals) -> bytes:
+        """The JSON of the whole answer."""
+
+    @classmethod
+    def error(cls, error: BaseException) -> HTTPResponse:
+        """An error in the dialect's shape; OpenAI's unless it has its own."""
+        return error_response(error)
