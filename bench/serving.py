@@ -130,7 +130,7 @@ class Server:
     def get(self, path: str) -> tuple[int, Any]:
         """Status and JSON of a GET."""
         with socket.create_connection(("127.0.0.1", self.port)) as sock:
-            sock.sendall(f"GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".encode())
+            sock.sendall(f"GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n".encode())
             raw = b"".join(iter(lambda: sock.recv(65536), b""))
         head, _, body = raw.partition(b"\r\n\r\n")
         return int(head.split(b" ", 2)[1]), json.loads(body)
@@ -139,7 +139,7 @@ class Server:
         """Chunks with text of one streamed answer, and seconds from the first to the last of them."""
         fields = {"messages": [{"role": "user", "content": "hi"}], "stream": True, "max_tokens": max_tokens, "ignore_eos": True}
         body = json.dumps({**fields, "temperature": 0, "stream_options": {"include_usage": True}}).encode()
-        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: [::1]\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
         count, first, last, tail = 0, 0.0, 0.0, b""
         with socket.create_connection(("127.0.0.1", self.port)) as sock:
             sock.sendall(head.encode() + body)

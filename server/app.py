@@ -16,8 +16,9 @@ from sanic.config import Config
 from sanic.request import Request
 from sanic.response import HTTPResponse
 
+from .access import Access, GuardedProtocol, mark
 from .chat_api import chat
-from .connections import LimitedProtocol, SafeRequest, check_head, watch_slow_senders
+from .connections import SafeRequest, check_head, watch_slow_senders
 from .errors import OpenAIErrorHandler
 from .health import health
 from .service import Service
@@ -36,11 +37,13 @@ def make_app(settings: Settings, service: Service | None = None) -> Sanic:
         "axpress", config=_config(settings), configure_logging=False, error_handler=OpenAIErrorHandler(), request_class=SafeRequest
     )
     app.ctx.service = service or Service(settings)
+    app.ctx.access = Access(settings)
     app.ctx.connections = set()
     app.ctx.signalled = False
     app.blueprint(chat)
     app.blueprint(health)
     app.on_response(_request_id)
+    app.on_response(mark)
     app.signal("http.lifecycle.read_head")(_read_head)
     app.after_server_start(_start)
     app.before_server_stop(_stop)
@@ -77,6 +80,8 @@ async def _start(app: Sanic) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, _signalled, app)
+    if app.ctx.service.settings.api_keys is not None:
+        loop.add_signal_handler(signal.SIGHUP, app.ctx.access.reload)
     app.ctx.tasks = [loop.create_task(_begin(app)), loop.create_task(watch_slow_senders(app))]
 
 
@@ -103,6 +108,7 @@ def _announce(app: Sanic) -> None:
     shown = f"[{host}]" if ":" in host else host
     what = "the demo model, emulated: no card; a toy model" if settings.is_demo else str(settings.directory)
     print(f"axpress: {what}\naxpress: listening on http://{shown}:{port}", file=sys.stderr, flush=True)
+    app.ctx.access.announce(host)
 
 
 async def _load(app: Sanic) -> None:
@@ -139,5 +145,5 @@ def serve(settings: Settings, service: Service | None = None) -> int:
     app = make_app(settings, service)
     sock = listen(settings)
     app.ctx.address = sock.getsockname()[:2]
-    app.run(sock=sock, single_process=True, motd=False, access_log=False, protocol=LimitedProtocol)
+    app.run(sock=sock, single_process=True, motd=False, access_log=False, protocol=GuardedProtocol)
     return int(app.ctx.service.exit_code)

@@ -81,6 +81,8 @@ class ChatClient:
     def _request(self, method: str, path: str, body: bytes | None, timeout: float | None) -> _Exchange:
         connection = self._connect(self._host, self._port, timeout=timeout)
         headers = {"Content-Type": "application/json"} if body is not None else {}
+        if key := os.environ.get("AXPRESS_API_KEY", "").strip():
+            headers["Authorization"] = f"Bearer {key}"
         try:
             connection.request(method, self._path + path, body, headers)
             return _Exchange(connection, connection.getresponse())

@@ -32,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"axpress {version()}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_serve(commands.add_parser("serve", help="serve a model over HTTP"))
-    _add_chat(commands.add_parser("chat", help="talk to a server in the terminal"))
+    _add_chat(commands.add_parser("chat", help="talk to a server in the terminal (its key: AXPRESS_API_KEY)"))
     _add_convert(commands.add_parser("convert", help="make a simulated package from a Hugging Face checkpoint"))
     _add_hollow(commands.add_parser("hollow", help="make a full-size package of shapes and timings only"))
     _add_plan(commands.add_parser("plan", help="what fits on the card and how fast it should be, on paper, without a card"))
@@ -75,6 +75,33 @@ def _running(text: str) -> int:
     raise argparse.ArgumentTypeError(f"use a whole number from 1 to {MAX_RUNNING}")
 
 
+def _origin(text: str) -> str:
+    from .addresses import ANY, parse_origin
+
+    try:
+        if text != ANY:
+            parse_origin(text)
+        return text
+    except ValueError:
+        raise argparse.ArgumentTypeError("use scheme://host or scheme://host:port, as a browser's address bar begins, or *") from None
+
+
+def _host_name(text: str) -> str:
+    from .addresses import parse_authority
+
+    try:
+        return parse_authority(text).host
+    except ValueError:
+        raise argparse.ArgumentTypeError("use a host name, such as models.example.org") from None
+
+
+class _NoKey(argparse.Action):
+    """Refuses a key on the command line without repeating it."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        parser.error("a key is not taken here, since every process of the machine can read it; use --api-keys FILE or AXPRESS_API_KEYS")
+
+
 def _rows(text: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",")]
@@ -103,8 +130,19 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     add("--drain-timeout", type=_seconds, default=30.0, metavar="S", help="time for running answers after SIGTERM (default 30)")
     add("--max-body", type=_count, default=4096, metavar="KIB", help="largest request body in KiB (default 4096)")
     add("--max-connections", type=_count, default=256, metavar="N", help="open connections at a time (default 256)")
+    _add_access(parser)
     add("--log-level", choices=("debug", "info", "warning", "error"), default="info")
     parser.set_defaults(run=_serve)
+
+
+def _add_access(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("who may ask").add_argument
+    add("--api-keys", type=Path, metavar="FILE", help="API keys, one a line, KEY or NAME:KEY; also AXPRESS_API_KEYS=KEY,KEY")
+    add("--api-key", action=_NoKey, nargs="?", help=argparse.SUPPRESS)
+    add("--key-concurrency", type=_count, metavar="N", help="answers at a time for one key; more are answered 429")
+    add("--separate-keys", action="store_true", help="no cached prompt of one key is used for another")
+    add("--allow-origin", type=_origin, action="append", metavar="ORIGIN", help="a page that may use it from a browser (repeatable)")
+    add("--allow-host", type=_host_name, action="append", metavar="NAME", help="another name of this server (repeatable)")
 
 
 def _serve(arguments: argparse.Namespace) -> int:
@@ -125,6 +163,8 @@ def _serve(arguments: argparse.Namespace) -> int:
         request_timeout=arguments.request_timeout, read_timeout=arguments.read_timeout,
         stall_timeout=arguments.stall_timeout, drain_timeout=arguments.drain_timeout,
         max_body=arguments.max_body * 1024, max_connections=arguments.max_connections, log_level=arguments.log_level,
+        api_keys=arguments.api_keys, key_concurrency=arguments.key_concurrency, separate_keys=arguments.separate_keys,
+        allow_origins=tuple(arguments.allow_origin or ()), allow_hosts=tuple(arguments.allow_host or ()),
     )
     return serve(settings)
 

@@ -38,6 +38,8 @@ class HttpError(AxpressError):
 
 def error_type(status: int) -> str:
     """OpenAI's `type` of an error with this HTTP status."""
+    if status == 401:
+        return "authentication_error"
     if status == 429:
         return "rate_limit_error"
     return "server_error" if status >= 500 else "invalid_request_error"

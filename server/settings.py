@@ -43,6 +43,16 @@ class Settings:
     max_body: int = 4 << 20
     max_connections: int = 256
     keep_alive: float = 75.0
+    api_keys: Path | None = None
+    """File of API keys (keys.py); the variable AXPRESS_API_KEYS adds to it. Without either, everybody is answered."""
+    key_concurrency: int | None = None
+    """Answers at a time for one key; the next is 429. None: as many as there is room for."""
+    separate_keys: bool = False
+    """No cached prompt of one key is used for another: the time to a first token then tells nothing about others' prompts."""
+    allow_origins: tuple[str, ...] = ()
+    """Pages (scheme://host:port) that may use this server from a browser, besides its own."""
+    allow_hosts: tuple[str, ...] = ()
+    """Names under which this server is reached, besides localhost and the machine's own."""
     log_level: str = "info"
 
     @property

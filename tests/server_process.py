@@ -99,7 +99,7 @@ class RunningServer:
         assert self.process.stderr is not None
         for line in self.process.stderr:
             self.lines.append(line)
-            if match := re.search(r"listening on http://127\.0\.0\.1:(\d+)", line):
+            if match := re.search(r"listening on http://\S+:(\d+)", line):
                 self.port = int(match[1])
                 self._listening.set()
         self._listening.set()
@@ -185,7 +185,7 @@ def chat(content: str = "hi", **fields: Any) -> dict[str, Any]:
 def http_post(document: object) -> bytes:
     """A chat request as it goes over the wire."""
     body = json.dumps(document).encode()
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     return head.encode() + body
 
 

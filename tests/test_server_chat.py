@@ -208,7 +208,7 @@ def test_keep_alive_and_pipelining(server: RunningServer) -> None:
             assert http.post("/v1/chat/completions", json=chat(max_tokens=2)).status_code == 200
             assert http.get("/health").status_code == 200
     with server.raw() as sock:
-        get = b"GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n"
+        get = b"GET /v1/models HTTP/1.1\r\nhost: localhost\r\n\r\n"
         sock.sendall(get + get + get.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n"))
         answer = b"".join(iter(lambda: sock.recv(65536), b""))
     assert answer.count(b"HTTP/1.1 200 OK") == 3
@@ -217,7 +217,7 @@ def test_keep_alive_and_pipelining(server: RunningServer) -> None:
 def test_expect_continue(server: RunningServer) -> None:
     body = json.dumps(chat(max_tokens=2)).encode()
     with server.raw() as sock:
-        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
         sock.sendall(head.encode() + b"expect: 100-continue\r\n\r\n")
         assert sock.recv(100).startswith(b"HTTP/1.1 100")
         sock.sendall(body)

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from server_process import RunningServer, chat, hollow_package
 
+POST = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
@@ -273,8 +275,7 @@ def test_body_limit(server: RunningServer) -> None:
     status, _, body = server.post(big)
     check_error(status, body, 413, None, "request_too_large")
     with server.raw() as sock:  # chunked: no length to look at
-        head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
-        sock.sendall(head + b"transfer-encoding: chunked\r\n\r\n")
+        sock.sendall(POST + b"transfer-encoding: chunked\r\n\r\n")
         chunk = b"10000\r\n" + b"x" * 65536 + b"\r\n"
         try:
             for _ in range(80):
@@ -287,8 +288,7 @@ def test_body_limit(server: RunningServer) -> None:
 
 def test_hundred_megabytes(server: RunningServer) -> None:
     with server.raw() as sock:
-        head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 104857600\r\n\r\n"
-        sock.sendall(head)
+        sock.sendall(POST + b"content-length: 104857600\r\n\r\n")
         block = b"x" * (1 << 20)
         sent = 0
         try:
@@ -321,9 +321,9 @@ SMUGGLED = [
 
 @pytest.mark.parametrize("line", SMUGGLED)
 def test_malformed_headers_are_refused(server: RunningServer, line: bytes) -> None:
-    inner = b"GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n"
+    inner = b"GET /v1/models HTTP/1.1\r\nhost: localhost\r\n\r\n"
     with server.raw() as sock:
-        sock.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n" + line + b"\r\n\r\n" + inner)
+        sock.sendall(POST + line + b"\r\n\r\n" + inner)
         answer = b"".join(iter(lambda: sock.recv(65536), b""))
     assert answer.count(b"HTTP/1.1 ") == 1, answer
     assert answer.startswith(b"HTTP/1.1 400 ")
@@ -333,7 +333,7 @@ def test_malformed_headers_are_refused(server: RunningServer, line: bytes) -> No
 
 def test_long_header(server: RunningServer) -> None:
     with server.raw() as sock:
-        sock.sendall(b"GET /health HTTP/1.1\r\nhost: x\r\nx-a: " + b"a" * 20_000 + b"\r\n\r\n")
+        sock.sendall(b"GET /health HTTP/1.1\r\nhost: localhost\r\nx-a: " + b"a" * 20_000 + b"\r\n\r\n")
         assert sock.recv(65536).startswith(b"HTTP/1.1 413 ")
     still_answers(server)
 
@@ -365,11 +365,11 @@ def test_slow_header_is_cut(server: RunningServer) -> None:
 
 def test_slow_body_is_cut(server: RunningServer) -> None:
     with server.raw() as sock:
-        sock.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 5000\r\n\r\n")
+        sock.sendall(POST + b"content-length: 5000\r\n\r\n")
         answer = dribble(sock, b" " * 500)
     assert answer.startswith(b"HTTP/1.1 408 ")
     with server.raw() as sock:  # a route that wants no body
-        sock.sendall(b"GET /nope HTTP/1.1\r\nhost: x\r\ncontent-length: 5000\r\n\r\n")
+        sock.sendall(b"GET /nope HTTP/1.1\r\nhost: localhost\r\ncontent-length: 5000\r\n\r\n")
         dribble(sock, b" " * 500)
     still_answers(server)
 
@@ -392,7 +392,7 @@ def test_log_lines_cannot_be_forged_and_prompts_are_not_logged(server: RunningSe
     server.post(chat("CANARY-PROMPT", model="x\nCANARY-LINE"))
     server.request("GET", "/CANARY%0aFORGED")
     with server.raw() as sock:
-        sock.sendall(b"GET /a\x1b[31mCANARY HTTP/1.1\r\nhost: x\r\n\r\n")
+        sock.sendall(b"GET /a\x1b[31mCANARY HTTP/1.1\r\nhost: localhost\r\n\r\n")
         assert sock.recv(65536).startswith(b"HTTP/1.1 400 ")
     assert "CANARY" not in server.log
     assert "\x1b" not in server.log
