@@ -120,8 +120,8 @@ class BuildPy(build_py):
 
 
 setup(
-    packages=["axpress.core", "axpress.server"],
-    package_dir={"axpress.core": "core", "axpress.server": "server"},
+    packages=["axpress.core", "axpress.server", "axpress.server.schema"],
+    package_dir={"axpress.core": "core", "axpress.server": "server", "axpress.server.schema": "server/schema"},
     package_data={"axpress.core": ["profiles/*.toml", "demo/package/**", "py.typed"], "axpress.server": ["py.typed"]},
     include_package_data=False,
     ext_modules=extensions(),
