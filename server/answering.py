@@ -14,6 +14,7 @@ from sanic.response import HTTPResponse
 
 from axpress.core.request import Delta
 
+from .access import salt_of, slot
 from .answers import StreamedAnswer, WholeAnswer
 from .body import check_content_type, discard_body, parse_json, read_body
 from .dialect import Dialect
@@ -31,15 +32,16 @@ async def answer(request: Request, kind: type[Dialect], **path: str) -> HTTPResp
     try:
         body = await take_body(request)
         served = service.ready()
-        dialect, job = await in_thread(service, _prepare, kind, path, body, served)
+        dialect, job = await in_thread(service, _prepare, kind, path, body, served, partial(salt_of, request))
     except Exception as exc:
         return await refuse(request, kind, exc)
     service.begin_answer()
     try:
-        if job.ask.stream:
-            await _stream(request, service, dialect, job)
-            return None
-        return await _whole(service, dialect, job)
+        with slot(request, len(job.requests)):
+            if job.ask.stream:
+                await _stream(request, service, dialect, job)
+                return None
+            return await _whole(service, dialect, job)
     except Exception as exc:
         return await refuse(request, kind, exc)
     finally:
@@ -62,10 +64,12 @@ async def in_thread(service: Service, work: Callable[..., Any], *arguments: Any)
     return await asyncio.get_running_loop().run_in_executor(service.preparing, work, *arguments)
 
 
-def _prepare(kind: type[Dialect], path: dict[str, str], body: bytes, served: Served) -> tuple[Dialect, Job]:
-    """From bytes to a checked job. Raises RequestError, HttpError."""
+def _prepare(
+    kind: type[Dialect], path: dict[str, str], body: bytes, served: Served, salt: Callable[[str | None], bytes]
+) -> tuple[Dialect, Job]:
+    """From bytes to a checked job; `salt` makes one of a prompt_cache_key. Raises RequestError, HttpError."""
     dialect = kind.read(parse_json(body), **path)
-    return dialect, make_job(dialect.ask, served)
+    return dialect, make_job(dialect.ask, served, salt(dialect.ask.prompt_cache_key))
 
 
 async def refuse(request: Request, kind: type[Dialect], error: BaseException) -> HTTPResponse | None:

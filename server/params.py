@@ -42,8 +42,11 @@ class Served:
     fingerprint: str
 
 
-def make_job(ask: Ask, served: Served) -> Job:
-    """Checks, renders, tokenises. Takes milliseconds: not on the event loop. Raises RequestError, HttpError."""
+def make_job(ask: Ask, served: Served, salt: bytes) -> Job:
+    """Checks, renders, tokenises; cached prompts are shared among requests of one salt.
+
+    Takes milliseconds: not on the event loop. Raises RequestError, HttpError.
+    """
     check_model(ask.model, served.limits)
     text = served.engine.text
     if ask.messages is not None:
@@ -51,7 +54,7 @@ def make_job(ask: Ask, served: Served) -> Job:
     else:
         prompts = [text.encode(one) if isinstance(one, str) else list(one) for one in ask.prompts]
     prediction = tuple(text.encode(ask.prediction)) if ask.prediction is not None else ()
-    made = [choices(ask, served.limits, generation_request(ask, served.limits, ids, prediction)) for ids in prompts]
+    made = [choices(ask, served.limits, generation_request(ask, served.limits, ids, prediction, salt)) for ids in prompts]
     check_together(sum(map(len, made)), served.limits)
     return Job(ask, [one for group in made for one in group], served.engine, served.name, served.fingerprint)
 
@@ -93,7 +96,9 @@ def _bias(bias: Mapping[str, float], vocab_size: int) -> dict[int, float]:
     return out
 
 
-def generation_request(ask: Ask, limits: ModelLimits, prompt_ids: list[int], prediction: tuple[int, ...] = ()) -> GenerationRequest:
+def generation_request(
+    ask: Ask, limits: ModelLimits, prompt_ids: list[int], prediction: tuple[int, ...] = (), salt: bytes = b""
+) -> GenerationRequest:
     """The engine's request. max_tokens absent fills the context; a prompt, answer or prediction that cannot fit raises ContextOverflow."""
     context, used = limits.context_length, len(prompt_ids)
     room, what = context - used, ask.prompt_field
@@ -118,14 +123,9 @@ def generation_request(ask: Ask, limits: ModelLimits, prompt_ids: list[int], pre
         stop=ask.stop,
         ignore_eos=ask.ignore_eos,
         prediction=prediction,
-        salt=cache_salt(ask.prompt_cache_key),
+        salt=salt,
         background=ask.background,
     )
-
-
-def cache_salt(key: str | None) -> bytes:
-    """What a request's cached prompts are kept under, apart from other tenants'."""
-    return b"" if key is None else hashlib.sha256(key.encode()).digest()
 
 
 def choices(ask: Ask, limits: ModelLimits, generation: GenerationRequest) -> list[GenerationRequest]:
