@@ -21,12 +21,20 @@ class Function:
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """The functions of a request. `named`: the one that must be called; else `choice` decides."""
+    """The functions of a request. `only`: names of those that may be called; empty: all. `choice` "required": at least one call, and
+    nothing else. `parallel` False: at most one call."""
 
     functions: tuple[Function, ...]
     choice: Literal["none", "auto", "required"] = "auto"
-    named: str | None = None
+    only: tuple[str, ...] = ()
     parallel: bool = True
+
+    @property
+    def callable(self) -> tuple[Function, ...]:
+        """Those that may be called."""
+        if self.choice == "none":
+            return ()
+        return tuple(one for one in self.functions if not self.only or one.name in self.only)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +45,7 @@ class Ask:
     reasoning_content), or `prompts`, plain texts or token ids, each of which gets `n` answers. `sampling` has names and values of
     SamplingParams; `logit_bias` is still by text, as JSON has it. `body`: what the answer must look like. `thinking`: whether the
     model should reason first, at most `thinking_budget` tokens. `clip`: a max_tokens beyond the context is cut, not refused.
-    The `..._field` names are how the dialect calls things in its errors.
+    The `..._field` names are how the dialect calls things in its errors; `tools_field` has a place for the tool's index.
     """
 
     model: str | None = None
@@ -61,6 +69,8 @@ class Ask:
     timings: bool = False
     max_tokens_field: str = "max_tokens"
     prompt_field: str = "messages"
+    thinking_field: str = "reasoning_effort"
+    tools_field: str = "tools[{}].function.parameters"
 
     @property
     def wants_logprobs(self) -> bool:
