@@ -19,10 +19,13 @@ class Text:
     """A model's tokenizer and chat template. Safe to use from several threads at once.
 
     `vocab_size`: one more than the highest token id (the model's head may be wider). `eos_ids`: ids that end an answer.
-    `special_ids`: ids left out of decoded text. `bos_id`: the id that begins a text, or None.
+    `special_ids`: ids left out of decoded text. `bos_id`: the id that begins a text, or None. `begin`: the ids that the model expects
+    before a plain text that begins its context: the begin token, or nothing.
     """
 
-    def __init__(self, vocabulary: Vocabulary, template: ChatTemplate | None, eos_ids: frozenset[int], bos_id: int | None) -> None:
+    def __init__(
+        self, vocabulary: Vocabulary, template: ChatTemplate | None, eos_ids: frozenset[int], bos_id: int | None, begins: bool = False
+    ) -> None:
         self._vocabulary = vocabulary
         self._template = template
         self.pieces = vocabulary.pieces
@@ -30,6 +33,7 @@ class Text:
         self.special_ids = self.pieces.special
         self.eos_ids = eos_ids
         self.bos_id = bos_id
+        self.begin = [bos_id] if begins and bos_id is not None else []
 
     @classmethod
     def open(cls, tokenizer_path: Path, *, eos_override: Override = None, bos_override: Override = None) -> Text:
@@ -49,7 +53,7 @@ class Text:
             templates = {"default": CHATML}
         template = ChatTemplate(templates, vocabulary.control, names, str(files.tokenizer.parent)) if templates else None
         eos_ids = files.eos_ids(eos_override, vocabulary.ids, vocabulary.pieces.special)
-        return cls(vocabulary, template, eos_ids, bos_id)
+        return cls(vocabulary, template, eos_ids, bos_id, files.begins(vocabulary.begins, names.get("bos_token")))
 
     @property
     def can_render(self) -> bool:

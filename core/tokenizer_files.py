@@ -82,6 +82,14 @@ class TokenizerFiles:
             return None
         return min(self._resolve(named, ids, "bos"))
 
+    def begins(self, first: str | None, bos: str | None) -> bool:
+        """Whether plain texts begin with the begin token: as tokenizer_config.json says, else as the tokenizer's own file does.
+
+        `first`: the token that the tokenizer puts in front; "": it leaves that to the configuration, whose default is to put it.
+        """
+        said = self.config.get("add_bos_token")
+        return said if isinstance(said, bool) else first is not None and first in ("", bos)
+
     def _resolve(self, value: Override, ids: Mapping[str, int], what: str) -> frozenset[int]:
         entries = [value] if isinstance(value, (int, str)) else list(value or ())
         out = {ids.get(v) if isinstance(v, str) else v for v in entries}

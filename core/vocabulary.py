@@ -29,6 +29,8 @@ class Vocabulary(Protocol):
     control: tuple[ControlToken, ...]
     ids: dict[str, int]
     pieces: Pieces
+    begins: str | None
+    """The control token that it puts before a plain text by itself; "" where the file does not say, None: no token."""
 
     def encode(self, parts: Sequence[str | ControlToken]) -> list[int]: ...
 
@@ -57,6 +59,7 @@ class JsonVocabulary:
 
     def __init__(self, path: Path, added: Iterable[Added] = (), special_names: Iterable[str] = ()) -> None:
         spec = self._load(path)
+        self.begins = _first_of_template(spec.get("post_processor"))
         vocab = _vocab_ids(spec["model"], path)
         entries = _merge_added(spec.get("added_tokens") or [], added, frozenset(special_names), vocab)
         self._secret = _SecretNames()
@@ -128,6 +131,8 @@ class SentencePieceVocabulary:
     """A tokenizer.model. `added`: tokens that only tokenizer_config.json knows. `prefix_all`: the old Hugging Face
     behaviour of putting a space before the text after each control token, not only at the beginning.
     """
+
+    begins: str | None = ""
 
     def __init__(self, path: Path, added: Iterable[Added] = (), prefix_all: bool = False) -> None:
         model = spmodel.read(path)
@@ -202,6 +207,14 @@ def byte_alphabet() -> dict[str, int]:
     keep = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     rest = [b for b in range(256) if b not in keep]
     return {chr(b): b for b in keep} | {chr(0x100 + n): b for n, b in enumerate(rest)}
+
+
+def _first_of_template(processor: dict[str, Any] | None) -> str | None:
+    """The special token that a tokenizer.json's post-processor puts before a text, or None."""
+    for step in (processor or {}).get("processors") or [processor or {}]:
+        if step.get("type") == "TemplateProcessing" and step.get("single"):
+            return str(step["single"][0]["SpecialToken"]["id"]) if "SpecialToken" in step["single"][0] else None
+    return None
 
 
 def _flat(decoder: dict[str, Any] | None) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import unicodedata
 from collections import Counter
 from collections.abc import Callable
@@ -102,6 +103,23 @@ def test_any_harmless_text_equals_reference(name: str, texts: dict[str, Text], r
     assert text.encode(content) == reference.encode(content, add_special_tokens=False)
     messages = [{"role": "user", "content": content}, {"role": "assistant", "content": content}]
     assert text.render(messages) == reference_ids(reference, messages)
+
+
+@pytest.mark.parametrize("name", REFERENCED)
+def test_a_plain_text_begins_as_the_reference_begins_it(name: str, texts: dict[str, Text], references: dict[str, Any]) -> None:
+    assert texts[name].begin == references[name].encode("")
+    assert texts[name].begin == ([texts[name].bos_id] if name == "llama3" else [])
+
+
+def test_the_configuration_decides_on_the_begin_token(tmp_path: Path, directories: dict[str, Path], texts: dict[str, Text]) -> None:
+    piece = texts["sentencepiece"]
+    assert piece.bos_id is not None and piece.begin == [piece.bos_id]  # such a file does not say, and those models have one
+    for name, said in (("llama3", False), ("metaspace", True), ("sentencepiece", False)):
+        directory = tmp_path / f"{name}-{said}"
+        shutil.copytree(directories[name], directory)
+        config = json.loads((directory / "tokenizer_config.json").read_text()) | {"add_bos_token": said}
+        (directory / "tokenizer_config.json").write_text(json.dumps(config))
+        assert Text.open(directory).begin == ([texts[name].bos_id] if said else [])
 
 
 @pytest.mark.parametrize("name", FAMILIES)
