@@ -122,7 +122,7 @@ class BuildPy(build_py):
 setup(
     packages=["axpress.core", "axpress.server", "axpress.server.schema"],
     package_dir={"axpress.core": "core", "axpress.server": "server", "axpress.server.schema": "server/schema"},
-    package_data={"axpress.core": ["profiles/*.toml", "demo/package/**", "py.typed"], "axpress.server": ["py.typed"]},
+    package_data={"axpress.core": ["profiles/*.toml", "demo/package/**", "py.typed"], "axpress.server": ["page/*", "py.typed"]},
     include_package_data=False,
     ext_modules=extensions(),
     cmdclass={"build_ext": BuildExt, "build_py": BuildPy},

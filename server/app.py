@@ -21,6 +21,9 @@ from .chat_api import chat
 from .connections import SafeRequest, check_head, watch_slow_senders
 from .errors import OpenAIErrorHandler
 from .health import health
+from .live import live
+from .openapi import openapi
+from .page import page
 from .service import Service
 from .settings import Settings
 
@@ -33,15 +36,19 @@ FOREVER = 10.0**9
 
 def make_app(settings: Settings, service: Service | None = None) -> Sanic:
     """A Sanic app that serves `settings`. One per process: Sanic keeps a registry of them."""
+    access = Access(settings)  # first: Sanic keeps an app that was made, whatever becomes of it
     app = Sanic(
         "axpress", config=_config(settings), configure_logging=False, error_handler=OpenAIErrorHandler(), request_class=SafeRequest
     )
     app.ctx.service = service or Service(settings)
-    app.ctx.access = Access(settings)
+    app.ctx.access = access
     app.ctx.connections = set()
     app.ctx.signalled = False
     app.blueprint(chat)
     app.blueprint(health)
+    app.blueprint(live)
+    app.blueprint(openapi)
+    app.blueprint(page)
     app.on_response(_request_id)
     app.on_response(mark)
     app.signal("http.lifecycle.read_head")(_read_head)

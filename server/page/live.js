@@ -1,0 +1,150 @@
+// The live view of the card: follows /live/stream, says when the server is away, and comes back by itself.
+
+import { streamLive } from "./api.js";
+import { drawBars, drawLine } from "./charts.js";
+import { $, count, el, many, rate } from "./dom.js";
+import { colourClass, showBanks } from "./rows.js";
+
+const MINUTE = 120; // snapshots
+const PASSES = 48;
+const LONGEST_WAIT = 5000; // ms between two tries
+const STATES = { prompt: "reads its prompt", answer: "answers", paused: "paused" };
+
+const speeds = [];
+let latest = null;
+let control = null;
+let away = false;
+
+/** `facts(document)` is called with every document, `locked()` where the server wants another key. */
+export function startLive(facts, locked) {
+  const run = () => {
+    control?.abort();
+    control = new AbortController();
+    follow(control.signal, facts, locked);
+  };
+  document.addEventListener("visibilitychange", () => (document.hidden ? control?.abort() : run()));
+  const redraw = () => latest?.picture && drawAll(latest.picture);
+  new ResizeObserver(redraw).observe($("banks"));
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+  run();
+  return run; // to begin anew, with another key
+}
+
+async function follow(signal, facts, locked) {
+  for (let wait = 500; !signal.aborted; wait = Math.min(wait * 1.6, LONGEST_WAIT)) {
+    try {
+      for await (const document of streamLive(signal)) {
+        wait = 500;
+        back(document);
+        facts(document);
+        show(document);
+      }
+    } catch (error) {
+      if (signal.aborted) return;
+      if (error.status === 401 || error.status === 403) {
+        notice(error.message);
+        return locked(error.message);
+      }
+      if (error.status) notice(`The live view is not to be had: ${error.message}`);
+    }
+    if (signal.aborted) return;
+    lost();
+    await new Promise((resolve) => setTimeout(resolve, wait));
+  }
+}
+
+// ---- is the server there ----
+
+function notice(text, kind = "bad") {
+  const box = $("notice");
+  if (box.textContent !== text) box.textContent = text;
+  box.className = text ? kind : "";
+}
+
+function lost() {
+  away = true;
+  notice("The server does not answer. It is tried again until it does.");
+  document.body.classList.add("away");
+}
+
+function back({ status, reason }) {
+  document.body.classList.remove("away");
+  if (status !== "ready") {
+    notice(`The server is ${status}${reason ? `: ${reason}` : ""}.`);
+    away = true;
+  } else if (away) {
+    away = false;
+    notice("The server is ready again.", "good");
+    setTimeout(() => !away && notice(""), 4000);
+  } else if ($("notice").className === "bad") notice("");
+}
+
+// ---- figures ----
+
+function show(document) {
+  latest = document;
+  const { emulated, toy, profile, picture } = document;
+  $("card-title").textContent = emulated ? "Emulated card" : "Card";
+  const pace = profile && profile !== "none" ? `paced like ${profile} (modelled)` : "as fast as this computer's CPU goes";
+  $("card-note").textContent = emulated ? `No card is involved: it is emulated, ${pace}.${toy ? " The model is a toy." : ""}` : "";
+  if (!picture) return;
+  speeds.push(picture.tokens_per_s);
+  if (speeds.length > MINUTE) speeds.shift();
+  drawAll(picture);
+  showRunning(picture);
+}
+
+function drawAll(picture) {
+  const { card, tokens_per_s: speed, passes } = picture;
+  $("temperature").textContent = card.temperature_c === null ? "–" : `${card.temperature_c.toFixed(0)} °C`;
+  showMemory(card);
+  $("speed").textContent = speed === null ? "–" : rate(speed);
+  drawLine($("speed-chart"), speeds, MINUTE);
+  const [tokens, answers] = passes.at(-1) ?? [];
+  $("width").textContent = tokens ? count(tokens) : "–";
+  $("width-note").textContent = tokens ? `for ${many(answers, "answer")}` : "";
+  $("width-chart").setAttribute("aria-label", tokens ? `The latest pass carried ${many(tokens, "token")} for ${many(answers, "answer")}` : "No pass yet");
+  drawBars($("width-chart"), passes, PASSES);
+  showBanks(picture.banks);
+}
+
+function showMemory({ memory_bytes: total, memory_free_bytes: free }) {
+  const known = total !== null && free !== null;
+  const mib = (bytes) => count(Math.round(bytes / 2 ** 20));
+  $("memory").textContent = known ? mib(total - free) : "–";
+  $("memory-note").textContent = known ? `of ${mib(total)} MiB` : "";
+  $("memory-bar").hidden = !known;
+  if (known) $("memory-bar").value = (total - free) / total;
+}
+
+/** The table of answers, row by row brought up to date, so that a reader's place in it stays. */
+function showRunning({ running, num_waiting: waiting }) {
+  const body = $("running").tBodies[0];
+  const known = new Map(Array.from(body.rows, (row) => [Number(row.dataset.number), row]));
+  for (const answer of running) {
+    const row = known.get(answer.number) ?? body.appendChild(newRow(answer.number));
+    known.delete(answer.number);
+    const state = STATES[answer.state] + (answer.background ? ", in the background" : "");
+    const prompt = answer.state === "prompt" ? `${count(Math.min(answer.computed, answer.prompt_tokens))} of ${count(answer.prompt_tokens)}` : count(answer.prompt_tokens);
+    [state, prompt, count(answer.generated)].forEach((text, i) => {
+      const cell = row.cells[i + 1];
+      if (cell.textContent !== text) cell.textContent = text;
+    });
+  }
+  for (const row of known.values()) row.remove();
+  $("running").hidden = !running.length;
+  $("nobody").hidden = running.length > 0;
+  $("waiting").textContent = `${count(running.length)} running, ${count(waiting)} waiting`;
+}
+
+function newRow(number) {
+  const row = el("tr", {}, el("th", { scope: "row" }, el("i", { className: `swatch ${colourClass(number)}` }), `${number}`));
+  row.dataset.number = number;
+  for (let i = 0; i < 3; i++) row.append(el("td"));
+  return row;
+}
+
+/** The maps have no size while the card is not on show. */
+export function cardShown() {
+  if (latest?.picture) drawAll(latest.picture);
+}

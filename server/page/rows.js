@@ -1,0 +1,139 @@
+// The row map of a bank: one cell for each row of the cache, coloured by who holds it.
+
+import { count, el, many } from "./dom.js";
+
+const NUM_COLOURS = 12;
+const HEIGHTS = [[1, 300], [2, 220], [4, 150], [Infinity, 110]]; // px for a map, by how many there are
+
+/** Colours of the page as it looks now. */
+function colours() {
+  const style = getComputedStyle(document.documentElement);
+  const value = (name) => style.getPropertyValue(name).trim();
+  return {
+    free: value("--row-free"),
+    idle: value("--row-idle"),
+    shared: value("--row-shared"),
+    notch: value("--row-notch"),
+    own: Array.from({ length: NUM_COLOURS }, (_, i) => value(`--own-${i}`)),
+  };
+}
+
+/** The class that gives an element an answer's colour. */
+export const colourClass = (number) => `own-${number % NUM_COLOURS}`;
+
+const sentence = ({ rows, free, idle, shared }) =>
+  free === rows
+    ? `all ${many(rows, "row")} free`
+    : `${count(rows - free - idle)} of ${many(rows, "row")} in use (${count(shared)} shared), ${count(idle)} cached, ${count(free)} free`;
+
+class RowMap {
+  constructor(index, named) {
+    this.canvas = el("canvas", { role: "img" });
+    this.caption = el("figcaption");
+    this.name = named ? `Bank ${index}: ` : "";
+    this.node = el("figure", {}, this.canvas, this.caption);
+    this.canvas.addEventListener("pointermove", (event) => this.point(event));
+    this.canvas.addEventListener("pointerleave", () => this.tell(""));
+  }
+
+  /** `bank` as /live describes it. */
+  show(bank, height) {
+    const text = this.name + sentence(bank);
+    if (this.caption.textContent !== text) this.caption.textContent = text;
+    this.canvas.setAttribute("aria-label", `Row map. ${text}.`);
+    this.bank = bank;
+    this.height = height;
+    this.draw();
+  }
+
+  draw() {
+    const { bank, canvas } = this;
+    const width = this.node.clientWidth;
+    if (!width || !bank) return; // not on show
+    const cell = cellSize(bank.rows, width, this.height);
+    const across = Math.floor((width + 1) / cell);
+    const scale = devicePixelRatio || 1;
+    const height = Math.ceil(bank.rows / across) * cell;
+    canvas.style.height = `${height}px`;
+    canvas.width = Math.round(width * scale);
+    canvas.height = Math.round(height * scale);
+    const pen = canvas.getContext("2d");
+    pen.scale(scale, scale);
+    this.across = across;
+    this.cell = cell;
+    paint(pen, bank.runs, across, cell, colours());
+  }
+
+  point(event) {
+    if (!this.cell) return;
+    const row = Math.floor(event.offsetY / this.cell) * this.across + Math.floor(event.offsetX / this.cell);
+    const holder = holderOf(this.bank.runs, row);
+    this.tell(holder === undefined ? "" : `${this.name}row ${count(row)}: ${describe(holder)}`);
+  }
+
+  tell(text) {
+    document.getElementById("pointed").textContent = text;
+  }
+}
+
+/** Pixels of a cell with its gap: as large as fits. */
+function cellSize(rows, width, height) {
+  for (let cell = 11; cell > 3; cell--) {
+    if (Math.ceil(rows / Math.floor(width / cell)) * cell <= height) return cell;
+  }
+  return 3;
+}
+
+function paint(pen, runs, across, cell, colour) {
+  const side = cell - 1;
+  const dot = Math.max(1, Math.floor(side / 3));
+  const inset = Math.floor((side - dot) / 2);
+  let row = 0;
+  for (let i = 0; i < runs.length; i += 2) {
+    const holder = runs[i];
+    const fill = holder === 0 ? colour.free : holder === -1 ? colour.idle : holder < 0 ? colour.shared : colour.own[holder % NUM_COLOURS];
+    for (const end = row + runs[i + 1]; row < end; row++) {
+      const x = (row % across) * cell;
+      const y = Math.floor(row / across) * cell;
+      pen.fillStyle = fill;
+      pen.fillRect(x, y, side, side);
+      if (holder < -1) {
+        // not by colour alone: shared rows have a hole
+        pen.fillStyle = colour.notch;
+        pen.fillRect(x + inset, y + inset, dot, dot);
+      }
+    }
+  }
+}
+
+function holderOf(runs, row) {
+  let end = 0;
+  for (let i = 0; i < runs.length; i += 2) {
+    end += runs[i + 1];
+    if (row < end) return runs[i];
+  }
+  return undefined;
+}
+
+function describe(holder) {
+  if (holder === 0) return "free";
+  if (holder === -1) return "cached, not in use";
+  return holder > 0 ? `answer ${holder}` : `shared by ${-holder} answers`;
+}
+
+const maps = [];
+
+/** Shows all banks. One that was never used is told in words alone. */
+export function showBanks(banks) {
+  const box = document.getElementById("banks");
+  if (maps.length !== banks.length) {
+    maps.splice(0, maps.length, ...banks.map((_, i) => new RowMap(i, banks.length > 1)));
+    box.replaceChildren(...maps.map((map) => map.node));
+  }
+  const used = banks.map((bank, i) => i === 0 || bank.free < bank.rows);
+  const height = HEIGHTS.find(([most]) => used.filter(Boolean).length <= most)[1];
+  maps.forEach((map, i) => {
+    map.canvas.hidden = !used[i];
+    map.show(banks[i], height);
+  });
+}
