@@ -45,6 +45,7 @@ class Ask:
     reasoning_content), or `prompts`, plain texts or token ids, each of which gets `n` answers. `sampling` has names and values of
     SamplingParams; `logit_bias` is still by text, as JSON has it. `body`: what the answer must look like. `thinking`: whether the
     model should reason first, at most `thinking_budget` tokens. `clip`: a max_tokens beyond the context is cut, not refused.
+    `context`: prompt and answer together have at most as many tokens, where that is less than the model's context.
     The `..._field` names are how the dialect calls things in its errors; `tools_field` has a place for the tool's index.
     """
 
@@ -59,6 +60,7 @@ class Ask:
     n: int = 1
     max_tokens: int | None = None
     clip: bool = False
+    context: int | None = None
     sampling: dict[str, Any] = field(default_factory=dict)
     logit_bias: Mapping[str, float] = field(default_factory=dict)
     stop: tuple[str, ...] = ()
@@ -69,6 +71,7 @@ class Ask:
     timings: bool = False
     max_tokens_field: str = "max_tokens"
     prompt_field: str = "messages"
+    context_field: str = "context"
     thinking_field: str = "reasoning_effort"
     tools_field: str = "tools[{}].function.parameters"
 

@@ -100,20 +100,21 @@ def generation_request(
     ask: Ask, limits: ModelLimits, prompt_ids: list[int], prediction: tuple[int, ...] = (), salt: bytes = b""
 ) -> GenerationRequest:
     """The engine's request. max_tokens absent fills the context; a prompt, answer or prediction that cannot fit raises ContextOverflow."""
-    context, used = limits.context_length, len(prompt_ids)
+    context, used = min(limits.context_length, ask.context or limits.context_length), len(prompt_ids)
     room, what = context - used, ask.prompt_field
+    which = "this model's context" if context == limits.context_length else f"'{ask.context_field}'"
     if room < 1:
-        raise ContextOverflow(f"'{what}' take {used} tokens; this model's context is {context} tokens. Shorten them.", what)
+        raise ContextOverflow(f"'{what}' take {used} tokens; {which} is {context} tokens. Shorten them.", what)
     asked = ask.max_tokens if ask.max_tokens is None or not ask.clip else min(ask.max_tokens, room)
     if asked is not None and asked > room:
         raise ContextOverflow(
-            f"'{ask.max_tokens_field}' is {asked} and '{what}' take {used} tokens; this model's context is {context} tokens. "
+            f"'{ask.max_tokens_field}' is {asked} and '{what}' take {used} tokens; {which} is {context} tokens. "
             f"Ask for at most {room}, or shorten the prompt.",
             ask.max_tokens_field,
         )
     if len(prediction) > context:
         raise ContextOverflow(
-            f"'prediction' has {len(prediction)} tokens; this model's context is {context} tokens, so no answer can be as long.",
+            f"'prediction' has {len(prediction)} tokens; {which} is {context} tokens, so no answer can be as long.",
             "prediction",
         )
     return GenerationRequest(
