@@ -120,9 +120,18 @@ class BuildPy(build_py):
 
 
 setup(
-    packages=["axpress.core", "axpress.server", "axpress.server.schema"],
-    package_dir={"axpress.core": "core", "axpress.server": "server", "axpress.server.schema": "server/schema"},
-    package_data={"axpress.core": ["profiles/*.toml", "demo/package/**", "py.typed"], "axpress.server": ["page/*", "py.typed"]},
+    packages=["axpress.core", "axpress.server", "axpress.server.page", "axpress.server.schema"],
+    package_dir={
+        "axpress.core": "core",
+        "axpress.server": "server",
+        "axpress.server.page": "server/page",
+        "axpress.server.schema": "server/schema",
+    },
+    package_data={
+        "axpress.core": ["profiles/*.toml", "demo/package/**", "py.typed"],
+        "axpress.server": ["py.typed"],
+        "axpress.server.page": ["*.html", "*.css", "*.js", "*.svg"],
+    },
     include_package_data=False,
     ext_modules=extensions(),
     cmdclass={"build_ext": BuildExt, "build_py": BuildPy},

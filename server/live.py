@@ -199,6 +199,6 @@ async def stream_live(request: Request) -> None:
                 await response.send(event)
         await response.eof()
     except TimeoutError:
-        request.transport.abort()  # type: ignore[union-attr]  # a client that does not read
+        request.transport.abort()  # type: ignore[attr-defined]  # a client that does not read
     finally:
         feed.leave(viewer)

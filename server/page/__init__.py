@@ -44,7 +44,7 @@ class PageFile:
 def page_files() -> dict[str, PageFile]:
     """All files of the page by name."""
     found = {}
-    for path in sorted((Path(__file__).parent / "page").iterdir()):
+    for path in sorted(Path(__file__).parent.iterdir()):
         if path.suffix in _TYPES:
             content = path.read_bytes()
             found[path.name] = PageFile(content, _TYPES[path.suffix], f'"{hashlib.sha256(content).hexdigest()[:24]}"')
