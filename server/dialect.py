@@ -39,9 +39,13 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What a whole request came to: tokens of all its answers, and what each of them cost."""
+    """What a whole request came to: tokens of all its answers, and what each of them cost.
+
+    A prompt counts once, however many answers it gets; `cached_tokens` of it were found in the cache by every one of them.
+    """
 
     prompt_tokens: int
+    cached_tokens: int
     completion_tokens: int
     reasoning_tokens: int
     spent: list[Spent]

@@ -14,6 +14,7 @@ from axpress.core.request import GenerationRequest, SamplingParams, choice_seed
 from .ask import Ask
 from .errors import HttpError
 from .job import Job
+from .prompts import plain_prompts
 from .schema.fields import MAX_CHOICES
 
 if TYPE_CHECKING:
@@ -23,13 +24,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ModelLimits:
-    """What of the served model a request is checked against. `max_choices`: answers that the engine takes at one time."""
+    """What of the served model a request is checked against. `max_choices`: answers of one prompt; `max_together`: answers that the
+    engine takes at one time, all prompts of a request together."""
 
     names: frozenset[str]
     vocab_size: int
     context_length: int
     defaults: SamplingParams
     max_choices: int = MAX_CHOICES
+    max_together: int = MAX_CHOICES
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,7 @@ def make_job(ask: Ask, served: Served, salt: bytes) -> Job:
     if ask.messages is not None:
         prompts = [text.render(ask.messages)]
     else:
-        prompts = [text.encode(one) if isinstance(one, str) else list(one) for one in ask.prompts]
+        prompts = plain_prompts(ask, text, served.limits.vocab_size)
     prediction = tuple(text.encode(ask.prediction)) if ask.prediction is not None else ()
     made = [choices(ask, served.limits, generation_request(ask, served.limits, ids, prediction, salt)) for ids in prompts]
     check_together(sum(map(len, made)), served.limits)
@@ -141,15 +144,15 @@ def choices(ask: Ask, limits: ModelLimits, generation: GenerationRequest) -> lis
 
 def check_together(count: int, limits: ModelLimits) -> None:
     """Raises RequestError where several prompts ask for more answers than the engine ever takes at one time."""
-    if count > limits.max_choices:
-        text = f"This request asks for {count} answers; this server takes at most {limits.max_choices} at a time."
+    if count > limits.max_together:
+        text = f"This request asks for {count} answers; this server takes at most {limits.max_together} at a time."
         raise RequestError(text, "prompt", "invalid_value")
 
 
 def model_limits(engine: Engine, names: frozenset[str], max_together: int) -> ModelLimits:
     """Limits of the model that `engine` has open, served under `names`; it takes `max_together` requests at a time."""
     info, defaults = engine.info, sampling_defaults(engine.package.post_config)
-    return ModelLimits(names, info.vocab_size, info.context_length, defaults, min(MAX_CHOICES, max_together))
+    return ModelLimits(names, info.vocab_size, info.context_length, defaults, min(MAX_CHOICES, max_together), max_together)
 
 
 def fingerprint(*settings: object) -> str:

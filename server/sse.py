@@ -21,14 +21,13 @@ DONE = b"data: [DONE]\n\n"
 def usage(totals: Totals) -> dict[str, Any]:
     """OpenAI's usage object of a request's answers.
 
-    The prompt counts once; `cached_tokens` of it were found in the cache by every choice, so none of them cost anything anew.
     Rejected prediction tokens were tried and thrown away: unlike OpenAI's, they are not among the completion's tokens.
     """
     return {
         "prompt_tokens": totals.prompt_tokens,
         "completion_tokens": totals.completion_tokens,
         "total_tokens": totals.prompt_tokens + totals.completion_tokens,
-        "prompt_tokens_details": {"cached_tokens": min((s.cached_tokens for s in totals.spent), default=0)},
+        "prompt_tokens_details": {"cached_tokens": totals.cached_tokens},
         "completion_tokens_details": {
             "reasoning_tokens": totals.reasoning_tokens,
             "accepted_prediction_tokens": sum(s.accepted_prediction_tokens for s in totals.spent),
@@ -42,12 +41,11 @@ def timings(totals: Totals) -> dict[str, Any]:
 
     Of several choices, which run together, the one that took longest.
     """
-    cached = min((s.cached_tokens for s in totals.spent), default=0)
     prompt_s = max((s.first_token_s - s.queue_s for s in totals.spent), default=0.0)
     predicted_s = max((s.total_s - s.first_token_s for s in totals.spent), default=0.0)
-    prompt_n, predicted_n = totals.prompt_tokens - cached, totals.completion_tokens
+    prompt_n, predicted_n = totals.prompt_tokens - totals.cached_tokens, totals.completion_tokens
     return {
-        "cache_n": cached,
+        "cache_n": totals.cached_tokens,
         "prompt_n": prompt_n,
         "prompt_ms": round(1e3 * prompt_s, 3),
         "prompt_per_second": round(prompt_n / prompt_s, 3) if prompt_s > 0 else None,

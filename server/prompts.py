@@ -1,0 +1,41 @@
+"""Plain prompts, for the dialects that have them: texts and token ids as the model sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from axpress.core.errors import RequestError
+
+from .ask import Ask
+
+if TYPE_CHECKING:
+    from axpress.core.text import Text
+
+
+def plain_prompts(ask: Ask, text: Text, vocab_size: int) -> list[list[int]]:
+    """The ids of each of `ask.prompts`. Raises RequestError, naming the prompt, where one is empty or has ids that no token has.
+
+    Texts begin with the model's begin token, where it has one, and are text throughout: what looks like a control token is not one.
+    Whoever wants control tokens, or no begin token, sends ids.
+    """
+    names = [ask.prompt_field] if len(ask.prompts) == 1 else [f"{ask.prompt_field}[{i}]" for i in range(len(ask.prompts))]
+    return [_ids(prompt, name, text, vocab_size) for prompt, name in zip(ask.prompts, names, strict=True)]
+
+
+def _ids(prompt: str | tuple[int, ...], name: str, text: Text, vocab_size: int) -> list[int]:
+    if isinstance(prompt, str):
+        ids = text.begin + text.encode(prompt)
+        if not ids:
+            raise RequestError(f"'{name}' is empty: this model needs at least one token to go on from.", name, "invalid_value")
+        return ids
+    check_tokens(prompt, name, vocab_size)
+    return list(prompt)
+
+
+def check_tokens(tokens: Sequence[int], name: str, vocab_size: int) -> None:
+    """Raises RequestError that names the first id that no token of the model has."""
+    for index, token in enumerate(tokens):
+        if not 0 <= token < vocab_size:
+            shown = f"{name}[{index}]"
+            raise RequestError(f"'{shown}': {token} is no token id of this model (0 to {vocab_size - 1}).", shown, "invalid_value")
