@@ -105,7 +105,7 @@ def _only_false(value: bool) -> bool:
     return value
 
 
-OnlyFalse = Annotated[bool, AfterValidator(_only_false)]
+OnlyFalse = Annotated[bool, AfterValidator(_only_false), Field(json_schema_extra={"const": False})]
 
 
 def _bias_size(value: Any) -> Any:
@@ -122,7 +122,11 @@ Penalty = Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Tokens = Annotated[int, Field(ge=1, lt=2**31)]
 Seed = Annotated[int, Field(ge=-INT64, lt=INT64)]
-LogitBias = Annotated[dict[str, Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]], BeforeValidator(_bias_size)]
+LogitBias = Annotated[
+    dict[str, Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]],
+    BeforeValidator(_bias_size),
+    Field(json_schema_extra={"maxProperties": MAX_LOGIT_BIAS, "propertyNames": {"pattern": "^[0-9]{1,11}$"}}),
+]
 Choices = Annotated[int, Field(ge=1, le=MAX_CHOICES)]
 TopLogprobs = Annotated[int, Field(ge=0, le=20)]
 TopK = Annotated[int, Field(ge=-1, le=1_000_000)]

@@ -1,0 +1,212 @@
+"""GET /openapi.json and /docs: the API's description in OpenAPI 3.1, generated from the table of routes and the schemas.
+
+Beyond OpenAPI: `x-item-schema` is the schema of one event (or line) of a stream, as OpenAPI 3.2's itemSchema; `x-refused` of a
+request's schema names known fields that are not supported, `x-accepted` those that change nothing here, each with the reason.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import orjson
+from pydantic import TypeAdapter
+from sanic import Blueprint
+from sanic.request import Request
+from sanic.response import HTTPResponse
+
+from . import version
+from .page import send_file
+from .routes import JSON, ROUTES, Route, Stream
+from .schema.fields import RequestFields
+
+openapi = Blueprint("openapi")
+
+Schemas = dict[str, Any]
+"""JSON schemas, or references to them, by whatever they are of."""
+
+DESCRIPTION = """Large language models on an AXERA AX650 card. Each field is obeyed, or accepted because it changes nothing here (its \
+description says why), or refused by name. null means: not given."""
+LICENSE = {"name": "Apache-2.0", "identifier": "Apache-2.0"}
+REFUSALS = {
+    400: "The request is wrong; the message says where.",
+    401: "This server wants an API key.",
+    403: "Asked under a name, or from a page, that is not allowed here.",
+    404: "There is no such thing here.",
+    408: "The request was not sent completely in time.",
+    413: "The request is larger than this server accepts.",
+    415: "The body is not plain JSON in UTF-8.",
+    417: "Only Expect: 100-continue is supported.",
+    429: "Too many requests wait already; retry-after says when to come back.",
+    500: "The server or the card failed.",
+    503: "No answers right now: loading, shutting down, or the card has failed; the message says which.",
+    504: "The answer was not ready within this server's limit per request.",
+}
+ANY_REQUEST = (400, 403, 408, 413, 417, 500, 503)
+WITH_BODY = (415, 429, 504)
+SECURITY = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "api-key": {"type": "apiKey", "in": "header", "name": "api-key"},
+    "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+}
+HEADERS = {
+    "x-request-id": {"schema": {"type": "string"}, "description": "The request's own x-request-id where it is harmless, else a new one."},
+    "retry-after": {"schema": {"type": "string", "pattern": "^[0-9]+$"}, "description": "Seconds."},
+}
+
+
+@openapi.get("/openapi.json")
+async def get_document(request: Request) -> HTTPResponse:
+    """The document."""
+    return HTTPResponse(encoded(), headers={"cache-control": "no-cache"}, content_type=JSON)
+
+
+@openapi.route("/docs", methods=["GET", "HEAD"])
+async def get_docs(request: Request) -> HTTPResponse:
+    """The page that shows it."""
+    return send_file(request, "docs.html")
+
+
+@cache
+def encoded() -> bytes:
+    """The document as JSON."""
+    return orjson.dumps(document())
+
+
+def document(routes: tuple[Route, ...] = ROUTES) -> dict[str, Any]:
+    """The OpenAPI document of these routes."""
+    schemas, components = _schemas(routes)
+    paths: dict[str, Any] = {}
+    for route in routes:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schemas)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "axpress", "version": version(), "description": DESCRIPTION, "license": LICENSE},
+        "servers": [{"url": "/"}],
+        "tags": [{"name": name} for name in dict.fromkeys(route.group for route in routes)],
+        "paths": paths,
+        "components": {
+            "schemas": dict(sorted(components.items())),
+            "headers": HEADERS,
+            "securitySchemes": SECURITY,
+        },
+    }
+
+
+def _operation(route: Route, schemas: Schemas) -> dict[str, Any]:
+    operation: dict[str, Any] = {"operationId": operation_id(route), "tags": [route.group], "summary": route.summary}
+    if parameters := _parameters(route):
+        operation["parameters"] = parameters
+    if route.request is not None:
+        operation["requestBody"] = {"required": True, "content": {JSON: {"schema": schemas[route.request]}}}
+    operation["responses"] = {"200": _success(route, schemas), **_failures(route, schemas)}
+    operation["security"] = [] if route.open else [{}, *({name: []} for name in SECURITY)]
+    return operation
+
+
+def operation_id(route: Route) -> str:
+    """Unique: what client generators call the operation."""
+    words = [word.strip("{}") for word in route.path.replace("-", "_").replace(".", "_").split("/") if word]
+    return "_".join([route.method.lower(), *words])
+
+
+def _parameters(route: Route) -> list[dict[str, Any]]:
+    names = [word[1:-1] for word in route.path.split("/") if word.startswith("{")]
+    return [{"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}} for name in names]
+
+
+def _success(route: Route, schemas: Schemas) -> dict[str, Any]:
+    content: dict[str, Any] = {kind: {"schema": {"type": "string"}} for kind in route.content}
+    if route.reply is not None:
+        content[JSON] = {"schema": schemas[route.reply]}
+    if route.stream is not None:
+        content[route.stream.content_type] = _stream(route, route.stream, schemas)
+    described = {"description": "The answer.", "headers": _headers("x-request-id")}
+    return described if route.method == "HEAD" else {**described, "content": content}
+
+
+def _stream(route: Route, stream: Stream, schemas: Schemas) -> dict[str, Any]:
+    kind = "Server-sent events" if stream.content_type == "text/event-stream" else "JSON, an object in a line"
+    end = f"; the last is `{stream.done}`" if stream.done else ""
+    item = {"anyOf": [schemas[stream.event], schemas[route.error]]}
+    return {"schema": {"type": "string", "description": f"{kind}{end}."}, "x-item-schema": item}
+
+
+def _failures(route: Route, schemas: Schemas) -> dict[str, Any]:
+    statuses = {*ANY_REQUEST, *(WITH_BODY if route.request is not None else ())}
+    statuses |= {status for status, wanted in ((401, not route.open), (404, route.not_found), (429, route.busy)) if wanted}
+    failures = {}
+    for status in sorted(statuses):
+        reply = dict(route.others).get(status, route.error)
+        text = route.not_found if status == 404 and route.not_found else REFUSALS[status]
+        headers = _headers("x-request-id", *(["retry-after"] if status in (429, 503) else []))
+        failures[str(status)] = {"description": text, "headers": headers}
+        if route.method != "HEAD":
+            failures[str(status)]["content"] = {JSON: {"schema": schemas[reply]}}
+    return failures
+
+
+def _headers(*names: str) -> dict[str, Any]:
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+
+
+# ---- schemas ----
+
+
+def _schemas(routes: tuple[Route, ...]) -> tuple[Schemas, Schemas]:
+    """The schema of each type that the routes name, by type; and the components that these refer to, by name."""
+    wanted: dict[Any, TypeAdapter[Any]] = {}
+    for route in routes:
+        kinds = [route.request, route.reply, route.error, route.stream and route.stream.event, *(kind for _, kind in route.others)]
+        wanted |= {kind: TypeAdapter(kind) for kind in kinds if kind is not None and kind not in wanted}
+    found, definitions = TypeAdapter.json_schemas(
+        [(kind, "validation", adapter) for kind, adapter in wanted.items()], ref_template="#/components/schemas/{model}"
+    )
+    components = definitions.get("$defs", {})
+    names = {name: _short(name) for name in components}
+    if len(set(names.values())) != len(names):
+        raise AssertionError("two schemas of one name: rename a class")
+    requests = {kind.__name__: kind for kind in wanted if isinstance(kind, type) and issubclass(kind, RequestFields)}
+    tidied = {}
+    for name, schema in components.items():
+        tidied[names[name]] = _tidy(schema, names)
+        if name in requests:
+            _annotate(tidied[names[name]], requests[name])
+    return {kind: _tidy(schema, names) for (kind, _), schema in found.items()}, tidied
+
+
+def _short(name: str) -> str:
+    """pydantic's name for one of several classes of the same name, axpress__server__schema__ollama__Message, as OllamaMessage."""
+    *_, module, last = ["", *name.split("__")]
+    return last if not module else "".join(word.capitalize() for word in module.split("_")) + last
+
+
+def _tidy(schema: Any, names: dict[str, str]) -> Any:
+    """Without titles that repeat names, and without the defaults of fields that are not given; with short names."""
+    if isinstance(schema, list):
+        return [_tidy(one, names) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made = {}
+    for key, value in schema.items():
+        if key in ("properties", "patternProperties", "$defs"):
+            made[key] = {name: _tidy(one, names) for name, one in value.items()}
+        elif key == "$ref":
+            head, _, name = value.rpartition("/")
+            made[key] = f"{head}/{names.get(name, name)}"
+        elif key in ("enum", "const", "examples"):
+            made[key] = value
+        elif key not in ("title", "discriminator") and not (key == "default" and value is None):
+            made[key] = _tidy(value, names)
+    return made
+
+
+def _annotate(schema: dict[str, Any], request: type[RequestFields]) -> None:
+    """Says which fields change nothing here, and which are known and refused."""
+    for name, reason in request.harmless.items():
+        field = schema["properties"][name]
+        field["description"] = " ".join(filter(None, [f"Accepted, changes nothing here: {reason}.", field.get("description")]))
+    if request.harmless:
+        schema["x-accepted"] = dict(request.harmless)
+    if request.refused:
+        schema["x-refused"] = dict(request.refused)

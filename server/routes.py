@@ -1,0 +1,74 @@
+"""Every route of the server in one table: what it takes and what it answers, for the OpenAPI document, its page and the tests.
+
+The table says, the blueprints do; tests/test_openapi.py asserts that both know the same routes, and that answers are as told here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from .schema import replies
+from .schema.chat import ChatRequest
+from .schema.fields import RequestFields
+
+EVENTS = "text/event-stream"
+LINES = "application/x-ndjson"
+JSON = "application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """An answer in pieces: server-sent events, whose data is one of `event` each, or lines of JSON. `done`: how the last one reads."""
+
+    event: Any
+    content_type: Literal["text/event-stream", "application/x-ndjson"] = EVENTS
+    done: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """A path and a method; `path` as OpenAPI writes it (/v1/models/{model}).
+
+    `request`: the class that reads its JSON body. `reply`: type of the JSON in a 200; or `content`: the content types of a 200 that
+    is no JSON. `stream`: what comes where the request asks for a stream, or always where there is no `reply`. `error`: type of its
+    errors. `others`: type of the JSON in answers with these statuses, where it is no error. `not_found`: what a 404 means, for routes
+    that have one. `open`: answered without an API key.
+    """
+
+    method: Literal["GET", "HEAD", "POST", "DELETE"]
+    path: str
+    group: str
+    summary: str
+    request: type[RequestFields] | None = None
+    reply: Any = None
+    content: tuple[str, ...] = ()
+    stream: Stream | None = None
+    error: Any = replies.Error
+    others: tuple[tuple[int, Any], ...] = ()
+    not_found: str | None = None
+    open: bool = False
+    busy: bool = False
+    """May answer 429 although it takes no body."""
+
+
+NO_MODEL = "The model that the request names is not served here."
+NO_FILE = "There is no such file."
+PAGE_FILES = ("text/html", "text/css", "text/javascript", "image/svg+xml")
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        method="POST", path="/v1/chat/completions", group="OpenAI", summary="Answer a conversation", request=ChatRequest,
+        reply=replies.ChatCompletion, stream=Stream(replies.ChatChunk, done="[DONE]"), not_found=NO_MODEL,
+    ),
+    Route(method="GET", path="/v1/models", group="OpenAI", summary="The served model", reply=replies.ModelList),
+    Route(
+        method="GET", path="/v1/models/{name}", group="OpenAI", summary="A model by its name", reply=replies.ModelCard, not_found=NO_MODEL,
+    ),
+    Route(
+        method="GET", path="/health", group="Server", summary="Whether a token can be had", reply=replies.Health,
+        others=((503, replies.Health),), open=True,
+    ),
+    Route(method="GET", path="/openapi.json", group="Server", summary="This document", reply=dict[str, Any], open=True),
+    Route(method="GET", path="/docs", group="Pages", summary="This document, for people", content=("text/html",), open=True),
+)  # fmt: skip
