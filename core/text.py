@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from axpress.core.detokenize import Detokenizer, StopChecker, check_stop
 from axpress.core.errors import RequestError
+from axpress.core.guard import ControlToken
 from axpress.core.template import CHATML, ChatTemplate, check_text
 from axpress.core.tokenizer_files import Override, TokenizerFiles
 from axpress.core.vocabulary import JsonVocabulary, SentencePieceVocabulary, Vocabulary
@@ -33,6 +35,7 @@ class Text:
         self.special_ids = self.pieces.special
         self.eos_ids = eos_ids
         self.bos_id = bos_id
+        self._control = {token.text: token for token in sorted(vocabulary.control, key=lambda token: -len(token.text))}
         self.begin = [bos_id] if begins and bos_id is not None else []
 
     @classmethod
@@ -60,12 +63,17 @@ class Text:
         """Whether `render` can work: the model has a chat template, or ChatML's tokens."""
         return self._template is not None
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, *, control: bool = False) -> list[int]:
         """Ids of plain text, without a begin token; nothing in `text` becomes a special or other added token.
 
-        Raises RequestError if `text` holds half of a surrogate pair.
+        `control`: what spells such a token is one, for prompts that were laid out by whoever sent them. Raises RequestError if
+        `text` holds half of a surrogate pair.
         """
-        return self._vocabulary.encode([check_text(text, "prompt")])
+        parts: list[str | ControlToken] = [check_text(text, "prompt")]
+        if control and self._control:
+            spelled = re.split("(" + "|".join(map(re.escape, self._control)) + ")", text)
+            parts = [self._control.get(part, part) for part in spelled if part]
+        return self._vocabulary.encode(parts)
 
     def encode_control(self, token: str) -> int:
         """The id of one token by its exact text, special ones too. Raises KeyError if there is none."""

@@ -45,7 +45,8 @@ class Ask:
     reasoning_content), or `prompts`, plain texts or token ids, each of which gets `n` answers. `sampling` has names and values of
     SamplingParams; `logit_bias` is still by text, as JSON has it. `body`: what the answer must look like. `thinking`: whether the
     model should reason first, at most `thinking_budget` tokens. `clip`: a max_tokens beyond the context is cut, not refused.
-    `context`: prompt and answer together have at most as many tokens, where that is less than the model's context.
+    `control_tokens`: what spells a control token in `prompts` is one. `context`: prompt and answer together have at most as many
+    tokens, where that is less than the model's context.
     The `..._field` names are how the dialect calls things in its errors; `tools_field` has a place for the tool's index.
     """
 
@@ -53,6 +54,7 @@ class Ask:
     stream: bool = False
     messages: list[dict[str, Any]] | None = None
     prompts: tuple[str | tuple[int, ...], ...] = ()
+    control_tokens: bool = False
     tools: Tools | None = None
     body: Body | None = None
     thinking: bool | None = None

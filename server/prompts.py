@@ -16,16 +16,19 @@ if TYPE_CHECKING:
 def plain_prompts(ask: Ask, text: Text, vocab_size: int) -> list[list[int]]:
     """The ids of each of `ask.prompts`. Raises RequestError, naming the prompt, where one is empty or has ids that no token has.
 
-    Texts begin with the model's begin token, where it has one, and are text throughout: what looks like a control token is not one.
-    Whoever wants control tokens, or no begin token, sends ids.
+    Texts begin with the model's begin token, where it has one, and are text throughout: what looks like a control token is not one,
+    but for `ask.control_tokens`. Whoever wants no begin token sends ids.
     """
     names = [ask.prompt_field] if len(ask.prompts) == 1 else [f"{ask.prompt_field}[{i}]" for i in range(len(ask.prompts))]
-    return [_ids(prompt, name, text, vocab_size) for prompt, name in zip(ask.prompts, names, strict=True)]
+    control = ask.control_tokens
+    return [_ids(prompt, name, text, vocab_size, control) for prompt, name in zip(ask.prompts, names, strict=True)]
 
 
-def _ids(prompt: str | tuple[int, ...], name: str, text: Text, vocab_size: int) -> list[int]:
+def _ids(prompt: str | tuple[int, ...], name: str, text: Text, vocab_size: int, control: bool) -> list[int]:
     if isinstance(prompt, str):
-        ids = text.begin + text.encode(prompt)
+        ids = text.encode(prompt, control=control)
+        if ids[: len(text.begin)] != text.begin:  # a prompt with control tokens may have it
+            ids = text.begin + ids
         if not ids:
             raise RequestError(f"'{name}' is empty: this model needs at least one token to go on from.", name, "invalid_value")
         return ids
