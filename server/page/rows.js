@@ -123,7 +123,7 @@ function describe(holder) {
 
 const maps = [];
 
-/** Shows all banks. One that was never used is told in words alone. */
+/** Shows all banks; those without a row in use, but for the first, in words alone. */
 export function showBanks(banks) {
   const box = document.getElementById("banks");
   if (maps.length !== banks.length) {
@@ -131,9 +131,12 @@ export function showBanks(banks) {
     box.replaceChildren(...maps.map((map) => map.node));
   }
   const used = banks.map((bank, i) => i === 0 || bank.free < bank.rows);
-  const height = HEIGHTS.find(([most]) => used.filter(Boolean).length <= most)[1];
+  const shown = used.filter(Boolean).length;
+  const height = HEIGHTS.find(([most]) => shown <= most)[1];
   maps.forEach((map, i) => {
-    map.canvas.hidden = !used[i];
+    map.node.hidden = !used[i];
     map.show(banks[i], height);
   });
+  const rest = banks.length - shown;
+  document.getElementById("banks-free").textContent = rest ? `${many(rest, "more bank")}, all rows free` : "";
 }
