@@ -22,7 +22,7 @@ from .schema.fields import RequestFields
 
 openapi = Blueprint("openapi")
 
-Schemas = dict[str, Any]
+Schemas = dict[Any, Any]
 """JSON schemas, or references to them, by whatever they are of."""
 
 DESCRIPTION = """Large language models on an AXERA AX650 card. Each field is obeyed, or accepted because it changes nothing here (its \
@@ -95,10 +95,13 @@ def document(routes: tuple[Route, ...] = ROUTES) -> dict[str, Any]:
 
 def _operation(route: Route, schemas: Schemas) -> dict[str, Any]:
     operation: dict[str, Any] = {"operationId": operation_id(route), "tags": [route.group], "summary": route.summary}
+    if route.note:
+        operation["description"] = route.note
     if parameters := _parameters(route):
         operation["parameters"] = parameters
     if route.request is not None:
-        operation["requestBody"] = {"required": True, "content": {JSON: {"schema": schemas[route.request]}}}
+        body = {"schema": schemas[route.request], **({} if route.example is None else {"example": route.example})}
+        operation["requestBody"] = {"required": True, "content": {JSON: body}}
     operation["responses"] = {"200": _success(route, schemas), **_failures(route, schemas)}
     operation["security"] = [] if route.open else [{}, *({name: []} for name in SECURITY)]
     return operation
@@ -187,7 +190,7 @@ def _tidy(schema: Any, names: dict[str, str]) -> Any:
         return [_tidy(one, names) for one in schema]
     if not isinstance(schema, dict):
         return schema
-    made = {}
+    made: dict[str, Any] = {}
     for key, value in schema.items():
         if key in ("properties", "patternProperties", "$defs"):
             made[key] = {name: _tidy(one, names) for name, one in value.items()}

@@ -5,7 +5,7 @@ The table says, the blueprints do; tests/test_openapi.py asserts that both know 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from .schema import replies
@@ -50,16 +50,29 @@ class Route:
     open: bool = False
     busy: bool = False
     """May answer 429 although it takes no body."""
+    example: Any = None
+    """A request that works on every server."""
+    note: str = ""
+    """More than the summary, for whoever reads on."""
 
 
 NO_MODEL = "The model that the request names is not served here."
 NO_FILE = "There is no such file."
 PAGE_FILES = ("text/html", "text/css", "text/javascript", "image/svg+xml")
 
+
+
+def _page(path: str, summary: str, **fields: Any) -> tuple[Route, Route]:
+    """A file of the page, which browsers may also ask about."""
+    get = Route(method="GET", path=path, group="Pages", summary=summary, open=True, **fields)
+    return get, replace(get, method="HEAD")
+
+
 ROUTES: tuple[Route, ...] = (
     Route(
         method="POST", path="/v1/chat/completions", group="OpenAI", summary="Answer a conversation", request=ChatRequest,
         reply=replies.ChatCompletion, stream=Stream(replies.ChatChunk, done="[DONE]"), not_found=NO_MODEL,
+        example={"messages": [{"role": "user", "content": "What is 7 + 5?"}]},
     ),
     Route(method="GET", path="/v1/models", group="OpenAI", summary="The served model", reply=replies.ModelList),
     Route(
@@ -70,5 +83,12 @@ ROUTES: tuple[Route, ...] = (
         others=((503, replies.Health),), open=True,
     ),
     Route(method="GET", path="/openapi.json", group="Server", summary="This document", reply=dict[str, Any], open=True),
-    Route(method="GET", path="/docs", group="Pages", summary="This document, for people", content=("text/html",), open=True),
+    Route(method="GET", path="/live", group="Server", summary="What the card is doing", reply=replies.Live),
+    Route(
+        method="GET", path="/live/stream", group="Server", summary="The same again and again, while it changes",
+        stream=Stream(replies.Live), busy=True,
+    ),
+    *_page("/docs", "This document, for people", content=("text/html",)),
+    *_page("/", "A page to chat and to watch the card", content=("text/html",)),
+    *_page("/page/{name}", "A file of the page", content=PAGE_FILES, not_found=NO_FILE),
 )  # fmt: skip

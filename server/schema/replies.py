@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
+from axpress.core.live import CardState, Running
+
 closed = with_config(ConfigDict(extra="forbid", use_attribute_docstrings=True))
 """For each TypedDict here: no other fields, and its attributes' docstrings are descriptions."""
 
@@ -258,3 +260,48 @@ class Health(TypedDict):
     note: NotRequired[str]
     num_answers: NotRequired[Count]
     uptime_seconds: NotRequired[Seconds]
+
+
+@closed
+class LiveBank(TypedDict):
+    """One cache, row by row."""
+
+    rows: Count
+    free: Count
+    idle: Count
+    """Hold a prefix that nobody uses at present."""
+    shared: Count
+    runs: list[int]
+    """Holder, length, holder, length ... from row 0 on. Holder 0: nobody; -1: an idle prefix; n: answer n; -k: k answers together."""
+
+
+@closed
+class LivePicture(TypedDict):
+    """The engine between two passes."""
+
+    running: list[Running]
+    num_waiting: Count
+    tokens_per_s: float | None
+    """null until somebody has been looking for a moment."""
+    passes: list[tuple[int, int]]
+    """The latest ones, oldest first: tokens and answers carried."""
+    banks: list[LiveBank]
+    card: CardState
+
+
+@closed
+class Live(TypedDict):
+    """What the card is doing: numbers only, no text. null: not known yet."""
+
+    status: str
+    reason: str
+    model: str
+    device: str | None
+    emulated: bool | None
+    toy: bool | None
+    profile: str | None
+    context_length: Count | None
+    num_banks: Count | None
+    max_running: Count | None
+    max_queue: Count | None
+    picture: LivePicture | None

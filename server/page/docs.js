@@ -1,0 +1,174 @@
+// Shows /openapi.json to people. Nothing is asked of anybody else.
+
+import { $, copyButton, el } from "./dom.js";
+
+let api = {};
+
+const code = (text) => el("code", {}, text);
+
+/** The schema that a reference means, and its name. */
+function resolve(schema) {
+  const name = schema.$ref?.split("/").pop();
+  return name ? { schema: api.components.schemas[name], name } : { schema, name: "" };
+}
+
+/** The kinds of value that a schema allows, each by itself; null, which means "not given", left out unless it is all there is. */
+function kinds(schema) {
+  const all = schema.anyOf ?? schema.oneOf ?? [schema];
+  const some = all.filter((one) => one.type !== "null");
+  return (some.length ? some : all).flatMap((one) => (one === schema ? [one] : kinds(one)));
+}
+
+function bounds(schema, low, high, what) {
+  const [min, max] = [schema[low], schema[high]];
+  if (min === undefined && max === undefined) return "";
+  return ` (${min === undefined ? "at most " + max : max === undefined ? "at least " + min : min === max ? min : `${min} to ${max}`}${what})`;
+}
+
+/** A schema in words. */
+function words(schema) {
+  if ("const" in schema) return JSON.stringify(schema.const);
+  if (schema.enum) return schema.enum.map((one) => JSON.stringify(one)).join(", ");
+  const { schema: meant, name } = resolve(schema);
+  if (name && meant.type === "object") return name;
+  if (name) return words(meant);
+  const some = kinds(schema);
+  if (some.length > 1) return some.map(words).join(" or ");
+  if (some[0] !== schema) return words(some[0]);
+  if (schema.type === "array") {
+    return `list${bounds(schema, "minItems", "maxItems", "")}` + (schema.items && Object.keys(schema.items).length ? ` of ${words(schema.items)}` : "");
+  }
+  if (schema.type === "string") return `string${bounds(schema, "minLength", "maxLength", " characters")}`;
+  if (schema.type === "integer" || schema.type === "number") {
+    const low = schema.exclusiveMinimum !== undefined ? `above ${schema.exclusiveMinimum}` : schema.minimum !== undefined ? `from ${schema.minimum}` : "";
+    const high = schema.exclusiveMaximum !== undefined ? `below ${schema.exclusiveMaximum}` : schema.maximum !== undefined ? `to ${schema.maximum}` : "";
+    return [schema.type, low, high].filter(Boolean).join(" ");
+  }
+  return schema.type ?? "any JSON";
+}
+
+/** The objects with fields of their own that a schema allows. */
+function objects(schema) {
+  return kinds(schema).flatMap((one) => {
+    const { schema: meant, name } = resolve(one);
+    if (meant.anyOf || meant.oneOf) return objects(meant);
+    if (meant.items) return objects(meant.items);
+    return meant.properties ? [{ schema: meant, name }] : [];
+  });
+}
+
+/** A part that is filled when it is opened first, so that schemas may go in circles. */
+function folded(label, className, fill) {
+  const details = el("details", { className }, el("summary", {}, ...label));
+  details.addEventListener("toggle", () => details.children.length === 1 && details.append(fill()));
+  return details;
+}
+
+function fieldRow(name, schema, needed) {
+  const inner = objects(schema).map((one) => folded([`Fields of ${one.name || name}`], "", () => fieldTable(one.schema)));
+  return el(
+    "tr", {},
+    el("th", { scope: "row" }, code(name), needed && el("span", { className: "needed" }, "required")),
+    el("td", {}, words(schema)),
+    el("td", {}, schema.description && el("p", {}, schema.description), ...inner),
+  );
+}
+
+function fieldTable(schema) {
+  const rows = Object.entries(schema.properties).map(([name, one]) => fieldRow(name, one, schema.required?.includes(name)));
+  const head = el("tr", {}, ...["Field", "Takes", "Remarks"].map((text) => el("th", { scope: "col" }, text)));
+  return el("table", { className: "fields" }, el("thead", {}, head), el("tbody", {}, ...rows));
+}
+
+const titled = (title, ...nodes) => [el("h3", {}, title), ...nodes];
+
+function requestPart(media) {
+  const { schema } = resolve(media.schema);
+  const parts = titled("Request", fieldTable(schema));
+  const refused = Object.entries(schema["x-refused"] ?? {});
+  if (refused.length) {
+    const list = refused.flatMap(([name], i) => [i ? ", " : "", code(name)]);
+    parts.push(el("p", { className: "remark" }, "Known and refused by name, since this server has no such thing: ", ...list, "."));
+  }
+  return parts;
+}
+
+function curl(path, method, example) {
+  const url = location.origin + path;
+  if (example === undefined) return `curl -s ${method === "head" ? "-I " : ""}'${url}'`;
+  const body = JSON.stringify(example).replaceAll("'", "'\\''");
+  return `curl -s '${url}' -H 'Content-Type: application/json' -d '${body}'`;
+}
+
+function examplePart(text) {
+  const head = el("div", { className: "code-head" }, el("span", {}, "shell"), copyButton("Copy", "Copy this command", () => text));
+  return titled("Try it", el("div", { className: "code" }, head, el("pre", { tabIndex: 0 }, code(text))));
+}
+
+function responseRow(status, response) {
+  const shown = Object.entries(response.content ?? {}).map(([kind, media]) => {
+    const schema = media["x-item-schema"] ?? media.schema;
+    const tables = objects(schema).map((one) => folded([`Fields of ${one.name}`], "", () => fieldTable(one.schema)));
+    return el("div", {}, code(kind), media.schema.description ? ` ${media.schema.description}` : "", ...tables);
+  });
+  return el("tr", {}, el("th", { scope: "row" }, status), el("td", {}, response.description), el("td", {}, ...shown));
+}
+
+function responsePart(responses) {
+  const head = el("tr", {}, ...["Status", "Means", "Holds"].map((text) => el("th", { scope: "col" }, text)));
+  const rows = Object.entries(responses).map(([status, one]) => responseRow(status, one));
+  return titled("Answers", el("table", { className: "fields" }, el("thead", {}, head), el("tbody", {}, ...rows)));
+}
+
+function operationPart(path, method, operation) {
+  const media = operation.requestBody?.content["application/json"];
+  const label = [el("span", { className: "method" }, method.toUpperCase()), code(path), el("span", {}, operation.summary)];
+  const details = folded(label, "operation", () => {
+    const open = operation.security.length === 0 ? "Needs no API key." : "Where the server has API keys: as Authorization: Bearer, api-key or x-api-key.";
+    const parameters = (operation.parameters ?? []).map((one) => fieldRow(one.name, { ...one.schema, description: one.description }, one.required));
+    return el(
+      "div", { className: "inside" },
+      ...(operation.description ? [el("p", {}, operation.description)] : []),
+      el("p", { className: "remark" }, open),
+      ...(parameters.length ? titled("Parameters", el("table", { className: "fields" }, el("tbody", {}, ...parameters))) : []),
+      ...(media ? requestPart(media) : []),
+      ...(path.includes("{") ? [] : examplePart(curl(path, method, media?.example))),
+      ...responsePart(operation.responses),
+    );
+  });
+  details.id = operation.operationId;
+  return details;
+}
+
+function showAll() {
+  $("version").textContent = `version ${api.info.version}, OpenAPI ${api.openapi}`;
+  $("about").textContent = api.info.description;
+  const all = Object.entries(api.paths).flatMap(([path, methods]) => Object.entries(methods).map(([method, one]) => ({ path, method, one })));
+  for (const { name } of api.tags) {
+    const here = all.filter(({ one }) => one.tags[0] === name && one.summary);
+    const links = here.map(({ path, method, one }) => el("li", {}, el("a", { href: `#${one.operationId}` }, `${method.toUpperCase()} ${path}`)));
+    $("contents").append(el("h2", {}, name), el("ul", {}, ...links));
+    $("operations").append(el("h2", {}, name), ...here.map(({ path, method, one }) => operationPart(path, method, one)));
+  }
+}
+
+/** Opens what the address names. */
+function openNamed() {
+  const found = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  if (found?.matches(".operation")) {
+    found.open = true;
+    found.scrollIntoView();
+  }
+}
+
+try {
+  const response = await fetch("/openapi.json");
+  if (!response.ok) throw new Error(`status ${response.status}`);
+  api = await response.json();
+  showAll();
+  openNamed();
+  window.addEventListener("hashchange", openNamed);
+} catch (error) {
+  $("about").className = "bad";
+  $("about").textContent = `/openapi.json could not be read: ${error.message}`;
+}
