@@ -30,7 +30,7 @@ async def answer(request: Request, kind: type[Dialect], **path: str) -> HTTPResp
     """Answers one request in the dialect `kind`, streamed or whole. For routes with stream=True. `path`: for `kind.read`."""
     service: Service = request.app.ctx.service
     try:
-        body = await take_body(request)
+        body = await take_body(request, kind.any_content_type)
         served = service.ready()
         dialect, job = await in_thread(service, _prepare, kind, path, body, served, partial(salt_of, request))
     except Exception as exc:
@@ -48,10 +48,10 @@ async def answer(request: Request, kind: type[Dialect], **path: str) -> HTTPResp
         service.end_answer()
 
 
-async def take_body(request: Request) -> bytes:
+async def take_body(request: Request, any_content_type: bool = False) -> bytes:
     """The body, once it is clear that somebody can answer it. Raises HttpError, EngineClosed."""
     service: Service = request.app.ctx.service
-    check_content_type(request)
+    check_content_type(request, any_content_type)
     service.ready()
     body = await read_body(request, service.settings.max_body, service.settings.read_timeout)
     # Sanic stops reading from a connection that sent a large body, and would not see its client leave.

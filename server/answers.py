@@ -130,7 +130,7 @@ class StreamedAnswer:
         Raises TimeoutError when the client reads nothing for `stall` seconds.
         """
         self._response = await request.respond(content_type=self._writer.content_type, headers=headers)
-        await self._send(self._writer.begin())
+        await self._send(self._writer.begin(), head=True)
         while True:
             while self._pending:
                 pending, self._pending = self._pending, []
@@ -156,7 +156,8 @@ class StreamedAnswer:
             await self._send(self._writer.fail(error))
             await self._response.eof()
 
-    async def _send(self, data: bytes) -> None:
-        if data:
+    async def _send(self, data: bytes, head: bool = False) -> None:
+        """`head`: the first call, which sends the response's head with or without data."""
+        if data or head:
             async with asyncio.timeout(self._stall):
                 await self._response.send(data)

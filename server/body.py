@@ -19,12 +19,23 @@ LINGER_SECONDS = 5.0
 LINGER_BYTES = 256 << 20
 
 
-def check_content_type(request: Request) -> None:
-    """Raise 415 unless the body is plain (uncompressed) JSON in UTF-8."""
+def check_content_type(request: Request, any_content_type: bool = False) -> None:
+    """Raise 415 unless the body is plain (uncompressed) JSON in UTF-8.
+
+    `any_content_type`: a client that is no page need not say that it is JSON. Of a page, saying so is asked in any case: no browser
+    lets a page say it to another site without having asked there.
+    """
+    if any_content_type and "origin" not in request.headers:
+        _check_encoding(request)
+        return
     kind, _, rest = (request.headers.getone("content-type", "") or "").partition(";")
     charset = rest.strip().lower().replace('"', "")
     if kind.strip().lower() != "application/json" or charset not in ("", "charset=utf-8", "charset=utf8"):
         raise HttpError(415, "Send the request as Content-Type: application/json (UTF-8).", code="unsupported_media_type")
+    _check_encoding(request)
+
+
+def _check_encoding(request: Request) -> None:
     if request.headers.getone("content-encoding", "identity").strip().lower() != "identity":
         raise HttpError(415, "Compressed request bodies are not supported.", code="unsupported_media_type")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from sanic.response import HTTPResponse
 
@@ -75,6 +75,9 @@ class StreamWriter(ABC):
 
 class Dialect(ABC):
     """One request in one API's spelling."""
+
+    any_content_type: ClassVar[bool] = False
+    """Whether clients that are no page may send JSON under any content type."""
 
     ask: Ask
 

@@ -1,4 +1,4 @@
-"""OpenAI's error shape, and which exception becomes which status. Nothing else in the server writes an error body."""
+"""The shapes of errors, and which exception becomes which status. Nothing else in the server writes an error body."""
 
 from __future__ import annotations
 
@@ -101,9 +101,20 @@ def error_response(exc: BaseException) -> HTTPResponse:
     return HTTPResponse(body, error.status, headers=error.headers, content_type="application/json")
 
 
+def sentence_body(message: str) -> bytes:
+    """The JSON body of an error as Ollama's clients read it."""
+    return orjson.dumps({"error": _clean(message)})
+
+
+def sentence_response(exc: BaseException) -> HTTPResponse:
+    """The whole HTTP answer for an exception, for Ollama's clients."""
+    error = translate(exc)
+    return HTTPResponse(sentence_body(str(error)), error.status, headers=error.headers, content_type="application/json")
+
+
 class OpenAIErrorHandler(ErrorHandler):
-    """Makes every error that leaves Sanic, its own ones included, an OpenAI error."""
+    """Makes every error that leaves Sanic, its own ones included, an OpenAI error, or one of Ollama's under /api/."""
 
     def default(self, request: Request, exception: Exception) -> HTTPResponse:
         """Answer `exception`; called by Sanic for everything that no other handler took."""
-        return error_response(exception)
+        return sentence_response(exception) if request.raw_url.startswith(b"/api/") else error_response(exception)

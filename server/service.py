@@ -98,6 +98,11 @@ class Service:
         files = sorted((str(f.relative_to(root)), f.stat().st_size, f.stat().st_mtime_ns) for f in root.rglob("*") if f.is_file())
         return fingerprint(version(), info, files, engine.package.post_config, self.settings.exact)
 
+    @property
+    def served(self) -> Served | None:
+        """The model as requests see it, from the end of its loading on."""
+        return self._served
+
     def begin_answer(self) -> None:
         """An accepted request is on its way until `end_answer`."""
         if not self.num_answers:
