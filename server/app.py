@@ -18,6 +18,7 @@ from sanic.response import HTTPResponse
 
 from .access import Access, GuardedProtocol, mark
 from .chat_api import chat
+from .completions_api import completions
 from .connections import SafeRequest, check_head, watch_slow_senders
 from .errors import OpenAIErrorHandler
 from .health import health
@@ -49,6 +50,7 @@ def make_app(settings: Settings, service: Service | None = None) -> Sanic:
     app.blueprint(live)
     app.blueprint(openapi)
     app.blueprint(page)
+    app.blueprint(completions)
     app.on_response(_request_id)
     app.on_response(mark)
     app.signal("http.lifecycle.read_head")(_read_head)

@@ -145,7 +145,7 @@ def choices(ask: Ask, limits: ModelLimits, generation: GenerationRequest) -> lis
 def check_together(count: int, limits: ModelLimits) -> None:
     """Raises RequestError where several prompts ask for more answers than the engine ever takes at one time."""
     if count > limits.max_together:
-        text = f"This request asks for {count} answers; this server takes at most {limits.max_together} at a time."
+        text = f"The prompts ask for {count} answers together; this server takes at most {limits.max_together} at a time."
         raise RequestError(text, "prompt", "invalid_value")
 
 

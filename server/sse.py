@@ -130,14 +130,31 @@ def completion(head: AnswerHead, choices: list[dict[str, Any]], used: dict[str, 
     return orjson.dumps({**head.fields("chat.completion"), "choices": choices, "usage": used, **extra})
 
 
-class ChatStream(StreamWriter):
-    """Server-sent chunks of a chat completion. Per token of plain content: one JSON string between two constants."""
+class Chunks(StreamWriter):
+    """What the streams of OpenAI's completions have in common: server-sent chunks, which begin with `start`, and their end."""
+
+    def __init__(self, head: AnswerHead, kind: str, job: Job, include_usage: bool) -> None:
+        self._include_usage, self._timings = include_usage, job.ask.timings
+        self.start = b"data: " + orjson.dumps(head.fields(kind))[:-1]
+        self.tail = b',"usage":null}\n\n' if include_usage else b"}\n\n"
+
+    def end(self, totals: Totals) -> bytes:
+        if not (self._include_usage or self._timings):
+            return DONE
+        used = orjson.dumps(usage(totals) if self._include_usage else None)
+        timed = b',"timings":' + orjson.dumps(timings(totals)) if self._timings else b""
+        return self.start + b',"choices":[],"usage":' + used + timed + b"}\n\n" + DONE
+
+    def fail(self, error: HttpError) -> bytes:
+        return error_event(error) + DONE
+
+
+class ChatStream(Chunks):
+    """The chunks of a chat completion. Per token of plain content: one JSON string between two constants."""
 
     def __init__(self, head: AnswerHead, job: Job, include_usage: bool) -> None:
-        self._include_usage, self._timings = include_usage, job.ask.timings
-        start = b"data: " + orjson.dumps(head.fields("chat.completion.chunk"))[:-1]
-        self._last_head = start + b',"choices":[],"usage":'
-        self._choices = [_Choice(start, index, job, include_usage) for index in range(len(job.requests))]
+        super().__init__(head, "chat.completion.chunk", job, include_usage)
+        self._choices = [_Choice(self.start, self.tail, index, job) for index in range(len(job.requests))]
 
     def begin(self) -> bytes:
         return b"".join([one.role() for one in self._choices])
@@ -147,22 +164,12 @@ class ChatStream(StreamWriter):
         data = one.text(deltas)
         return data + one.finish(last.finish_reason) if last.finish_reason in ("stop", "length") else data
 
-    def end(self, totals: Totals) -> bytes:
-        if not (self._include_usage or self._timings):
-            return DONE
-        used = orjson.dumps(usage(totals) if self._include_usage else None)
-        timed = b',"timings":' + orjson.dumps(timings(totals)) if self._timings else b""
-        return self._last_head + used + timed + b"}\n\n" + DONE
-
-    def fail(self, error: HttpError) -> bytes:
-        return error_event(error) + DONE
-
 
 class _Choice:
     """The chunks of one choice."""
 
-    def __init__(self, start: bytes, index: int, job: Job, include_usage: bool) -> None:
-        self._tail = b',"usage":null}\n\n' if include_usage else b"}\n\n"
+    def __init__(self, start: bytes, tail: bytes, index: int, job: Job) -> None:
+        self._tail = tail
         self._head = start + b',"choices":[{"index":%d,"delta":' % index
         self._text_head = self._head + b'{"content":'
         self._text_tail = b'},"logprobs":null,"finish_reason":null}]' + self._tail

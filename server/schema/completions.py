@@ -1,0 +1,124 @@
+"""POST /v1/completions: plain prompts."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Discriminator, Field, Tag
+
+from axpress.core.errors import RequestError
+
+from .fields import (
+    Choices,
+    Fraction,
+    LogitBias,
+    OnlyFalse,
+    Penalty,
+    RepetitionPenalty,
+    RequestFields,
+    Seed,
+    Stop,
+    StreamOptions,
+    Temperature,
+    Text,
+    Tokens,
+    TopK,
+)  # fmt: skip
+
+MAX_PROMPTS = 1024
+"""Far above what an engine takes together, which is the limit that a request meets."""
+DEFAULT_MAX_TOKENS = 16
+"""OpenAI's."""
+
+
+def _prompt_kind(value: Any) -> str:
+    """Discriminator of prompts: a text, texts, token ids, or lists of them."""
+    if not isinstance(value, list):
+        return "<text>"
+    first = value[0] if value else 0
+    return "<texts>" if isinstance(first, str) else "<lists>" if isinstance(first, list) else "<ids>"
+
+
+TokenIds = Annotated[list[int], Field(fail_fast=True, min_length=1)]
+"""Ids that the model has no token for are refused too, by their place in the list."""
+Texts = Annotated[list[Text], Field(fail_fast=True, min_length=1, max_length=MAX_PROMPTS)]
+IdLists = Annotated[list[TokenIds], Field(fail_fast=True, min_length=1, max_length=MAX_PROMPTS)]
+Prompt = Annotated[
+    Annotated[Text, Tag("<text>")]
+    | Annotated[Texts, Tag("<texts>")]
+    | Annotated[TokenIds, Tag("<ids>")]
+    | Annotated[IdLists, Tag("<lists>")],
+    Discriminator(_prompt_kind),
+]
+
+
+class CompletionRequest(RequestFields):
+    """POST /v1/completions."""
+
+    refused: ClassVar[dict[str, str]] = {
+        "suffix": "filling of gaps",
+        "stop_token_ids": "stop token ids",
+        "min_tokens": "min_tokens",
+        "prompt_logprobs": "log-probabilities of prompts",
+    }
+    harmless: ClassVar[dict[str, str]] = {
+        "best_of": "accepted where it equals n: all answers are given, none is chosen",
+        "store": "nothing is stored; true is refused",
+        "user": "a label of the caller's own; never stored, never logged",
+    }
+
+    prompt: Prompt
+    """A text, token ids, or a list of either: each gets `n` answers. Texts are text throughout, also where they spell control tokens;
+    but see `parse_special`."""
+    model: Text | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: Tokens | None = None
+    """16 where the request does not say, as OpenAI has it."""
+    temperature: Temperature | None = None
+    top_p: Fraction | None = None
+    stop: Stop | None = None
+    seed: Seed | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    logit_bias: LogitBias | None = None
+    logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
+    """Not with `echo`: prompts have no log-probabilities here."""
+    n: Choices | None = None
+    echo: bool | None = None
+    """true: the answer's text begins with the prompt."""
+    prompt_cache_key: Text | None = None
+    """Separates tenants: a cached prompt is found again only by requests with the same key (no key is one of them)."""
+    # What local servers share beyond OpenAI.
+    parse_special: bool | None = None
+    """true: what spells a control token in a prompt is one, for clients that lay out a conversation themselves."""
+    top_k: TopK | None = None
+    """0 and -1: off."""
+    min_p: Fraction | None = None
+    repetition_penalty: RepetitionPenalty | None = None
+    ignore_eos: bool | None = None
+    timings: bool | None = None
+    """true: the answer carries a `timings` object: counts, milliseconds and tokens/s of prompt and answer."""
+    # Harmless.
+    best_of: Choices | None = None
+    store: OnlyFalse | None = None
+    user: Text | None = None
+
+    def check(self) -> None:
+        if self.stream_options is not None and not self.stream:
+            raise RequestError("'stream_options' needs 'stream': true.", "stream_options", "invalid_value")
+        if self.best_of is not None and self.best_of != (self.n or 1):
+            text = "'best_of' must equal 'n': all answers are given, none is chosen among more."
+            raise RequestError(text, "best_of", "unsupported_value")
+        if self.echo and self.logprobs is not None:
+            text = "'echo' with 'logprobs' is not supported: prompts have no log-probabilities here."
+            raise RequestError(text, "echo", "unsupported_parameter")
+
+    @property
+    def prompts(self) -> tuple[str | tuple[int, ...], ...]:
+        """One for each prompt: text or ids."""
+        if isinstance(self.prompt, str):
+            return (self.prompt,)
+        if isinstance(self.prompt[0], int):
+            return (tuple(self.prompt),)  # type: ignore[arg-type]
+        return tuple(one if isinstance(one, str) else tuple(one) for one in self.prompt)  # type: ignore[arg-type]
