@@ -112,14 +112,16 @@ class StopChecker:
     """Passes text on, except what is, or may still become, a stop string.
 
     The answer ends where the first stop string is complete (the longest, if several end there); it and all after it
-    is dropped. What comes up to the end of the first `after` is not looked at. The result does not depend on how the text is
-    cut into pushes. Cost per character is constant, whatever the length of the stop strings. Raises RequestError for an empty
-    stop string.
+    is dropped. What comes up to the end of the first `after` is not looked at, unless the answer does not begin (blanks aside)
+    with `begin`. The result does not depend on how the text is cut into pushes. Cost per character is constant, whatever the
+    length of the stop strings. Raises RequestError for an empty stop string.
     """
 
-    def __init__(self, stop: Sequence[str], after: str = "") -> None:
+    def __init__(self, stop: Sequence[str], after: str = "", begin: str = "") -> None:
         self.matched: str | None = None
         self._after = after if stop else ""
+        self._begin = begin if self._after else ""
+        self._lead = ""  # what may be the beginning of `begin`
         self._tail = ""  # what may be the beginning of `after`
         self._stop = check_stop(stop)
         self._borders = [_borders(s) for s in self._stop]
@@ -131,6 +133,8 @@ class StopChecker:
         """The text that can be shown now. Sets `matched` to the stop string once there is one; then nothing more comes."""
         if self.matched is not None:
             return ""
+        if self._begin:
+            return self._push_first(text)
         if self._after:
             return self._push_before(text)
         if not self._held and self._firsts.isdisjoint(text):
@@ -146,6 +150,17 @@ class StopChecker:
         self._held = whole[shown:]
         return whole[:shown]
 
+    def _push_first(self, text: str) -> str:
+        """Holds text back until it is known whether it begins with `begin`."""
+        text = self._lead + text
+        begun = text.lstrip()
+        if len(begun) < len(self._begin) and self._begin.startswith(begun):
+            self._lead = text
+            return ""
+        self._after = self._after if begun.startswith(self._begin) else ""
+        self._begin = self._lead = ""
+        return self.push(text)
+
     def _push_before(self, text: str) -> str:
         """Passes text on up to the end of `after`; from there on stop strings count."""
         seen = self._tail + text
@@ -159,9 +174,13 @@ class StopChecker:
 
     def flush(self) -> str:
         """The held-back text, when the answer ends for another reason."""
+        lead, self._lead, self._begin = self._lead, "", ""
+        if lead:
+            self._after = ""
+            lead = self.push(lead)
         held, self._held = self._held, ""
         self._states = [0] * len(self._stop)
-        return held
+        return lead + held
 
     def _advance(self, index: int, text: str) -> int | None:
         """Runs one stop string over `text`; the offset after its first complete occurrence, or None."""

@@ -41,7 +41,8 @@ class GenerationRequest:
     `prediction`: token ids of text that the answer is expected to repeat; it saves time where it does and changes nothing else.
     `constraint`: makes the rules that the answer obeys token by token; called once, on the engine's thread, when the answer begins.
     With one, an end token always ends the answer, also under `ignore_eos`: it is only allowed where the rules let the answer end.
-    `stop_after`: stop strings are looked for only after the first occurrence of this text in the answer. `salt` separates tenants:
+    `stop_after`: stop strings are looked for only after the first occurrence of this text in the answer; with `stop_after_begin`, that
+    is so for an answer only that begins, blanks aside, with that other text. `salt` separates tenants:
     prefixes are shared among equal salts only. `background` requests come after all others and do not push their prefixes out of
     the cache.
     """
@@ -54,6 +55,7 @@ class GenerationRequest:
     prediction: tuple[int, ...] = ()
     constraint: Callable[[], Constraint] | None = None
     stop_after: str = ""
+    stop_after_begin: str = ""
     salt: bytes = b""
     background: bool = False
 

@@ -60,7 +60,7 @@ class Sequence:
         self.salt, self.background = request.salt, request.background
         self.sampler = Sampler(vocab_size, request.params, request.prompt_ids, scratch=scratch)
         self.detokenizer = text.detokenizer()
-        self.stops = StopChecker(request.stop, request.stop_after)
+        self.stops = StopChecker(request.stop, request.stop_after, request.stop_after_begin)
         self.constraint: Constraint | None = None
         self._due: list[int] = []  # tokens that must come next, the last one first
         self._only = OneToken(vocab_size) if request.constraint is not None and request.params.logprobs is not None else None

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import sentencepiece
 import tiny_tokenizers
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -169,6 +169,21 @@ def test_stop_strings_for_every_cut(text: str, stops: list[str], cuts: list[int]
             assert shown == text[: stop - held], "held back more, or less, than what may become a stop string"
     assert shown + checker.flush() == expected
     assert checker.matched == matched
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text("<think>/x \n", max_size=30), st.lists(st.integers(0, 30), max_size=4), st.sampled_from(["", "<think>"]))
+@example("\n<think>x</think>yx", [3, 9], "<think>")
+@example("x<think>", [], "<think>")
+def test_stop_strings_after_a_text_that_may_not_come(text: str, cuts: list[int], begin: str) -> None:
+    checker = StopChecker(["x"], "</think>", begin)
+    bounds = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
+    shown = "".join(checker.push(text[a:b]) for a, b in pairwise(bounds)) + checker.flush()
+    waits = text.lstrip().startswith(begin)
+    from_here = 0 if not waits else text.find("</think>") + len("</think>") if "</think>" in text else len(text)
+    end = text.find("x", from_here)
+    assert shown == (text if end < 0 else text[:end])
+    assert checker.matched == (None if end < 0 else "x")
 
 
 def test_every_split_of_a_stop_string_over_tokens(texts: dict[str, Text]) -> None:
