@@ -33,6 +33,8 @@ class Text:
         self.pieces = vocabulary.pieces
         self.vocab_size = len(self.pieces.data)
         self.special_ids = self.pieces.special
+        self.added_tokens = {c.text: c.id for c in vocabulary.control if not c.special}
+        self.lead = " " if self.pieces.strip or self.pieces.strip_first else ""
         self.eos_ids = eos_ids
         self.bos_id = bos_id
         self._control = {token.text: token for token in sorted(vocabulary.control, key=lambda token: -len(token.text))}
