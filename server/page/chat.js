@@ -13,6 +13,7 @@ let chat = openChat();
 let answering = null; // AbortController of the answer that grows
 let served = { model: "default", emulated: false };
 let saving = 0;
+let leaving = false; // the page goes: a broken answer is then no failure
 let cannotKeep = () => {};
 
 export const currentChat = () => chat;
@@ -41,7 +42,11 @@ export function startChat(onCannotKeep) {
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape" && answering && !document.querySelector("dialog[open]")) stop();
   });
-  addEventListener("pagehide", () => keep());
+  addEventListener("pagehide", () => {
+    leaving = true;
+    keep();
+  });
+  addEventListener("pageshow", (event) => event.persisted && location.reload()); // its answer broke when it was put away
   showChat(chat);
   drawAll();
 }
@@ -131,6 +136,7 @@ async function answer() {
     }
     message.state = "done";
   } catch (error) {
+    if (leaving) return;
     message.state = control.signal.aborted ? "stopped" : "failed";
     if (message.state === "failed") message.error = explain(error);
   }

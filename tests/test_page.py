@@ -1,0 +1,548 @@
+"""The page at `/`, as a visitor's browser has it: a real Chromium against a real `axpress serve` of the demo model."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from server_process import PROFILE, RunningServer
+
+from axpress.server.page import page_files
+
+playwright: Any = pytest.importorskip("playwright.sync_api", reason="the page's tests need `pip install playwright`")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+browser_needed = pytest.mark.skipif(CHROMIUM is None, reason="the page's tests need a Chromium: `apt install chromium`")
+
+STORY = "Tell me a short story."
+"""The demo model tells some 60 tokens, which take about 2 seconds here."""
+WAIT = 15_000  # ms
+
+
+@pytest.fixture(scope="module")
+def profile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("page") / "test-hollow.toml"
+    path.write_text(PROFILE)
+    return path
+
+
+def serve(profile: Path, *flags: object, **options: Any) -> RunningServer:
+    """The demo model on the emulated card, slow enough to be watched."""
+    return RunningServer("--emu-profile", profile, "--emu-speed", "0.4", "--banks", "2", *flags, **options)
+
+
+@pytest.fixture(scope="module")
+def server(profile: Path) -> Iterator[RunningServer]:
+    with serve(profile) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    flags = ["--no-sandbox"] if os.geteuid() == 0 else []
+    with playwright.sync_playwright() as started:
+        launched = started.chromium.launch(executable_path=CHROMIUM, args=flags)
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def context(browser: Any, server: RunningServer) -> Iterator[Any]:
+    """A browser window of its own. Nothing that its pages ask for may leave the server, and nothing may be complained about."""
+    context = browser.new_context(viewport={"width": 1200, "height": 800})
+    context.set_default_timeout(WAIT)
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
+    asked: list[str] = []
+    complaints: list[str] = []
+    context.on("request", lambda request: asked.append(request.url))
+    context.on("console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None)
+    context.on("weberror", lambda error: complaints.append(str(error.error)))
+    context.complaints = complaints
+    yield context
+    context.close()
+    assert asked and all(re.match(r"http://127\.0\.0\.1:\d+/", url) for url in asked), asked
+    assert not complaints
+    server.wait(server.idle, 10, "idle: a page that is closed leaves nothing running")
+
+
+@pytest.fixture
+def page(context: Any, server: RunningServer) -> Any:
+    return open_page(context, server.url)
+
+
+def open_page(context: Any, url: str) -> Any:
+    page = context.new_page()
+    page.goto(url)
+    until_served(page)
+    return page
+
+
+def say(page: Any, text: str) -> None:
+    page.get_by_label("Message").fill(text)
+    page.get_by_role("button", name="Send").click()
+
+
+def answer(page: Any) -> Any:
+    return page.locator("#messages .assistant").last
+
+
+def text_of(page: Any) -> str:
+    return str(answer(page).locator("> .text").inner_text())
+
+
+def until(page: Any, expression: str, timeout: int = WAIT) -> None:
+    """Waits for a JavaScript expression to be true. As a function: the page's policy forbids Playwright to evaluate text."""
+    page.wait_for_function(f"() => {expression}", timeout=timeout)
+
+
+def until_state(page: Any, state: str) -> None:
+    until(page, f"[...document.querySelectorAll('.assistant')].at(-1)?.dataset.state === '{state}'")
+
+
+def until_some_text(page: Any, length: int = 10) -> None:
+    until(page, f"[...document.querySelectorAll('.assistant > .text')].at(-1)?.textContent.length >= {length}")
+
+
+def until_served(page: Any) -> None:
+    """The page has heard from the server."""
+    until(page, "document.querySelector('#model').textContent !== ''")
+
+
+# ---- files ----
+
+
+def test_the_files_are_sent_with_what_keeps_a_browser_safe(server: RunningServer) -> None:
+    for path in ("/", *(f"/page/{name}" for name in page_files())):
+        status, head, body = server.request("GET", path)
+        assert status == 200 and body
+        assert head["x-content-type-options"] == "nosniff"
+        policy = dict(part.strip().split(" ", 1) for part in head["content-security-policy"].split(";"))
+        assert policy["default-src"] == "'none'" and {policy[f"{kind}-src"] for kind in ("script", "style", "img", "connect")} == {"'self'"}
+        again = server.request("GET", path, headers={"if-none-match": head["etag"]})
+        assert again[0] == 304 and again[2] == b""
+        alone = server.request("HEAD", path)
+        assert alone[0] == 200 and alone[2] == b"" and alone[1]["content-length"] == str(len(body))
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/page/", "/page/__init__.py", "/page/../app.py", "/page/..%2fapp.py", "/page/%2e%2e%2fapp.py", "/page/x%00.js", "/page/a/b.js"],
+)
+def test_nothing_else_is_sent(server: RunningServer, path: str) -> None:
+    status, _, body = server.request("GET", path)
+    assert status == 404 and json.loads(body)["error"]["code"] == "not_found"
+
+
+# ---- chat ----
+
+
+@browser_needed
+def test_an_answer_streams_and_says_what_it_cost(page: Any) -> None:
+    assert [tag.inner_text() for tag in page.locator("#tags .tag").all()] == ["emulated card", "toy model"]
+    say(page, STORY)
+    assert page.get_by_label("Message").input_value() == ""
+    lengths = []
+    for length in (5, 40, 90):
+        until_some_text(page, length)
+        lengths.append(len(text_of(page)))
+    assert answer(page).get_attribute("aria-busy") == "true"
+    until_state(page, "done")
+    lengths.append(len(text_of(page)))
+    assert lengths == sorted(set(lengths))
+    figures = answer(page).locator(".figures").inner_text()
+    assert re.search(r"prompt \d+ tokens.* · answer \d+ tokens · first after [\d.]+ s · [\d.]+ tokens/s, emulated", figures)
+    spoken = page.locator("#spoken").inner_text()
+    assert "Answering." in spoken or "End of the answer." in spoken
+
+
+@browser_needed
+def test_stop_keeps_what_was_there_and_frees_the_card_and_retry_asks_again(page: Any, server: RunningServer) -> None:
+    say(page, STORY)
+    until_some_text(page)
+    page.get_by_role("button", name="Stop").click()
+    until_state(page, "stopped")
+    server.wait(server.idle, 5, "idle")
+    stopped = text_of(page)
+    assert stopped and "Stopped by you" in answer(page).locator(".figures").inner_text()
+    assert page.get_by_role("button", name="Send").is_visible()
+    answer(page).get_by_role("button", name="Retry").click()
+    until_state(page, "done")
+    assert text_of(page).startswith(stopped) and len(text_of(page)) > len(stopped)  # greedy: the same story, to its end
+    assert page.locator("#messages > li").count() == 2
+
+
+@browser_needed
+def test_a_reload_in_the_middle_keeps_the_conversation(page: Any) -> None:
+    say(page, "Name three fruits.")
+    until_state(page, "done")
+    first = text_of(page)
+    say(page, STORY)
+    until_some_text(page, 30)
+    page.reload()
+    until_state(page, "cut")
+    assert len(text_of(page)) >= 20 and "Cut off by a reload" in answer(page).locator(".figures").inner_text()
+    assert page.locator(".assistant > .text").first.inner_text() == first
+    answer(page).get_by_role("button", name="Retry").click()
+    until_state(page, "done")
+    page.reload()
+    assert page.locator("#messages > li").count() == 4 and answer(page).get_attribute("data-state") == "done"
+
+
+@browser_needed
+def test_two_tabs_keep_a_conversation_each(page: Any, context: Any, server: RunningServer) -> None:
+    other = open_page(context, server.url)
+    say(page, "What is 2 + 3?")
+    say(other, "Name three colours.")
+    until_state(page, "done")
+    until_state(other, "done")
+    for tab, asked in ((page, "What is 2 + 3?"), (other, "Name three colours.")):
+        tab.reload()
+        assert [bubble.inner_text() for bubble in tab.locator(".bubble").all()] == [asked]
+    # A tab that opens the other's conversation (or is a duplicate of it) goes on with a copy.
+    other.get_by_role("button", name="Chats").click()
+    other.get_by_role("dialog").get_by_role("button", name="What is 2 + 3?", exact=True).click()
+    say(other, "What is 4 + 4?")
+    until_state(other, "done")
+    assert other.locator(".bubble").count() == 2
+    page.reload()
+    assert page.locator(".bubble").count() == 1
+    page.get_by_role("button", name="Chats").click()
+    titles = page.get_by_role("dialog").locator("li .title")
+    assert sorted(titles.all_inner_texts()) == ["Name three colours.", "What is 2 + 3?", "What is 2 + 3?"]
+
+
+@browser_needed
+def test_settings_are_obeyed_and_copied(page: Any, server: RunningServer, tmp_path: Path) -> None:
+    awkward = "It's \"quoted\" $HOME `id` \\n %s é 漢 🙂\nsecond line"
+    page.get_by_role("button", name="Settings").click()
+    page.get_by_label("System prompt").fill(awkward)
+    page.get_by_label("Max tokens").fill("3")
+    page.get_by_label("Temperature").fill("0.5")
+    page.get_by_label("Top k").fill("5")
+    page.get_by_label("Seed").fill("7")
+    page.get_by_role("button", name="Save").click()
+    assert awkward.splitlines()[1] in page.locator("#system-shown").inner_text()
+    say(page, "Don't $(stop) 'here'")
+    until_state(page, "done")
+    assert "It ended at the token limit." in answer(page).locator(".figures").inner_text()
+    shown = text_of(page)
+
+    def copied(button: str) -> str:
+        answer(page).get_by_role("button", name=button).click()
+        until(page, "[...document.querySelectorAll('.actions button')].some(b => b.textContent === 'Copied')")
+        return str(page.evaluate("navigator.clipboard.readText()"))
+
+    curl = subprocess.run(["sh", "-c", copied("curl") + " -sS"], capture_output=True, text=True, timeout=30)
+    assert curl.returncode == 0, curl.stderr
+    chunks = [json.loads(line[6:]) for line in curl.stdout.splitlines() if line.startswith("data: {")]
+    assert "".join(c["choices"][0]["delta"].get("content", "") for c in chunks if c["choices"]) == shown
+    program = tmp_path / "ask.py"
+    program.write_text(copied("Python"))
+    python = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=60)
+    assert python.returncode == 0, python.stderr
+    assert python.stdout == shown + "\n"
+    page.get_by_role("button", name="New chat").click()  # a new conversation begins with the same settings
+    assert page.locator(".bubble").count() == 0 and page.locator("#system-shown").is_visible()
+
+
+@browser_needed
+def test_an_error_is_the_servers_sentence_with_a_way_to_retry(page: Any, context: Any) -> None:
+    page.get_by_role("button", name="Settings").click()
+    page.get_by_label("Max tokens").fill("999999")
+    page.get_by_role("button", name="Save").click()
+    say(page, "Hello")
+    until_state(page, "failed")
+    assert "tokens" in answer(page).locator(".error").inner_text()
+    assert "context" in answer(page).locator(".error").inner_text()
+    page.get_by_role("button", name="Settings").click()
+    page.get_by_label("Max tokens").fill("")
+    page.get_by_role("button", name="Save").click()
+    answer(page).get_by_role("button", name="Retry").click()
+    until_state(page, "done")
+    assert page.locator(".error:visible").count() == 0 and page.locator("#messages > li").count() == 2
+    assert context.complaints == ["Failed to load resource: the server responded with a status of 400 (Bad Request)"]
+    context.complaints.clear()
+
+
+@browser_needed
+def test_text_of_a_model_is_text(page: Any) -> None:
+    nasty = "<img src=x onerror=alert(1)> **bold** `code <b>`\n\n```html\n<script>alert(1)</script>\n```\n- one\n- two"
+    page.evaluate(
+        """async text => {
+          const { show } = await import('/page/markup.js');
+          const box = document.createElement('div');
+          box.id = 'probe';
+          document.body.append(box);
+          for (let i = 1; i <= text.length; i++) show(box, text.slice(0, i));
+        }""",
+        nasty,
+    )
+    probe = page.locator("#probe")
+    assert probe.locator("img, script, b").count() == 0
+    assert probe.locator("strong").inner_text() == "bold" and probe.locator("p code").inner_text() == "code <b>"
+    assert probe.locator("pre").inner_text().strip() == "<script>alert(1)</script>" and probe.locator("li").count() == 2
+    assert probe.locator("p").first.inner_text().startswith("<img src=x")
+
+
+@browser_needed
+def test_reasoning_is_folded_and_tool_calls_are_shown(page: Any) -> None:
+    """The demo model does neither: chunks as other models' answers bring them, through the page's own reader."""
+    deltas: list[dict[str, Any]] = [
+        {"role": "assistant", "content": ""},
+        {"reasoning_content": "Two and "},
+        {"reasoning_content": "two."},
+        {"content": "Four."},
+        {"tool_calls": [{"index": 0, "id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a"'}}]},
+        {"tool_calls": [{"index": 0, "function": {"arguments": ": 2}"}}]},
+    ]
+    chunks = [{"choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
+    chunks.append({"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]})
+    body = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
+    page.route("**/v1/chat/completions", lambda route: route.fulfill(content_type="text/event-stream", body=body))
+    say(page, "2 + 2?")
+    until_state(page, "done")
+    reasoning = answer(page).locator("details")
+    assert not reasoning.locator(".text").is_visible()
+    reasoning.locator("summary").click()
+    assert reasoning.locator(".text").inner_text() == "Two and two."
+    assert text_of(page) == "Four."
+    assert "Calls the tool add" in answer(page).inner_text() and answer(page).locator("pre").inner_text() == '{"a": 2}'
+
+
+# ---- the server goes and comes, keys ----
+
+
+@browser_needed
+def test_a_server_that_goes_is_said_and_one_that_comes_back_is_found(browser: Any, profile: Path) -> None:
+    context = browser.new_context()
+    context.set_default_timeout(WAIT)
+    with contextlib.ExitStack() as stack:
+        first = stack.enter_context(serve(profile, "--drain-timeout", "0.1"))
+        page = open_page(context, first.url)
+        say(page, STORY)
+        until_some_text(page)
+        first.stop()
+        until_state(page, "failed")
+        assert answer(page).locator(".error").inner_text()
+        until(page, "document.querySelector('#notice').textContent.includes('does not answer')")
+        port = first.port
+    command = [*RunningServer.command, "--emu-profile", str(profile), "--port", str(port)]
+    again = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        until(page, "document.querySelector('#notice').textContent === 'The server is ready again.'", 30_000)
+        answer(page).get_by_role("button", name="Retry").click()
+        until_state(page, "done")
+    finally:
+        context.close()
+        again.terminate()
+        assert again.wait(30) == 0
+
+
+@browser_needed
+def test_a_key_is_asked_for_kept_for_the_tab_and_a_wrong_one_is_said(browser: Any, profile: Path) -> None:
+    key = "open-sesame-open-sesame"
+    context = browser.new_context()
+    context.set_default_timeout(WAIT)
+    with serve(profile, environment={"AXPRESS_API_KEYS": key}) as server:
+        page = context.new_page()
+        page.goto(server.url)
+        field = page.get_by_label("API key")
+        field.wait_for()  # the dialog opens by itself
+        field.fill("wrong-wrong-wrong-wrong")
+        page.get_by_role("button", name="Save").click()
+        until(page, "document.querySelector('#notice').textContent.toLowerCase().includes('key')")
+        say(page, "Hello")
+        until_state(page, "failed")
+        assert "key" in answer(page).locator(".error").inner_text().lower()
+        page.get_by_role("button", name="Settings").click()
+        field.fill(key)
+        page.get_by_role("button", name="Save").click()
+        until_served(page)
+        answer(page).get_by_role("button", name="Retry").click()
+        until_state(page, "done")
+        page.reload()
+        until_served(page)
+        stored = page.evaluate("JSON.stringify([{...localStorage}, {...sessionStorage}])")
+        assert key not in json.dumps(json.loads(stored)[0]) and json.loads(stored)[1]["axpress.key"] == key
+        answer(page).get_by_role("button", name="curl").click()  # the clipboard is not allowed here: the page says so, or copies
+        until(page, "[...document.querySelectorAll('.actions button')].some(b => /Copied|Not allowed/.test(b.textContent))")
+        context.close()
+
+
+# ---- for everybody ----
+
+
+CUT_OFF = """() => [...document.querySelectorAll('body *')].filter(e => e.getClientRects().length && !e.closest('pre, .hidden, .skip')
+  && e.getBoundingClientRect().right > innerWidth + 0.5).map(e => e.outerHTML.slice(0, 90))"""
+
+
+@browser_needed
+def test_nothing_is_cut_off_sideways_at_any_width(page: Any) -> None:
+    say(page, "W" * 300)
+    until_some_text(page, 30)
+    page.get_by_role("button", name="Stop").click()
+    until_state(page, "stopped")
+    for width in (320, 390, 768, 1440):
+        page.set_viewport_size({"width": width, "height": 700})
+        for view in ("card", "chat"):
+            if width < 900:
+                page.locator(f".switch button[data-view={view}]").click()
+                assert page.locator("#card").is_visible() == (view == "card") != page.locator("#chat").is_visible()
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            assert page.evaluate(CUT_OFF) == []
+        for name in ("Chats", "Settings"):
+            page.get_by_role("button", name=name).click()
+            box = page.locator("dialog[open]").bounding_box()
+            assert box["x"] >= 0 and box["x"] + box["width"] <= width
+            page.keyboard.press("Escape")
+
+
+@browser_needed
+def test_everything_works_without_a_mouse(page: Any) -> None:
+    press = page.keyboard.press
+    press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the message box"
+    press("Enter")
+    assert page.evaluate("document.activeElement.id") == "prompt"
+    page.keyboard.type("Hello")
+    press("Shift+Enter")
+    assert page.get_by_label("Message").input_value() == "Hello\n"
+    page.keyboard.type(STORY)
+    press("Enter")
+    until_some_text(page)
+    press("Escape")
+    until_state(page, "stopped")
+    assert page.evaluate("document.activeElement.id") == "prompt"
+
+    def tab_to(name: str) -> None:
+        for _ in range(30):
+            press("Shift+Tab")
+            if page.evaluate("document.activeElement.textContent.trim()") == name:
+                return
+        raise AssertionError(f"{name} cannot be reached")
+
+    tab_to("Retry")
+    press("Enter")
+    until_state(page, "done")
+    tab_to("Settings")
+    press("Enter")
+    assert page.evaluate("document.activeElement.name") == "system"
+    press("Escape")
+    assert page.evaluate("document.activeElement.id") == "open-settings"
+    tab_to("New chat")
+    press("Space")
+    assert page.locator("#messages > li").count() == 0 and page.evaluate("document.activeElement.id") == "prompt"
+
+
+NAMELESS = """() => [...document.querySelectorAll('button, input, textarea, select, canvas, meter, a, dialog, aside, nav, [role=region]')]
+  .filter(e => {
+    const labels = [...(e.labels ?? [])].map(l => l.textContent).join('');
+    const by = (e.getAttribute('aria-labelledby') ?? '').split(' ').map(id => document.getElementById(id)?.textContent ?? '').join('');
+    const own = e.matches('button, a') ? e.textContent : '';
+    return !(labels + by + own + (e.getAttribute('aria-label') ?? '')).trim();
+  }).map(e => e.outerHTML.slice(0, 120))"""
+
+FAINT = """() => {
+  const channel = v => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+  const light = ([r, g, b]) => 0.2126 * channel(r) + 0.7152 * channel(g) + 0.0722 * channel(b);
+  const parse = colour => colour.match(/[\\d.]+/g).map(Number);
+  const behind = e => { for (; e; e = e.parentElement) {
+    const c = parse(getComputedStyle(e).backgroundColor); if (c.length === 3 || c[3] === 1) return c; } return [255, 255, 255]; };
+  return [...document.querySelectorAll('body *')].filter(e => e.getClientRects().length && !e.closest('.hidden, .skip')
+      && !e.disabled && [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim())).map(e => {
+    const [a, b] = [light(parse(getComputedStyle(e).color)), light(behind(e))].sort((x, y) => y - x);
+    return [(a + 0.05) / (b + 0.05), e.outerHTML.slice(0, 90)]; }).filter(([ratio]) => ratio < 4.5);
+}"""
+
+
+@browser_needed
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_everything_has_a_name_and_can_be_read(page: Any, scheme: str) -> None:
+    page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+    say(page, STORY)
+    until_some_text(page)
+    assert page.evaluate("getComputedStyle(document.querySelector('.text > p'), '::after').animationName") in ("none", "")
+    assert page.evaluate(FAINT) == []
+    page.get_by_role("button", name="Stop").click()
+    until_state(page, "stopped")
+    for dialog in ("Chats", "Settings"):
+        page.get_by_role("button", name=dialog).click()
+        assert page.evaluate(FAINT) == []
+        page.keyboard.press("Escape")
+    assert page.evaluate(NAMELESS) == []
+    ids = page.evaluate("[...document.querySelectorAll('[id]')].map(e => e.id)")
+    assert len(ids) == len(set(ids))
+    levels = page.evaluate("[...document.querySelectorAll('h1, h2, h3')].map(e => Number(e.tagName[1]))")
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert page.locator("html").get_attribute("lang") == "en"
+
+
+# ---- the card ----
+
+PIXELS = """canvas => {
+  const copy = document.createElement('canvas');
+  Object.assign(copy, { width: canvas.width, height: canvas.height });
+  const pen = copy.getContext('2d', { willReadFrequently: true });
+  pen.drawImage(canvas, 0, 0);
+  const { data } = pen.getImageData(0, 0, copy.width, copy.height);
+  const seen = {};
+  for (let i = 0; i < data.length; i += 4) { const key = [...data.slice(i, i + 4)].join(); seen[key] = (seen[key] ?? 0) + 1; }
+  return seen;
+}"""
+
+
+def colour(page: Any, name: str) -> str:
+    """A colour of the page as pixels say it."""
+    value = page.evaluate("name => getComputedStyle(document.documentElement).getPropertyValue(name).trim()", name)
+    return ",".join(str(int(value[i : i + 2], 16)) for i in (1, 3, 5)) + ",255"
+
+
+@browser_needed
+def test_the_row_map_shows_who_holds_what(page: Any, context: Any, server: RunningServer) -> None:
+    shared, free = colour(page, "--row-shared"), colour(page, "--row-free")
+    own = {colour(page, f"--own-{i}") for i in range(12)}
+    other = open_page(context, server.url)
+    for tab in (page, other):  # both begin alike
+        say(tab, STORY)
+    until(page, "document.querySelectorAll('#running tbody tr').length === 2")
+    until(page, "/[1-9]\\d* shared/.test(document.querySelector('#banks figcaption').textContent)")
+    map_ = page.locator("#banks canvas").first
+    seen = map_.evaluate(PIXELS)
+    assert seen.get(shared, 0) > 20 and seen.get(free, 0) > 1000
+    assert len(own & set(seen)) >= 1
+    said = r"Row map\. Bank 0: [\d,]+ of [\d,]+ rows in use \(\d+ shared\), [\d,]+ cached, [\d,]+ free\."
+    assert re.fullmatch(said, map_.get_attribute("aria-label"))
+    assert page.locator("#card-title").inner_text() == "Emulated card" and "emulated" in page.locator("#card-note").inner_text()
+    assert page.locator("#temperature").inner_text() == "45 °C"
+    assert re.fullmatch(r"\d+ of [\d,]+ MiB", page.locator("#memory").inner_text() + " " + page.locator("#memory-note").inner_text())
+    assert page.locator("#waiting").inner_text() == "2 running, 0 waiting"
+    for canvas in ("#speed-chart", "#width-chart"):
+        assert len(page.locator(canvas).evaluate(PIXELS)) > 1
+    for tab in (page, other):
+        until_state(tab, "done")
+    until(page, "!document.querySelector('#nobody').hidden")
+    until(page, "/\\(0 shared\\)/.test(document.querySelector('#banks figcaption').textContent)")
+    assert not own & set(map_.evaluate(PIXELS))
+
+
+@browser_needed
+def test_a_hidden_page_does_not_watch(page: Any, server: RunningServer) -> None:
+    """What a browser does with a tab that is put away, said by the page itself: the stream ends, and begins again when it is looked at."""
+    with page.expect_event("requestfailed", lambda request: request.url.endswith("/live/stream")):
+        page.evaluate(
+            "Object.defineProperty(document, 'hidden', { value: true, configurable: true });"
+            "document.dispatchEvent(new Event('visibilitychange'))"
+        )
+    with page.expect_request("**/live/stream"):
+        page.evaluate(
+            "Object.defineProperty(document, 'hidden', { value: false, configurable: true });"
+            "document.dispatchEvent(new Event('visibilitychange'))"
+        )
