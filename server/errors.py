@@ -109,7 +109,10 @@ def sentence_body(message: str) -> bytes:
 def sentence_response(exc: BaseException) -> HTTPResponse:
     """The whole HTTP answer for an exception, for Ollama's clients."""
     error = translate(exc)
-    return HTTPResponse(sentence_body(str(error)), error.status, headers=error.headers, content_type="application/json")
+    text = str(error)
+    if error.param is not None and error.param not in text:  # where there is only a sentence, it has to name the field
+        text = f"'{error.param}': {text}"
+    return HTTPResponse(sentence_body(text), error.status, headers=error.headers, content_type="application/json")
 
 
 class OpenAIErrorHandler(ErrorHandler):
