@@ -23,6 +23,12 @@ MAX_ITEMS = 10_000  # that an array can be made to have
 EXACT = 2**53  # integers beyond are not compared exactly
 
 FORMATS = frozenset(("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"))
+_DAY = r"(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)|02-(?:0[1-9]|1[0-9]|2[0-8]))"
+_YEAR = r"(?:[1-9][0-9]{3}|0[1-9][0-9]{2}|00[1-9][0-9]|000[1-9])"
+_LEAP_YEAR = r"(?:[0-9]{2}(?:0[48]|[2468][048]|[13579][26])|(?:0[48]|[2468][048]|[13579][26])00)"
+_DATE = rf"(?:{_YEAR}-{_DAY}|{_LEAP_YEAR}-02-29)"
+_TIME = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,9})?(?:Z|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
+EXACT_FORMATS = {"date": f"^{_DATE}$", "time": f"^{_TIME}$", "date-time": f"^{_DATE}T{_TIME}$"}  # every one is a real day and second
 REFUSED_FORMATS = frozenset(
     ("idn-email", "idn-hostname", "uri-reference", "iri", "iri-reference", "uri-template", "json-pointer", "relative-json-pointer", "regex")
 )
@@ -63,9 +69,11 @@ class _Preparation:
             definitions[str(len(definitions))] = self._definition(self._find(pointer), pointer)
         if definitions:
             out = {**out, "$defs": definitions}
-        if not _has_end(out):
+        ending = _ending(out)
+        if "#" not in ending:
             raise self._error("no JSON can satisfy it: what it requires never ends, or contradicts itself", "#")
-        return out
+        kept: dict[str, Any] = _pruned(out, ending)
+        return kept
 
     def _error(self, text: str, place: str) -> RequestError:
         shown = place if len(place) <= 200 else place[:200] + "..."
@@ -115,7 +123,8 @@ class _Preparation:
         elif key in SCHEMA_LISTS:
             if not isinstance(value, list) or not value:
                 raise self._error(f"'{key}' must be a list of schemas, and not an empty one", place)
-            out[key] = [self._schema(one, f"{place}/{i}", depth + 2) for i, one in enumerate(value)]
+            own = out.get(key, []) if key == "allOf" else []
+            out[key] = own + [self._schema(one, f"{place}/{i}", depth + 2) for i, one in enumerate(value)]
         elif key in SCHEMA_MAPS:
             if not isinstance(value, Mapping):
                 raise self._error(f"'{key}' must be an object of schemas", place)
@@ -128,9 +137,13 @@ class _Preparation:
             self._check_data(value, place, depth)
             out[key] = value
         elif key == "format":
+            if not isinstance(value, str):
+                raise self._error(f"'format' must be a string, not {_shown(value)}", place)
             if value in REFUSED_FORMATS:
                 raise self._error(f"the format '{value}' is not supported; supported are {', '.join(sorted(FORMATS))}", place)
-            if isinstance(value, str) and value in FORMATS:
+            if value in EXACT_FORMATS:
+                out["allOf"] = [*out.get("allOf", ()), {"pattern": EXACT_FORMATS[value]}]
+            elif value in FORMATS:
                 out[key] = value
         elif key in COUNTS or key in ("type", "required", "pattern"):
             self._check_plain(key, value, place)
@@ -153,16 +166,16 @@ class _Preparation:
     def _number(self, key: str, value: Any, place: str) -> Any:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise self._error(f"'{key}' must be a number, not {_shown(value)}", place)
-        if abs(value) > EXACT:
-            raise self._error(f"'{key}' is {value}; numbers beyond 2^53 are not compared exactly", place)
+        if isinstance(value, int) and abs(value) > EXACT:
+            raise self._error(f"'{key}' is {value}; whole numbers beyond 2^53 are not compared exactly", place)
         return value
 
     def _check_data(self, value: Any, place: str, depth: int) -> None:
         if depth > MAX_DEPTH:
             raise self._error(f"it is nested more than {MAX_DEPTH} levels deep", place)
         self._deepest = max(self._deepest, depth)
-        if isinstance(value, int | float) and abs(value) > EXACT:
-            raise self._error(f"{value} is beyond 2^53, where numbers are not compared exactly", place)
+        if isinstance(value, int) and abs(value) > EXACT:
+            raise self._error(f"{value} is beyond 2^53, where whole numbers are not compared exactly", place)
         for one in value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ():
             self._check_data(one, place, depth + 1)
 
@@ -206,15 +219,30 @@ def _escaped(name: str) -> str:
     return name.replace("~", "~0").replace("/", "~1")
 
 
-def _has_end(root: dict[str, Any]) -> bool:
-    """Whether some finite JSON can satisfy a prepared schema: the least fixed point over its definitions."""
+def _ending(root: dict[str, Any]) -> set[str]:
+    """The references of a prepared schema that some finite JSON can satisfy: the least fixed point over its definitions."""
     places = {"#": root, **{f"#/$defs/{name}": one for name, one in root.get("$defs", {}).items()}}
     ending: set[str] = set()
     while True:
         more = {place for place, schema in places.items() if place not in ending and _ends(schema, ending)}
         if not more:
-            return "#" in ending
+            return ending
         ending |= more
+
+
+def _pruned(schema: Any, ending: set[str]) -> Any:
+    """The schema without what could be begun and never ended: `false` in its place."""
+    if isinstance(schema, bool) or not _ends(schema, ending):
+        return schema is True
+    out = dict(schema)
+    for key in out:
+        if key in ONE_SCHEMA:
+            out[key] = _pruned(out[key], ending)
+        elif key in SCHEMA_LISTS:
+            out[key] = [_pruned(one, ending) for one in out[key]]
+        elif key in SCHEMA_MAPS or key == "$defs":
+            out[key] = {name: _pruned(one, ending) for name, one in out[key].items()}
+    return out
 
 
 def _ends(schema: Any, ending: set[str]) -> bool:
