@@ -157,10 +157,11 @@ Images = Annotated[list[Any], AfterValidator(_no_images), Field(json_schema_extr
 class CalledFunction(Strict):
     """A function that was called, with its arguments as an object."""
 
+    harmless: ClassVar[dict[str, str]] = {"index": "our answers have it; the order of the list is what counts"}
+
     name: Annotated[Text, Field(min_length=1, max_length=64)]
     arguments: SchemaObject
     index: Annotated[int, Field(ge=0, lt=2**31)] | None = None
-    """The call's place in the list, as our answers have it; the order of the list is what counts."""
 
 
 class Call(Strict):
@@ -173,6 +174,8 @@ class Call(Strict):
 
 class OllamaMessage(Strict):
     """A message. Content may be absent or empty."""
+
+    harmless: ClassVar[dict[str, str]] = {"images": "there are none: a list with images in it is refused"}
 
     role: Literal["system", "user", "assistant", "tool"]
     content: Text | None = None
