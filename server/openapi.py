@@ -18,7 +18,6 @@ from sanic.response import HTTPResponse
 from . import version
 from .page import send_file
 from .routes import JSON, ROUTES, Route, Stream
-from .schema.fields import RequestFields
 
 openapi = Blueprint("openapi")
 
@@ -42,6 +41,8 @@ REFUSALS = {
     503: "No answers right now: loading, shutting down, or the card has failed; the message says which.",
     504: "The answer was not ready within this server's limit per request.",
 }
+NOTHING = frozenset({"OtherFormat", "OtherItem", "OtherMessage"})
+"""Classes that no value is of: they are there to tell what is wrong with it."""
 ANY_REQUEST = (400, 403, 408, 413, 417, 500, 503)
 WITH_BODY = (415, 429, 504)
 SECURITY = {
@@ -102,7 +103,8 @@ def _operation(route: Route, schemas: Schemas) -> dict[str, Any]:
     if route.request is not None:
         body = {"schema": schemas[route.request], **({} if route.example is None else {"example": route.example})}
         operation["requestBody"] = {"required": True, "content": {JSON: body}}
-    operation["responses"] = {"200": _success(route, schemas), **_failures(route, schemas)}
+    success = {} if route.refuses else {"200": _success(route, schemas)}
+    operation["responses"] = {**success, **_failures(route, schemas)}
     operation["security"] = [] if route.open else [{}, *({name: []} for name in SECURITY)]
     return operation
 
@@ -169,12 +171,7 @@ def _schemas(routes: tuple[Route, ...]) -> tuple[Schemas, Schemas]:
     names = {name: _short(name) for name in components}
     if len(set(names.values())) != len(names):
         raise AssertionError("two schemas of one name: rename a class")
-    requests = {kind.__name__: kind for kind in wanted if isinstance(kind, type) and issubclass(kind, RequestFields)}
-    tidied = {}
-    for name, schema in components.items():
-        tidied[names[name]] = _tidy(schema, names)
-        if name in requests:
-            _annotate(tidied[names[name]], requests[name])
+    tidied = {names[name]: _tidy(schema, names) for name, schema in components.items() if name not in NOTHING}
     return {kind: _tidy(schema, names) for (kind, _), schema in found.items()}, tidied
 
 
@@ -185,7 +182,10 @@ def _short(name: str) -> str:
 
 
 def _tidy(schema: Any, names: dict[str, str]) -> Any:
-    """Without titles that repeat names, and without the defaults of fields that are not given; with short names."""
+    """Without titles that repeat names, and without the defaults of fields that are not given; with short names; alternatives plainly.
+
+    pydantic chooses among alternatives before it looks at the value's parts, so it says oneOf; by their schemas alone some overlap.
+    """
     if isinstance(schema, list):
         return [_tidy(one, names) for one in schema]
     if not isinstance(schema, dict):
@@ -197,6 +197,9 @@ def _tidy(schema: Any, names: dict[str, str]) -> Any:
         elif key == "$ref":
             head, _, name = value.rpartition("/")
             made[key] = f"{head}/{names.get(name, name)}"
+        elif key in ("oneOf", "anyOf"):
+            some = [one for one in value if one.get("$ref", "").rpartition("/")[2] not in NOTHING]
+            made["anyOf"] = [inner for one in some for inner in _alternatives(_tidy(one, names))]
         elif key in ("enum", "const", "examples"):
             made[key] = value
         elif key not in ("title", "discriminator") and not (key == "default" and value is None):
@@ -204,12 +207,6 @@ def _tidy(schema: Any, names: dict[str, str]) -> Any:
     return made
 
 
-def _annotate(schema: dict[str, Any], request: type[RequestFields]) -> None:
-    """Says which fields change nothing here, and which are known and refused."""
-    for name, reason in request.harmless.items():
-        field = schema["properties"][name]
-        field["description"] = " ".join(filter(None, [f"Accepted, changes nothing here: {reason}.", field.get("description")]))
-    if request.harmless:
-        schema["x-accepted"] = dict(request.harmless)
-    if request.refused:
-        schema["x-refused"] = dict(request.refused)
+def _alternatives(schema: dict[str, Any]) -> list[dict[str, Any]]:
+    """Alternatives among alternatives stand beside them."""
+    return schema["anyOf"] if set(schema) == {"anyOf"} else [schema]

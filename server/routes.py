@@ -8,12 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from .schema import replies
+from .schema import ollama_replies, replies
 from .schema.chat import ChatRequest
+from .schema.completions import CompletionRequest
 from .schema.fields import RequestFields
+from .schema.ollama import OllamaChatRequest, OllamaGenerateRequest, OllamaShowRequest
 
-EVENTS = "text/event-stream"
-LINES = "application/x-ndjson"
+Method = Literal["GET", "HEAD", "POST", "DELETE"]
+EVENTS: Literal["text/event-stream"] = "text/event-stream"
+LINES: Literal["application/x-ndjson"] = "application/x-ndjson"
 JSON = "application/json"
 
 
@@ -36,7 +39,7 @@ class Route:
     that have one. `open`: answered without an API key.
     """
 
-    method: Literal["GET", "HEAD", "POST", "DELETE"]
+    method: Method
     path: str
     group: str
     summary: str
@@ -50,12 +53,19 @@ class Route:
     open: bool = False
     busy: bool = False
     """May answer 429 although it takes no body."""
+    refuses: bool = False
+    """Always 400: there for clients of other servers, which are told why it cannot be."""
     example: Any = None
     """A request that works on every server."""
     note: str = ""
     """More than the summary, for whoever reads on."""
 
 
+CHANGES: tuple[tuple[Method, str], ...] = (
+    ("POST", "create"), ("POST", "copy"), ("DELETE", "delete"), ("POST", "pull"), ("POST", "push"),
+    ("POST", "blobs/{digest}"), ("HEAD", "blobs/{digest}"),
+)  # fmt: skip
+"""What changes the models of an Ollama server."""
 NO_MODEL = "The model that the request names is not served here."
 NO_FILE = "There is no such file."
 PAGE_FILES = ("text/html", "text/css", "text/javascript", "image/svg+xml")
@@ -68,16 +78,45 @@ def _page(path: str, summary: str, **fields: Any) -> tuple[Route, Route]:
     return get, replace(get, method="HEAD")
 
 
+def _ollama(method: Method, path: str, summary: str, **fields: Any) -> Route:
+    """A route of Ollama's API, whose errors have Ollama's shape."""
+    return Route(method=method, path=path, group="Ollama", summary=summary, error=ollama_replies.OllamaError, **fields)
+
+
 ROUTES: tuple[Route, ...] = (
     Route(
         method="POST", path="/v1/chat/completions", group="OpenAI", summary="Answer a conversation", request=ChatRequest,
         reply=replies.ChatCompletion, stream=Stream(replies.ChatChunk, done="[DONE]"), not_found=NO_MODEL,
         example={"messages": [{"role": "user", "content": "What is 7 + 5?"}]},
     ),
+    Route(
+        method="POST", path="/v1/completions", group="OpenAI", summary="Go on from prompts", request=CompletionRequest,
+        reply=replies.TextCompletion, stream=Stream(replies.TextChunk, done="[DONE]"), not_found=NO_MODEL,
+        example={"prompt": "What is", "max_tokens": 8},
+    ),
     Route(method="GET", path="/v1/models", group="OpenAI", summary="The served model", reply=replies.ModelList),
     Route(
         method="GET", path="/v1/models/{name}", group="OpenAI", summary="A model by its name", reply=replies.ModelCard, not_found=NO_MODEL,
     ),
+    _ollama(
+        "POST", "/api/chat", "Answer a conversation", request=OllamaChatRequest, reply=ollama_replies.OllamaChatReply,
+        stream=Stream(ollama_replies.OllamaChatReply, LINES), not_found=NO_MODEL,
+        example={"model": "default", "messages": [{"role": "user", "content": "What is 7 + 5?"}]},
+    ),
+    _ollama(
+        "POST", "/api/generate", "Answer a prompt", request=OllamaGenerateRequest, reply=ollama_replies.OllamaGenerateReply,
+        stream=Stream(ollama_replies.OllamaGenerateReply, LINES), not_found=NO_MODEL,
+        example={"model": "default", "prompt": "What is 7 + 5?"},
+    ),
+    _ollama("GET", "/api/tags", "The served model", reply=ollama_replies.OllamaModels),
+    _ollama("GET", "/api/ps", "The model on the card", reply=ollama_replies.OllamaLoadedModels),
+    _ollama(
+        "POST", "/api/show", "What is known of the model", request=OllamaShowRequest, reply=ollama_replies.OllamaShown,
+        not_found=NO_MODEL, example={"model": "default"},
+    ),
+    _ollama("GET", "/api/version", "The version of Ollama whose API this is", reply=ollama_replies.OllamaVersion),
+    *(_ollama("POST", f"/api/{name}", "Refused: no embeddings here", refuses=True) for name in ("embed", "embeddings")),
+    *(_ollama(method, f"/api/{name}", "Refused: the server has the model it was started with", refuses=True) for method, name in CHANGES),
     Route(
         method="GET", path="/health", group="Server", summary="Whether a token can be had", reply=replies.Health,
         others=((503, replies.Health),), open=True,

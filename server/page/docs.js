@@ -25,6 +25,9 @@ function bounds(schema, low, high, what) {
   return ` (${min === undefined ? "at most " + max : max === undefined ? "at least " + min : min === max ? min : `${min} to ${max}`}${what})`;
 }
 
+/** Bounds beyond what a double counts are those of 64 bits, which nobody meets. */
+const limit = (schema, key, word) => (Math.abs(schema[key]) < 2 ** 53 ? `${word} ${schema[key]}` : "");
+
 /** A schema in words. */
 function words(schema) {
   if ("const" in schema) return JSON.stringify(schema.const);
@@ -40,9 +43,8 @@ function words(schema) {
   }
   if (schema.type === "string") return `string${bounds(schema, "minLength", "maxLength", " characters")}`;
   if (schema.type === "integer" || schema.type === "number") {
-    const low = schema.exclusiveMinimum !== undefined ? `above ${schema.exclusiveMinimum}` : schema.minimum !== undefined ? `from ${schema.minimum}` : "";
-    const high = schema.exclusiveMaximum !== undefined ? `below ${schema.exclusiveMaximum}` : schema.maximum !== undefined ? `to ${schema.maximum}` : "";
-    return [schema.type, low, high].filter(Boolean).join(" ");
+    return [schema.type, limit(schema, "exclusiveMinimum", "above") || limit(schema, "minimum", "from"),
+      limit(schema, "exclusiveMaximum", "below") || limit(schema, "maximum", "to")].filter(Boolean).join(" ");
   }
   return schema.type ?? "any JSON";
 }
@@ -64,18 +66,23 @@ function folded(label, className, fill) {
   return details;
 }
 
-function fieldRow(name, schema, needed) {
-  const inner = objects(schema).map((one) => folded([`Fields of ${one.name || name}`], "", () => fieldTable(one.schema)));
-  return el(
-    "tr", {},
-    el("th", { scope: "row" }, code(name), needed && el("span", { className: "needed" }, "required")),
-    el("td", {}, words(schema)),
-    el("td", {}, schema.description && el("p", {}, schema.description), ...inner),
-  );
+/** Text in which `names` stand between backticks. */
+const prose = (text) => (text ?? "").split("`").map((part, i) => (i % 2 ? code(part) : part));
+
+/** Folded tables of the objects that a schema allows. */
+const insides = (schema, name) => objects(schema).map((one) => folded([`Fields of ${one.name || name}`], "", () => fieldTable(one.schema)));
+
+function fieldRows(name, schema, needed) {
+  const mark = needed ? el("span", { className: "needed" }, "required") : null;
+  const row = el("tr", {}, el("th", { scope: "row" }, code(name), mark), el("td", {}, words(schema)), el("td", {}, ...prose(schema.description)));
+  const inner = insides(schema, name);
+  return inner.length ? [row, el("tr", { className: "inner" }, el("td", { colSpan: 3 }, ...inner))] : [row];
 }
 
 function fieldTable(schema) {
-  const rows = Object.entries(schema.properties).map(([name, one]) => fieldRow(name, one, schema.required?.includes(name)));
+  const needed = new Set(schema.required ?? []);
+  const fields = Object.entries(schema.properties).sort(([a], [b]) => needed.has(b) - needed.has(a));
+  const rows = fields.flatMap(([name, one]) => fieldRows(name, one, needed.has(name)));
   const head = el("tr", {}, ...["Field", "Takes", "Remarks"].map((text) => el("th", { scope: "col" }, text)));
   return el("table", { className: "fields" }, el("thead", {}, head), el("tbody", {}, ...rows));
 }
@@ -108,8 +115,7 @@ function examplePart(text) {
 function responseRow(status, response) {
   const shown = Object.entries(response.content ?? {}).map(([kind, media]) => {
     const schema = media["x-item-schema"] ?? media.schema;
-    const tables = objects(schema).map((one) => folded([`Fields of ${one.name}`], "", () => fieldTable(one.schema)));
-    return el("div", {}, code(kind), media.schema.description ? ` ${media.schema.description}` : "", ...tables);
+    return el("div", {}, code(kind), " ", ...prose(media.schema.description), ...insides(schema, kind));
   });
   return el("tr", {}, el("th", { scope: "row" }, status), el("td", {}, response.description), el("td", {}, ...shown));
 }
@@ -125,10 +131,10 @@ function operationPart(path, method, operation) {
   const label = [el("span", { className: "method" }, method.toUpperCase()), code(path), el("span", {}, operation.summary)];
   const details = folded(label, "operation", () => {
     const open = operation.security.length === 0 ? "Needs no API key." : "Where the server has API keys: as Authorization: Bearer, api-key or x-api-key.";
-    const parameters = (operation.parameters ?? []).map((one) => fieldRow(one.name, { ...one.schema, description: one.description }, one.required));
+    const parameters = (operation.parameters ?? []).flatMap((one) => fieldRows(one.name, { ...one.schema, description: one.description }, one.required));
     return el(
       "div", { className: "inside" },
-      ...(operation.description ? [el("p", {}, operation.description)] : []),
+      ...(operation.description ? [el("p", {}, ...prose(operation.description))] : []),
       el("p", { className: "remark" }, open),
       ...(parameters.length ? titled("Parameters", el("table", { className: "fields" }, el("tbody", {}, ...parameters))) : []),
       ...(media ? requestPart(media) : []),

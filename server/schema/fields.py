@@ -15,10 +15,23 @@ MAX_CHOICES = 8
 INT64 = 2**63
 
 
+def _describe_fates(schema: dict[str, Any], kind: type[BaseModel]) -> None:
+    """Into the JSON schema of a class: which of its fields change nothing, and which it knows and refuses."""
+    harmless: dict[str, str] = getattr(kind, "harmless", {})
+    for name, reason in harmless.items():
+        field = schema["properties"][name]
+        field["description"] = " ".join([f"Accepted, changes nothing here: {reason}.", field.get("description", "")]).strip()
+    for key, fates in (("x-accepted", harmless), ("x-refused", getattr(kind, "refused", {}))):
+        if fates:
+            schema[key] = dict(fates)
+
+
 class Strict(BaseModel):
     """An object of a request: no field unknown, no value converted."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        strict=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True, json_schema_extra=_describe_fates
+    )
 
 
 class RequestFields(Strict):

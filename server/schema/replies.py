@@ -17,6 +17,8 @@ closed = with_config(ConfigDict(extra="forbid", use_attribute_docstrings=True))
 
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0)]
+Byte = Annotated[int, Field(ge=0, le=255)]
+LogprobValue = Annotated[float, Field(ge=-9999, le=0)]
 
 
 @closed
@@ -85,8 +87,8 @@ class Logprob(TypedDict):
     """A token that was likely at its place."""
 
     token: str
-    logprob: Annotated[float, Field(ge=-9999, le=0)]
-    bytes: list[Annotated[int, Field(ge=0, le=255)]] | None
+    logprob: LogprobValue
+    bytes: list[Byte] | None
 
 
 @closed
@@ -105,7 +107,7 @@ class Logprobs(TypedDict):
 
 
 @closed
-class CalledFunction(TypedDict):
+class AnswerFunction(TypedDict):
     """The function and its arguments, which are JSON as text."""
 
     name: str
@@ -113,12 +115,12 @@ class CalledFunction(TypedDict):
 
 
 @closed
-class ToolCall(TypedDict):
+class AnswerToolCall(TypedDict):
     """A function that the model calls."""
 
     id: str
     type: Literal["function"]
-    function: CalledFunction
+    function: AnswerFunction
 
 
 @closed
@@ -130,7 +132,7 @@ class AnswerMessage(TypedDict):
     """null where there are calls and nothing else."""
     refusal: None
     reasoning_content: NotRequired[str]
-    tool_calls: NotRequired[list[ToolCall]]
+    tool_calls: NotRequired[list[AnswerToolCall]]
 
 
 FinishReason = Literal["stop", "length", "tool_calls"]
@@ -213,6 +215,91 @@ class ChatChunk(TypedDict):
     choices: list[ChunkChoice]
     usage: NotRequired[Usage | None]
     timings: NotRequired[Timings]
+
+
+@closed
+class TextLogprobs(TypedDict):
+    """Log-probabilities of a completion's tokens; `bytes:\\xNN` spells a token that is a part of a character."""
+
+    tokens: list[str]
+    token_logprobs: list[LogprobValue]
+    top_logprobs: list[dict[str, LogprobValue]]
+    text_offset: list[Count]
+    """Where each token begins, in characters of the choice's text."""
+
+
+@closed
+class TextChoice(TypedDict):
+    """One of the request's answers."""
+
+    index: Count
+    text: str
+    logprobs: TextLogprobs | None
+    finish_reason: Literal["stop", "length"]
+
+
+@closed
+class TextCompletion(TypedDict):
+    """A whole answer: `n` choices for each prompt."""
+
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: list[TextChoice]
+    usage: Usage
+    timings: NotRequired[Timings]
+
+
+@closed
+class TextChunkChoice(TypedDict):
+    """What is new of one of the answers."""
+
+    index: Count
+    text: str
+    logprobs: TextLogprobs | None
+    finish_reason: Literal["stop", "length"] | None
+
+
+@closed
+class TextChunk(TypedDict):
+    """An event of a streamed completion. The last one, without choices, brings usage and timings, where they were wanted."""
+
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: list[TextChunkChoice]
+    usage: NotRequired[Usage | None]
+    timings: NotRequired[Timings]
+
+
+@closed
+class TokenPiece(TypedDict):
+    """A token: its text, or its bytes where it is a part of a character."""
+
+    id: Count
+    piece: str | list[Byte]
+
+
+@closed
+class Tokenized(TypedDict):
+    """Token ids."""
+
+    tokens: list[Count] | list[TokenPiece]
+    count: Count
+    max_model_len: Count
+    token_strs: NotRequired[list[str]]
+
+
+@closed
+class Detokenized(TypedDict):
+    """The text of token ids, under both names that servers have for it."""
+
+    prompt: str
+    content: str
 
 
 @closed

@@ -1,0 +1,79 @@
+"""Thousands of requests made from /openapi.json by schemathesis, good and bad ones, against a server of their own.
+
+    python tests/fuzz_api.py [--examples 1000] [--seed N] [--coverage]
+
+No answer may be a 5xx, nor be other than documented in status, headers, content type and body, streams included; what the document
+forbids may not be accepted. Prints who answered what, and the server's memory before and after. --coverage: also the cases that
+schemathesis derives from each bound of each field.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+from server_process import RunningServer, chat
+
+HERE = Path(__file__).parent
+CHECKS = (
+    "not_a_server_error", "status_code_conformance", "content_type_conformance", "response_headers_conformance",
+    "response_schema_conformance", "negative_data_rejection", "unsupported_method", "allow_header_conformance", "streams_conform",
+)  # fmt: skip
+
+
+def fuzz(server: RunningServer, examples: int, seed: int, phases: str = "fuzzing") -> tuple[Counter[tuple[str, int]], int, str]:
+    """How often each route gave each status, schemathesis's exit code, and what it printed."""
+    with tempfile.TemporaryDirectory() as directory:
+        found = Path(directory) / "counts.json"
+        environment = {
+            **os.environ, "SCHEMATHESIS_HOOKS": "fuzz_hooks", "PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]),
+            "AXPRESS_FUZZ_COUNTS": str(found),
+        }  # fmt: skip
+        command = [
+            sys.executable, "-c", "from schemathesis.cli import schemathesis; schemathesis()", "run", server.url + "/openapi.json",
+            "--phases", phases, "--max-examples", str(examples), "--seed", str(seed), "--continue-on-failure",
+            "--generation-database", "none", "--exclude-path", "/live/stream", "--checks", ",".join(CHECKS), "--workers", "2",
+            "--request-timeout", "60", "--output-sanitize", "false", "--no-color", "--suppress-health-check", "all", "--warnings", "off",
+        ]  # fmt: skip
+        done = subprocess.run(command, env=environment, cwd=directory, capture_output=True, text=True)
+        counts: Counter[tuple[str, int]] = Counter()
+        if found.is_file():
+            for method, path, status, count in json.loads(found.read_text()):
+                counts[f"{method} {path}", status] += count
+        return counts, done.returncode, done.stdout + done.stderr
+
+
+def resident(server: RunningServer) -> int:
+    """The server's memory in bytes."""
+    line = next(line for line in Path(f"/proc/{server.process.pid}/status").read_text().splitlines() if line.startswith("VmRSS:"))
+    return int(line.split()[1]) * 1024
+
+
+def main() -> int:
+    """The long run."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument("--examples", type=int, default=1000, help="cases for each route")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--coverage", action="store_true", help="also the derived cases")
+    asked = parser.parse_args()
+    with RunningServer() as server:
+        server.post(chat(max_tokens=2))
+        before = resident(server)
+        counts, code, printed = fuzz(server, asked.examples, asked.seed, "coverage,fuzzing" if asked.coverage else "fuzzing")
+        server.wait(server.idle, 30, "idle")
+        after = resident(server)
+    print(printed)
+    for (route, status), count in sorted(counts.items()):
+        print(f"{count:7d}  {status}  {route}")
+    print(f"{sum(counts.values())} requests; the server's memory: {before / 1e6:.0f} MB before, {after / 1e6:.0f} MB after")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
