@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import replace
 from typing import Any, Literal, Self
 
 from sanic import Blueprint
@@ -13,7 +14,7 @@ from axpress.core.errors import AxpressError
 from axpress.core.shape import Body, JsonObject, JsonSchema
 
 from .answering import answer
-from .ask import Ask, said
+from .ask import Ask, Tools, said
 from .dialect import Answer, Dialect, StreamWriter, Totals
 from .errors import HttpError, sentence_response
 from .job import Job
@@ -115,9 +116,19 @@ def chat_ask(request: OllamaChatRequest, messages: list[OllamaMessage]) -> Ask:
     """A chat in neutral form."""
     return Ask(
         messages=[_message(one) for one in messages],
-        tools=chat_tools(request.tools, None, None),
+        tools=_tools(request),
         **_common(request),
     )
+
+
+def _tools(request: OllamaChatRequest) -> Tools | None:
+    """Clients in Go send null for what a schema of parameters does not say."""
+    tools = chat_tools(request.tools, None, None)
+    if tools is None:
+        return None
+    given = [(one, one.parameters or {}) for one in tools.functions]
+    cleared = [replace(one, parameters={k: v for k, v in schema.items() if v is not None} or None) for one, schema in given]
+    return replace(tools, functions=tuple(cleared))
 
 
 def generate_ask(request: OllamaGenerateRequest, prompt: str) -> Ask:

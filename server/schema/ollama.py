@@ -32,7 +32,8 @@ MAX_CALLS = 128
 _EMPTY: tuple[Any, ...] = (None, "", [], {}, 0, False)
 """What clients in Go send in fields that were not set."""
 
-_DURATION = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:(?:ns|us|µs|μs|ms|s|m|h)(?:(?:\d+(?:\.\d*)?|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))*)?")
+_NUMBER, _UNIT = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)", "(?:ns|us|µs|μs|ms|s|m|h)"
+_DURATION = re.compile(f"[+-]?(?:{_NUMBER}|(?:{_NUMBER}{_UNIT})+)")
 _NOT_ZERO = re.compile("[1-9]")
 
 
