@@ -32,7 +32,7 @@ def write(shape: Shape, added_tokens: Collection[str], lead: str = "") -> str:
 def parts(shape: Shape) -> list[tuple[str, Shape]]:
     """(field, shape) of each part that a client wrote: to find out which one is at fault."""
     out = [(_field(shape), Shape(body=shape.body))] if shape.body is not None else []
-    return out + [("tools", Shape(body=_arguments(tool))) for tool in shape.tools]
+    return out + [(tool.field, Shape(body=_arguments(tool))) for tool in shape.tools]
 
 
 def _field(shape: Shape) -> str:
@@ -40,7 +40,7 @@ def _field(shape: Shape) -> str:
 
 
 def _arguments(tool: ToolRule) -> JsonSchema | JsonObject:
-    return JsonObject() if tool.schema is None else JsonSchema(tool.schema, "tools")
+    return JsonObject() if tool.schema is None else JsonSchema(tool.schema, tool.field)
 
 
 class _Grammar:
@@ -102,7 +102,7 @@ class _Grammar:
         """What follows the beginning of a call."""
         choices = []
         for i, tool in enumerate(tools):
-            arguments = self._json(f"arguments_{i}", tool.schema, "tools", f"the schema of tool '{tool.name}'")
+            arguments = self._json(f"arguments_{i}", tool.schema, tool.field, f"the schema of tool '{tool.name}'")
             choices.append(f"{_quoted(rest + tool.name + layout.before_arguments)} {arguments}")
         self._rule("tail", f"({' | '.join(choices)}) {_quoted(layout.end)}")
 

@@ -49,10 +49,11 @@ Body = JsonObject | JsonSchema | Regex | OneOf | Lark
 
 @dataclass(frozen=True, slots=True)
 class ToolRule:
-    """A function that may be called. `schema` is that of its arguments; None: any JSON object."""
+    """A function that may be called. `schema` is that of its arguments; None: any JSON object. `field` is the request's, for errors."""
 
     name: str
     schema: Mapping[str, Any] | None = None
+    field: str = "tools"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,9 @@ from .answering import answer
 from .ask import Ask, said
 from .dialect import Answer, Dialect, StreamWriter, Totals
 from .job import Job
-from .schema.chat import ChatRequest, Message
+from .schema.chat import ChatRequest
 from .schema.fields import stop_strings
+from .schema.messages import neutral_messages
 from .sse import AnswerHead, ChatStream, choice, completion, timings, usage
 
 chat = Blueprint("chat")
@@ -31,6 +32,7 @@ class ChatDialect(Dialect):
     def __init__(self, request: ChatRequest) -> None:
         self.request = request
         self.ask = ask(request)
+        self._old_calls = bool(request.functions)
 
     @classmethod
     def read(cls, document: Any) -> Self:
@@ -44,20 +46,27 @@ class ChatDialect(Dialect):
 
     def stream(self, job: Job) -> StreamWriter:
         include_usage = bool(self.request.stream_options and self.request.stream_options.include_usage)
-        return ChatStream(self._head(job), job, include_usage)
+        return ChatStream(self._head(job), job, include_usage, self._old_calls)
 
     def whole(self, job: Job, answers: list[Answer], totals: Totals) -> bytes:
-        made = [choice(index, one, job) for index, one in enumerate(answers)]
+        made = [choice(index, one, job, self._old_calls) for index, one in enumerate(answers)]
         return completion(self._head(job), made, usage(totals), timings(totals) if job.ask.timings else None)
 
 
 def ask(request: ChatRequest) -> Ask:
     """The request in neutral form."""
+    thinking, budget, thinking_field = request.asked_thinking()
     limit = "max_completion_tokens" if request.max_completion_tokens is not None else "max_tokens"
     return Ask(
         model=request.model,
         stream=bool(request.stream),
-        messages=[_message(one) for one in request.messages],
+        messages=neutral_messages(request.messages),
+        tools=request.asked_tools(),
+        body=request.asked_body()[1],
+        thinking=thinking,
+        thinking_budget=budget,
+        thinking_field=thinking_field,
+        tools_field="functions[{}].parameters" if request.functions else "tools[{}].function.parameters",
         n=request.n or 1,
         max_tokens=getattr(request, limit),
         max_tokens_field=limit,
@@ -80,8 +89,3 @@ def ask(request: ChatRequest) -> Ask:
         background=request.service_tier == "flex",
         timings=bool(request.timings),
     )
-
-
-def _message(message: Message) -> dict[str, str]:
-    """As chat templates know it: text content, and developer as system."""
-    return {"role": "system" if message.role == "developer" else message.role, "content": message.text}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from axpress.core.errors import ContextOverflow, RequestError
 from axpress.core.request import GenerationRequest, SamplingParams, choice_seed
@@ -15,11 +15,16 @@ from .ask import Ask
 from .errors import HttpError
 from .job import Job
 from .prompts import plain_prompts
+from .reader import Reader
 from .schema.fields import MAX_CHOICES
 
 if TYPE_CHECKING:
+    from axpress.core.constraint import Constraint
     from axpress.core.engine import Engine
+    from axpress.core.grammar import Grammars, Shape, ToolFormat
     from axpress.core.package import SamplingDefaults
+
+    from .style import Style
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,8 @@ class Served:
     limits: ModelLimits
     name: str
     fingerprint: str
+    style: Style
+    grammars: Grammars
 
 
 def make_job(ask: Ask, served: Served, salt: bytes) -> Job:
@@ -51,15 +58,43 @@ def make_job(ask: Ask, served: Served, salt: bytes) -> Job:
     Takes milliseconds: not on the event loop. Raises RequestError, HttpError.
     """
     check_model(ask.model, served.limits)
-    text = served.engine.text
+    text, thinking = served.engine.text, None
     if ask.messages is not None:
-        prompts = [text.render(ask.messages)]
+        prompt, thinking = served.style.prompt(ask)
+        prompts = [prompt]
     else:
         prompts = plain_prompts(ask, text, served.limits.vocab_size)
     prediction = tuple(text.encode(ask.prediction)) if ask.prediction is not None else ()
-    made = [choices(ask, served.limits, generation_request(ask, served.limits, ids, prediction, salt)) for ids in prompts]
+    shape = served.style.shape(ask, thinking)
+    rules: dict[str, Any] = {"constraint": make_constraint(ask, shape, served.grammars)}
+    if thinking is not None:
+        rules |= {"stop_after": thinking.end, "stop_after_begin": "" if thinking.open else thinking.begin}
+    single = [generation_request(ask, served.limits, ids, prediction, salt) for ids in prompts]
+    made = [choices(ask, served.limits, replace(one, **rules)) for one in single]
     check_together(sum(map(len, made)), served.limits)
-    return Job(ask, [one for group in made for one in group], served.engine, served.name, served.fingerprint)
+    requests = [one for group in made for one in group]
+    plain = thinking is None and not shape.tools
+    readers = [] if plain else [Reader(thinking, shape.tool_format) for _ in requests]
+    return Job(ask, requests, served.engine, served.name, served.fingerprint, readers)
+
+
+def make_constraint(ask: Ask, shape: Shape, grammars: Grammars) -> Callable[[], Constraint] | None:
+    """What holds the answer to its shape; None where any text will do. Raises RequestError for what no grammar can be made of."""
+    check_stop(ask.stop, shape.tool_format)
+    budget = ask.thinking_budget if shape.thinking is not None else None
+    if shape.body is None and not shape.tools and budget is None:
+        return None
+    return grammars.compile(shape, thinking_budget=budget)
+
+
+def check_stop(stop: tuple[str, ...], calls: ToolFormat | None) -> None:
+    """Raises RequestError for a stop string that would cut every call."""
+    if calls is None:
+        return
+    for one in stop:
+        if any(one in part for part in (calls.begin, calls.before_arguments, calls.end, calls.between)):
+            text = f"'stop': {one[:64]!r} is part of how this model writes calls, so that it could call nothing. Leave it or the tools out."
+            raise RequestError(text, "stop", "invalid_value")
 
 
 def sampling_defaults(config: SamplingDefaults | None) -> SamplingParams:

@@ -14,6 +14,7 @@ from . import version
 from .bridge import Bridge
 from .params import Served, fingerprint, model_limits
 from .settings import Settings
+from .style import style_of
 
 if TYPE_CHECKING:
     from axpress.core.engine import Engine
@@ -53,9 +54,7 @@ class Service:
         self._loading = loop.run_in_executor(self._slow, self._open)
         try:
             self._engine = await asyncio.shield(self._loading)
-            together = self.settings.max_queue + self.settings.max_running
-            limits = model_limits(self._engine, self._names(self._engine.info.model), together)
-            self._served = Served(self._engine, limits, next(iter(limits.names)), self._fingerprint(self._engine))
+            self._served = await loop.run_in_executor(self._slow, self._serve, self._engine)
         except Exception as exc:
             self._fail(exc)
             return
@@ -72,6 +71,15 @@ class Service:
             s.directory, s.effective_device, s.profile, s.max_queue, settings=extra,
             max_running=s.max_running, banks=s.banks, exact=s.exact, drafts=s.drafts, trace=s.trace,
         )  # fmt: skip
+
+    def _serve(self, engine: Engine) -> Served:
+        """What requests need to know of the model; reading its vocabulary for grammars takes a moment."""
+        from axpress.core.grammar import Grammars
+
+        limits = model_limits(engine, self._names(engine.info.model), self.settings.max_queue + self.settings.max_running)
+        grammars = Grammars(engine.text, engine.info.vocab_size)
+        style = style_of(engine.text, engine.package.enable_thinking)
+        return Served(engine, limits, next(iter(limits.names)), self._fingerprint(engine), style, grammars)
 
     def _fail(self, exc: Exception) -> None:
         self.state = "failed" if self.state == "loading" else self.state

@@ -83,25 +83,29 @@ class AnswerHead:
         return fields if self.service_tier is None else {**fields, "service_tier": self.service_tier}
 
 
-def choice(index: int, answer: Answer, job: Job) -> dict[str, Any]:
-    """One choice of a whole answer."""
+def choice(index: int, answer: Answer, job: Job, old_calls: bool = False) -> dict[str, Any]:
+    """One choice of a whole answer. `old_calls`: a call is told as `function_call`."""
     reader, finish = job.reader(index), answer.finish_reason
     message: dict[str, Any] = {"role": "assistant", "content": answer.text, "refusal": None}
     if reader is not None:
-        message |= _parts(reader.read(answer.deltas), job, index)
-        finish = finish_reason(finish, reader)
+        message |= _parts(reader.read(answer.deltas), job, index, old_calls)
+        finish = finish_reason(finish, reader, old_calls)
     logprobs = None
     if job.token_bytes is not None:
         logprobs = {"content": logprobs_content(answer.logprobs, job.token_bytes), "refusal": None}
     return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": finish}
 
 
-def finish_reason(reason: str, reader: Reader | None) -> str:
-    """"tool_calls" where an answer that came to its end has called something."""
-    return "tool_calls" if reason == "stop" and reader is not None and reader.num_calls else reason
+def finish_reason(reason: str, reader: Reader | None, old_calls: bool = False) -> str:
+    """"tool_calls" (in the old form "function_call") where an answer that came to its end has called something.
+
+    An answer that a stop string cut in the middle of a call has not.
+    """
+    called = reason == "stop" and reader is not None and reader.num_calls and not reader.call_open
+    return ("function_call" if old_calls else "tool_calls") if called else reason
 
 
-def _parts(pieces: list[Piece], job: Job, index: int) -> dict[str, Any]:
+def _parts(pieces: list[Piece], job: Job, index: int, old_calls: bool) -> dict[str, Any]:
     """The message's fields that an answer's pieces make."""
     joined = {kind: "".join([p.text for p in pieces if p.kind == kind]) for kind in ("content", "reasoning")}
     calls = [
@@ -119,7 +123,9 @@ def _parts(pieces: list[Piece], job: Job, index: int) -> dict[str, Any]:
     fields: dict[str, Any] = {"content": joined["content"] or (None if calls else "")}
     if any(p.kind == "reasoning" for p in pieces):
         fields["reasoning_content"] = joined["reasoning"]
-    if calls:
+    if calls and old_calls:
+        fields["function_call"] = calls[0]["function"]
+    elif calls:
         fields["tool_calls"] = calls
     return fields
 
@@ -152,9 +158,9 @@ class Chunks(StreamWriter):
 class ChatStream(Chunks):
     """The chunks of a chat completion. Per token of plain content: one JSON string between two constants."""
 
-    def __init__(self, head: AnswerHead, job: Job, include_usage: bool) -> None:
+    def __init__(self, head: AnswerHead, job: Job, include_usage: bool, old_calls: bool = False) -> None:
         super().__init__(head, "chat.completion.chunk", job, include_usage)
-        self._choices = [_Choice(self.start, self.tail, index, job) for index in range(len(job.requests))]
+        self._choices = [_Choice(self.start, self.tail, index, job, old_calls) for index in range(len(job.requests))]
 
     def begin(self) -> bytes:
         return b"".join([one.role() for one in self._choices])
@@ -168,8 +174,8 @@ class ChatStream(Chunks):
 class _Choice:
     """The chunks of one choice."""
 
-    def __init__(self, start: bytes, tail: bytes, index: int, job: Job) -> None:
-        self._tail = tail
+    def __init__(self, start: bytes, tail: bytes, index: int, job: Job, old_calls: bool) -> None:
+        self._tail, self._old_calls = tail, old_calls
         self._head = start + b',"choices":[{"index":%d,"delta":' % index
         self._text_head = self._head + b'{"content":'
         self._text_tail = b'},"logprobs":null,"finish_reason":null}]' + self._tail
@@ -205,17 +211,17 @@ class _Choice:
         """The `delta` object of a piece."""
         if piece.kind in ("content", "reasoning"):
             return orjson.dumps({"content" if piece.kind == "content" else "reasoning_content": piece.text})
+        function = {"name": piece.text, "arguments": ""} if piece.kind == "call" else {"arguments": piece.text}
+        if self._old_calls:
+            return orjson.dumps({"function_call": function})
         call: dict[str, Any] = {"index": piece.call}
         if piece.kind == "call":
-            function = {"name": piece.text, "arguments": ""}
-            call |= {"id": self._job.call_id(self._index, piece.call), "type": "function", "function": function}
-        else:
-            call["function"] = {"arguments": piece.text}
-        return orjson.dumps({"tool_calls": [call]})
+            call |= {"id": self._job.call_id(self._index, piece.call), "type": "function"}
+        return orjson.dumps({"tool_calls": [{**call, "function": function}]})
 
     def finish(self, reason: str) -> bytes:
         """The chunk that carries the finish reason."""
-        return self._chunk(b"{}", reason=orjson.dumps(finish_reason(reason, self._reader)))
+        return self._chunk(b"{}", reason=orjson.dumps(finish_reason(reason, self._reader, self._old_calls)))
 
 
 def error_event(error: HttpError) -> bytes:

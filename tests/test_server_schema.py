@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from axpress.core.errors import RequestError
 from axpress.core.package import SamplingDefaults
 from axpress.core.request import GenerationRequest, SamplingParams, choice_seed
-from axpress.server.ask import Ask
+from axpress.core.shape import JsonObject, JsonSchema, Lark, OneOf, Regex
+from axpress.server.ask import Ask, Function, Tools
 from axpress.server.body import parse_json
 from axpress.server.chat_api import ask
 from axpress.server.errors import HttpError, error_body
@@ -50,6 +51,8 @@ JSON = st.recursive(
     max_leaves=6,
 )
 FIELD = st.sampled_from([*ChatRequest.model_fields, *ChatRequest.refused, "other"])
+FUNCTION: dict[str, Any] = {"name": "f", "parameters": {"type": "object"}}
+TOOLS = [{"type": "function", "function": FUNCTION}]
 
 
 @settings(max_examples=200, deadline=None)
@@ -59,7 +62,7 @@ def test_any_json_is_judged(fields: dict[str, Any], with_messages: bool) -> None
 
 
 @settings(max_examples=200, deadline=None)
-@given(JSON, st.sampled_from(["messages", "content", "part", "bias", "stop"]))
+@given(JSON, st.sampled_from(["messages", "content", "part", "bias", "stop", "tool", "schema", "call", "choice"]))
 def test_any_json_inside_is_judged(value: Any, where: str) -> None:
     document: dict[str, Any] = {
         "messages": {"messages": [value]},
@@ -67,6 +70,10 @@ def test_any_json_inside_is_judged(value: Any, where: str) -> None:
         "part": {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}, value]}]},
         "bias": {"messages": HI, "logit_bias": {"1": value}},
         "stop": {"messages": HI, "stop": ["a", value]},
+        "tool": {"messages": HI, "tools": [{"type": "function", "function": value}]},
+        "schema": {"messages": HI, "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": value}}},
+        "call": {"messages": [{"role": "assistant", "content": value, "tool_calls": [value]}]},
+        "choice": {"messages": HI, "tools": TOOLS, "tool_choice": value},
     }[where]
     outcome(json.dumps(document).encode())
 
@@ -103,6 +110,69 @@ def test_everything_asked_for_reaches_the_engine() -> None:
     assert (made.prompt_ids, made.max_tokens, made.stop, made.ignore_eos) == ([1, 2, 3], 9, ("x", "y"), True)
     assert made.prediction == (4, 5) and made.background
     assert made.salt == b"salt" and request.prompt_cache_key == "k"
+
+
+def test_tools_forms_and_reasoning_reach_the_ask() -> None:
+    f = Function("f", None, {"type": "object"})
+    named = {"type": "function", "function": {"name": "f"}}
+    assert parse({"messages": HI, "tools": TOOLS}).tools == Tools((f,))
+    assert parse({"messages": HI, "tools": TOOLS, "tool_choice": "none"}).tools == Tools((f,), "none")
+    assert parse({"messages": HI, "tools": TOOLS, "parallel_tool_calls": False}).tools == Tools((f,), parallel=False)
+    assert parse({"messages": HI, "tools": TOOLS, "tool_choice": named}).tools == Tools((f,), "required", ("f",), False)
+    allowed = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [named]}}
+    assert parse({"messages": HI, "tools": TOOLS, "tool_choice": allowed}).tools == Tools((f,), "auto", ("f",))
+    assert parse({"messages": HI, "functions": [FUNCTION], "function_call": {"name": "f"}}).tools == Tools((f,), "required", ("f",), False)
+    assert parse({"messages": HI, "functions": [FUNCTION]}).tools == Tools((f,), parallel=False)
+    for none in ({}, {"tools": []}, {"tool_choice": "auto"}, {"function_call": "none"}):
+        assert parse({"messages": HI, **none}).tools is None
+    schema = {"name": "x", "schema": {"type": "object"}, "strict": False}
+    forms: list[tuple[dict[str, Any], Any]] = [
+        ({"response_format": {"type": "text"}}, None),
+        ({"response_format": {"type": "json_object"}}, JsonObject()),
+        ({"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}}, JsonObject()),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": schema}},
+            JsonSchema({"type": "object"}, "response_format.json_schema.schema"),
+        ),
+        ({"guided_json": {"type": "null"}}, JsonSchema({"type": "null"}, "guided_json")),
+        ({"guided_json": '{"type": "null"}'}, JsonSchema({"type": "null"}, "guided_json")),
+        ({"guided_regex": "a+"}, Regex("a+")),
+        ({"guided_choice": ["a", "b"]}, OneOf(("a", "b"))),
+        ({"guided_grammar": "start: /a/"}, Lark("start: /a/")),
+        ({"structured_outputs": {"regex": "a"}}, Regex("a", "structured_outputs.regex")),
+        ({"structured_outputs": {"json_object": True}}, JsonObject()),
+    ]
+    for fields, body in forms:
+        assert parse({"messages": HI, **fields}).body == body, fields
+    off = {"chat_template_kwargs": {"enable_thinking": False}}
+    for fields, asked in [
+        ({}, (None, None)), ({"reasoning_effort": "none"}, (False, None)), ({"reasoning_effort": "low"}, (True, 256)),
+        ({"reasoning_effort": "high"}, (True, None)), ({"reasoning_effort": "high", "thinking_budget": 9}, (True, 9)),
+        ({"thinking_budget": 9}, (True, 9)), ({"thinking_budget": 0}, (False, None)), (off, (False, None)),
+        ({**off, "reasoning_effort": "none"}, (False, None)), ({"chat_template_kwargs": {"enable_thinking": True}}, (True, None)),
+        ({"chat_template_kwargs": {}}, (None, None)),
+    ]:  # fmt: skip
+        made = parse({"messages": HI, **fields})
+        assert (made.thinking, made.thinking_budget) == asked, fields
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"reasoning_effort": "low", "chat_template_kwargs": {"enable_thinking": False}}, "reasoning_effort"),
+        ({"reasoning_effort": "none", "thinking_budget": 5}, "reasoning_effort"),
+        ({"thinking_budget": 5, "chat_template_kwargs": {"enable_thinking": False}}, "chat_template_kwargs.enable_thinking"),
+        ({"response_format": {"type": "json_object"}, "guided_regex": "a"}, "guided_regex"),
+        ({"guided_choice": ["a"], "structured_outputs": {"choice": ["a"]}}, "structured_outputs.choice"),
+        ({"structured_outputs": {"choice": ["a"], "regex": "a"}}, "structured_outputs"),
+        ({"structured_outputs": {"json_object": False}}, "structured_outputs"),
+        ({"response_format": {"type": "json_object"}, "ignore_eos": True}, "ignore_eos"),
+    ],
+)
+def test_fields_that_contradict_each_other(fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(RequestError) as error:
+        parse({"messages": HI, **fields})
+    assert error.value.param == param and error.value.code == "invalid_value"
 
 
 def test_choices_differ_in_their_seeds_only() -> None:

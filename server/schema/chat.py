@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from axpress.core.errors import RequestError
+from axpress.core.shape import Body
 
+from ..ask import Tools
 from .fields import (
-    MAX_MESSAGES,
     Choices,
     Content,
     Fraction,
@@ -18,7 +19,6 @@ from .fields import (
     OnlyFalse,
     Penalty,
     RepetitionPenalty,
-    RequestFields,
     Seed,
     Stop,
     StreamOptions,
@@ -30,25 +30,20 @@ from .fields import (
     TopLogprobs,
     joined,
 )  # fmt: skip
-
-
-class Message(Strict):
-    """A message. The fields after `content` are what a client echoes from an answer: accepted only when empty."""
-
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Content
-    refusal: None = None
-    audio: None = None
-    function_call: None = None
-    tool_calls: Annotated[list[Any], Field(max_length=0)] | None = None
-    annotations: Annotated[list[Any], Field(max_length=0)] | None = None
-    reasoning_content: None = None
-    """Ours is null as long as no model here thinks apart."""
-
-    @property
-    def text(self) -> str:
-        """The content as one string."""
-        return joined(self.content)
+from .formats import GuidedFields
+from .messages import Messages, check_messages
+from .reasoning import Effort, TemplateArguments, ThinkingBudget, thinking_asked
+from .tools import (
+    MAX_TOOLS,
+    ChatTool,
+    FunctionDefinition,
+    NamedFunction,
+    ResponseFormat,
+    ToolChoice,
+    chat_tools,
+    format_body,
+    tools_asked,
+)  # fmt: skip
 
 
 class Prediction(Strict):
@@ -63,29 +58,24 @@ class Prediction(Strict):
         return joined(self.content)
 
 
-class ResponseFormat(Strict):
-    """Only plain text."""
-
-    type: Literal["text"]
+def _function_choice_kind(value: Any) -> str:
+    return "<named>" if isinstance(value, dict) else "<word>"
 
 
-class ChatRequest(RequestFields):
+FunctionChoice = Annotated[
+    Annotated[Literal["none", "auto"], Tag("<word>")] | Annotated[NamedFunction, Tag("<named>")], Discriminator(_function_choice_kind)
+]
+
+
+class ChatRequest(GuidedFields):
     """POST /v1/chat/completions."""
 
     refused: ClassVar[dict[str, str]] = {
         "audio": "audio output",
-        "function_call": "function calling",
-        "functions": "function calling",
         "prompt_cache_retention": "prompt cache retention",
-        "reasoning_effort": "reasoning effort",
-        "tools": "tool calling",
-        "verbosity": "verbosity",
         "web_search_options": "web search",
-        "chat_template": "a chat template sent by the client",
-        "chat_template_kwargs": "template arguments sent by the client",
-        "guided_json": "guided decoding",
-        "guided_regex": "guided decoding",
-        "guided_grammar": "guided decoding",
+        "chat_template": "chat template sent by the client",
+        "guided_whitespace_pattern": "choice of white space in JSON",
         "best_of": "best_of",
         "echo": "echo",
         "suffix": "suffix",
@@ -93,17 +83,15 @@ class ChatRequest(RequestFields):
         "min_tokens": "min_tokens",
     }
     harmless: ClassVar[dict[str, str]] = {
-        "response_format": "text is what comes anyway",
         "modalities": "text is what comes anyway",
         "store": "nothing is stored; true is refused",
-        "tool_choice": "there are no tools to choose from",
-        "parallel_tool_calls": "there are no tools to call",
+        "verbosity": "medium is what comes anyway; nothing else is accepted",
         "user": "a label of the caller's own; never stored, never logged",
         "safety_identifier": "a label of the caller's own; never stored, never logged",
         "metadata": "labels of the caller's own; never stored, never logged",
     }
 
-    messages: Annotated[list[Message], Field(fail_fast=True, min_length=1, max_length=MAX_MESSAGES)]
+    messages: Messages
     model: Text | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -111,7 +99,9 @@ class ChatRequest(RequestFields):
     top_p: Fraction | None = None
     max_tokens: Tokens | None = None
     max_completion_tokens: Tokens | None = None
+    """The same as `max_tokens`. Reasoning counts."""
     stop: Stop | None = None
+    """Looked for in what follows the reasoning. Not a text that this model's calls are made of, where it may call."""
     seed: Seed | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
@@ -121,8 +111,25 @@ class ChatRequest(RequestFields):
     n: Choices | None = None
     """The choices share the prompt's cache rows. With a `seed`, choice i is the answer that `choice_seed(seed, i)` gives alone."""
     prediction: Prediction | None = None
-    """Not with `n` above 1. usage counts which of its tokens came true (accepted) and which were tried in vain (rejected); these are
-    not part of completion_tokens."""
+    """Not with `n` above 1, not with tools. usage counts which of its tokens came true (accepted) and which were tried in vain
+    (rejected); these are not part of completion_tokens."""
+    tools: Annotated[list[ChatTool], Field(fail_fast=True, max_length=MAX_TOOLS)] | None = None
+    """Arguments always match `parameters`."""
+    tool_choice: ToolChoice | None = None
+    """required, or a function's name (called once): calls are all that comes. none: the model is not told of the tools."""
+    parallel_tool_calls: bool | None = None
+    """false: at most one call."""
+    functions: Annotated[list[FunctionDefinition], Field(fail_fast=True, min_length=1, max_length=MAX_TOOLS)] | None = None
+    """The old form of `tools`; at most one call, which the answer carries as `function_call`."""
+    function_call: FunctionChoice | None = None
+    """The old form of `tool_choice`."""
+    response_format: ResponseFormat | None = None
+    """Guaranteed at any temperature, `strict` or not. An answer that reaches its limit of tokens says "length" and is not complete."""
+    reasoning_effort: Effort | None = None
+    """none: no reasoning; minimal, low, medium: at most 64, 256, 1,024 tokens of it; high: no bound of its own."""
+    thinking_budget: ThinkingBudget | None = None
+    """At most so many tokens of reasoning; goes before that of `reasoning_effort`. 0: none."""
+    chat_template_kwargs: TemplateArguments | None = None
     prompt_cache_key: Text | None = None
     """Separates tenants: a cached prompt is found again only by requests with the same key (no key is one of them)."""
     service_tier: Literal["auto", "default", "flex"] | None = None
@@ -133,26 +140,60 @@ class ChatRequest(RequestFields):
     min_p: Fraction | None = None
     repetition_penalty: RepetitionPenalty | None = None
     ignore_eos: bool | None = None
+    """Not with tools or a form of the answer, which say themselves where it ends."""
     timings: bool | None = None
     """true: the answer carries a `timings` object: counts, milliseconds and tokens/s of prompt and answer."""
     # Harmless.
-    response_format: ResponseFormat | None = None
     modalities: Annotated[list[Literal["text"]], Field(min_length=1, max_length=1)] | None = None
     store: OnlyFalse | None = None
-    tool_choice: Literal["none", "auto"] | None = None
-    parallel_tool_calls: bool | None = None
+    verbosity: Literal["medium"] | None = None
     user: Text | None = None
     safety_identifier: Text | None = None
     metadata: Metadata | None = None
 
     def check(self) -> None:
+        check_messages(self.messages)
         if self.top_logprobs is not None and not self.logprobs:
             raise RequestError("'top_logprobs' needs 'logprobs': true.", "top_logprobs", "invalid_value")
         if self.stream_options is not None and not self.stream:
             raise RequestError("'stream_options' needs 'stream': true.", "stream_options", "invalid_value")
-        if self.prediction is not None and (self.n or 1) > 1:
-            raise RequestError("'prediction' needs 'n' to be 1: a prediction is of one answer.", "prediction", "unsupported_parameter")
         both = (self.max_tokens, self.max_completion_tokens)
         if None not in both and both[0] != both[1]:
             text = "'max_tokens' and 'max_completion_tokens' differ; send one of them."
             raise RequestError(text, "max_tokens", "invalid_value")
+        self._check_forms()
+
+    def _check_forms(self) -> None:
+        """What prediction, tools and forms of the answer allow beside them."""
+        tools, (form, body) = self.asked_tools(), self.asked_body()
+        calls = tools is not None and tools.choice != "none"
+        if self.prediction is not None and ((self.n or 1) > 1 or calls):
+            text = "'prediction' needs 'n' to be 1: a prediction is of one answer." if not calls else "'prediction' does not go with tools."
+            raise RequestError(text, "prediction", "unsupported_parameter")
+        if body is not None and tools is not None and tools.choice == "required":
+            choice = "function_call" if self.functions else "tool_choice"
+            text = f"'{choice}' asks for a call and '{form}' for another form of the answer; send one of them."
+            raise RequestError(text, choice, "invalid_value")
+        if self.ignore_eos and (calls or body is not None):
+            what = f"'{form}'" if body is not None else "tools"
+            raise RequestError(f"'ignore_eos' does not go with {what}, which says where the answer ends.", "ignore_eos", "invalid_value")
+
+    def asked_body(self) -> tuple[str, Body | None]:
+        """The form of the answer and the field that asks for it. Raises RequestError for more than one."""
+        return self.guided(("response_format", format_body(self.response_format)))
+
+    def asked_tools(self) -> Tools | None:
+        """The tools, in the new form or the old one. Raises RequestError where functions and choice do not fit."""
+        if self.functions is None and self.function_call is None:
+            return chat_tools(self.tools, self.tool_choice, self.parallel_tool_calls)
+        if self.tools or self.tool_choice is not None:
+            raise RequestError("'functions' is the old form of 'tools'; send one of them.", "functions", "invalid_value")
+        fields, functions = ("functions", "function_call"), [one.function() for one in self.functions or ()]
+        if isinstance(self.function_call, NamedFunction):
+            return tools_asked(functions, "required", [self.function_call.name], parallel=False, fields=fields)
+        return tools_asked(functions, self.function_call, parallel=False, fields=fields)
+
+    def asked_thinking(self) -> tuple[bool | None, int | None, str]:
+        """See `thinking_asked`."""
+        enable = self.chat_template_kwargs.enable_thinking if self.chat_template_kwargs is not None else None
+        return thinking_asked(self.reasoning_effort, enable, self.thinking_budget)

@@ -195,16 +195,23 @@ class JsonSchemaFormat(Strict):
     json_schema: SchemaFormat
 
 
+class OtherFormat(Strict):
+    """None of the above."""
+
+    type: Literal["text", "json_object", "json_schema"]
+
+
 def format_kind(value: Any) -> str:
     """Discriminator of response formats."""
     kind = value.get("type") if isinstance(value, dict) else None
-    return f"<{kind}>" if kind in ("json_object", "json_schema") else "<text>"
+    return f"<{kind}>" if kind in ("text", "json_object", "json_schema") else "<other>"
 
 
 ResponseFormat = Annotated[
     Annotated[TextFormat, Tag("<text>")]
     | Annotated[JsonObjectFormat, Tag("<json_object>")]
-    | Annotated[JsonSchemaFormat, Tag("<json_schema>")],
+    | Annotated[JsonSchemaFormat, Tag("<json_schema>")]
+    | Annotated[OtherFormat, Tag("<other>")],
     Discriminator(format_kind),
 ]
 

@@ -1,0 +1,239 @@
+"""How a model writes thoughts and calls: found by rendering its chat template, once, when the model is loaded.
+
+Thoughts stand within <think></think>. A template that writes calls as Qwen's and Hermes' do (a line of JSON within <tool_call>) is
+given tools and calls as they are. With any other, one of another form of calls included, the model is told of the functions by a
+text of ours, in the system message, and calls and results are laid out in the same form as plain text in messages.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from axpress.core.errors import RequestError
+from axpress.core.shape import Shape, Thinking, ToolFormat, ToolRule
+
+from .ask import Ask, Function
+
+if TYPE_CHECKING:
+    from axpress.core.text import Text
+
+THINK, END_THINK = "<think>", "</think>"
+GENERIC = ToolFormat('<tool_call>\n{"name": "', '", "arguments": ', "}\n</tool_call>")
+INSTRUCTIONS = """You can call functions. Here they are, one in each line:
+{functions}
+
+To call one, write its name and arguments like this, and nothing after it:
+<tool_call>
+{{"name": "the function's name", "arguments": {{"an argument's name": "its value"}}}}
+</tool_call>
+You are then given what it returned, within <tool_response></tool_response>."""
+
+Messages = list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """`thinking`: "never"; "always", where the template lets the model think whatever it is told; "switch", where it can be told.
+    `thinks`: the template does so untold; `default`: what the package's config tells it. `native`: the template lays out tools, calls
+    and results, `arguments_as_text` or as objects; `system`: it takes system messages."""
+
+    text: Text
+    thinking: Literal["never", "always", "switch"] = "never"
+    thinks: bool = False
+    default: bool | None = None
+    tool_format: ToolFormat = GENERIC
+    native: bool = False
+    arguments_as_text: bool = False
+    system: bool = True
+
+    def prompt(self, ask: Ask) -> tuple[list[int], Thinking | None]:
+        """The prompt's ids, and the reasoning that the answer begins with. Raises RequestError."""
+        if self.thinking == "never" and ask.thinking:
+            text = f"'{ask.thinking_field}': this model does not reason. Leave it out, or ask for none."
+            raise RequestError(text, ask.thinking_field, "unsupported_value")
+        wanted = self.default if ask.thinking is None else ask.thinking
+        functions = () if ask.tools is None or ask.tools.choice == "none" else ask.tools.functions
+        variables: dict[str, Any] = {}
+        if self.thinking == "switch" and wanted is not None:
+            variables["enable_thinking"] = wanted
+        if functions and self.native:
+            variables["tools"] = [_tool(one) for one in functions]
+        ids = self.text.render(self._messages(ask.messages or [], functions), **variables)
+        if self.thinking == "never":
+            return ids, None
+        end = self.text.decode(ids[-8:], skip_special_tokens=False).rstrip()
+        if end.endswith(THINK):
+            if wanted is not False:
+                return ids, Thinking(open=True)
+            return [*ids, *self._control(END_THINK), *self.text.encode("\n\n")], None
+        thinks = self.thinks if wanted is None else wanted
+        return ids, Thinking() if thinks and not end.endswith(END_THINK) else None
+
+    def _control(self, token: str) -> list[int]:
+        try:
+            return [self.text.encode_control(token)]
+        except KeyError:
+            return self.text.encode(token)
+
+    def shape(self, ask: Ask, thinking: Thinking | None) -> Shape:
+        """What the answer consists of."""
+        tools = () if ask.tools is None else ask.tools.callable
+        fields = {} if ask.tools is None else {one.name: ask.tools_field.format(i) for i, one in enumerate(ask.tools.functions)}
+        return Shape(
+            body=ask.body,
+            tools=tuple([ToolRule(one.name, one.parameters, fields[one.name]) for one in tools]),
+            tool_format=self.tool_format if tools else None,
+            tool_choice="required" if ask.tools is not None and ask.tools.choice == "required" else "auto",
+            parallel=ask.tools is None or ask.tools.parallel,
+            thinking=thinking,
+        )
+
+    def _messages(self, messages: Messages, functions: Sequence[Function]) -> Messages:
+        """As this model's template takes them."""
+        messages = in_call_order(messages)
+        if self.native:
+            return [self._native(one) for one in messages]
+        plain = _as_text(messages)
+        if not functions:
+            return plain
+        lines = "\n".join([_json(_tool(one)["function"]) for one in functions])
+        return _told(plain, INSTRUCTIONS.format(functions=lines), self.system)
+
+    def _native(self, message: dict[str, Any]) -> dict[str, Any]:
+        calls = message.get("tool_calls")
+        if not calls:
+            return message
+        read = _arguments_text if self.arguments_as_text else _arguments_object
+        made = [{**call, "function": {**call["function"], "arguments": read(call["function"])}} for call in calls]
+        return {**message, "tool_calls": made}
+
+
+def in_call_order(messages: Messages) -> Messages:
+    """The same messages, neighbouring results in the order of the calls that they answer: templates do not show ids."""
+    order: dict[Any, int] = {}
+    out: Messages = []
+    start = 0
+    for one in messages:
+        if one["role"] != "tool":
+            start = len(out) + 1
+            order = {call.get("id"): i for i, call in enumerate(one.get("tool_calls") or ())} or order
+        out.append(one)
+        if one["role"] == "tool":
+            out[start:] = sorted(out[start:], key=lambda m: order.get(m.get("tool_call_id"), len(order)))
+    return out
+
+
+def _tool(function: Function) -> dict[str, Any]:
+    """A function as templates know it."""
+    described = {} if function.description is None else {"description": function.description}
+    parameters = function.parameters if function.parameters is not None else {"type": "object", "properties": {}}
+    return {"type": "function", "function": {"name": function.name, **described, "parameters": parameters}}
+
+
+def _json(value: Any) -> str:
+    """JSON as templates lay it out, and as grammars do."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _arguments_text(function: Mapping[str, Any]) -> str:
+    arguments = function["arguments"]
+    return arguments if isinstance(arguments, str) else _json(arguments)
+
+
+def _arguments_object(function: Mapping[str, Any]) -> Any:
+    arguments = function["arguments"]
+    try:
+        arguments = json.loads(arguments) if isinstance(arguments, str) else arguments
+    except (ValueError, RecursionError):
+        arguments = None
+    if not isinstance(arguments, dict):
+        text = f"'messages': the arguments of a call of '{function['name']}' are not a JSON object, which this model's template needs."
+        raise RequestError(text, "messages", "invalid_value")
+    return arguments
+
+
+def _as_text(messages: Messages) -> Messages:
+    """Calls and results as text: a template that knows neither sees system, user and assistant only."""
+    out: Messages = []
+    results = False
+    for one in messages:
+        if one["role"] == "tool":
+            shown = f"<tool_response>\n{one['content']}\n</tool_response>"
+            if results:
+                out[-1] = {"role": "user", "content": f"{out[-1]['content']}\n{shown}"}
+            else:
+                out.append({"role": "user", "content": shown})
+        else:
+            written = [one["content"]] if one["content"] else []
+            for call in one.get("tool_calls") or ():
+                function = call["function"]
+                written.append(GENERIC.begin + function["name"] + GENERIC.before_arguments + _arguments_text(function) + GENERIC.end)
+            out.append({**{k: v for k, v in one.items() if k != "tool_calls"}, "content": "\n".join(written)})
+        results = one["role"] == "tool"
+    return out
+
+
+def _told(messages: Messages, text: str, system: bool) -> Messages:
+    """With `text` at the end of the first system message, or in one of its own; or before the first words of the user."""
+    first = messages[0] if messages else {"role": "", "content": ""}
+    if first["role"] == "system":
+        return [{**first, "content": f"{first['content']}\n\n{text}"}, *messages[1:]]
+    if system:
+        return [{"role": "system", "content": text}, *messages]
+    if first["role"] == "user":
+        return [{**first, "content": f"{text}\n\n{first['content']}"}, *messages[1:]]
+    return [{"role": "user", "content": text}, *messages]
+
+
+HI: Messages = [{"role": "user", "content": "hi"}]
+_KEY, _RESULT = "axpress_key", "axpress_result"
+_FUNCTION = Function("axpress_probe", "probe", {"type": "object", "properties": {_KEY: {"type": "integer"}}})
+_CALL = r'<tool_call>(\s*)\{"name": "axpress_probe", "arguments": \{"axpress_key": 1\}\}(\s*)</tool_call>'
+
+
+def style_of(text: Text, default: bool | None = None) -> Style:
+    """The style of a model with this tokenizer and chat template; `default`: whether its package wants it to think."""
+    if not text.can_render:
+        return Style(text)
+    thinking, thinks = _thinking(text)
+    style = Style(text, thinking, thinks, default, system=_shown(text, [{"role": "system", "content": "be brief"}, *HI]) is not None)
+    found = _native_calls(text, {"axpress_key": 1})
+    if found is None:
+        return style
+    return replace(style, tool_format=found, native=True, arguments_as_text=_native_calls(text, '{"axpress_key": 1}') == found)
+
+
+def _shown(text: Text, messages: Messages, **variables: Any) -> str | None:
+    """What the template makes of messages; None: it refuses them."""
+    try:
+        return text.decode(text.render(messages, **variables), skip_special_tokens=False)
+    except RequestError:
+        return None
+
+
+def _thinking(text: Text) -> tuple[Literal["never", "always", "switch"], bool]:
+    plain, on, off = _shown(text, HI), _shown(text, HI, enable_thinking=True), _shown(text, HI, enable_thinking=False)
+    if on is not None and off is not None and on != off:
+        return "switch", plain == on
+    opened = plain is not None and plain.rstrip().endswith(THINK)
+    return ("always", True) if opened else ("never", False)
+
+
+def _native_calls(text: Text, arguments: Any) -> ToolFormat | None:
+    """How the template writes calls, if it shows functions, calls and results in the form that we read."""
+    call = {"id": "call_0", "type": "function", "function": {"name": _FUNCTION.name, "arguments": arguments}}
+    result = {"role": "tool", "tool_call_id": "call_0", "name": _FUNCTION.name, "content": _RESULT}
+    tools = [_tool(_FUNCTION)]
+    told = _shown(text, HI, tools=tools)
+    shown = _shown(text, [*HI, {"role": "assistant", "content": "", "tool_calls": [call, call]}, result], tools=tools)
+    if told is None or shown is None or _FUNCTION.name not in told or _RESULT not in shown:
+        return None
+    found = re.search(_CALL + r"(\s*)" + _CALL, shown)
+    if found is None:
+        return None
+    before, after, between = found[1], found[2], found[3]
+    return ToolFormat(f'<tool_call>{before}{{"name": "', '", "arguments": ', f"}}{after}</tool_call>", between)
