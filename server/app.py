@@ -23,6 +23,7 @@ from .connections import SafeRequest, check_head, watch_slow_senders
 from .errors import OpenAIErrorHandler
 from .health import health
 from .live import live
+from .ollama_models import ollama
 from .openapi import openapi
 from .page import page
 from .service import Service
@@ -48,6 +49,7 @@ def make_app(settings: Settings, service: Service | None = None) -> Sanic:
     app.blueprint(chat)
     app.blueprint(health)
     app.blueprint(live)
+    app.blueprint(ollama)
     app.blueprint(openapi)
     app.blueprint(page)
     app.blueprint(completions)
