@@ -16,6 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import ollama
 import openai
 import pytest
 from server_process import RunningServer, chat, hollow_package
@@ -175,6 +176,14 @@ def test_openai_client(keyed: RunningServer) -> None:
             assert caught.value.code == "invalid_api_key" and caught.value.type == "authentication_error"
         with pytest.raises(openai.AuthenticationError):
             bad.models.list()
+
+
+def test_ollama_client(keyed: RunningServer) -> None:
+    """Its own client reads our refusals, and passes with a header."""
+    with pytest.raises(ollama.ResponseError, match="API key") as caught:
+        ollama.Client(keyed.url).chat("default", [{"role": "user", "content": "hi"}])
+    assert caught.value.status_code == 401
+    assert ollama.Client(keyed.url, headers=bearer(BOB)).list().models
 
 
 def test_every_digest_is_compared_whichever_matches(monkeypatch: pytest.MonkeyPatch) -> None:
