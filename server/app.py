@@ -17,6 +17,7 @@ from sanic.request import Request
 from sanic.response import HTTPResponse
 
 from .access import Access, GuardedProtocol, mark
+from .azure import azure
 from .chat_api import chat
 from .completions_api import completions
 from .connections import SafeRequest, check_head, watch_slow_senders
@@ -26,8 +27,10 @@ from .live import live
 from .ollama_models import ollama
 from .openapi import openapi
 from .page import page
+from .responses_api import responses
 from .service import Service
 from .settings import Settings
+from .tokens_api import tokens
 
 log = logging.getLogger("axpress.server")
 
@@ -46,13 +49,16 @@ def make_app(settings: Settings, service: Service | None = None) -> Sanic:
     app.ctx.access = access
     app.ctx.connections = set()
     app.ctx.signalled = False
+    app.blueprint(azure)
     app.blueprint(chat)
+    app.blueprint(completions)
     app.blueprint(health)
     app.blueprint(live)
     app.blueprint(ollama)
     app.blueprint(openapi)
     app.blueprint(page)
-    app.blueprint(completions)
+    app.blueprint(responses)
+    app.blueprint(tokens)
     app.on_response(_request_id)
     app.on_response(mark)
     app.signal("http.lifecycle.read_head")(_read_head)

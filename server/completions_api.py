@@ -78,6 +78,7 @@ def ask(request: CompletionRequest) -> Ask:
         prompts=request.prompts,
         prompt_field="prompt",
         control_tokens=bool(request.parse_special),
+        body=request.asked_body()[1],
         n=request.n or 1,
         max_tokens=request.max_tokens or DEFAULT_MAX_TOKENS,
         clip=request.max_tokens is None,

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Discriminator, Field, Tag
 
 from axpress.core.errors import RequestError
+from axpress.core.shape import Body
 
 from .fields import (
     Choices,
@@ -15,7 +16,6 @@ from .fields import (
     OnlyFalse,
     Penalty,
     RepetitionPenalty,
-    RequestFields,
     Seed,
     Stop,
     StreamOptions,
@@ -24,6 +24,8 @@ from .fields import (
     Tokens,
     TopK,
 )  # fmt: skip
+from .formats import GuidedFields
+from .tools import ResponseFormat, format_body
 
 MAX_PROMPTS = 1024
 """Far above what an engine takes together, which is the limit that a request meets."""
@@ -52,7 +54,7 @@ Prompt = Annotated[
 ]
 
 
-class CompletionRequest(RequestFields):
+class CompletionRequest(GuidedFields):
     """POST /v1/completions."""
 
     refused: ClassVar[dict[str, str]] = {
@@ -87,6 +89,8 @@ class CompletionRequest(RequestFields):
     n: Choices | None = None
     echo: bool | None = None
     """true: the answer's text begins with the prompt."""
+    response_format: ResponseFormat | None = None
+    """Guaranteed at any temperature, `strict` or not. An answer that reaches its limit of tokens says "length" and is not complete."""
     prompt_cache_key: Text | None = None
     """Separates tenants: a cached prompt is found again only by requests with the same key (no key is one of them)."""
     # What local servers share beyond OpenAI.
@@ -97,6 +101,7 @@ class CompletionRequest(RequestFields):
     min_p: Fraction | None = None
     repetition_penalty: RepetitionPenalty | None = None
     ignore_eos: bool | None = None
+    """Not with a form of the answer, which says itself where it ends."""
     timings: bool | None = None
     """true: the answer carries a `timings` object: counts, milliseconds and tokens/s of prompt and answer."""
     # Harmless.
@@ -113,6 +118,13 @@ class CompletionRequest(RequestFields):
         if self.echo and self.logprobs is not None:
             text = "'echo' with 'logprobs' is not supported: prompts have no log-probabilities here."
             raise RequestError(text, "echo", "unsupported_parameter")
+        form, body = self.asked_body()
+        if self.ignore_eos and body is not None:
+            raise RequestError(f"'ignore_eos' does not go with '{form}', which says where the answer ends.", "ignore_eos", "invalid_value")
+
+    def asked_body(self) -> tuple[str, Body | None]:
+        """The form of the answer and the field that asks for it. Raises RequestError for more than one."""
+        return self.guided(("response_format", format_body(self.response_format)))
 
     @property
     def prompts(self) -> tuple[str | tuple[int, ...], ...]:

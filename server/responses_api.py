@@ -1,0 +1,152 @@
+"""POST /v1/responses: OpenAI's Responses, without a store."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import Any, Self
+
+import orjson
+from sanic import Blueprint
+from sanic.request import Request
+from sanic.response import HTTPResponse
+
+from .answering import answer
+from .ask import Ask, said
+from .dialect import Answer, Dialect, StreamWriter, Totals
+from .errors import HttpError
+from .job import Job
+from .responses_stream import Output, ResponseStream
+from .schema.items import neutral_items
+from .schema.responses import ResponsesRequest
+
+responses = Blueprint("responses")
+
+
+@responses.post("/v1/responses", stream=True)
+async def create_response(request: Request) -> HTTPResponse | None:
+    """Answer a conversation, streamed or whole."""
+    return await answer(request, ResponsesDialect)
+
+
+@responses.route("/v1/responses/<name:str>", methods=["GET", "DELETE"])
+async def stored_response(request: Request, name: str) -> HTTPResponse:
+    """No response is ever found: none is stored."""
+    raise not_stored(name)
+
+
+def not_stored(name: str) -> HttpError:
+    """What whoever asks for an earlier response is told."""
+    text = f"There is no response '{name[:128]}': nothing is stored here, each answer is given once."
+    return HttpError(404, text, param="response_id", code="response_not_found")
+
+
+class ResponsesDialect(Dialect):
+    """OpenAI's Responses."""
+
+    def __init__(self, request: ResponsesRequest) -> None:
+        self.request = request
+        self.ask = ask(request)
+
+    @classmethod
+    def read(cls, document: Any) -> Self:
+        return cls(ResponsesRequest.read(document))
+
+    def stream(self, job: Job) -> StreamWriter:
+        return ResponseStream(job, partial(self._response, job))
+
+    def whole(self, job: Job, answers: list[Answer], totals: Totals) -> bytes:
+        output = Output(job)
+        for _ in output.take(answers[0].deltas):
+            pass
+        status = "completed" if answers[0].finish_reason == "stop" else "incomplete"
+        return orjson.dumps(self._response(job, status, output.items, totals=totals))
+
+    def _response(
+        self, job: Job, status: str, output: list[Any], *, totals: Totals | None = None, error: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """The response object: what came, and the settings that it came from, as OpenAI repeats them."""
+        return {
+            "id": "resp_" + job.nonce,
+            "object": "response",
+            "created_at": job.created,
+            "completed_at": int(time.time()) if status == "completed" else None,
+            "status": status,
+            "error": error,
+            "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
+            "model": job.model,
+            "output": output,
+            "usage": None if totals is None else usage(totals),
+            **self._settings(job),
+        }
+
+    def _settings(self, job: Job) -> dict[str, Any]:
+        request, params = self.request, job.requests[0].params
+        tier = request.service_tier
+        text = request.echoed("text") or {}
+        return {
+            "instructions": request.instructions,
+            "max_output_tokens": request.max_output_tokens,
+            "max_tool_calls": request.max_tool_calls,
+            "temperature": params.temperature,
+            "top_p": params.top_p,
+            "top_logprobs": request.logprobs or 0,
+            "text": {"format": text.get("format") or {"type": "text"}, "verbosity": "medium"},
+            "tools": [{"description": None, "parameters": None, "strict": True, **tool} for tool in request.echoed("tools") or []],
+            "tool_choice": request.echoed("tool_choice") or "auto",
+            "parallel_tool_calls": request.parallel_tool_calls is not False,
+            "reasoning": {"effort": request.reasoning.effort if request.reasoning is not None else None, "summary": None},
+            "service_tier": "default" if tier in (None, "auto") else tier,
+            "metadata": request.metadata or {},
+            "prompt_cache_key": request.prompt_cache_key,
+            "safety_identifier": request.safety_identifier,
+            "user": request.user,
+            "background": False,
+            "previous_response_id": None,
+            "store": False,
+            "truncation": "disabled",
+        }
+
+
+def usage(totals: Totals) -> dict[str, Any]:
+    """Responses' usage object. What was not found in the cache is written to it."""
+    return {
+        "input_tokens": totals.prompt_tokens,
+        "input_tokens_details": {
+            "cached_tokens": totals.cached_tokens,
+            "cache_write_tokens": totals.prompt_tokens - totals.cached_tokens,
+        },
+        "output_tokens": totals.completion_tokens,
+        "output_tokens_details": {"reasoning_tokens": totals.reasoning_tokens},
+        "total_tokens": totals.prompt_tokens + totals.completion_tokens,
+    }
+
+
+def ask(request: ResponsesRequest) -> Ask:
+    """The request in neutral form."""
+    thinking, budget = request.asked_thinking()
+    return Ask(
+        model=request.model,
+        stream=bool(request.stream),
+        messages=neutral_items(request.input, request.instructions),
+        prompt_field="input",
+        tools=request.asked_tools(),
+        tools_field="tools[{}].parameters",
+        body=request.asked_body(),
+        thinking=thinking,
+        thinking_budget=budget,
+        thinking_field="reasoning.effort",
+        max_tokens=request.max_output_tokens,
+        max_tokens_field="max_output_tokens",
+        sampling=said(
+            temperature=request.temperature,
+            top_p=request.top_p,
+            top_k=request.top_k,
+            min_p=request.min_p,
+            repetition_penalty=request.repetition_penalty,
+            seed=request.seed,
+            logprobs=request.logprobs,
+        ),
+        prompt_cache_key=request.prompt_cache_key,
+        background=request.service_tier == "flex",
+    )

@@ -1,0 +1,206 @@
+"""The items of a Responses conversation, and the messages that they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from axpress.core.errors import RequestError
+
+from .fields import MAX_MESSAGES, Strict, Text, kind
+from .tools import FunctionName
+
+Status = Literal["in_progress", "completed", "incomplete"]
+CallId = Annotated[Text, Field(min_length=1, max_length=256)]
+ItemId = Annotated[Text, Field(max_length=256)]
+
+
+class _ItemFields(Strict):
+    """What all items have: what answers say of theirs, and clients send back."""
+
+    harmless: ClassVar[dict[str, str]] = {
+        "id": "clients send items back as they came",
+        "status": "clients send items back as they came",
+    }
+
+    id: ItemId | None = None
+    status: Status | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, given: Any) -> Any:
+        """null means "not given", also for fields that are not ours: clients dump whole objects."""
+        return {name: value for name, value in given.items() if value is not None} if isinstance(given, dict) else given
+
+
+class InputText(Strict):
+    """A part of a message, text only."""
+
+    harmless: ClassVar[dict[str, str]] = {
+        "annotations": "empty, as answers have them",
+        "logprobs": "clients send parts back as they came",
+    }
+
+    type: Literal["input_text", "output_text"]
+    text: Text
+    annotations: Annotated[list[Any], Field(max_length=0)] | None = None
+    logprobs: list[Any] | None = None
+
+
+Parts = Annotated[list[InputText], Field(fail_fast=True, max_length=MAX_MESSAGES)]
+Content = Annotated[Annotated[Text, Tag("<text>")] | Annotated[Parts, Tag("<list>")], Discriminator(kind)]
+
+
+def joined(content: str | list[InputText]) -> str:
+    """Content as one string; parts are joined without a separator."""
+    return content if isinstance(content, str) else "".join([part.text for part in content])
+
+
+class MessageItem(_ItemFields):
+    """A message; `type` may be left out."""
+
+    harmless: ClassVar[dict[str, str]] = {**_ItemFields.harmless, "phase": "the client's own note on what kind of answer it was"}
+
+    type: Literal["message"] | None = None
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Content
+    phase: Literal["commentary", "final_answer"] | None = None
+
+
+class CallItem(_ItemFields):
+    """A call that the model made."""
+
+    type: Literal["function_call"]
+    call_id: CallId
+    name: FunctionName
+    arguments: Text
+
+
+class CallOutputItem(_ItemFields):
+    """What a call came to."""
+
+    harmless: ClassVar[dict[str, str]] = {**_ItemFields.harmless, "name": "the call itself says which function it was"}
+
+    type: Literal["function_call_output"]
+    call_id: CallId
+    output: Content
+    name: Text | None = None
+
+
+class ReasoningPart(Strict):
+    """A part of the reasoning."""
+
+    type: Literal["reasoning_text"]
+    text: Text
+
+
+class ReasoningItem(_ItemFields):
+    """What the model thought before an answer; it goes to the chat template, which decides whether the model sees it again.
+
+    `summary` is empty and `encrypted_content` null, as answers have them.
+    """
+
+    type: Literal["reasoning"]
+    summary: Annotated[list[Any], Field(max_length=0)] | None = None
+    content: Annotated[list[ReasoningPart], Field(fail_fast=True, max_length=MAX_MESSAGES)] | None = None
+    encrypted_content: None = None
+
+
+class OtherItem(Strict):
+    """None of the above: refused, by its type."""
+
+    type: Literal["message", "function_call", "function_call_output", "reasoning"]
+
+
+_KINDS = ("message", "function_call", "function_call_output", "reasoning")
+
+
+def _item_kind(value: Any) -> str:
+    """Discriminator of items: by type; what has none is a message."""
+    name = value.get("type", "message") if isinstance(value, dict) else getattr(value, "type", "message")
+    return f"<{name or 'message'}>" if name is None or name in _KINDS else "<other>"
+
+
+Item = Annotated[
+    Annotated[MessageItem, Tag("<message>")]
+    | Annotated[CallItem, Tag("<function_call>")]
+    | Annotated[CallOutputItem, Tag("<function_call_output>")]
+    | Annotated[ReasoningItem, Tag("<reasoning>")]
+    | Annotated[OtherItem, Tag("<other>")],
+    Discriminator(_item_kind),
+]
+Items = Annotated[list[Item], Field(fail_fast=True, min_length=1, max_length=MAX_MESSAGES)]
+
+
+def neutral_items(given: str | list[Any], instructions: str | None) -> list[dict[str, Any]]:
+    """The conversation as chat templates know it: items of one turn of the assistant's become one message.
+
+    Raises RequestError for a result without a call before it.
+    """
+    items = [MessageItem(role="user", content=given)] if isinstance(given, str) else given
+    _check_calls(items)
+    messages = list(_messages(items))
+    if instructions:
+        first = messages[0]
+        if first["role"] == "system":
+            messages[0] = {**first, "content": f"{instructions}\n\n{first['content']}"}
+        else:
+            messages.insert(0, {"role": "system", "content": instructions})
+    return messages
+
+
+def _check_calls(items: list[Any]) -> None:
+    made = set()
+    for index, item in enumerate(items):
+        if isinstance(item, CallItem):
+            made.add(item.call_id)
+        elif isinstance(item, CallOutputItem) and item.call_id not in made:
+            where = f"input[{index}].call_id"
+            raise RequestError(f"'{where}': no call '{item.call_id[:64]}' was made before this item.", where, "invalid_value")
+
+
+def _messages(items: Iterable[Any]) -> Iterator[dict[str, Any]]:
+    turn: dict[str, Any] | None = None
+    last = 0
+    for item in items:
+        step = _step(item)
+        if turn is not None and (step is None or step < last or step == last == _TEXT):
+            yield turn
+            turn = None
+        if step is None:
+            yield _of_others(item)
+        else:
+            turn, last = _with(turn or {"role": "assistant", "content": ""}, item), step
+    if turn is not None:
+        yield turn
+
+
+_REASONING, _TEXT, _CALL = range(3)
+
+
+def _step(item: Any) -> int | None:
+    """Where it belongs in a turn of the assistant's, which has reasoning, text and calls in this order; None: it is nothing of the
+    assistant's."""
+    if isinstance(item, MessageItem):
+        return _TEXT if item.role == "assistant" else None
+    return _REASONING if isinstance(item, ReasoningItem) else _CALL if isinstance(item, CallItem) else None
+
+
+def _with(turn: dict[str, Any], item: Any) -> dict[str, Any]:
+    """The assistant's message with one item more."""
+    if isinstance(item, MessageItem):
+        return {**turn, "content": joined(item.content)}
+    if isinstance(item, CallItem):
+        call = {"id": item.call_id, "type": "function", "function": {"name": item.name, "arguments": item.arguments}}
+        return {**turn, "tool_calls": [*turn.get("tool_calls", []), call]}
+    thoughts = [turn["reasoning_content"]] if "reasoning_content" in turn else []
+    thoughts += [part.text for part in item.content or ()]
+    return {**turn, "reasoning_content": "\n".join(thoughts)} if thoughts else turn
+
+
+def _of_others(item: Any) -> dict[str, Any]:
+    if isinstance(item, CallOutputItem):
+        return {"role": "tool", "tool_call_id": item.call_id, "content": joined(item.output)}
+    return {"role": item.role.replace("developer", "system"), "content": joined(item.content)}

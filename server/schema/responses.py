@@ -1,0 +1,260 @@
+"""POST /v1/responses, stateless: nothing is stored, so every request carries its whole conversation."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, Discriminator, Field, Tag
+
+from axpress.core.errors import RequestError
+from axpress.core.shape import Body, JsonObject
+
+from ..ask import Function, Tools
+from .fields import (
+    Fraction,
+    Metadata,
+    RepetitionPenalty,
+    RequestFields,
+    Seed,
+    Strict,
+    Temperature,
+    Text,
+    Tokens,
+    TopK,
+    TopLogprobs,
+    kind,
+)  # fmt: skip
+from .items import Items
+from .reasoning import Effort, thinking_asked
+from .tools import (
+    MAX_TOOLS,
+    FunctionDefinition,
+    FunctionName,
+    JsonObjectFormat,
+    OtherFormat,
+    SchemaFormat,
+    SchemaObject,
+    TextFormat,
+    ToolMode,
+    format_kind,
+    tool_choice_kind,
+    tools_asked,
+)  # fmt: skip
+
+LOGPROBS = "message.output_text.logprobs"
+
+
+def _not_stored(value: bool) -> bool:
+    if value:
+        raise ValueError("nothing is stored here: send false, or leave it out, and send the whole conversation each time")
+    return value
+
+
+def _not_background(value: bool) -> bool:
+    if value:
+        raise ValueError("nothing is answered in the background here: stream, or wait for the answer")
+    return value
+
+
+class FunctionTool(FunctionDefinition):
+    """A function. Its arguments always match `parameters`, `strict` or not."""
+
+    type: Literal["function"]
+
+
+class OtherTool(Strict):
+    """A tool that the server would have to run: refused, by its type."""
+
+    type: Literal["function"]
+
+
+def _tool_kind(value: Any) -> str:
+    return "<function>" if isinstance(value, dict) and value.get("type") == "function" else "<other>"
+
+
+Tool = Annotated[Annotated[FunctionTool, Tag("<function>")] | Annotated[OtherTool, Tag("<other>")], Discriminator(_tool_kind)]
+
+
+class NamedFunctionTool(Strict):
+    """The tool choice that names a function."""
+
+    type: Literal["function"]
+    name: FunctionName
+
+
+class AllowedTools(Strict):
+    """The tool choice that allows some of the tools."""
+
+    type: Literal["allowed_tools"]
+    mode: Literal["auto", "required"]
+    tools: Annotated[list[NamedFunctionTool], Field(fail_fast=True, min_length=1, max_length=MAX_TOOLS)]
+
+
+ToolChoice = Annotated[
+    Annotated[ToolMode, Tag("<word>")] | Annotated[NamedFunctionTool, Tag("<named>")] | Annotated[AllowedTools, Tag("<allowed>")],
+    Discriminator(tool_choice_kind),
+]
+
+
+class JsonSchemaFormat(SchemaFormat):
+    """JSON that matches a schema."""
+
+    type: Literal["json_schema"]
+    schema_: SchemaObject = Field(alias="schema")
+
+
+Format = Annotated[
+    Annotated[TextFormat, Tag("<text>")]
+    | Annotated[JsonObjectFormat, Tag("<json_object>")]
+    | Annotated[JsonSchemaFormat, Tag("<json_schema>")]
+    | Annotated[OtherFormat, Tag("<other>")],
+    Discriminator(format_kind),
+]
+
+
+class TextConfig(Strict):
+    """What the text of the answer must look like; it does at any temperature."""
+
+    harmless: ClassVar[dict[str, str]] = {"verbosity": "medium is what comes anyway; nothing else is accepted"}
+
+    format: Format | None = None
+    verbosity: Literal["medium"] | None = None
+
+
+class Reasoning(Strict):
+    """`summary` is refused: reasoning comes as it is."""
+
+    effort: Effort | None = None
+    """none: no reasoning; minimal, low, medium: at most 64, 256, 1,024 tokens of it; high: no bound of its own."""
+    summary: None = None
+    generate_summary: None = None
+
+
+class ResponseStreamOptions(Strict):
+    """include_obfuscation true is refused: nothing is padded here."""
+
+    include_obfuscation: Literal[False] | None = None
+
+
+Includable = Literal[
+    "message.output_text.logprobs",
+    "reasoning.encrypted_content",
+    "file_search_call.results",
+    "web_search_call.results",
+    "web_search_call.action.sources",
+    "message.input_image.image_url",
+    "computer_call_output.output.image_url",
+    "code_interpreter_call.outputs",
+]
+
+
+class ResponsesRequest(RequestFields):
+    """POST /v1/responses."""
+
+    refused: ClassVar[dict[str, str]] = {
+        "previous_response_id": "stored answer to go on from; send the whole conversation as 'input'",
+        "conversation": "stored conversation; send it whole as 'input'",
+        "prompt": "stored prompt template; send 'instructions' and 'input'",
+        "background_options": "answers in the background",
+        "context_management": "shortening of conversations",
+        "moderation": "moderation",
+        "prompt_cache_retention": "prompt cache retention",
+        "prompt_cache_options": "prompt cache options",
+        "access_programs": "access programs",
+        "image": "images",
+    }
+    harmless: ClassVar[dict[str, str]] = {
+        "store": "nothing is stored; true is refused",
+        "background": "false is what happens; true is refused",
+        "truncation": "disabled is what happens; auto is refused",
+        "max_tool_calls": "counts calls of tools that a server runs itself; there are none here",
+        "metadata": "labels of the caller's own, echoed in the answer; never stored, never logged",
+        "user": "a label of the caller's own, echoed in the answer; never stored, never logged",
+        "safety_identifier": "a label of the caller's own, echoed in the answer; never stored, never logged",
+    }
+
+    input: Annotated[Annotated[Text, Tag("<text>")] | Annotated[Items, Tag("<list>")], Discriminator(kind)]
+    """A text of the user's, or the conversation so far. Items of an answer are sent back as they came."""
+    model: Text | None = None
+    instructions: Text | None = None
+    """Goes before `input`, together with a system message that comes first there."""
+    stream: bool | None = None
+    stream_options: ResponseStreamOptions | None = None
+    max_output_tokens: Tokens | None = None
+    """Reasoning and calls count."""
+    temperature: Temperature | None = None
+    top_p: Fraction | None = None
+    text: TextConfig | None = None
+    tools: Annotated[list[Tool], Field(fail_fast=True, max_length=MAX_TOOLS)] | None = None
+    """Functions only; tools that a server runs itself are refused."""
+    tool_choice: ToolChoice | None = None
+    """required, or a function's name (called once): calls are all that comes. none: the model is not told of the tools."""
+    parallel_tool_calls: bool | None = None
+    """false: at most one call."""
+    reasoning: Reasoning | None = None
+    include: Annotated[list[Includable], Field(fail_fast=True, max_length=16)] | None = None
+    """message.output_text.logprobs is obeyed. Of reasoning.encrypted_content nothing follows: reasoning items hold their text, and can be
+    sent back. The others are of tools and contents that do not exist here."""
+    top_logprobs: TopLogprobs | None = None
+    """Log-probabilities of the text's tokens and of so many likely others."""
+    prompt_cache_key: Text | None = None
+    """Separates tenants: a cached prompt is found again only by requests with the same key (no key is one of them)."""
+    service_tier: Literal["auto", "default", "flex"] | None = None
+    """flex: in the background of all other requests and without pushing their prompts out of the cache."""
+    # What local servers share beyond OpenAI.
+    seed: Seed | None = None
+    top_k: TopK | None = None
+    """0 and -1: off."""
+    min_p: Fraction | None = None
+    repetition_penalty: RepetitionPenalty | None = None
+    # Harmless.
+    store: Annotated[bool, AfterValidator(_not_stored)] | None = None
+    background: Annotated[bool, AfterValidator(_not_background)] | None = None
+    truncation: Literal["disabled"] | None = None
+    max_tool_calls: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+    metadata: Metadata | None = None
+    user: Text | None = None
+    safety_identifier: Text | None = None
+
+    def check(self) -> None:
+        if self.stream_options is not None and not self.stream:
+            raise RequestError("'stream_options' needs 'stream': true.", "stream_options", "invalid_value")
+        tools = self.asked_tools()
+        if self.asked_body() is not None and tools is not None and tools.choice == "required":
+            text = "'tool_choice' asks for a call and 'text.format' for another form of the answer; send one of them."
+            raise RequestError(text, "tool_choice", "invalid_value")
+
+    @property
+    def logprobs(self) -> int | None:
+        """How many likely tokens to tell beside each one; None: no log-probabilities."""
+        wanted = self.top_logprobs is not None or LOGPROBS in (self.include or ())
+        return (self.top_logprobs or 0) if wanted else None
+
+    def asked_tools(self) -> Tools | None:
+        """The tools in neutral form. Raises RequestError where functions and choice do not fit."""
+        functions: list[Function] = [one.function() for one in self.tools or () if isinstance(one, FunctionTool)]
+        choice = self.tool_choice
+        if isinstance(choice, NamedFunctionTool):
+            return tools_asked(functions, "required", [choice.name], parallel=False)
+        if isinstance(choice, AllowedTools):
+            return tools_asked(functions, choice.mode, [one.name for one in choice.tools], parallel=self.parallel_tool_calls)
+        return tools_asked(functions, choice, parallel=self.parallel_tool_calls)
+
+    def asked_body(self) -> Body | None:
+        """The form of the answer."""
+        form = self.text.format if self.text is not None else None
+        if isinstance(form, JsonObjectFormat):
+            return JsonObject()
+        return form.body("text.format.schema") if isinstance(form, JsonSchemaFormat) else None
+
+    def asked_thinking(self) -> tuple[bool | None, int | None]:
+        """Whether the model shall reason, and for how many tokens."""
+        effort = self.reasoning.effort if self.reasoning is not None else None
+        return thinking_asked(effort)[:2]
+
+    def echoed(self, name: str) -> Any:
+        """A field as the client sent it, for the answer that repeats it; None where it was not given."""
+        value = getattr(self, name)
+        if isinstance(value, list):
+            return [one.model_dump(exclude_unset=True, by_alias=True) for one in value]
+        return value.model_dump(exclude_unset=True, by_alias=True) if isinstance(value, Strict) else value
