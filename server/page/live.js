@@ -3,7 +3,7 @@
 import { streamLive } from "./api.js";
 import { drawBars, drawLine } from "./charts.js";
 import { $, count, el, many, rate } from "./dom.js";
-import { colourClass, showBanks } from "./rows.js";
+import { assignColours, colourClass, showBanks } from "./rows.js";
 
 const MINUTE = 120; // snapshots
 const PASSES = 48;
@@ -90,6 +90,7 @@ function show(document) {
   if (!picture) return;
   speeds.push(picture.tokens_per_s);
   if (speeds.length > MINUTE) speeds.shift();
+  assignColours(picture.running.map((answer) => answer.number));
   drawAll(picture);
   showRunning(picture);
 }
@@ -103,7 +104,8 @@ function drawAll(picture) {
   const [tokens, answers] = passes.at(-1) ?? [];
   $("width").textContent = tokens ? count(tokens) : "–";
   $("width-note").textContent = tokens ? `for ${many(answers, "answer")}` : "";
-  $("width-chart").setAttribute("aria-label", tokens ? `The latest pass carried ${many(tokens, "token")} for ${many(answers, "answer")}` : "No pass yet");
+  const said = tokens ? `The latest pass carried ${many(tokens, "token")} for ${many(answers, "answer")}` : "No pass yet";
+  $("width-chart").setAttribute("aria-label", said);
   drawBars($("width-chart"), passes, PASSES);
   showBanks(picture.banks);
 }
@@ -125,7 +127,8 @@ function showRunning({ running, num_waiting: waiting }) {
     const row = known.get(answer.number) ?? body.appendChild(newRow(answer.number));
     known.delete(answer.number);
     const state = STATES[answer.state] + (answer.background ? ", in the background" : "");
-    const prompt = answer.state === "prompt" ? `${count(Math.min(answer.computed, answer.prompt_tokens))} of ${count(answer.prompt_tokens)}` : count(answer.prompt_tokens);
+    const read = answer.state === "prompt" ? `${count(Math.min(answer.computed, answer.prompt_tokens))} of ` : "";
+    const prompt = read + count(answer.prompt_tokens);
     [state, prompt, count(answer.generated)].forEach((text, i) => {
       const cell = row.cells[i + 1];
       if (cell.textContent !== text) cell.textContent = text;

@@ -6,6 +6,7 @@ import { $, el } from "./dom.js";
 import { cardShown, startLive } from "./live.js";
 import { showSettings, startChats, startSettings } from "./settings.js";
 
+const buttons = document.querySelectorAll(".switch button");
 let shown = "";
 
 /** The model's name, and what must not be overlooked about it. */
@@ -22,7 +23,7 @@ function showFacts({ model, emulated, toy }) {
 
 function showView(view) {
   document.body.dataset.view = view;
-  for (const button of document.querySelectorAll(".switch button")) button.setAttribute("aria-pressed", String(button.dataset.view === view));
+  for (const button of buttons) button.setAttribute("aria-pressed", String(button.dataset.view === view));
   if (view === "card") cardShown();
 }
 
@@ -39,4 +40,4 @@ startSettings(currentChat, (newKey) => {
 });
 startChats(currentChat, switchChat);
 $("new-chat").addEventListener("click", () => switchChat());
-for (const button of document.querySelectorAll(".switch button")) button.addEventListener("click", () => showView(button.dataset.view));
+for (const button of buttons) button.addEventListener("click", () => showView(button.dataset.view));

@@ -12,10 +12,12 @@ const NOTES = {
 /** The list item of a message. `actions` are the buttons under an answer. */
 export function messageNode(message, actions = []) {
   if (message.role === "user") {
-    return el("li", { className: "user" }, el("h3", { className: "hidden" }, "You"), el("div", { className: "bubble" }, message.content));
+    const bubble = el("div", { className: "bubble" }, message.content);
+    return el("li", { className: "user" }, el("h3", { className: "hidden" }, "You"), bubble);
   }
   const node = el("li", { className: "assistant" }, el("h3", { className: "hidden" }, "Answer"));
-  const reasoning = el("details", { className: "reasoning", hidden: true }, el("summary", {}, "Reasoning"), el("div", { className: "text" }));
+  const thoughts = el("div", { className: "text" });
+  const reasoning = el("details", { className: "reasoning", hidden: true }, el("summary", {}, "Reasoning"), thoughts);
   const text = el("div", { className: "text" });
   const tools = el("div", { className: "tools" });
   const error = el("p", { className: "error", hidden: true });
@@ -44,7 +46,9 @@ export function updateAnswer(node, message) {
 
 function showTools(box, tools) {
   if (!tools.length) return;
-  box.replaceChildren(...tools.map((tool) => el("div", {}, el("p", { className: "tool" }, `Calls the tool ${tool.name}`), code(tool.arguments, "arguments"))));
+  const shown = ({ name, arguments: given }) =>
+    el("div", {}, el("p", { className: "tool" }, `Calls the tool ${name}`), code(given, "arguments"));
+  box.replaceChildren(...tools.map(shown));
 }
 
 /** What the answer cost, as phrases. */

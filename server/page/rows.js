@@ -18,8 +18,24 @@ function colours() {
   };
 }
 
+const slots = new Map(); // number of an answer -> its colour
+let next = 0;
+
+/** Gives each of these answers a colour of its own, as far as they reach; one keeps its colour until it ends. */
+export function assignColours(numbers) {
+  for (const number of slots.keys()) if (!numbers.includes(number)) slots.delete(number);
+  const taken = new Set(slots.values());
+  for (const number of numbers) {
+    if (slots.has(number)) continue;
+    for (let i = 0; i < NUM_COLOURS && taken.has(next); i++) next = (next + 1) % NUM_COLOURS;
+    slots.set(number, next);
+    taken.add(next);
+    next = (next + 1) % NUM_COLOURS;
+  }
+}
+
 /** The class that gives an element an answer's colour. */
-export const colourClass = (number) => `own-${number % NUM_COLOURS}`;
+export const colourClass = (number) => `own-${slots.get(number) ?? 0}`;
 
 const sentence = ({ rows, free, idle, shared }) =>
   free === rows
@@ -91,7 +107,7 @@ function paint(pen, runs, across, cell, colour) {
   let row = 0;
   for (let i = 0; i < runs.length; i += 2) {
     const holder = runs[i];
-    const fill = holder === 0 ? colour.free : holder === -1 ? colour.idle : holder < 0 ? colour.shared : colour.own[holder % NUM_COLOURS];
+    const fill = holder === 0 ? colour.free : holder === -1 ? colour.idle : holder < 0 ? colour.shared : colour.own[slots.get(holder) ?? 0];
     for (const end = row + runs[i + 1]; row < end; row++) {
       const x = (row % across) * cell;
       const y = Math.floor(row / across) * cell;

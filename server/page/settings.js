@@ -62,7 +62,7 @@ function list(dialog, current, open) {
       const chat = here ? null : loadChat(id);
       if (chat) open(chat);
     });
-    const remove = el("button", { type: "button", className: "quiet", textContent: "Delete", disabled: here, "aria-label": `Delete ${title}` });
+    const remove = el("button", { type: "button", className: "quiet", disabled: here, "aria-label": `Delete ${title}` }, "Delete");
     remove.addEventListener("click", () => {
       removeChat(id);
       list(dialog, current, open);
