@@ -16,7 +16,7 @@ from sanic.response import HTTPResponse
 from .answering import answer
 from .chat_api import ChatDialect
 from .completions_api import CompletionDialect
-from .health import list_models
+from .health import model_list
 from .responses_api import ResponsesDialect, not_stored
 
 azure = Blueprint("azure")
@@ -83,4 +83,4 @@ async def azure_stored(request: Request, name: str) -> HTTPResponse:
 @azure.get("/openai/v1/models", name="v1_models")
 async def azure_models(request: Request) -> HTTPResponse:
     """The one model that is served."""
-    return await list_models(request)
+    return model_list(request)

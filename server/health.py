@@ -41,6 +41,11 @@ def _card(service: Service) -> dict[str, object]:
 @health.get("/v1/models")
 async def list_models(request: Request) -> HTTPResponse:
     """The one model that is served; an empty list while it is loading."""
+    return model_list(request)
+
+
+def model_list(request: Request) -> HTTPResponse:
+    """OpenAI's list of models."""
     service: Service = request.app.ctx.service
     return _json({"object": "list", "data": [_card(service)] if service.served_name else []})
 
