@@ -19,11 +19,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from tiny_models import Tiny, write_checkpoint
 
 from axpress.core import bank as bank_module
-from axpress.core import scheduler as scheduler_module
 from axpress.core.bank import Bank
 from axpress.core.convert import convert
 from axpress.core.emulator import Emulator
 from axpress.core.engine import Engine, Generation
+from axpress.core.grammar import Grammars, JsonSchema, Regex, Shape, Thinking, ToolFormat, ToolRule
 from axpress.core.request import Delta, GenerationRequest, SamplingParams
 
 ROWS, CHUNK, HISTORY = 111, 16, [0, 16, 32, 48, 64, 80]
@@ -56,8 +56,15 @@ class Answer:
         return self.text, self.reason, self.num_tokens, self.logprobs
 
 
-def make_pool() -> list[GenerationRequest]:
-    """Requests that share prompts' beginnings, repeat themselves, and choose tokens in every way."""
+SHAPES = [
+    Shape(JsonSchema({"type": "object", "properties": {"name": {"maxLength": 9}, "rest": {"type": "integer"}}, "required": ["name", "rest"]})),
+    Shape(Regex("[a-e]{3,9}(foo|bar) and so on")),
+    Shape(tools=(ToolRule("look"),), tool_format=ToolFormat("<tool_call>", "(", ")"), tool_choice="required", thinking=Thinking(open=True)),
+]
+
+
+def make_pool(grammars: Grammars) -> list[GenerationRequest]:
+    """Requests that share prompts' beginnings, repeat themselves, and choose tokens in every way; some obey a grammar."""
     rnd = random.Random(5)
     heads = [[rnd.randrange(5, 250) for _ in range(n)] for n in (0, 7, 20, 40)]
     pool = []
@@ -74,7 +81,8 @@ def make_pool() -> list[GenerationRequest]:
             logprobs=rnd.choice([None, 0, 3]),
         )
         stop = ("e",) if i % 5 == 4 else ()
-        pool.append(GenerationRequest(prompt, params, rnd.randrange(1, 40), stop=stop, ignore_eos=i % 2 == 0))
+        constraint = grammars.compile(SHAPES[i // 3 % 3], thinking_budget=5) if i % 3 == 1 else None
+        pool.append(GenerationRequest(prompt, params, rnd.randrange(1, 40), stop, i % 2 == 0, constraint=constraint))
     return pool
 
 
@@ -90,7 +98,7 @@ def alone(package) -> list[tuple[GenerationRequest, tuple, list[int]]]:
     """Each request of the pool with what it gets alone, and that as token ids."""
     engine = Engine.open(package, "emu", "none", banks=1, max_running=1, exact=True, drafts=False, threaded=False)
     outcomes = []
-    for i, request in enumerate(make_pool()):
+    for i, request in enumerate(make_pool(Grammars(engine.text, engine.info.vocab_size))):
         answer = Answer(replace(request, salt=bytes([i])))
         engine.submit(answer.request, answer)
         assert engine.step()
@@ -229,8 +237,7 @@ CONFIGS = [
 @pytest.fixture(autouse=True)
 def little_foresight(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that rows do run out."""
-    for module in (bank_module, scheduler_module):
-        monkeypatch.setattr(module, "HEADROOM", 2)
+    monkeypatch.setattr(bank_module, "HEADROOM", 2)
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda c: "-".join(f"{k}={v}" for k, v in c.items()))
