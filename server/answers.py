@@ -61,8 +61,7 @@ class Tally:
         spent = [last.spent for last in self._lasts if last is not None and last.spent is not None]
         cached = [one.cached_tokens for one in spent]
         of_prompts = [cached[i : i + self._job.ask.n] for i in range(0, len(cached), self._job.ask.n)]
-        reasoning = sum(reader.reasoning_tokens for reader in self._job.readers)
-        return Totals(self._job.prompt_tokens, sum(map(min, of_prompts)), self.num_tokens, reasoning, spent)
+        return Totals(self._job.prompt_tokens, sum(map(min, of_prompts)), self.num_tokens, spent, self._job.readers)
 
 
 class WholeAnswer:

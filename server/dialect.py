@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,6 +14,7 @@ from axpress.core.request import Delta, Spent, TokenLogprob
 from .ask import Ask
 from .errors import HttpError, error_response
 from .job import Job
+from .reader import Reader
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +49,13 @@ class Totals:
     prompt_tokens: int
     cached_tokens: int
     completion_tokens: int
-    reasoning_tokens: int
     spent: list[Spent]
+    readers: Sequence[Reader] = ()
+
+    @property
+    def reasoning_tokens(self) -> int:
+        """Of all answers; ask once they are read."""
+        return sum(reader.reasoning_tokens for reader in self.readers)
 
 
 class StreamWriter(ABC):

@@ -308,7 +308,7 @@ def deltas(*texts: str, reason: Any = "stop") -> list[Delta]:
 
 
 SPENT = Spent(5, 7, queue_s=0.25, first_token_s=0.75, total_s=1.5)
-TOTALS = Totals(5, 0, 7, 0, [SPENT])
+TOTALS = Totals(5, 0, 7, [SPENT])
 CALLS = (
     '<think>\nhm</think>\n\nLet me see.\n<tool_call>\n{"name": "f", "arguments": {"a": "<b> \\" \u2028", "n": 123456789012345678901234}}\n'
     '</tool_call>\n<tool_call>\n{"name": "g", "arguments": {}}\n</tool_call>'
