@@ -1,4 +1,5 @@
-"""The live view's data: true counts, shared rows seen as shared, nothing that anybody wrote, and many viewers at no cost."""
+"""The live view's data: true counts, shared rows seen as shared, nothing that anybody wrote, and many viewers at no cost. And the
+page's files; what a browser makes of them is in test_page.py."""
 
 from __future__ import annotations
 
@@ -26,6 +27,7 @@ from axpress.core.live import MIN_SECONDS, row_owners
 from axpress.core.request import GenerationRequest, SamplingParams
 from axpress.server import live
 from axpress.server.errors import HttpError
+from axpress.server.page import page_files
 from axpress.server.service import Service
 from axpress.server.settings import Settings
 
@@ -230,6 +232,35 @@ def test_one_look_serves_all_viewers_and_none_is_taken_for_nobody(monkeypatch: p
     asyncio.run(main())
 
 
+def test_a_pass_that_takes_long_does_not_hold_up_those_who_watch(package: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    emulator = Emulator()
+
+    async def main() -> None:
+        service = Service(Settings(model_dir=package[0], device="emu", profile=str(package[1])))
+        await service.start()
+        feed = live.Feed(service)
+        before = json.loads(await feed.document())["picture"]
+        emulator.set("SPEED", "0.005")  # about 1 s a pass
+        generation = service.ready().engine.submit(request(COMMON), Collector())
+        await asyncio.sleep(MIN_SECONDS)
+        monkeypatch.setattr(live, "PICTURE_SECONDS", 0.05)
+        begun = time.monotonic()
+        document = json.loads(await feed.document())
+        assert time.monotonic() - begun < 0.5
+        assert document["status"] == "ready" and document["picture"] == before
+        emulator.set("SPEED", "1")
+        monkeypatch.setattr(live, "PICTURE_SECONDS", 5.0)
+        assert len(json.loads(await feed.document())["picture"]["running"]) == 1
+        generation.cancel()
+        await service.stop()
+        assert json.loads(await feed.document())["picture"] is None
+
+    try:
+        asyncio.run(main())
+    finally:
+        emulator.set("SPEED", "1")
+
+
 def test_nothing_is_sent_while_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         feed, looks = live.Feed(Service(Settings())), []
@@ -378,3 +409,28 @@ def test_only_those_with_a_key_watch(package: tuple[Path, Path]) -> None:
         assert server.request("GET", "/live", headers={"authorization": "Bearer sesame-sesame-sesame"})[0] == 200
         for path in ("/", "/page/main.js", "/page/style.css"):
             assert server.request("GET", path)[0] == 200
+
+
+# ---- the page's files ----
+
+
+def test_the_files_are_sent_with_what_keeps_a_browser_safe(server: RunningServer) -> None:
+    for path in ("/", *(f"/page/{name}" for name in page_files())):
+        status, head, body = server.request("GET", path)
+        assert status == 200 and body
+        assert head["x-content-type-options"] == "nosniff"
+        policy = dict(part.strip().split(" ", 1) for part in head["content-security-policy"].split(";"))
+        assert policy["default-src"] == "'none'" and {policy[f"{kind}-src"] for kind in ("script", "style", "img", "connect")} == {"'self'"}
+        again = server.request("GET", path, headers={"if-none-match": head["etag"]})
+        assert again[0] == 304 and again[2] == b""
+        alone = server.request("HEAD", path)
+        assert alone[0] == 200 and alone[2] == b"" and alone[1]["content-length"] == str(len(body))
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/page/", "/page/__init__.py", "/page/../app.py", "/page/..%2fapp.py", "/page/%2e%2e%2fapp.py", "/page/x%00.js", "/page/a/b.js"],
+)
+def test_no_other_file_is_sent(server: RunningServer, path: str) -> None:
+    status, _, body = server.request("GET", path)
+    assert status == 404 and json.loads(body)["error"]["code"] == "not_found"

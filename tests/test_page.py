@@ -16,8 +16,6 @@ from typing import Any
 import pytest
 from server_process import PROFILE, RunningServer
 
-from axpress.server.page import page_files
-
 playwright: Any = pytest.importorskip("playwright.sync_api", reason="the page's tests need `pip install playwright`")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 browser_needed = pytest.mark.skipif(CHROMIUM is None, reason="the page's tests need a Chromium: `apt install chromium`")
@@ -114,31 +112,6 @@ def until_some_text(page: Any, length: int = 10) -> None:
 def until_served(page: Any) -> None:
     """The page has heard from the server."""
     until(page, "document.querySelector('#model').textContent !== ''")
-
-
-# ---- files ----
-
-
-def test_the_files_are_sent_with_what_keeps_a_browser_safe(server: RunningServer) -> None:
-    for path in ("/", *(f"/page/{name}" for name in page_files())):
-        status, head, body = server.request("GET", path)
-        assert status == 200 and body
-        assert head["x-content-type-options"] == "nosniff"
-        policy = dict(part.strip().split(" ", 1) for part in head["content-security-policy"].split(";"))
-        assert policy["default-src"] == "'none'" and {policy[f"{kind}-src"] for kind in ("script", "style", "img", "connect")} == {"'self'"}
-        again = server.request("GET", path, headers={"if-none-match": head["etag"]})
-        assert again[0] == 304 and again[2] == b""
-        alone = server.request("HEAD", path)
-        assert alone[0] == 200 and alone[2] == b"" and alone[1]["content-length"] == str(len(body))
-
-
-@pytest.mark.parametrize(
-    "path",
-    ["/page/", "/page/__init__.py", "/page/../app.py", "/page/..%2fapp.py", "/page/%2e%2e%2fapp.py", "/page/x%00.js", "/page/a/b.js"],
-)
-def test_nothing_else_is_sent(server: RunningServer, path: str) -> None:
-    status, _, body = server.request("GET", path)
-    assert status == 404 and json.loads(body)["error"]["code"] == "not_found"
 
 
 # ---- chat ----
