@@ -301,7 +301,6 @@ USER = {"role": "user", "content": "a"}
         ({"input": "a", "tools": [{**TIME, "parameters": {"type": "nothing"}}], "tool_choice": "required"}, "tools[0].parameters"),
         ({"input": "a", "tool_choice": "required"}, "tool_choice"),
         ({"input": "a", "tools": [TIME], "tool_choice": {"type": "function", "name": "other"}}, "tool_choice"),
-        ({"input": "a", "tools": [TIME], "tool_choice": "required", "text": {"format": {"type": "json_object"}}}, "tool_choice"),
         ({"input": "a", "max_output_tokens": 0}, "max_output_tokens"),
         ({"input": "a", "max_output_tokens": 100_000}, "max_output_tokens"),
         ({"input": "a " * 9000}, "input"),

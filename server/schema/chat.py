@@ -124,7 +124,8 @@ class ChatRequest(GuidedFields):
     function_call: FunctionChoice | None = None
     """The old form of `tool_choice`."""
     response_format: ResponseFormat | None = None
-    """Guaranteed at any temperature, `strict` or not. An answer that reaches its limit of tokens says "length" and is not complete."""
+    """Guaranteed at any temperature, `strict` or not. An answer that reaches its limit of tokens says "length" and is not complete.
+    It is the form of the text: where a call is required, there is none."""
     reasoning_effort: Effort | None = None
     """none: no reasoning; minimal, low, medium: at most 64, 256, 1,024 tokens of it; high: no bound of its own."""
     thinking_budget: ThinkingBudget | None = None
@@ -170,10 +171,6 @@ class ChatRequest(GuidedFields):
         if self.prediction is not None and ((self.n or 1) > 1 or calls):
             text = "'prediction' needs 'n' to be 1: a prediction is of one answer." if not calls else "'prediction' does not go with tools."
             raise RequestError(text, "prediction", "unsupported_parameter")
-        if body is not None and tools is not None and tools.choice == "required":
-            choice = "function_call" if self.functions else "tool_choice"
-            text = f"'{choice}' asks for a call and '{form}' for another form of the answer; send one of them."
-            raise RequestError(text, choice, "invalid_value")
         if self.ignore_eos and (calls or body is not None):
             what = f"'{form}'" if body is not None else "tools"
             raise RequestError(f"'ignore_eos' does not go with {what}, which says where the answer ends.", "ignore_eos", "invalid_value")

@@ -113,7 +113,7 @@ Format = Annotated[
 
 
 class TextConfig(Strict):
-    """What the text of the answer must look like; it does at any temperature."""
+    """What the text of the answer must look like; it does at any temperature. Where a call is required, there is no text."""
 
     harmless: ClassVar[dict[str, str]] = {"verbosity": "medium is what comes anyway; nothing else is accepted"}
 
@@ -219,10 +219,7 @@ class ResponsesRequest(RequestFields):
     def check(self) -> None:
         if self.stream_options is not None and not self.stream:
             raise RequestError("'stream_options' needs 'stream': true.", "stream_options", "invalid_value")
-        tools = self.asked_tools()
-        if self.asked_body() is not None and tools is not None and tools.choice == "required":
-            text = "'tool_choice' asks for a call and 'text.format' for another form of the answer; send one of them."
-            raise RequestError(text, "tool_choice", "invalid_value")
+        self.asked_tools()
 
     @property
     def logprobs(self) -> int | None:
