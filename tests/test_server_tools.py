@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -308,19 +307,3 @@ def test_what_clients_echo_is_accepted(server: RunningServer) -> None:
     messages += talk({**call("c2"), "index": 0})
     status, _, body = server.post({**chat(max_tokens=2), **QUIET, "messages": messages, "tools": []})
     assert status == 200, body
-
-
-def test_parts_that_are_not_text_are_refused_by_name_and_nothing_is_fetched(server: RunningServer) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        listening.setblocking(False)
-        url = f"http://127.0.0.1:{listening.getsockname()[1]}/x.png"
-        parts = [
-            {"type": "image_url", "image_url": {"url": url}},
-            {"type": "input_audio", "input_audio": {"data": "", "format": "wav"}},
-            {"type": "file", "file": {"file_id": url}},
-        ]
-        for part in parts:
-            status, _, body = server.post({"messages": [{"role": "user", "content": [{"type": "text", "text": "x"}, part]}]})
-            assert status == 400 and body["error"]["param"] == "messages[0].content[1].type" and part["type"] in body["error"]["message"]
-        with pytest.raises(BlockingIOError):
-            listening.accept()

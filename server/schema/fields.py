@@ -96,10 +96,16 @@ def kind(value: Any) -> str:
     return "<list>" if isinstance(value, list) else "<text>"
 
 
+def _text_only(value: Any) -> Any:
+    if isinstance(value, str) and value != "text":
+        raise ValueError(f"parts of type {value[:32]!r} are not supported: this model reads text only")
+    return value
+
+
 class TextPart(Strict):
     """One part of a message's content; only text parts exist here."""
 
-    type: Literal["text"]
+    type: Annotated[Literal["text"], BeforeValidator(_text_only)]
     text: Text
 
 
@@ -176,6 +182,8 @@ def first_error(exc: ValidationError) -> RequestError:
     text = "This field is missing" if kind == "missing" else error["msg"].removeprefix("Value error, ")
     if kind == "extra_forbidden":
         text = "Unknown or unsupported field"
+    if kind in ("model_type", "dict_type"):
+        text = "Input should be an object"
     return RequestError(f"'{param}': {text}.", param, code)
 
 
