@@ -5,14 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal
 
+import chat_templates
 import jsonschema
 import openai
 import pytest
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import BaseModel, TypeAdapter
 from server_process import RunningServer, hollow_package
+
+from axpress.server.schema import responses_replies
+from axpress.server.schema.items import neutral_items
+from axpress.server.schema.responses import ResponsesRequest
 
 WEATHER: Any = {
     "type": "function",
@@ -28,6 +34,8 @@ WEATHER: Any = {
 }
 TIME: Any = {"type": "function", "name": "get_time", "parameters": {"type": "object", "properties": {}, "additionalProperties": False}}
 EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
+OURS: TypeAdapter[Any] = TypeAdapter(responses_replies.ResponsesEvent)
+WHOLE: TypeAdapter[Any] = TypeAdapter(responses_replies.Response)
 
 
 @pytest.fixture(scope="module")
@@ -46,11 +54,15 @@ def client(server: RunningServer) -> Iterator[openai.OpenAI]:
 def post(server: RunningServer, **fields: Any) -> tuple[int, Any]:
     body = json.dumps(fields).encode()
     status, _, raw = server.request("POST", "/v1/responses", body, {"content-type": "application/json"})
-    return status, json.loads(raw)
+    answer = json.loads(raw)
+    if status == 200:
+        WHOLE.validate_python(answer, strict=True)
+        Response.model_validate(answer, strict=True)
+    return status, answer
 
 
 def stream(server: RunningServer, **fields: Any) -> list[dict[str, Any]]:
-    """All events of a streamed answer, each checked against openai-python's own types, in order."""
+    """All events of a streamed answer, each checked against openai-python's own types and ours, in order."""
     body = json.dumps({**fields, "stream": True}).encode()
     status, head, raw = server.request("POST", "/v1/responses", body, {"content-type": "application/json"})
     assert status == 200 and head["content-type"].startswith("text/event-stream")
@@ -60,6 +72,7 @@ def stream(server: RunningServer, **fields: Any) -> list[dict[str, Any]]:
         event = json.loads(data.removeprefix("data: "))
         assert name == f"event: {event['type']}" and event["sequence_number"] == len(events)
         EVENT.validate_python(event)
+        OURS.validate_python(event, strict=True)
         events.append(event)
     return events
 
@@ -231,9 +244,6 @@ def test_an_answer_can_be_sent_back_as_it_came(server: RunningServer, client: op
 
 
 def test_items_of_one_turn_are_one_message() -> None:
-    from axpress.server.schema.items import neutral_items
-    from axpress.server.schema.responses import ResponsesRequest
-
     def call(number: int) -> dict[str, Any]:
         return {"type": "function_call", "call_id": f"c{number}", "name": "f", "arguments": "{}", "id": "fc_1", "status": "completed"}
 
@@ -336,6 +346,29 @@ def test_nothing_is_stored(client: openai.OpenAI) -> None:
             ask(made.id)
 
 
+def test_reasoning_is_an_item_of_its_own(tmp_path: Path) -> None:
+    package = chat_templates.random_package(tmp_path, chat_templates.XML)
+    with RunningServer(package, "--emu-profile", "none") as server:
+        fields = {"input": "hi", "temperature": 2, "seed": 5, "max_output_tokens": 100}
+        events = stream(server, **fields, reasoning={"effort": "minimal"})
+        last = events[-1]["response"]
+        thought, message = last["output"]
+        assert thought["type"] == "reasoning" and message["type"] == "message" and last["reasoning"]["effort"] == "minimal"
+        assert thought["content"][0]["text"] and thought["status"] == "completed"
+        parts = [e["delta"] for e in events if e["type"] == "response.reasoning_text.delta"]
+        assert "".join(parts) == thought["content"][0]["text"]
+        assert 0 < last["usage"]["output_tokens_details"]["reasoning_tokens"] <= 64 + 8
+        whole = post(server, **fields, reasoning={"effort": "minimal"}, top_logprobs=0)[1]
+        assert [item["content"][0]["text"] for item in whole["output"]] == [item["content"][0]["text"] for item in last["output"]]
+        spelled = "".join(p["token"] for p in whole["output"][1]["content"][0]["logprobs"])
+        assert spelled.strip("\n").startswith(whole["output"][1]["content"][0]["text"][:10])
+        back = [{"role": "user", "content": "hi"}, *last["output"], {"role": "user", "content": "and?"}]
+        assert post(server, input=back, max_output_tokens=5)[0] == 200
+        assert [item["type"] for item in post(server, **fields, reasoning={"effort": "none"})[1]["output"]] == ["message"]
+        cut = post(server, **{**fields, "max_output_tokens": 5}, reasoning={"effort": "high"})[1]
+        assert [(item["type"], item["status"]) for item in cut["output"]] == [("reasoning", "incomplete")]
+
+
 def test_a_client_that_leaves_frees_the_card(server: RunningServer, client: openai.OpenAI) -> None:
     bias: Any = {"text": {"format": {"type": "json_schema", "name": "n", "schema": {"type": "string", "minLength": 3000}}}}
     with client.responses.create(model="default", input="a", stream=True, max_output_tokens=1500, **bias) as events:
@@ -351,8 +384,9 @@ def test_a_stream_that_breaks_is_an_error_and_a_failed_response(tmp_path: Any) -
         body = json.dumps({"input": "Hello", "stream": True, "seed": 1}).encode()
         _, _, raw = server.request("POST", "/v1/responses", body, {"content-type": "application/json"})
         error, failed = [json.loads(block.split("data: ")[1]) for block in raw.decode().split("\n\n")[-3:-1]]
-        EVENT.validate_python(error)
-        EVENT.validate_python(failed)
+        for event in (error, failed):
+            EVENT.validate_python(event)
+            OURS.validate_python(event, strict=True)
         assert error["type"] == "error" and error["code"] == "request_timeout" and "0.4 seconds" in error["message"]
         assert failed["type"] == "response.failed" and failed["response"]["status"] == "failed"
         assert failed["response"]["error"]["code"] == "server_error"
