@@ -17,11 +17,13 @@ MAX_MATCH = 32  # longer agreement says nothing more
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """Guessed next tokens. `match` is how many tokens before them agreed; `predicted`: they come from the prediction text."""
+    """Guessed next tokens. `match` is how many tokens before them agreed; `predicted`: they come from the prediction text; `certain`:
+    nothing else can come."""
 
     tokens: tuple[int, ...]
     match: int
     predicted: bool = False
+    certain: bool = False
 
 
 NO_DRAFT = Draft((), 0)
@@ -90,6 +92,8 @@ class Drafter:
 
     def chance(self, draft: Draft) -> float:
         """The measured chance that the next token of `draft` comes true; a long agreement is trusted more than a short one."""
+        if draft.certain:
+            return 1.0
         base = self._hits[draft.predicted]
         if draft.predicted:
             return base
@@ -97,6 +101,8 @@ class Drafter:
 
     def checked(self, draft: Draft, accepted: int) -> None:
         """`accepted` of the draft's tokens came true. Forgets half of what it knew about every four guesses."""
+        if draft.certain:
+            return
         tried = min(accepted + 1, len(draft.tokens))
         for i in range(tried):
             self._hits[draft.predicted] += 0.16 * ((i < accepted) - self._hits[draft.predicted])

@@ -11,7 +11,7 @@ import numpy as np
 
 from axpress.core.constraint import Constraint, OneToken
 from axpress.core.detokenize import StopChecker
-from axpress.core.drafts import MAX_MATCH, NO_DRAFT, Draft, Drafter
+from axpress.core.drafts import NO_DRAFT, Draft, Drafter
 from axpress.core.errors import AxpressError
 from axpress.core.request import Delta, FinishReason, GenerationRequest, Sink, Spent, TokenLogprob
 from axpress.core.rows import Rows
@@ -131,7 +131,7 @@ class Sequence:
             return
         limit = min(MAX_DRAFT, self.request.max_tokens - self.num_generated - 1)
         if self._due and limit > 0:
-            self.draft = Draft(tuple(self._due[: -limit - 1 : -1]), MAX_MATCH)  # these cannot fail
+            self.draft = Draft(tuple(self._due[: -limit - 1 : -1]), 0, certain=True)
             return
         self.draft = self._drafter.propose(limit)
         if self.constraint is not None and self.draft.tokens:
@@ -142,7 +142,7 @@ class Sequence:
         draft, self.draft = self.draft, NO_DRAFT
         if self._drafter is None or not offered:
             return
-        self._drafter.checked(Draft(draft.tokens[:offered], draft.match, draft.predicted), accepted)
+        self._drafter.checked(replace(draft, tokens=draft.tokens[:offered]), accepted)
         if draft.predicted:
             self.accepted_prediction += accepted
             self.rejected_prediction += offered - accepted
