@@ -41,8 +41,8 @@ REFUSALS = {
     503: "No answers right now: loading, shutting down, or the card has failed; the message says which.",
     504: "The answer was not ready within this server's limit per request.",
 }
-NOTHING = frozenset({"OtherFormat", "OtherItem", "OtherMessage"})
-"""Classes that no value is of: they are there to tell what is wrong with it."""
+OTHER = "Other"
+"""Begins the names of classes that no value is of: they are there to tell what is wrong with it."""
 ANY_REQUEST = (400, 403, 408, 413, 417, 500, 503)
 WITH_BODY = (415, 429, 504)
 SECURITY = {
@@ -117,7 +117,8 @@ def operation_id(route: Route) -> str:
 
 def _parameters(route: Route) -> list[dict[str, Any]]:
     names = [word[1:-1] for word in route.path.split("/") if word.startswith("{")]
-    return [{"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}} for name in names]
+    named = [{"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}} for name in names]
+    return named + [{"name": name, "in": "query", "required": False, "schema": {"type": "string"}} for name in route.query]
 
 
 def _success(route: Route, schemas: Schemas) -> dict[str, Any]:
@@ -171,8 +172,12 @@ def _schemas(routes: tuple[Route, ...]) -> tuple[Schemas, Schemas]:
     names = {name: _short(name) for name in components}
     if len(set(names.values())) != len(names):
         raise AssertionError("two schemas of one name: rename a class")
-    tidied = {names[name]: _tidy(schema, names) for name, schema in components.items() if name not in NOTHING}
+    tidied = {names[name]: _tidy(schema, names) for name, schema in components.items() if not _is_nothing(name)}
     return {kind: _tidy(schema, names) for (kind, _), schema in found.items()}, tidied
+
+
+def _is_nothing(name: str) -> bool:
+    return name.rpartition("__")[2].startswith(OTHER)
 
 
 def _short(name: str) -> str:
@@ -198,7 +203,7 @@ def _tidy(schema: Any, names: dict[str, str]) -> Any:
             head, _, name = value.rpartition("/")
             made[key] = f"{head}/{names.get(name, name)}"
         elif key in ("oneOf", "anyOf"):
-            some = [one for one in value if one.get("$ref", "").rpartition("/")[2] not in NOTHING]
+            some = [one for one in value if not _is_nothing(one.get("$ref", "").rpartition("/")[2])]
             made["anyOf"] = [inner for one in some for inner in _alternatives(_tidy(one, names))]
         elif key in ("enum", "const", "examples"):
             made[key] = value

@@ -8,11 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from .schema import ollama_replies, replies
+from .schema import ollama_replies, replies, responses_replies
 from .schema.chat import ChatRequest
 from .schema.completions import CompletionRequest
 from .schema.fields import RequestFields
 from .schema.ollama import OllamaChatRequest, OllamaGenerateRequest, OllamaShowRequest
+from .schema.responses import ResponsesRequest
+from .schema.tokens import DetokenizeRequest, TokenizeRequest
 
 Method = Literal["GET", "HEAD", "POST", "DELETE"]
 EVENTS: Literal["text/event-stream"] = "text/event-stream"
@@ -53,8 +55,10 @@ class Route:
     open: bool = False
     busy: bool = False
     """May answer 429 although it takes no body."""
-    refuses: bool = False
-    """Always 400: there for clients of other servers, which are told why it cannot be."""
+    refuses: int = 0
+    """The status of all its answers, where it is there only to tell clients of other servers why something cannot be."""
+    query: tuple[str, ...] = ()
+    """Parameters that clients send and nobody reads."""
     example: Any = None
     """A request that works on every server."""
     note: str = ""
@@ -67,9 +71,9 @@ CHANGES: tuple[tuple[Method, str], ...] = (
 )  # fmt: skip
 """What changes the models of an Ollama server."""
 NO_MODEL = "The model that the request names is not served here."
+NO_RESPONSE = "Nothing is stored here."
 NO_FILE = "There is no such file."
 PAGE_FILES = ("text/html", "text/css", "text/javascript", "image/svg+xml")
-
 
 
 def _page(path: str, summary: str, **fields: Any) -> tuple[Route, Route]:
@@ -83,20 +87,52 @@ def _ollama(method: Method, path: str, summary: str, **fields: Any) -> Route:
     return Route(method=method, path=path, group="Ollama", summary=summary, error=ollama_replies.OllamaError, **fields)
 
 
+def _azure(path: str, route: Route) -> Route:
+    """A route under Azure's path: whatever the deployment is called, the served model answers."""
+    return replace(route, path=path, group="Azure", not_found=None, query=("api-version",))
+
+
+def _not_stored(path: str, group: str) -> tuple[Route, Route]:
+    """What a client with a store asks for."""
+    get = Route(method="GET", path=path, group=group, summary="Refused: nothing is stored", refuses=404, not_found=NO_RESPONSE)
+    return get, replace(get, method="DELETE")
+
+
+# fmt: off
+CHAT = Route(
+    method="POST", path="/v1/chat/completions", group="OpenAI", summary="Answer a conversation", request=ChatRequest,
+    reply=replies.ChatCompletion, stream=Stream(replies.ChatChunk, done="[DONE]"), not_found=NO_MODEL,
+    example={"messages": [{"role": "user", "content": "What is 7 + 5?"}]},
+)
+COMPLETIONS = Route(
+    method="POST", path="/v1/completions", group="OpenAI", summary="Go on from prompts", request=CompletionRequest,
+    reply=replies.TextCompletion, stream=Stream(replies.TextChunk, done="[DONE]"), not_found=NO_MODEL,
+    example={"prompt": "What is", "max_tokens": 8},
+)
+RESPONSES = Route(
+    method="POST", path="/v1/responses", group="OpenAI", summary="Answer a conversation, item by item", request=ResponsesRequest,
+    reply=responses_replies.Response, stream=Stream(responses_replies.ResponsesEvent), not_found=NO_MODEL,
+    example={"input": "What is 7 + 5?"},
+)
+MODELS = Route(method="GET", path="/v1/models", group="OpenAI", summary="The served model", reply=replies.ModelList)
+# fmt: on
+
 ROUTES: tuple[Route, ...] = (
-    Route(
-        method="POST", path="/v1/chat/completions", group="OpenAI", summary="Answer a conversation", request=ChatRequest,
-        reply=replies.ChatCompletion, stream=Stream(replies.ChatChunk, done="[DONE]"), not_found=NO_MODEL,
-        example={"messages": [{"role": "user", "content": "What is 7 + 5?"}]},
-    ),
-    Route(
-        method="POST", path="/v1/completions", group="OpenAI", summary="Go on from prompts", request=CompletionRequest,
-        reply=replies.TextCompletion, stream=Stream(replies.TextChunk, done="[DONE]"), not_found=NO_MODEL,
-        example={"prompt": "What is", "max_tokens": 8},
-    ),
-    Route(method="GET", path="/v1/models", group="OpenAI", summary="The served model", reply=replies.ModelList),
+    CHAT,
+    COMPLETIONS,
+    RESPONSES,
+    *_not_stored("/v1/responses/{name}", "OpenAI"),
+    MODELS,
     Route(
         method="GET", path="/v1/models/{name}", group="OpenAI", summary="A model by its name", reply=replies.ModelCard, not_found=NO_MODEL,
+    ),
+    Route(
+        method="POST", path="/tokenize", group="Tokens", summary="Ids of a text or a conversation", request=TokenizeRequest,
+        reply=replies.Tokenized, not_found=NO_MODEL, example={"prompt": "What is 7 + 5?"},
+    ),
+    Route(
+        method="POST", path="/detokenize", group="Tokens", summary="The text of ids", request=DetokenizeRequest,
+        reply=replies.Detokenized, not_found=NO_MODEL, example={"tokens": [1, 2, 3]},
     ),
     _ollama(
         "POST", "/api/chat", "Answer a conversation", request=OllamaChatRequest, reply=ollama_replies.OllamaChatReply,
@@ -115,8 +151,13 @@ ROUTES: tuple[Route, ...] = (
         not_found=NO_MODEL, example={"model": "default"},
     ),
     _ollama("GET", "/api/version", "The version of Ollama whose API this is", reply=ollama_replies.OllamaVersion),
-    *(_ollama("POST", f"/api/{name}", "Refused: no embeddings here", refuses=True) for name in ("embed", "embeddings")),
-    *(_ollama(method, f"/api/{name}", "Refused: the server has the model it was started with", refuses=True) for method, name in CHANGES),
+    *(_ollama("POST", f"/api/{name}", "Refused: no embeddings here", refuses=400) for name in ("embed", "embeddings")),
+    *(_ollama(method, f"/api/{name}", "Refused: the server has the model it was started with", refuses=400) for method, name in CHANGES),
+    *(_azure(path, CHAT) for path in ("/openai/deployments/{deployment}/chat/completions", "/openai/v1/chat/completions")),
+    *(_azure(path, COMPLETIONS) for path in ("/openai/deployments/{deployment}/completions", "/openai/v1/completions")),
+    *(_azure(path, RESPONSES) for path in ("/openai/responses", "/openai/v1/responses")),
+    *(one for path in ("/openai/responses/{name}", "/openai/v1/responses/{name}") for one in _not_stored(path, "Azure")),
+    *(_azure(path, MODELS) for path in ("/openai/models", "/openai/v1/models")),
     Route(
         method="GET", path="/health", group="Server", summary="Whether a token can be had", reply=replies.Health,
         others=((503, replies.Health),), open=True,
