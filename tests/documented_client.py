@@ -1,0 +1,84 @@
+"""A client that asks a server's documented routes and takes no answer that is not documented."""
+
+from __future__ import annotations
+
+import copy
+import http.client
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from api_document import ApiDocument
+from fuzz_api import resident
+from server_process import RunningServer
+
+from axpress.server.openapi import document
+from axpress.server.routes import ROUTES, Route
+
+API = ApiDocument(document())
+WITH_BODY = list({route.request: route for route in reversed(ROUTES) if route.request is not None}.values())[::-1]
+"""One route for each kind of request."""
+LIMITS = {"/v1/responses": "max_output_tokens", "/v1/completions": "max_tokens", "/tokenize": None, "/detokenize": None, "/api/show": None}
+MAX_GROWTH = 150 << 20
+"""Bytes that a server may take for all that is asked of it, most of them compiled grammars, of which a bounded number is kept."""
+
+
+class Client:
+    """Asks a server's documented routes over one connection, and checks that each answer is a documented one."""
+
+    def __init__(self, server: RunningServer) -> None:
+        self.server = server
+        self._connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
+
+    def post(self, route: Route, body: Any) -> tuple[int, Any]:
+        """Status and parsed body (the text of a stream)."""
+        raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+        try:
+            self._connection.request("POST", route.path.replace("{name}", "default"), raw, {"content-type": "application/json"})
+            response = self._connection.getresponse()
+        except (http.client.HTTPException, OSError):
+            self._connection.close()
+            raise
+        answer = response.read()
+        assert response.status < 500, (route.path, raw[:500], answer[:500])
+        headers = {name.lower(): value for name, value in response.getheaders()}
+        API.check("POST", route.path, response.status, headers, answer)
+        kind = headers["content-type"].partition(";")[0]
+        return response.status, json.loads(answer) if kind == "application/json" else answer.decode()
+
+    def refused(self, route: Route, body: Any, want: int = 400) -> str:
+        """The message of an error."""
+        status, answer = self.post(route, body)
+        assert status == want, (route.path, str(body)[:500], str(answer)[:500])
+        error = answer["error"]
+        message: str = error if isinstance(error, str) else error["message"]
+        assert len(message) < 1000 and "Traceback" not in message
+        return message
+
+
+@contextmanager
+def served() -> Iterator[Client]:
+    """A server with the demo model, which answers in the end as in the beginning, and has taken no more memory than it may."""
+    with RunningServer() as server:
+        client = Client(server)
+        for route in WITH_BODY:
+            assert client.post(route, short(route))[0] == 200
+        before = resident(server)
+        yield client
+        for route in WITH_BODY:
+            assert client.post(route, short(route))[0] == 200
+        server.wait(server.idle, 30, "idle")
+        grown = resident(server) - before
+        assert grown < MAX_GROWTH, f"{grown / 1e6:.0f} MB more than before"
+
+
+def short(route: Route, **fields: Any) -> dict[str, Any]:
+    """The route's example, with an answer of few tokens, not streamed."""
+    body = {**copy.deepcopy(route.example), **fields}
+    if route.path in ("/api/chat", "/api/generate"):
+        body["options"] = {"num_predict": 3, **(body.get("options") or {})}
+        body.setdefault("stream", False)
+    elif limit := LIMITS.get(route.path, "max_tokens"):
+        body.setdefault(limit, 3)
+    return body
