@@ -84,6 +84,9 @@ def make_constraint(ask: Ask, shape: Shape, grammars: Grammars) -> Callable[[], 
     budget = ask.thinking_budget if shape.thinking is not None else None
     if shape.body is None and not shape.tools and budget is None:
         return None
+    if ask.ignore_eos:
+        text = "'ignore_eos' does not go with tools, a form of the answer or a bound on reasoning, which say where the answer may end."
+        raise RequestError(text, "ignore_eos", "unsupported_parameter")
     return grammars.compile(shape, thinking_budget=budget)
 
 

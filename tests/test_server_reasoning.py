@@ -183,6 +183,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"chat_template_kwargs": {"messages": []}}, "chat_template_kwargs.messages"),
     ({"chat_template_kwargs": {"__class__": 1}}, "chat_template_kwargs.__class__"),
     ({"reasoning_effort": "none", "thinking_budget": 5}, "reasoning_effort"),
+    ({"thinking_budget": 5, "ignore_eos": True}, "ignore_eos"),
     ({"messages": [{"role": "assistant", "content": "x", "reasoning_content": 5}]}, "messages[0].reasoning_content"),
     ({"messages": [{"role": "user", "content": "x", "reasoning_content": "x"}]}, "messages[0].reasoning_content"),
 ]

@@ -166,7 +166,6 @@ def test_tools_forms_and_reasoning_reach_the_ask() -> None:
         ({"guided_choice": ["a"], "structured_outputs": {"choice": ["a"]}}, "structured_outputs.choice"),
         ({"structured_outputs": {"choice": ["a"], "regex": "a"}}, "structured_outputs"),
         ({"structured_outputs": {"json_object": False}}, "structured_outputs"),
-        ({"response_format": {"type": "json_object"}, "ignore_eos": True}, "ignore_eos"),
     ],
 )
 def test_fields_that_contradict_each_other(fields: dict[str, Any], param: str) -> None:

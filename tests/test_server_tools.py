@@ -191,6 +191,17 @@ def test_a_call_that_is_cut_off_says_length(client: openai.OpenAI) -> None:
     assert seen == {True, False}
 
 
+def test_a_stop_string_within_a_call_ends_the_answer(client: openai.OpenAI) -> None:
+    """The answer did not come to the end of its call, and does not say so."""
+    fields = {**FIXED, "tools": [WEATHER], "tool_choice": "required", "extra_body": QUIET, "stop": '"days"'}
+    choice = client.chat.completions.create(**fields).choices[0]
+    assert choice.finish_reason == "stop" and choice.message.tool_calls
+    arguments = choice.message.tool_calls[0].function.arguments  # type: ignore[union-attr]
+    assert arguments.startswith('{"city": "') and arguments.endswith(", ")
+    chunks = list(client.chat.completions.create(**fields, stream=True))
+    assert chunks[-1].choices[0].finish_reason == "stop"
+
+
 def test_the_old_form_is_obeyed(client: openai.OpenAI) -> None:
     fields: dict[str, Any] = {**FIXED, "functions": [WEATHER["function"], NOW["function"]], "extra_body": QUIET}
     del fields["tools"]

@@ -101,7 +101,8 @@ class ChatRequest(GuidedFields):
     max_completion_tokens: Tokens | None = None
     """The same as `max_tokens`. Reasoning counts."""
     stop: Stop | None = None
-    """Looked for in what follows the reasoning. Not a text that this model's calls are made of, where it may call."""
+    """Looked for in what follows the reasoning; cuts a form of the answer, too. Not a text that this model's calls are made of, where
+    it may call."""
     seed: Seed | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
@@ -116,7 +117,8 @@ class ChatRequest(GuidedFields):
     tools: Annotated[list[ChatTool], Field(fail_fast=True, max_length=MAX_TOOLS)] | None = None
     """Arguments always match `parameters`."""
     tool_choice: ToolChoice | None = None
-    """required, or a function's name (called once): calls are all that comes. none: the model is not told of the tools."""
+    """required, or a function's name (called once): calls are all that comes, and a form of the answer has nothing to say. none: the
+    model is not told of the tools."""
     parallel_tool_calls: bool | None = None
     """false: at most one call."""
     functions: Annotated[list[FunctionDefinition], Field(fail_fast=True, min_length=1, max_length=MAX_TOOLS)] | None = None
@@ -141,7 +143,7 @@ class ChatRequest(GuidedFields):
     min_p: Fraction | None = None
     repetition_penalty: RepetitionPenalty | None = None
     ignore_eos: bool | None = None
-    """Not with tools or a form of the answer, which say themselves where it ends."""
+    """Not with tools, a form of the answer or a bound on reasoning, which say themselves where it may end."""
     timings: bool | None = None
     """true: the answer carries a `timings` object: counts, milliseconds and tokens/s of prompt and answer."""
     # Harmless.
@@ -165,15 +167,13 @@ class ChatRequest(GuidedFields):
         self._check_forms()
 
     def _check_forms(self) -> None:
-        """What prediction, tools and forms of the answer allow beside them."""
-        tools, (form, body) = self.asked_tools(), self.asked_body()
+        """Tools and forms of the answer make sense, and a prediction beside them."""
+        tools = self.asked_tools()
+        self.asked_body()
         calls = tools is not None and tools.choice != "none"
         if self.prediction is not None and ((self.n or 1) > 1 or calls):
             text = "'prediction' needs 'n' to be 1: a prediction is of one answer." if not calls else "'prediction' does not go with tools."
             raise RequestError(text, "prediction", "unsupported_parameter")
-        if self.ignore_eos and (calls or body is not None):
-            what = f"'{form}'" if body is not None else "tools"
-            raise RequestError(f"'ignore_eos' does not go with {what}, which says where the answer ends.", "ignore_eos", "invalid_value")
 
     def asked_body(self) -> tuple[str, Body | None]:
         """The form of the answer and the field that asks for it. Raises RequestError for more than one."""
