@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from axpress.core.errors import RequestError
 
@@ -35,6 +35,12 @@ class _ItemFields(Strict):
         return {name: value for name, value in given.items() if value is not None} if isinstance(given, dict) else given
 
 
+def _text_only(value: Any) -> Any:
+    if isinstance(value, str) and value not in ("input_text", "output_text"):
+        raise ValueError(f"parts of type {value[:32]!r} are not supported: this model reads text only")
+    return value
+
+
 class InputText(Strict):
     """A part of a message, text only."""
 
@@ -43,7 +49,7 @@ class InputText(Strict):
         "logprobs": "clients send parts back as they came",
     }
 
-    type: Literal["input_text", "output_text"]
+    type: Annotated[Literal["input_text", "output_text"], BeforeValidator(_text_only)]
     text: Text
     annotations: Annotated[list[Any], Field(max_length=0)] | None = None
     logprobs: list[Any] | None = None
