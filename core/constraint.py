@@ -78,7 +78,9 @@ class ThinkingBudget:
             self._count += 1
             self._over = self._end in self._tail
             self._tail = self._tail[max(0, len(self._tail) - len(self._end) + 1) :]
-        elif self._tail.startswith(self._begin):
+            return
+        self._tail = self._tail.lstrip()  # some tokenizers put a space first
+        if self._tail.startswith(self._begin):
             self._thinking = True
             self._tail = self._tail[len(self._begin) :]
             self._over = self._end in self._tail
