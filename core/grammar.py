@@ -15,7 +15,7 @@ import numpy as np
 
 from axpress.core import grammar_text
 from axpress.core.constraint import Constraint, ThinkingBudget
-from axpress.core.errors import AxpressError, RequestError
+from axpress.core.errors import RequestError
 from axpress.core.shape import Body, JsonObject, JsonSchema, Lark, OneOf, Regex, Shape, Thinking, ToolFormat, ToolRule
 from axpress.core.text import Text
 
@@ -29,8 +29,11 @@ MAX_LEXER_STATES = 20_000  # of one answer: about 1 to 2 KB each
 MAX_ROW_ITEMS = 8_000  # what the parser follows at one time
 
 
-class GrammarError(AxpressError):
-    """An answer cannot go on as its grammar demands: too complex at this place, or a dead end."""
+class GrammarError(RequestError):
+    """An answer cannot go on as its grammar demands: too complex at this place, or a dead end. Known only once the answer is there."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, None, "invalid_grammar")
 
 
 class GrammarConstraint:

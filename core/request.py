@@ -92,7 +92,8 @@ class TokenLogprob:
 class Delta:
     """A piece of an answer: whole characters only. `text` may be empty while a character or stop string is undecided.
 
-    `num_tokens` tokens were generated for this piece. The last piece has `finish_reason`; with "error", `error` says why.
+    `num_tokens` tokens were generated for this piece. The last piece has `finish_reason`; with "error", `error` says why,
+    and `error_code` is set where it is the request's own fault.
     """
 
     text: str
@@ -101,6 +102,7 @@ class Delta:
     logprobs: tuple[TokenLogprob, ...] = ()
     error: str | None = None
     spent: Spent | None = None
+    error_code: str | None = None
 
 
 Sink = Callable[[Delta], None]

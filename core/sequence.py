@@ -12,7 +12,7 @@ import numpy as np
 from axpress.core.constraint import Constraint, OneToken
 from axpress.core.detokenize import StopChecker
 from axpress.core.drafts import NO_DRAFT, Draft, Drafter
-from axpress.core.errors import AxpressError
+from axpress.core.errors import AxpressError, RequestError
 from axpress.core.request import Delta, FinishReason, GenerationRequest, Sink, Spent, TokenLogprob
 from axpress.core.rows import Rows
 from axpress.core.sampler import Sampler, Scratch
@@ -155,7 +155,7 @@ class Sequence:
             self.constraint = self.request.constraint()
             self._force()
         except AxpressError as error:
-            self.end("error", error=str(error))
+            self.end("error", error=str(error), error_code=error.code if isinstance(error, RequestError) else None)
 
     def sample(self, logits: object) -> None:
         """Chooses the next token, takes those that must follow it, and tells the client. May end the answer (see `finish`)."""
@@ -166,7 +166,7 @@ class Sequence:
             self._take(token, (logprob,) if logprob is not None else ())
             self._force()
         except AxpressError as error:
-            self.end("error", error=str(error))
+            self.end("error", error=str(error), error_code=error.code if isinstance(error, RequestError) else None)
 
     def _force(self) -> None:
         """Takes the tokens that must come next. Where log-probabilities are wanted the model is asked for each of them all the same."""
@@ -206,13 +206,14 @@ class Sequence:
             self.generation.sink(Delta(text, 1, None, logprobs))
 
     def end(
-        self, reason: FinishReason, text: str = "", num_tokens: int = 0, logprobs: tuple[TokenLogprob, ...] = (), error: str | None = None
-    ) -> None:
+        self, reason: FinishReason, text: str = "", num_tokens: int = 0, logprobs: tuple[TokenLogprob, ...] = (),
+        error: str | None = None, error_code: str | None = None,
+    ) -> None:  # fmt: skip
         """The answer is over: the last Delta, with what it cost."""
         self.finish = reason
         if self.stops.matched is None:
             text += self.stops.flush()
-        self.generation.sink(Delta(text, num_tokens, reason, logprobs, error, self.spent()))
+        self.generation.sink(Delta(text, num_tokens, reason, logprobs, error, self.spent(), error_code))
 
     def spent(self) -> Spent:
         """What the answer cost so far."""

@@ -21,6 +21,8 @@ def failure(last: Delta) -> HttpError | None:
     """What to tell the client when an answer ended without being finished, or None."""
     if last.finish_reason == "cancelled":
         return HttpError(503, last.error or "The server is shutting down.", code="unavailable", headers={"x-should-retry": "true"})
+    if last.finish_reason == "error" and last.error_code is not None:
+        return HttpError(400, last.error or "The answer cannot go on as this request demands.", code=last.error_code)
     if last.finish_reason == "error":
         return HttpError(500, last.error or "The card failed during this answer.", code="engine_error")
     return None

@@ -1,10 +1,11 @@
 """Thousands of requests made from /openapi.json by schemathesis, good and bad ones, against a server of their own.
 
     python tests/fuzz_api.py [--examples 1000] [--seed N] [--coverage]
+    python tests/fuzz_api.py --schemas 100000
 
 No answer may be a 5xx, nor be other than documented in status, headers, content type and body, streams included; what the document
 forbids may not be accepted. Prints who answered what, and the server's memory before and after. --coverage: also the cases that
-schemathesis derives from each bound of each field.
+schemathesis derives from each bound of each field. --schemas: so many different JSON schemas for the form of an answer, instead.
 """
 
 from __future__ import annotations
@@ -55,13 +56,33 @@ def resident(server: RunningServer) -> int:
     return int(line.split()[1]) * 1024
 
 
+def ask_schemas(server: RunningServer, numbers: range) -> None:
+    """One answer in the form of a schema of its own for each number."""
+    for number in numbers:
+        schema = {"type": "object", "properties": {f"name{number}": {"enum": [f"value{number}"]}}, "required": [f"name{number}"]}
+        status, _, answer = server.post(chat(max_tokens=1, guided_json=schema))
+        assert status == 200, answer
+
+
+def many_schemas(count: int) -> int:
+    """Tells the server's memory on the way."""
+    with RunningServer() as server:
+        for start in range(0, count, max(1, count // 10)):
+            ask_schemas(server, range(start, min(count, start + max(1, count // 10))))
+            print(f"{start + max(1, count // 10):8d} schemas, {resident(server) / 1e6:.0f} MB", flush=True)
+    return 0
+
+
 def main() -> int:
     """The long run."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--examples", type=int, default=1000, help="cases for each route")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--coverage", action="store_true", help="also the derived cases")
+    parser.add_argument("--schemas", type=int, metavar="N", help="so many different schemas instead")
     asked = parser.parse_args()
+    if asked.schemas:
+        return many_schemas(asked.schemas)
     with RunningServer() as server:
         server.post(chat(max_tokens=2))
         before = resident(server)
