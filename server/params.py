@@ -21,7 +21,7 @@ from .schema.fields import MAX_CHOICES
 if TYPE_CHECKING:
     from axpress.core.constraint import Constraint
     from axpress.core.engine import Engine
-    from axpress.core.grammar import Grammars, Shape, ToolFormat
+    from axpress.core.grammar import Grammars, Shape, Thinking, ToolFormat
     from axpress.core.package import SamplingDefaults
 
     from .style import Style
@@ -60,7 +60,7 @@ def make_job(ask: Ask, served: Served, salt: bytes) -> Job:
     check_model(ask.model, served.limits)
     text, thinking = served.engine.text, None
     if ask.messages is not None:
-        prompt, thinking = served.style.prompt(ask)
+        prompt, thinking = _conversation(ask, served.style)
         prompts = [prompt]
     else:
         prompts = plain_prompts(ask, text, served.limits.vocab_size)
@@ -98,6 +98,16 @@ def check_stop(stop: tuple[str, ...], calls: ToolFormat | None) -> None:
         if any(one in part for part in (calls.begin, calls.before_arguments, calls.end, calls.between)):
             text = f"'stop': {one[:64]!r} is part of how this model writes calls, so that it could call nothing. Leave it or the tools out."
             raise RequestError(text, "stop", "invalid_value")
+
+
+def _conversation(ask: Ask, style: Style) -> tuple[list[int], Thinking | None]:
+    """See `Style.prompt`; what is wrong with the messages is told of the field that the dialect has them in."""
+    try:
+        return style.prompt(ask)
+    except RequestError as exc:
+        if exc.param != "messages" or ask.prompt_field == "messages":
+            raise
+        raise RequestError(str(exc).replace("'messages'", f"'{ask.prompt_field}'"), ask.prompt_field, exc.code) from None
 
 
 def sampling_defaults(config: SamplingDefaults | None) -> SamplingParams:

@@ -369,6 +369,13 @@ def test_reasoning_is_an_item_of_its_own(tmp_path: Path) -> None:
         assert [(item["type"], item["status"]) for item in cut["output"]] == [("reasoning", "incomplete")]
 
 
+def test_what_the_template_refuses_is_told_of_the_input(tmp_path: Path) -> None:
+    call = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "nonsense"}
+    with RunningServer(chat_templates.random_package(tmp_path, chat_templates.DENSE), "--emu-profile", "none") as server:
+        status, answer = post(server, input=[USER, call, {"type": "function_call_output", "call_id": "c", "output": "x"}])
+    assert status == 400 and answer["error"]["param"] == "input" and "'input': the arguments" in answer["error"]["message"]
+
+
 def test_a_client_that_leaves_frees_the_card(server: RunningServer, client: openai.OpenAI) -> None:
     bias: Any = {"text": {"format": {"type": "json_schema", "name": "n", "schema": {"type": "string", "minLength": 3000}}}}
     with client.responses.create(model="default", input="a", stream=True, max_output_tokens=1500, **bias) as events:
