@@ -33,7 +33,8 @@ def text() -> str:
         if route.request is not None:
             paths.setdefault(route.request, []).append(f"{route.method} {route.path}")
     for request, found in paths.items():
-        parts.append("## " + ", ".join(found) + "\n\n" + _table(request))
+        also = f"Also {', '.join(found[1:])}.\n\n" if found[1:] else ""
+        parts.append(f"## {found[0]}\n\n{also}{_table(request)}")
     return "\n".join(parts)
 
 

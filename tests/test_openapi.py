@@ -10,6 +10,7 @@ from typing import Any
 import openai
 import pytest
 from api_document import ApiDocument
+from fuzz_api import fuzz
 from openapi_spec_validator import validate
 from openapi_spec_validator.validation.validators import OpenAPIV31SpecValidator
 from server_process import RunningServer, chat
@@ -201,3 +202,14 @@ def test_the_docs_page_shows_every_operation_and_asks_nobody_else(server: Runnin
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "wider than a phone"
         assert trouble == []
         browser.close()
+
+
+def test_requests_made_from_the_document(server: RunningServer) -> None:
+    """A bounded run of tests/fuzz_api.py, which can go on for thousands."""
+    counts, code, printed = fuzz(server, examples=12, seed=20261122)
+    assert code == 0, printed
+    aside = ("/live/stream", "/openapi.json")  # one never ends, the other is what all this is made from
+    assert {route for route, _ in counts} == {f"{one.method} {one.path}" for one in ROUTES if one.path not in aside}
+    for route in WITH_BODY:
+        statuses = {status for name, status in counts if name == f"{route.method} {route.path}"}
+        assert statuses >= {200, 400}, (route.path, statuses)
