@@ -29,7 +29,7 @@ from sanic.response import BaseHTTPResponse, HTTPResponse
 from axpress.core.errors import AxpressError, RequestError
 
 from .addresses import ANY, Authority, Hosts, Origins, is_loopback, parse_authority
-from .body import discard_body
+from .body import answer_unread
 from .connections import LimitedProtocol
 from .errors import HttpError
 from .keys import VARIABLE, Identity, KeyFileError, Keyring
@@ -46,7 +46,6 @@ _READS = ("GET", "HEAD", "OPTIONS")
 _TARGET = re.compile(r"(?:[Hh][Tt][Tt][Pp][Ss]?://([^/?#]*))?/.*", re.DOTALL)
 _ASKED_HEADERS = re.compile(r"[A-Za-z0-9_-]{1,64}(?:[ ,]+[A-Za-z0-9_-]{1,64}){0,63}")
 _EXPOSED = "x-request-id, retry-after, retry-after-ms, x-should-retry"
-_SMALL_BODY = 1 << 16
 
 
 class AccessError(AxpressError):
@@ -217,22 +216,7 @@ async def _guard(handle: Callable[[Request], Awaitable[None]], request: Request)
     if response is None:
         await handle(request)
     else:
-        await _answer_unread(request, response)
-
-
-async def _answer_unread(request: Request, response: HTTPResponse) -> None:
-    """Send `response` before the body. A small body is skipped, so that the connection lives on; a large one ends it."""
-    stream: Any = request.stream
-    waits, stream.expecting_continue = stream.expecting_continue, False  # a client that asked first keeps its body
-    small = stream.request_body is True and stream.request_bytes <= _SMALL_BODY and not waits
-    if stream.request_body and not small:
-        stream.keep_alive = False
-    sent = await request.respond(response)
-    await sent.send(end_stream=True)
-    if waits:
-        stream.request_body = None
-    elif stream.request_body and not small:
-        await discard_body(request)
+        await answer_unread(request, response)
 
 
 def is_known(request: Request) -> bool:

@@ -16,7 +16,7 @@ from axpress.core.request import Delta
 
 from .access import salt_of, slot
 from .answers import StreamedAnswer, WholeAnswer
-from .body import check_content_type, discard_body, parse_json, read_body
+from .body import answer_unread, check_content_type, parse_json, read_body
 from .dialect import Dialect
 from .errors import HttpError
 from .job import Job
@@ -73,14 +73,10 @@ def _prepare(
 
 
 async def refuse(request: Request, kind: type[Dialect], error: BaseException) -> HTTPResponse | None:
-    """Answers an error; when the body is still on its way, before reading (a bit of) it."""
-    stream: Any = request.stream
-    if not stream.request_body:
+    """Answers an error, also while the body is still on its way."""
+    if not request.stream.request_body:  # type: ignore[union-attr]
         return kind.error(error)
-    stream.keep_alive = False
-    response = await request.respond(kind.error(error))
-    await response.send(end_stream=True)
-    await discard_body(request)
+    await answer_unread(request, kind.error(error))
     return None
 
 

@@ -8,6 +8,7 @@ import math
 from typing import Any
 
 from sanic.request import Request
+from sanic.response import HTTPResponse
 
 from axpress.core.errors import RequestError
 
@@ -15,6 +16,7 @@ from .errors import HttpError
 
 MAX_KEYS = 2048
 MAX_DIGITS = 400
+SMALL_BODY = 1 << 16
 LINGER_SECONDS = 5.0
 LINGER_BYTES = 256 << 20
 
@@ -72,7 +74,22 @@ def _too_large(limit: int) -> HttpError:
     return HttpError(413, f"The request body is larger than {limit} bytes.", code="request_too_large")
 
 
-async def discard_body(request: Request) -> None:
+async def answer_unread(request: Request, response: HTTPResponse) -> None:
+    """Sends `response` while the body may still be on its way: a small one is skipped, so that the connection lives on; a large one ends it."""
+    stream: Any = request.stream
+    waits, stream.expecting_continue = stream.expecting_continue, False  # a client that asked first keeps its body
+    small = stream.request_body is True and stream.request_bytes <= SMALL_BODY and not waits
+    if stream.request_body and not small:
+        stream.keep_alive = False
+    sent = await request.respond(response)
+    await sent.send(end_stream=True)
+    if waits:
+        stream.request_body = None
+    elif stream.request_body and not small:
+        await _discard(request)
+
+
+async def _discard(request: Request) -> None:
     """Throw the rest of a refused body away for a little while, so that the client reads our answer and not a reset.
 
     Call after the answer was sent. The connection is closed afterwards in any case.

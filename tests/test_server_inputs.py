@@ -234,7 +234,6 @@ def test_context_overflow_tells_the_numbers(server: RunningServer) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "want"),
     [
-        ("GET", "/", 404),
         ("GET", "/v1/nope", 404),
         ("GET", "/%00", 404),
         ("GET", "/v1/models/nope", 404),
