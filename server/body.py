@@ -75,7 +75,10 @@ def _too_large(limit: int) -> HttpError:
 
 
 async def answer_unread(request: Request, response: HTTPResponse) -> None:
-    """Sends `response` while the body may still be on its way: a small one is skipped, so that the connection lives on; a large one ends it."""
+    """Sends `response` while the body may still be on its way.
+
+    A small body is skipped, so that the connection lives on; a large one ends it.
+    """
     stream: Any = request.stream
     waits, stream.expecting_continue = stream.expecting_continue, False  # a client that asked first keeps its body
     small = stream.request_body is True and stream.request_bytes <= SMALL_BODY and not waits
