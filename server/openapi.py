@@ -1,7 +1,8 @@
 """GET /openapi.json and /docs: the API's description in OpenAPI 3.1, generated from the table of routes and the schemas.
 
-Beyond OpenAPI: `x-item-schema` is the schema of one event (or line) of a stream, as OpenAPI 3.2's itemSchema; `x-refused` of a
-request's schema names known fields that are not supported, `x-accepted` those that change nothing here, each with the reason.
+Beyond OpenAPI 3.1, which has no words for streams: `x-item-schema` is the schema of one line of JSON, or of the JSON in one event's
+data, and `x-stream` says how they come. `x-refused` of a request's schema names known fields that are not supported, `x-accepted`
+those that change nothing here, each with the reason.
 """
 
 from __future__ import annotations
@@ -135,7 +136,7 @@ def _stream(route: Route, stream: Stream, schemas: Schemas) -> dict[str, Any]:
     kind = "Server-sent events" if stream.content_type == "text/event-stream" else "JSON, an object in a line"
     end = f"; the last is `{stream.done}`" if stream.done else ""
     item = {"anyOf": [schemas[stream.event], schemas[route.error]]}
-    return {"schema": {"type": "string", "description": f"{kind}{end}."}, "x-item-schema": item}
+    return {"x-stream": f"{kind}{end}.", "x-item-schema": item}
 
 
 def _failures(route: Route, schemas: Schemas) -> dict[str, Any]:

@@ -63,7 +63,7 @@ class ApiDocument:
         assert kind in described["content"], f"{method} {path} answered {status} as {kind}"
         media = described["content"][kind]
         for value in values(kind, body):
-            wrong = self.judge(media.get("x-item-schema", media["schema"]), value)
+            wrong = self.judge(media.get("x-item-schema") or media["schema"], value)
             assert wrong is None, f"{method} {path} answered {status} with {json.dumps(value)[:1000]}: {wrong}"
 
 

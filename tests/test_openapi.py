@@ -136,6 +136,20 @@ def test_refusals_are_as_documented(server: RunningServer, route: Route, body: b
     API.check(route.method, route.path, status, head, raw)
 
 
+def test_strangers_are_told_so_as_documented() -> None:
+    with RunningServer(environment={"AXPRESS_API_KEYS": "a-key-of-some-length"}, ready=False) as server:
+        for route in ROUTES:
+            if route.path == "/live/stream":
+                continue
+            path, body = reach(server, route.path), None if route.request is None else b"{}"
+            status, head, raw = server.request(route.method, path, body, JSON_HEADERS)
+            assert (status == 401) != route.open, (route.path, status)
+            API.check(route.method, route.path, status, head, raw)
+            status, head, raw = server.request(route.method, path, body, {**JSON_HEADERS, "host": "evil.example"})
+            assert status == 403
+            API.check(route.method, route.path, status, head, raw)
+
+
 def test_the_rare_fields_of_chat_are_documented_too(server: RunningServer) -> None:
     asked: list[dict[str, Any]] = [
         {"logprobs": True, "top_logprobs": 3, "n": 2, "timings": True, "service_tier": "flex"},

@@ -115,7 +115,7 @@ function examplePart(text) {
 function responseRow(status, response) {
   const shown = Object.entries(response.content ?? {}).map(([kind, media]) => {
     const schema = media["x-item-schema"] ?? media.schema;
-    return el("div", {}, code(kind), " ", ...prose(media.schema.description), ...insides(schema, kind));
+    return el("div", {}, code(kind), " ", ...prose(media["x-stream"]), ...insides(schema, kind));
   });
   return el("tr", {}, el("th", { scope: "row" }, status), el("td", {}, response.description), el("td", {}, ...shown));
 }

@@ -133,9 +133,11 @@ class AnswerMessage(TypedDict):
     refusal: None
     reasoning_content: NotRequired[str]
     tool_calls: NotRequired[list[AnswerToolCall]]
+    function_call: NotRequired[AnswerFunction]
+    """The old form of `tool_calls`, where `functions` were given."""
 
 
-FinishReason = Literal["stop", "length", "tool_calls"]
+FinishReason = Literal["stop", "length", "tool_calls", "function_call"]
 
 
 @closed
@@ -190,6 +192,7 @@ class ChunkDelta(TypedDict):
     content: NotRequired[str]
     reasoning_content: NotRequired[str]
     tool_calls: NotRequired[list[ToolCallDelta]]
+    function_call: NotRequired[FunctionDelta]
 
 
 @closed
