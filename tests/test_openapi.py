@@ -189,9 +189,18 @@ def test_what_the_openai_client_sends_is_documented(server: RunningServer) -> No
         extra = {"top_k": 5, "min_p": 0.1, "timings": True}
         prediction: Any = {"type": "content", "content": "12"}
         ask(**said, max_tokens=4, logit_bias={"5": -1}, store=False, metadata={"a": "b"}, prediction=prediction, extra_body=extra)
+        tool: Any = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
+        form: Any = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}, "strict": True}}
+        ask(**said, max_tokens=20, tools=[tool], tool_choice={"type": "function", "function": {"name": "f"}})
+        ask(**said, max_tokens=4, response_format=form, reasoning_effort="none")
+        client.completions.create(model="default", prompt=["a", "b"], max_tokens=2, n=2, logprobs=1)
+        flat: Any = {"type": "function", **tool["function"], "strict": True}
+        shown: Any = {"format": {"type": "json_schema", "name": "x", "schema": {"type": "object"}}}
+        client.responses.create(model="default", input="What is 7 + 5?", max_output_tokens=4, tools=[flat], store=False)
+        list(client.responses.create(model="default", input="hi", instructions="x", max_output_tokens=4, text=shown, stream=True))
     for request in sent:
-        assert API.accepts("POST", request.url.path, json.loads(request.content)) is None
-    assert len(sent) == 3
+        assert API.accepts("POST", request.url.path, json.loads(request.content)) is None, request.content
+    assert len(sent) == 8
 
 
 def test_the_docs_page_shows_every_operation_and_asks_nobody_else(server: RunningServer) -> None:
