@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from array import array
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from axpress.core.planner import Planner
-from axpress.core.prefix import Node, PrefixTree, Priority
+from axpress.core.layout import Moves, clear_below, packed_highs
+from axpress.core.planner import Pass, Planner
+from axpress.core.prefix import PrefixTree, Priority
 from axpress.core.rows import RowPool, Rows
 
 if TYPE_CHECKING:
@@ -19,9 +20,15 @@ if TYPE_CHECKING:
 
 
 HEADROOM = 64  # rows a sequence should find free beyond its prompt, so that it does not push another out at once
-EVICT_AT_LEAST = 64  # rows at a time, where the lowest free ones lie too high
-MAX_STRETCHES = 48  # of rows moved at once while others wait: about 30 ms of a card's time
+EVICT_SHARE = 8  # this part of a bank's rows at a time
+PAUSE = 0.2  # of the deepest pass: how long those who run may wait for rows to be moved
+LOOK_EVERY = 16  # passes of a bank between two closer looks at where its rows lie
 LIVE_SECONDS = 600.0  # how long after its last use a conversation's prefix is safe from background requests
+
+
+def headroom(sequence: Sequence) -> int:
+    """Rows of its answer that a sequence should find free."""
+    return min(HEADROOM, sequence.request.max_tokens - sequence.num_generated)
 
 
 Mover = Callable[[int, Rows, Rows], None]
@@ -46,26 +53,29 @@ class Bank:
         self.last_pass = 0
         self.evicted_rows = self.moved_rows = 0
         self._move = move
+        self._num_live = 0  # rows that somebody uses at present; too many where several computed the same
+        self._overspent = 0.0  # seconds that passes took longer than with everybody packed, less what was spent on packing
+        self._looked = -1  # passes since somebody came or went
         self._ticks: deque[tuple[float, int]] = deque()
         self._planner = planner
 
     # ---- who lives here ----
 
-    def num_shared(self, tokens: array, salt: bytes) -> int:
-        """How many of these tokens are cached here, or about to be computed here by another."""
+    def num_shared(self, tokens: array, salt: bytes) -> tuple[int, int]:
+        """How many of these tokens are cached here, and how many another one who lives here has or is about to have."""
         cached = self.tree.match(tokens, salt, touch=False).num_tokens
-        return max([cached, *(_common(s.tokens, tokens) for s in self.sequences if s.salt == salt)])
-
-    def num_live(self) -> int:
-        """Rows that somebody uses at present."""
-        return self.pool.num_used - self.tree.num_evictable()
+        return cached, max((_common(s.tokens, tokens) for s in self.sequences if s.salt == salt), default=0)
 
     def num_promised(self) -> int:
         """Rows that those who live here have still to take: the rest of their prompts, and some of their answers."""
-        return sum(
-            len(s.tokens) - max(s.num_cached, s.leader_tokens) + min(HEADROOM, s.request.max_tokens - s.num_generated)
-            for s in self.sequences
-        )
+        return sum(len(s.tokens) - max(s.num_cached, s.leader_tokens) + headroom(s) for s in self.sequences)
+
+    def sizes(self) -> list[int]:
+        """Rows that each sequence adds to those before it, with the rest of its prompt and some of its answer; few first."""
+        seqs = sorted(self.sequences, key=lambda s: s.num_cached)
+        highs, _ = packed_highs([s.rows for s in seqs], self.pool.num_rows)
+        promised = [len(s.tokens) - max(s.num_cached, s.leader_tokens) + headroom(s) for s in seqs]
+        return sorted(high - low + more for high, low, more in zip(highs, [0, *highs], promised, strict=False))
 
     def has_room(self, tokens: array, salt: bytes, num_rows: int, *, background: bool) -> bool:
         """Whether a sequence with these tokens would find `num_rows` more rows here without taking any from another.
@@ -76,8 +86,9 @@ class Bank:
             return True
         if background:
             return False
-        with self.tree.cursor(salt, tokens=tokens):  # what it shares must stay
-            return self.pool.num_free + self.tree.num_evictable() >= num_rows
+        shared = self.tree.match(tokens, salt, touch=False).rows  # must stay
+        highs, _ = packed_highs([*(s.rows for s in self.sequences), shared], self.pool.num_rows)
+        return self.pool.num_rows - highs[-1] >= num_rows
 
     def enter(self, sequence: Sequence) -> None:
         """The sequence lives here from now on and finds as much of itself cached as there is."""
@@ -86,11 +97,11 @@ class Bank:
         shared = self.tree.match(sequence.tokens[:-1], sequence.salt, touch=False).num_tokens
         reused = self._planner.worth_reusing(shared, len(sequence.tokens))
         self.tree.match(sequence.tokens[:reused], sequence.salt)  # an edge ends where the sequence parts from what was there
-        self._bring_down(self.tree.idle_path(sequence.tokens[:reused], sequence.salt))
         sequence.cursor = self.tree.cursor(sequence.salt, tokens=sequence.tokens[:reused], priority=priority)
         sequence.set_rows(sequence.cursor.matched)
         self._follow(sequence)
         self.sequences.append(sequence)
+        self._looked = -1
 
     def leave(self, sequence: Sequence) -> None:
         """The sequence is gone; what it computed stays cached until the rows are needed."""
@@ -102,6 +113,7 @@ class Bank:
         for other in self.sequences:
             if other.leader is sequence:
                 self.catch_up(other)
+        self._looked = -1
 
     def _follow(self, sequence: Sequence) -> None:
         """If an older sequence is about to compute a longer beginning of this one's prompt, wait for it."""
@@ -133,79 +145,100 @@ class Bank:
 
     # ---- rows ----
 
-    def park(self, tokens: array, salt: bytes) -> None:
-        """A sequence with these tokens has ended: what only it used makes room below. The oldest in the upper half go for it."""
-        nodes = self.tree.idle_path(tokens, salt)
-        rows = np.sort(np.array([r for n in nodes for r in n.rows], np.int32))
-        rows = rows[rows < self.pool.num_rows // 2]
-        if not rows.size or self._move is None:
-            return
-        free = self.pool.free_rows()
-        missing = len(rows) - int((free >= self.pool.num_rows // 2).sum())
-        if missing > 0:
-            self.evicted_rows += self.tree.evict(missing)
-            nodes = self.tree.idle_path(tokens, salt)
-            rows = np.sort(np.array([r for n in nodes for r in n.rows], np.int32))
-            rows = rows[rows < self.pool.num_rows // 2]
-            free = self.pool.free_rows()
-        free = free[free >= self.pool.num_rows // 2]
-        count = min(len(rows), len(free))
-        self._relocate(nodes, rows[:count], free[len(free) - count :])
+    def pack(self, planned: Pass) -> bool:
+        """Before a pass: brings rows below others' where that makes it cheaper. Whether any was moved: then plan again.
 
-    def _bring_down(self, nodes: list[Node]) -> None:
-        """Somebody is about to go on from these nodes: into the lowest free rows with them, as far as those lie lower."""
-        rows = np.sort(np.array([r for n in nodes for r in n.rows], np.int32))
-        if not rows.size or self._move is None:
-            return
-        free = self.pool.free_rows()
-        count = min(len(rows), len(free))
-        count = int(np.argmin(np.append(rows[::-1][:count] > free[:count], False)))
-        self._relocate(nodes, rows[len(rows) - count :], free[:count])
+        What passes cost more than they would with everybody packed is added up, and copies are made as far as they cost no more than
+        that: all in all, moving rows never costs more than leaving them has.
+        """
+        if self._move is None or not self._may_gain():
+            return False
+        planner, seqs = self._planner, sorted(self.sequences, key=self._turn)
+        highs, live = packed_highs([s.rows for s in seqs], self.pool.num_rows)
+        self._num_live = int(live.sum())
+        high = {id(s): h for s, h in zip(seqs, highs, strict=True)}
+        if planned != planner.plan(self.sequences, in_turn=False):
+            return False  # the turn of somebody whom a chunk left out: where rows lie makes no difference to it
+        better = planner.plan(self.sequences, [high[id(s)] for s in self.sequences], in_turn=False)
+        assert better is not None
+        now, then = (planner.seconds_per_token(self.sequences, p) for p in (planned, better))
+        if then >= now:
+            return False
+        tokens = sum(p.num_tokens for p in planned.parts)
+        self._overspent += (now - then) * tokens
+        carried = {id(self.sequences[p.who]) for p in better.parts}
+        while id(seqs[-1]) not in carried:
+            seqs.pop()
+        waiting = any(s.num_pending == 1 for s in self.sequences)
+        most = min(self._overspent, PAUSE * max(planner.costs)) if waiting else self._overspent
+        return self._bring_down(seqs, planner.groups[better.slot].history, most)
 
-    def _relocate(self, nodes: list[Node], old: Rows, new: Rows) -> None:
-        """Moves rows, if that is worth its copies: each stretch costs two on the card for every layer."""
-        stretches = 1 + int(np.count_nonzero((np.diff(old) != 1) | (np.diff(new) != 1))) if old.size else 0
-        if not stretches or (self.sequences and stretches > MAX_STRETCHES) or self._move is None:
-            return
-        self._move(self.index, old, new)
-        self.pool.claim(new)
-        self.pool.release(old)
-        self.tree.relocate(nodes, dict(zip(old.tolist(), new.tolist(), strict=True)))
-        self.moved_rows += len(old)
+    def _turn(self, sequence: Sequence) -> tuple[bool, bool, tuple[bool, int]]:
+        """Whose rows should lie lowest: prompts, in their order, then those who have few."""
+        size = len(sequence.rows)
+        goes_singly = sequence.num_pending == 1 or self._planner.chunk_slot(size) is None
+        return sequence.blocked, goes_singly, (False, size) if goes_singly else sequence.order
 
-    def take(self, count: int, *, background: bool = False) -> Rows | None:
-        """`count` rows for a pass, low ones first and in one straight run where that costs no deeper group; cached prefixes that
-        nobody uses give way. None where even that is not enough."""
+    def _may_gain(self) -> bool:
+        """Whether packing could make a pass cheaper, as far as can be seen at a glance; a closer look now and then."""
+        self._looked += 1
+        planner, high, low = self._planner, max(s.high for s in self.sequences), self._num_live
+        tight = planner.chunk_slot(high) == planner.chunk_slot(low) is not None and planner.decode_slot(high) == planner.decode_slot(low)
+        return not tight or self._looked % LOOK_EVERY == 0
+
+    def _bring_down(self, sequences: list[Sequence], limit: int, seconds: float) -> bool:
+        """Moves these sequences' rows below `limit`, or the highest of them, as far as that takes no more than so many seconds."""
+        copies, moved = seconds / max(self._planner.copy, 1e-9), False
+        while True:
+            highs, wanted = packed_highs([s.rows for s in sequences], self.pool.num_rows)
+            most, room = int(wanted[limit:].sum()), min(limit - highs[-1], self._planner.max_width)
+            if not most:
+                self._overspent = 0.0
+            if not most or copies < 2:
+                return moved
+            self._make_free(most + room, background=all(s.background for s in self.sequences))
+            moves = clear_below(limit, wanted, self.pool.held, room, most)
+            while (cost := sum(m.copies for m in moves)) > copies:
+                most, room = (most, 0) if room else (most // 2, 0)
+                moves = clear_below(limit, wanted, self.pool.held, room, most)
+            if not moves[1].old.size:
+                return moved
+            self._relocate(moves)
+            copies, moved = copies - cost, True
+            self._overspent -= cost * self._planner.copy
+
+    def _make_free(self, count: int, *, background: bool) -> None:
+        """Has `count` rows free, as far as what nobody uses may go; many at a time, for they are to lie side by side."""
         missing = count - self.pool.num_free
         if missing > 0:
             priority = Priority.BACKGROUND if background else Priority.NORMAL
-            self.evicted_rows += self.tree.evict(missing, priority=priority, live_since=self._live_since())
+            count = max(missing, self.pool.num_rows // EVICT_SHARE)
+            self.evicted_rows += self.tree.evict(count, priority=priority, live_since=self._live_since())
+
+    def _relocate(self, moves: Iterable[Moves]) -> None:
+        assert self._move is not None
+        where = np.arange(self.pool.num_rows, dtype=np.int32)
+        for old, new in moves:
+            if old.size:
+                self._move(self.index, old, new)
+                self.pool.claim(new)
+                self.pool.release(old)
+                where[old] = new
+                self.moved_rows += old.size
+        self.tree.relocate(where)
+        for sequence in self.sequences:
+            sequence.set_rows(where[sequence.rows])
+
+    def take(self, count: int, *, above: int = 0, background: bool = False) -> Rows | None:
+        """`count` rows for a pass: the lowest ones in one straight run, else the lowest ones; a single one from row `above` on if there is
+        any. Cached prefixes that nobody uses give way. None where even that is not enough."""
+        self._make_free(count, background=background)
         if not self.pool.can_allocate(count):
             return None
-        rows = self._allocate(count)
-        reach = self._planner.reach
-        while rows.max() >= reach and self.num_live() <= reach:
-            # no chunk sees so far, and what is in use would fit below: idle prefixes give way until it does
-            if not (freed := self.tree.evict(max(count, EVICT_AT_LEAST))):
-                break
-            self.evicted_rows += freed
-            self.pool.release(rows)
-            rows = self._allocate(count)
-        return rows
-
-    def _allocate(self, count: int) -> Rows:
         if count == 1:
-            return self.pool.allocate(1)
+            return np.array((self.pool.allocate_row(above),), np.int32)
         run = self.pool.allocate_run(count)
-        if run is None:
-            return self.pool.allocate(count)
-        if self._deeper(int(run[-1]) + 1):
-            scattered = self.pool.allocate(count)
-            if self._planner.chunk_slot(int(scattered[-1]) + 1) != self._planner.chunk_slot(int(run[-1]) + 1):
-                self.pool.release(run)
-                return scattered
-            self.pool.release(scattered)
-        return run
+        return run if run is not None else self.pool.allocate(count)
 
     def _live_since(self) -> int:
         """The tree's tick LIVE_SECONDS ago: what was used since then belongs to a conversation that may go on."""
@@ -216,18 +249,12 @@ class Bank:
             self._ticks.popleft()
         return self._ticks[0][1] if now - self._ticks[0][0] > LIVE_SECONDS else 0
 
-    def _deeper(self, high: int) -> bool:
-        """Whether a pass that sees `high` rows needs a deeper group than the rows in use today."""
-        return self._planner.chunk_slot(high) != self._planner.chunk_slot(min(high, self.pool.num_used))
-
     def commit(self, sequence: Sequence, tokens: array, rows: Rows) -> None:
-        """`tokens` are cached in `rows`, which the pass held. Where another sequence was first, its rows are used instead, unless they
-        are parked."""
+        """`tokens` are cached in `rows`, which the pass held. Where another sequence was first, its rows are used instead."""
         assert sequence.cursor is not None
         final = sequence.cursor.extend(tokens, rows)
-        if final[-1] > rows[-1] or final[0] > rows[0]:
-            final = self.tree.prefer(sequence.cursor, rows)
         self.pool.release(rows)
+        self._num_live += len(rows)
         sequence.add_rows(final)
 
     def check_integrity(self) -> None:

@@ -2,14 +2,19 @@
 
 The rules, all of them:
 
-1. A waiting prompt goes on with the very next pass. Every running sequence whose rows a chunk can reach rides along with its next
-   token, so nobody pauses longer than one chunk pass and its heads. Prompts fill what is left, older ones first, background ones last.
+1. A waiting prompt goes on with the very next pass. Running sequences ride along with their next token, as far as that costs less than
+   passes of their own: nobody pauses longer than one chunk pass and its heads. Those left out have such passes in between, for no
+   more time than the prompt's. Prompts fill what is left of a chunk, older ones first, background ones last.
 2. Without prompts, sequences go in rounds: each gets its next token once a round. A round is split into one chunk, which carries
    those with the lowest rows, and single decodes for the rest, so that the time per token is least.
 3. Guessed tokens (drafts) ride along in a chunk as far as they are likely to come true; they can also make a chunk worth it for one
    sequence alone. A chunk that is only worth it for its drafts must promise a gain, for a guess may fail.
-4. A pass uses the cheapest group that reaches the highest row anybody in it sees. What no chunk group reaches goes token by token.
+4. A pass uses the cheapest group that reaches the highest row anybody in it sees. A prompt that no chunk reaches goes token by token,
+   in every other pass; of several the oldest and the one with the fewest tokens left take turns.
 5. A prompt that begins like an older one which is being computed waits for the common part instead of computing it twice (`blocked`).
+
+Candidates come in the order of their last passes, longest ago first. Where their rows lie is not decided here, but what a pass costs
+depends on it: see `highs` of `plan`, and layout.py.
 """
 
 from __future__ import annotations
@@ -30,6 +35,10 @@ class Candidate(Protocol):
     @property
     def num_pending(self) -> int:
         """Tokens known but not yet cached: more than 1 is a prompt (or forced text), 1 the next token."""
+
+    @property
+    def num_cached(self) -> int:
+        """Tokens that are cached: so many rows it sees."""
 
     @property
     def high(self) -> int:
@@ -74,13 +83,15 @@ class Pass:
 
 class Planner:
     """Plans for one model. `groups` are decode groups by growing cache, then chunks by growing history; `costs` are seconds of a whole
-    pass without heads, same order; `head` seconds of one head. `max_parts` sequences fit one pass."""
+    pass without heads, same order; `head` seconds of one head, `copy` of moving one row in all layers. `max_parts` sequences fit one
+    pass."""
 
     def __init__(
         self,
         groups: tuple[Group, ...],
         costs: tuple[float, ...],
         head: float,
+        copy: float = 0.0,
         *,
         chunks: bool = True,
         max_parts: int = 16,
@@ -89,11 +100,12 @@ class Planner:
         self.groups = groups
         self.costs = list(costs)
         self.head = head
+        self.copy = copy
         self.max_parts = max_parts
         self.drafts = drafts and chunks
         self._decode = [i for i, g in enumerate(groups) if g.width == 1]
         self._chunks = [i for i, g in enumerate(groups) if g.width > 1 and chunks]
-        self.reach = max((groups[i].history for i in self._chunks), default=groups[self._decode[-1]].history)
+        self.reach = max((groups[i].history for i in self._chunks), default=-1)  # rows that chunks see
         self.max_width = max((groups[i].width for i in self._chunks), default=1)
         self._by_cost: tuple[list[tuple[int, int]], list[tuple[int, int]]] = ([], [])
         self.costs_changed()
@@ -120,20 +132,26 @@ class Planner:
         """One token by itself."""
         return self.costs[self.decode_slot(high)] + self.head
 
-    def prompt_seconds(self, high: int) -> float:
-        """One prompt token among many, over `high` rows."""
-        slot = self.chunk_slot(high)
-        return self.costs[self.decode_slot(high)] if slot is None else self.costs[slot] / self.groups[slot].width
-
     def prefill_seconds(self, num_cached: int, num_tokens: int) -> float:
         """Computing the tokens from `num_cached` to `num_tokens` of a prompt that lies in low rows."""
-        seconds = 0.0
+        seconds, single = 0.0, self.costs[self.decode_slot(num_tokens)]
         while num_cached < num_tokens:
-            slot, single = self.chunk_slot(num_cached), self.costs[self.decode_slot(num_cached)]
-            width = 1 if slot is None else min(self.groups[slot].width, num_tokens - num_cached)
-            seconds += single * width if slot is None else min(self.costs[slot], single * width)
+            slot = self.chunk_slot(num_cached)
+            if slot is None:
+                return seconds + single * (num_tokens - num_cached)
+            width = min(self.groups[slot].width, num_tokens - num_cached)
+            seconds += min(self.costs[slot], single * width)
             num_cached += width
         return seconds
+
+    def entry_seconds(self, num_cached: int, num_tokens: int, highs: Items[int]) -> float:
+        """What such a prompt costs a bank beyond the rounds of those who live there, who see `highs` rows and ride along."""
+        alone = self.prefill_seconds(num_cached, num_tokens)
+        slot = self.chunk_slot(min(max(highs, default=0) + num_tokens, self.reach))
+        if not highs or slot is None or num_tokens > self.reach:
+            return alone
+        passes = -(-(num_tokens - num_cached) // self.groups[slot].width)
+        return min(alone, passes * max(self.costs[slot] - self.round_seconds(highs), 0.0))
 
     def worth_reusing(self, num_cached: int, num_tokens: int) -> int:
         """How much of `num_cached` cached tokens a prompt of `num_tokens` should reuse: where chunks do not reach far back, computing
@@ -156,6 +174,16 @@ class Planner:
             best = min(best, self.costs[slot] + k * self.head + rest)
         return best
 
+    def seconds_per_token(self, candidates: Items[Candidate], planned: Pass) -> float:
+        """Seconds of a pass for each token it is expected to bring forward."""
+        tokens = heads = 0.0
+        for part in planned.parts:
+            gained = self._expected(candidates[part.who]) if part.num_drafts else 0.0
+            tokens += part.num_tokens + gained
+            if part.num_tokens == candidates[part.who].num_pending:
+                heads += 1 + gained
+        return (self.costs[planned.slot] + heads * self.head) / tokens
+
     def observe(self, slot: int, seconds: float, num_heads: int) -> None:
         """A pass of group `slot` with `num_heads` heads took `seconds`. Outliers (the host was busy) count little."""
         layers = max(seconds - num_heads * self.head, 0.2 * self.costs[slot])
@@ -170,47 +198,100 @@ class Planner:
 
     # ---- plans ----
 
-    def plan(self, candidates: Items[Candidate]) -> Pass | None:
-        """The next pass; None where nothing can run (all blocked)."""
+    def plan(self, candidates: Items[Candidate], highs: Items[int] | None = None, *, in_turn: bool = True) -> Pass | None:
+        """The next pass; None where nothing can run (all blocked).
+
+        `highs` instead of the candidates' own: what if their rows lay there? Not `in_turn`: the pass in which prompts go on, or else the
+        next of a round, whoever is left out by it.
+        """
+        if highs is None:
+            highs = [c.high for c in candidates]
         prompts: list[int] = []
+        far: list[int] = []
         running: list[int] = []
         for i, c in enumerate(candidates):
             if not c.blocked:
-                (prompts if c.num_pending > 1 else running).append(i)
+                (running if c.num_pending == 1 else prompts if c.num_cached <= self.reach else far).append(i)
         prompts.sort(key=lambda i: candidates[i].order)
-        if prompts:
-            chosen = self._with_prompts(candidates, prompts, running)
-            if chosen is not None:
-                return chosen
-            running = sorted(prompts + running)  # no chunk helps: prompts take part in rounds, token by token
+        if prompts and highs[prompts[0]] <= self.reach:
+            chunk = self._with_prompts(candidates, highs, prompts, running)
+            if chunk is not None:
+                others = sorted(running + self._token_by_token(candidates, far)) if in_turn else []
+                turn = self._left_out(highs, chunk, prompts[0], others)
+                return chunk if turn is None else self._single(highs, turn)
+            running = sorted(prompts + running)  # no chunk helps: prompts take part in rounds
+        elif prompts:
+            far = sorted(far + prompts[:1]) if in_turn else prompts[:1]  # its rows lie too high
+            running = running if in_turn else []
+        if far and not (running and (not in_turn or max(far) > running[-1])):
+            return self._single(highs, min(self._token_by_token(candidates, far)))
         if not running:
             return None
         waiting = [i for i in running if not candidates[i].served] or running
-        return self._round(candidates, waiting)
+        return self._round(candidates, highs, waiting)
 
-    def _with_prompts(self, candidates: Items[Candidate], prompts: list[int], running: list[int]) -> Pass | None:
-        """Rule 1. None where no chunk reaches the first prompt's rows, or where single decodes cost less."""
-        if self.chunk_slot(candidates[prompts[0]].high) is None:
-            return None
-        riders = [i for i in running if self.chunk_slot(candidates[i].high) is not None][: self.max_parts - 1]
-        prompts = [i for i in prompts if self.chunk_slot(candidates[i].high) is not None]
-        prompts = prompts[: self.max_parts - len(riders)]
-        slot = self.chunk_slot(max(candidates[i].high for i in riders + prompts))
-        assert slot is not None
+    def _single(self, highs: Items[int], who: int) -> Pass:
+        return Pass(self.decode_slot(highs[who]), (Part(who, 1),))
+
+    def _token_by_token(self, candidates: Items[Candidate], far: list[int]) -> list[int]:
+        """Rule 4: whose turn it may be among the prompts that no chunk reaches."""
+        if not far:
+            return []
+        background = min(candidates[i].order[0] for i in far)
+        far = [i for i in far if candidates[i].order[0] == background]
+        return [min(far, key=lambda i: candidates[i].order), min(far, key=lambda i: candidates[i].num_pending)]
+
+    def _with_prompts(self, candidates: Items[Candidate], highs: Items[int], prompts: list[int], running: list[int]) -> Pass | None:
+        """Rule 1, the chunk. None where single decodes cost less."""
+        prompts = self._that_fit(candidates, [i for i in prompts if highs[i] <= self.reach])
+        slot, riders = self._riders(highs, max(highs[i] for i in prompts), running)
         parts, room = [Part(i, 1) for i in riders], self.groups[slot].width - len(riders)
-        for i in prompts:
+        for i in prompts[: self.max_parts - len(riders)]:
             take = min(room, candidates[i].num_pending)
             if take:
                 parts.append(Part(i, take))
             room -= take
-        alone = sum(p.num_tokens * self.costs[self.decode_slot(candidates[p.who].high)] for p in parts)
+        alone = sum(p.num_tokens * self.costs[self.decode_slot(highs[p.who])] for p in parts)
         if alone < self.costs[slot]:
             return None
         return Pass(slot, tuple(self._with_drafts(candidates, parts, room)))
 
-    def _round(self, candidates: Items[Candidate], waiting: list[int]) -> Pass:
+    def _that_fit(self, candidates: Items[Candidate], prompts: list[int]) -> list[int]:
+        """The first of these prompts that fill a chunk."""
+        total = 0
+        for count, i in enumerate(prompts, 1):
+            total += candidates[i].num_pending
+            if total >= self.max_width:
+                return prompts[:count]
+        return prompts
+
+    def _riders(self, highs: Items[int], floor: int, running: list[int]) -> tuple[int, list[int]]:
+        """The group of a chunk over at least `floor` rows, and those who ride along because passes of their own would cost more."""
+        slot = self.chunk_slot(floor)
+        assert slot is not None
+        ordered = sorted(running, key=highs.__getitem__)
+        rest = sum(self.single_seconds(highs[i]) for i in ordered)
+        best, best_slot, count = self.costs[slot] + rest, slot, 0
+        for k, i in enumerate(ordered[: self.max_parts - 1], 1):
+            rest -= self.single_seconds(highs[i])
+            slot = self.chunk_slot(max(floor, highs[i]))
+            if slot is None:
+                break
+            if (seconds := self.costs[slot] + k * self.head + rest) < best:
+                best, best_slot, count = seconds, slot, k
+        return best_slot, ordered[:count]
+
+    def _left_out(self, highs: Items[int], chunk: Pass, prompt: int, waiting: list[int]) -> int | None:
+        """Who is to have a pass before the next chunk of the oldest prompt: rule 1."""
+        carried = {part.who for part in chunk.parts}
+        waiting = [i for i in waiting if i not in carried]
+        since = sum(self.single_seconds(highs[i]) for i in waiting if i > prompt)  # since the prompt's last pass
+        before = [i for i in waiting if i < prompt]
+        return before[0] if before and since + self.single_seconds(highs[before[0]]) <= self.costs[chunk.slot] else None
+
+    def _round(self, candidates: Items[Candidate], highs: Items[int], waiting: list[int]) -> Pass:
         """Rules 2 and 3: how much of this round one chunk should carry."""
-        ordered = sorted((candidates[i].high, i) for i in waiting)
+        ordered = sorted((highs[i], i) for i in waiting)
         singles = [self.single_seconds(high) for high, _ in ordered]
         rest = sum(singles)
         best_rate, best = rest / len(ordered), 0
@@ -227,7 +308,7 @@ class Planner:
             if rate < (best_rate if k > 1 else GAIN_FOR_DRAFTS * best_rate):
                 best_rate, best = rate, k
         if not best:
-            return Pass(self.decode_slot(candidates[waiting[0]].high), (Part(waiting[0], 1),))
+            return self._single(highs, waiting[0])
         slot = self.chunk_slot(ordered[best - 1][0])
         assert slot is not None
         parts = [Part(i, 1) for _, i in ordered[:best]]

@@ -129,44 +129,11 @@ class PrefixTree:
             self._push(node)
         return freed
 
-    def idle_path(self, tokens: Tokens, salt: bytes = b"") -> list[Node]:
-        """The last nodes on the way along `tokens` that nobody uses at present: no cursor stands on them or behind them."""
-        if (root := self.roots.get(salt)) is None:
-            return []
-        node: Node | None = _walk(root, 0, _ints(tokens))[0]
-        path: list[Node] = []
-        while node is not None and node.parent is not None and not node.cursors:
-            if not all(_idle(child) for child in node.children.values() if not path or child is not path[-1]):
-                break
-            path.append(node)
-            node = node.parent
-        return path
-
-    def relocate(self, nodes: list[Node], moved: dict[int, int]) -> None:
-        """What lay in row `old` of these nodes lies in `moved[old]`; the tree's references go along."""
-        for node in nodes:
-            node.rows = array("i", [moved.get(row, row) for row in node.rows])
-
-    def prefer(self, cursor: Cursor, rows: Rows) -> Rows:
-        """The tokens just before `cursor` lie in `rows`, too (held by the caller): the tree takes those instead of its own where nobody
-        else uses them. Returns the rows to use from now on, int32."""
-        used, end, node, below = rows.copy(), len(rows), cursor.node, cursor.offset
-        behind: Node | None = None
-        while end:
-            first = max(0, below - end)
-            private = node.cursors in ([], [cursor]) and all(_idle(c) for c in node.children.values() if c is not behind)
-            for i in range(below - 1, first - 1, -1):
-                end -= 1
-                old, new = node.rows[i], int(rows[end])
-                if private and old != new:
-                    self.pool.hold_row(new)
-                    self.pool.release_row(old)
-                    node.rows[i] = new
-                used[end] = node.rows[i]
-            assert node.parent is not None or not end
-            behind, node = node, node.parent or node
-            below = len(node.tokens)
-        return used
+    def relocate(self, where: Rows) -> None:
+        """What lay in row `r` lies in `where[r]`; the tree's references go along."""
+        for node in self._nodes():
+            if node.rows:
+                node.rows = _array(where[node.rows])
 
     def num_evictable(self) -> int:
         """How many rows `evict` could free at most. Costs a walk over all nodes."""
@@ -415,17 +382,6 @@ def _walk(node: Node, offset: int, tokens: Ints) -> tuple[Node, int, Ints]:
     return node, offset, rows
 
 
-def _idle(node: Node) -> bool:
-    """Whether no cursor stands on this node or behind it."""
-    nodes = [node]
-    while nodes:
-        node = nodes.pop()
-        if node.cursors:
-            return False
-        nodes.extend(node.children.values())
-    return True
-
-
 def _common(a: Ints, b: Ints) -> int:
     """How many tokens two edges have in common from their start."""
     size = min(len(a), len(b))
@@ -436,8 +392,12 @@ def _common(a: Ints, b: Ints) -> int:
 
 def _ints(values: Tokens) -> Ints:
     if isinstance(values, np.ndarray):
-        return array("i", values.astype(np.int32, copy=False).tobytes())
+        return _array(values)
     return values if isinstance(values, array) and values.typecode == "i" else array("i", values)
+
+
+def _array(values: np.ndarray) -> Ints:
+    return array("i", values.astype(np.int32, copy=False).tobytes())
 
 
 def _rows(values: Ints) -> Rows:

@@ -7,6 +7,7 @@ way: it costs time, never a wrong token.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -21,10 +22,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """Measured seconds of a whole pass by group (index as in `Program.groups`, all layers, no head), and of one head."""
+    """Measured seconds of a whole pass by group (index as in `Program.groups`, all layers, no head), of one head, and of moving one
+    row to another place in all layers."""
 
     groups: tuple[float, ...]
     head: float
+    copy: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +64,16 @@ def probe(program: Program) -> tuple[Modes, Costs]:
     costs = measure(program)
     for group, seconds in zip(program.groups, costs.groups, strict=True):
         log.info("cost: group %d, %d wide over %d rows: %.2f ms", group.index, group.width, group.history, seconds * 1e3)
-    log.info("cost: head %.2f ms", costs.head * 1e3)
+    log.info("cost: head %.2f ms, moving a row %.2f ms", costs.head * 1e3, costs.copy * 1e3)
     return modes, costs
 
 
 def measure(program: Program) -> Costs:
-    """Times the first layers of every group and the head."""
+    """Times the first layers of every group, the head, and a row's move."""
     groups = tuple(program.time_layers(i) * program.num_layers for i in range(len(program.groups)))
-    return Costs(groups, program.time_head())
+    head, start = program.time_head(), time.perf_counter()
+    program.move_rows(0, np.array([0], np.int32), np.array([1], np.int32))
+    return Costs(groups, head, time.perf_counter() - start)
 
 
 def _set(program: Program, modes: Modes) -> None:

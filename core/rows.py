@@ -74,9 +74,11 @@ class RowPool:
         self._take(rows)
         return rows
 
-    def allocate_row(self) -> int:
-        """The lowest free row, held once: `allocate(1)` without the array. NoRows where none is free."""
-        row = self._flags.find(0)
+    def allocate_row(self, start: int = 0) -> int:
+        """The lowest free row from `start` on, or else of all, held once: `allocate(1)` without the array. NoRows where none is free."""
+        row = self._flags.find(0, start)
+        if row < 0:
+            row = self._flags.find(0)
         if row < 0:
             raise NoRows(f"1 row is needed and all {self.num_rows} are held")
         self._flags[row] = 1
@@ -100,9 +102,10 @@ class RowPool:
             raise IntegrityError("rows are claimed that are held already, or twice")
         self._take(rows)
 
-    def free_rows(self) -> Rows:
-        """All free rows, ascending, int32."""
-        return np.flatnonzero(~self._held).astype(np.int32)
+    @property
+    def held(self) -> NDArray[np.bool_]:
+        """Which rows are held: bool [num_rows], a copy."""
+        return self._held.copy()
 
     def hold(self, rows: Rows) -> None:
         """One more reference on each of `rows` (a row named twice gets two). IntegrityError, nothing changed, where one is free."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from array import array
 from collections import deque
+from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
-from axpress.core.bank import HEADROOM, Bank
+from axpress.core.bank import Bank, headroom
 from axpress.core.drafts import NO_DRAFT
 from axpress.core.model import Model
 from axpress.core.planner import Part, Pass, Planner
@@ -42,6 +43,7 @@ class Scheduler:
             program.groups,
             model.costs.groups,
             model.costs.head,
+            model.costs.copy,
             chunks=model.modes.chunks and not exact,
             max_parts=program.logits_slots,
             drafts=drafts,
@@ -102,9 +104,7 @@ class Scheduler:
 
     def _leave(self, bank: Bank, sequence: Sequence) -> None:
         """The sequence has ended; what it computed is kept for those who go on from it."""
-        cached = sequence.tokens[: sequence.num_cached]
         bank.leave(sequence)
-        bank.park(cached, sequence.salt)
         self.room_changed = True
 
     def _move(self, bank: int, old: Rows, new: Rows) -> None:
@@ -121,21 +121,24 @@ class Scheduler:
         return left
 
     def _place(self, sequence: Sequence) -> Bank | None:
-        """The bank where the sequence costs least: what it must compute there, and what its rows add to everybody's passes."""
-        best: tuple[float, Bank] | None = None
+        """The bank where the sequence costs least: what it must compute there, and what its rows add to everybody's passes. Of equal
+        ones that where fewer rows that others might go on from are pushed out."""
+        best: tuple[tuple[float, int], Bank] | None = None
+        tokens, answer = sequence.tokens, sequence.request.max_tokens - sequence.num_generated
         for bank in self.banks:
-            shared = bank.num_shared(sequence.tokens[:-1], sequence.salt)
-            need = min(len(sequence.tokens) - shared + min(HEADROOM, sequence.request.max_tokens), bank.pool.num_rows)
-            promised = min(need + bank.num_promised(), bank.pool.num_rows)
-            if not bank.has_room(sequence.tokens[:-1], sequence.salt, promised, background=sequence.background):
+            cached, common = bank.num_shared(tokens[:-1], sequence.salt)
+            shared = max(cached, common)
+            need = min(len(tokens) - shared + headroom(sequence), bank.pool.num_rows)
+            sizes = bank.sizes()
+            promised = bank.num_promised()
+            if not bank.has_room(tokens[:-1], sequence.salt, need + promised, background=sequence.background):
                 continue
-            highs = [s.high for s in bank.sequences]
-            reach, length = self.planner.reach, len(sequence.tokens) + sequence.request.max_tokens
-            if highs and max(*highs, length) <= reach < bank.num_live() + promised:
-                continue  # it fits a chunk's reach, and so do they, but not together: all would go token by token
-            top = min(bank.pool.num_rows, max(bank.pool.num_used, *highs, 0) + need if bank.pool.num_free >= need else bank.pool.num_rows)
-            stay = self.planner.round_seconds([max(h, top) for h in highs] + [top]) - self.planner.round_seconds(highs)
-            cost = stay * sequence.request.max_tokens + (len(sequence.tokens) - shared) * self.planner.prompt_seconds(top)
+            highs = [min(h, bank.pool.num_rows) for h in accumulate(sizes)]
+            more = sorted([*sizes, len(tokens) - common + headroom(sequence)])
+            later = [min(h, bank.pool.num_rows) for h in accumulate(more)]
+            stay = self.planner.round_seconds(later) - self.planner.round_seconds(highs)
+            seconds = stay * answer + self.planner.entry_seconds(shared, len(tokens), highs)
+            cost = (seconds, max(0, need + promised - bank.pool.num_free))
             if best is None or cost < best[0]:
                 best = (cost, bank)
         return best[1] if best else None
@@ -145,7 +148,7 @@ class Scheduler:
     def run_pass(self) -> list[Sequence]:
         """One pass of the bank that waited longest; returns the sequences that ended."""
         self._ended = []
-        started = time.perf_counter()
+        started, moving = time.perf_counter(), self.seconds["move"]
         bank = min((b for b in self.banks if b.sequences), key=lambda b: b.last_pass)
         bank.sequences.sort(key=lambda s: s.last_pass)
         for sequence in bank.sequences:
@@ -154,6 +157,8 @@ class Scheduler:
             if self._drafts:
                 sequence.guess()
         planned = self.planner.plan(bank.sequences)
+        if planned is not None and bank.pack(planned):
+            planned = self.planner.plan(bank.sequences)
         if planned is None:
             raise AssertionError(f"bank {bank.index}: every sequence waits for another")
         seats = self._seat(bank, planned)
@@ -161,7 +166,7 @@ class Scheduler:
         bank.last_pass = self._passes
         if seats is None:
             return []  # somebody gave rows back: plan again
-        self.seconds["plan"] += time.perf_counter() - started
+        self.seconds["plan"] += time.perf_counter() - started - (self.seconds["move"] - moving)
         self._run(bank, planned, seats)
         return self._ended
 
@@ -169,7 +174,8 @@ class Scheduler:
         """Finds rows and fills the step. None when rows ran out and a sequence was preempted instead."""
         parts = [(bank.sequences[p.who], p) for p in planned.parts]
         count = sum(p.num_tokens + p.num_drafts for p in planned.parts)
-        rows = bank.take(count, background=all(s.background for s, _ in parts))
+        above = parts[0][0].high  # one that goes singly stays where its rows are: low ones are for chunks
+        rows = bank.take(count, above=above, background=all(s.background for s, _ in parts))
         if rows is None and any(p.num_drafts for p in planned.parts):
             parts = [(s, p._replace(num_drafts=0)) for s, p in parts]  # guesses are the first to go
             count = sum(p.num_tokens for _, p in parts)

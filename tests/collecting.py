@@ -21,9 +21,9 @@ class Collector:
 
     def __call__(self, delta: Delta) -> None:
         self.deltas.append(delta)
+        self.began.set()
         if self._at_token:
             self._at_token(len(self.deltas))
-        self.began.set()
         if delta.finish_reason:
             self.done.set()
 

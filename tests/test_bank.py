@@ -1,106 +1,186 @@
-"""A bank's rows: low ones for those who run, what waits for a next turn parked above, nothing lost on the way."""
+"""A bank's rows: those who run change places with what lies below them where that pays, and nothing is lost on the way."""
 
 from __future__ import annotations
 
 from array import array
 
 import numpy as np
+import pytest
 
+from axpress.core import bank as module
 from axpress.core.bank import Bank
 from axpress.core.groups import Group
-from axpress.core.planner import Planner
+from axpress.core.planner import Part, Pass, Planner
 from axpress.core.rows import Rows
 
-GROUPS = (Group(0, 1, 64), *(Group(1 + i, 16, 16 * i) for i in range(5)))
+ROWS, CHUNK, REACH = 64, 16, 48
+GROUPS = (Group(0, 1, ROWS), *(Group(1 + i, CHUNK, 16 * i) for i in range(4)))
+COSTS = (1.0, *(1.5 + 0.5 * i for i in range(4)))
+COPY = 0.01
 
 
 class Card:
     """What lies in which row, as far as a bank moves it."""
 
     def __init__(self) -> None:
-        self.rows = np.full(64, -1)
+        self.rows = np.full(ROWS, -1)
         self.moves = 0
 
     def move(self, bank: int, old: Rows, new: Rows) -> None:
+        assert not set(old.tolist()) & set(new.tolist())
         self.rows[new] = self.rows[old]
         self.rows[old] = -2
         self.moves += 1
 
 
-def make() -> tuple[Bank, Card]:
+class Living:
+    """A sequence as far as a bank and a planner know it, with all its tokens cached but the last `pending` ones."""
+
+    def __init__(self, bank: Bank, card: Card, tokens: list[int], rows: list[int], *, pending: int = 1, order: int = 0) -> None:
+        self.tokens, self.salt = array("i", tokens), b""
+        self.cursor = bank.tree.cursor(tokens=self.tokens[: len(tokens) - pending])
+        missing = np.array(rows, np.int32)
+        bank.pool.claim(missing)
+        known = self.cursor.num_tokens
+        card.rows[missing] = tokens[known : len(tokens) - pending]
+        self.cursor.extend(self.tokens[known : len(tokens) - pending], missing)
+        bank.pool.release(missing)
+        self.set_rows(np.concatenate((self.cursor.matched, missing)))
+        self.served = self.blocked = self.background = False
+        self.order, self.num_drafts, self.chance = (False, order), 0, 0.0
+        bank.sequences.append(self)  # type: ignore[arg-type]
+
+    def set_rows(self, rows: Rows) -> None:
+        self.rows, self.high = array("i", rows.tolist()), int(rows.max(initial=-1)) + 1
+
+    @property
+    def num_cached(self) -> int:
+        return len(self.rows)
+
+    @property
+    def num_pending(self) -> int:
+        return len(self.tokens) - len(self.rows)
+
+
+def make(copy: float = COPY) -> tuple[Bank, Card]:
     card = Card()
-    planner = Planner(GROUPS, (1.0, *(0.5 + 0.1 * i for i in range(5))), 0.1)
-    return Bank(0, 64, planner, card.move), card
+    return Bank(0, ROWS, Planner(GROUPS, COSTS, 0.1, copy), card.move), card
 
 
-def cache(bank: Bank, card: Card, tokens: array) -> None:
-    """Computes what is missing of these tokens and ends at once."""
-    with bank.tree.cursor(tokens=tokens) as cursor:
-        missing = tokens[cursor.num_tokens :]
-        if missing:
-            rows = bank.take(len(missing))
-            assert rows is not None
-            card.rows[rows] = missing
-            cursor.extend(missing, rows)
-            bank.pool.release(rows)
-    bank.park(tokens, b"")
-    check(bank, card, tokens)
+def idle(bank: Bank, card: Card, tokens: list[int], rows: list[int]) -> None:
+    """A conversation that is cached in these rows and that nobody follows."""
+    taken = np.array(rows, np.int32)
+    bank.pool.claim(taken)
+    card.rows[taken] = tokens
+    bank.tree.insert(tokens, taken)
+    bank.pool.release(taken)
 
 
-def check(bank: Bank, card: Card, tokens: array) -> None:
+def pack(bank: Bank) -> bool:
+    planned = bank._planner.plan(bank.sequences)
+    assert planned is not None
+    return bank.pack(planned)
+
+
+def check(bank: Bank, card: Card) -> None:
     bank.check_integrity()
-    rows = bank.tree.match(tokens, touch=False).rows
-    assert card.rows[rows].tolist() == tokens[: len(rows)].tolist()
+    for sequence in bank.sequences:
+        assert card.rows[list(sequence.rows)].tolist() == sequence.tokens[: len(sequence.rows)].tolist()
 
 
-def test_what_ended_is_parked_in_the_upper_half() -> None:
+def streams(bank: Bank, card: Card, count: int, first: int) -> list[Living]:
+    """Sequences of 4 rows each, from row `first` on."""
+    return [Living(bank, card, [10 * i + k for k in range(5)], list(range(first + 4 * i, first + 4 * i + 4))) for i in range(1, count + 1)]
+
+
+def test_who_runs_changes_places_with_what_nobody_uses() -> None:
     bank, card = make()
-    first, second = array("i", range(100, 120)), array("i", range(200, 210))
-    cache(bank, card, first)
-    assert min(bank.tree.match(first).rows) >= 32
-    cache(bank, card, second)
-    check(bank, card, first)
+    old = list(range(900, 920))
+    idle(bank, card, old, list(range(20)))
+    streams(bank, card, 4, 20)
+    assert pack(bank)
+    check(bank, card)
+    assert max(s.high for s in bank.sequences) <= 16
+    match = bank.tree.match(old, touch=False)
+    assert card.rows[match.rows].tolist() == old, "the idle conversation moved up, whole"
+    assert not pack(bank), "packed is packed"
+
+
+def test_no_copies_until_high_rows_have_cost_as_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PAUSE", 10)
+    bank, card = make(copy=0.7)
+    idle(bank, card, list(range(900, 920)), list(range(20)))
+    streams(bank, card, 4, 20)
+    times = [pack(bank) for _ in range(6)]  # each pass costs up to 1.0 too much, moving all rows 2.2 at least
+    assert times[0] is False and times.count(True) in (1, 2)
+    check(bank, card)
+    assert max(s.high for s in bank.sequences) <= 16
+
+
+def test_while_others_run_copies_are_made_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PAUSE", 0.02)  # of a pass of 3.0: 6 copies
+    bank, card = make()
+    idle(bank, card, list(range(900, 920)), list(range(0, 40, 2)))
+    streams(bank, card, 5, 40)
+    times = 0
+    while pack(bank):
+        check(bank, card)
+        times += 1
+    assert times > 1 and max(s.high for s in bank.sequences) <= 32
+
+
+def test_what_is_shared_moves_once_and_for_all_who_share_it() -> None:
+    bank, card = make()
+    idle(bank, card, list(range(900, 930)), list(range(30)))
+    for i in range(4):
+        Living(bank, card, [1, 2, 3, 4, 50 + i, 99], list(range(30, 35)) if not i else [34 + i])
+    assert pack(bank)
+    check(bank, card)
+    assert len({tuple(s.rows[:4]) for s in bank.sequences}) == 1
+
+
+def test_a_prompt_out_of_reach_comes_down_and_goes_on_in_chunks() -> None:
+    bank, card = make()
+    Living(bank, card, list(range(100, 141)), list(range(40)))
+    Living(bank, card, list(range(200, 250)), list(range(40, 60)), pending=30, order=1)
+    assert bank._planner.plan(bank.sequences) == Pass(0, (Part(0, 1),))
+    bank.sequences.reverse()
+    assert pack(bank)
+    check(bank, card)
+    planned = bank._planner.plan(bank.sequences)
+    assert planned is not None and planned.slot > 0 and Part(0, 16) in planned.parts
+
+
+def test_a_full_bank_gives_up_its_oldest_prefix_to_make_room() -> None:
+    bank, card = make()
+    old, new = list(range(900, 920)), list(range(800, 828))
+    idle(bank, card, old, list(range(20)))
+    idle(bank, card, new, list(range(36, 64)))
+    streams(bank, card, 4, 16 + 4 - 4)
+    assert bank.pool.num_free == 0
+    assert pack(bank)
+    check(bank, card)
+    assert bank.tree.match(new, touch=False).num_tokens == len(new)
+    assert bank.tree.match(old, touch=False).num_tokens < len(old)
+    assert max(s.high for s in bank.sequences) <= 16
+
+
+def test_a_single_row_is_taken_beside_the_sequences_own() -> None:
+    bank, _ = make()
     assert bank.take(4).tolist() == [0, 1, 2, 3]  # type: ignore[union-attr]
+    assert bank.take(1, above=30).tolist() == [30]  # type: ignore[union-attr]
+    assert bank.take(40).tolist() == [*range(4, 30), *range(31, 45)]  # type: ignore[union-attr]
+    assert bank.take(19).tolist() == list(range(45, 64))  # type: ignore[union-attr]
+    assert bank.take(1, above=30) is None
 
 
-def test_when_the_upper_half_is_full_the_oldest_goes() -> None:
+def test_what_a_sequence_adds_is_what_it_does_not_share_and_has_still_to_take(monkeypatch: pytest.MonkeyPatch) -> None:
     bank, card = make()
-    old, new = array("i", range(100, 120)), array("i", range(200, 225))
-    cache(bank, card, old)
-    cache(bank, card, new)
-    assert bank.tree.match(new, touch=False).num_tokens == 25
-    assert bank.tree.match(old, touch=False).num_tokens == 7
-    assert min(bank.tree.match(new).rows) >= 32
-    check(bank, card, old)
-
-
-def test_a_shared_beginning_in_use_stays_where_it_is() -> None:
-    bank, card = make()
-    system = array("i", range(50, 60))
-    cache(bank, card, system)
-    with bank.tree.cursor(tokens=system) as running:
-        where = list(running.matched)
-        cache(bank, card, system + array("i", [1, 2, 3]))
-        assert list(bank.tree.match(system, touch=False).rows) == where
-
-
-def test_too_many_copies_are_not_made_while_others_wait() -> None:
-    bank, card = make()
-    bank.sequences.append(object())  # type: ignore[arg-type]
-    scattered = np.arange(0, 64, 2, dtype=np.int32)[:16]
-    import axpress.core.bank as module
-
-    before, module.MAX_STRETCHES = module.MAX_STRETCHES, 8
-    try:
-        bank.pool.claim(scattered)
-        tokens = array("i", range(16))
-        with bank.tree.cursor() as cursor:
-            cursor.extend(tokens, scattered)
-        bank.pool.release(scattered)
-        bank.park(tokens, b"")
-        assert card.moves == 0
-        bank.sequences.clear()
-        bank.park(tokens, b"")
-        assert card.moves == 1
-    finally:
-        module.MAX_STRETCHES = before
+    for i in range(2):
+        living = Living(bank, card, [1, 2, 3, 4, 50 + i, *range(90, 98)], list(range(5)) if not i else [5], pending=8)
+        living.leader_tokens = living.num_generated = 0  # type: ignore[attr-defined]
+        living.request = type("Request", (), {"max_tokens": 7})()  # type: ignore[attr-defined]
+    assert bank.sizes() == [1 + 8 + 7, 5 + 8 + 7]
+    assert bank.num_promised() == 2 * (8 + 7)
+    assert bank.has_room(array("i", [1, 2, 3]), b"", 58, background=False)
+    assert not bank.has_room(array("i", [1, 2, 3]), b"", 59, background=False)

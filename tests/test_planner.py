@@ -70,6 +70,7 @@ class Seen:
     """What a planner sees of a sequence."""
 
     num_pending: int = 1
+    num_cached: int = 0
     high: int = 100
     served: bool = False
     blocked: bool = False
@@ -110,8 +111,22 @@ def test_older_prompts_fill_a_pass_first_and_background_ones_come_last() -> None
 
 
 def test_a_sequence_out_of_a_chunks_reach_does_not_hold_up_a_prompt() -> None:
-    plan = planner().plan([Seen(high=600), Seen(num_pending=50, high=0)])
-    assert plan == Pass(2, (Part(1, 50),))
+    plan = planner().plan([Seen(num_pending=50, high=0), Seen(high=600)])
+    assert plan == Pass(2, (Part(0, 50),))
+
+
+def test_who_lies_so_high_that_a_chunk_would_cost_more_than_a_pass_of_its_own_is_left_out() -> None:
+    costs = (0.06, 0.10, 0.16, 0.18, 0.90)
+    candidates = [Seen(num_pending=50, high=0), Seen(high=100), Seen(high=400)]
+    assert Planner(GROUPS, costs, HEAD).plan(candidates) == Pass(3, (Part(1, 1), Part(0, 50)))
+
+
+def test_those_left_out_have_a_pass_after_the_prompts_but_no_more_time() -> None:
+    prompt = Seen(num_pending=400, num_cached=100, high=100)
+    left_out, other = Seen(high=600), Seen(high=601)
+    assert planner().plan([left_out, other, prompt]) == Pass(1, (Part(0, 1),))  # 0.12 s of the chunk's 0.18
+    assert planner().plan([other, prompt, left_out]) == Pass(3, (Part(1, 128),))  # 0.24 s would be more
+    assert planner().plan([left_out, other, prompt], in_turn=False) == Pass(3, (Part(2, 128),))
 
 
 def test_few_prompt_tokens_go_singly_where_that_costs_less() -> None:
@@ -119,9 +134,30 @@ def test_few_prompt_tokens_go_singly_where_that_costs_less() -> None:
     assert planner().plan([Seen(num_pending=3, high=0)]) == Pass(2, (Part(0, 3),))
 
 
-def test_prompts_beyond_the_deepest_chunk_go_token_by_token_in_turn_with_others() -> None:
-    candidates = [Seen(num_pending=400, high=513, served=True), Seen(high=513)]
-    assert planner().plan(candidates) == Pass(1, (Part(1, 1),))
+# ---- rule 4: beyond the deepest chunk ----
+
+
+def far(num_pending: int, order: int, num_cached: int = 513) -> Seen:
+    return Seen(num_pending=num_pending, num_cached=num_cached, high=513, order=(False, order))
+
+
+def test_a_prompt_beyond_the_deepest_chunk_goes_token_by_token_in_every_other_pass() -> None:
+    prompt, stream = far(400, 1), Seen(high=513)
+    assert planner().plan([prompt, stream]) == Pass(1, (Part(0, 1),))
+    assert planner().plan([stream, prompt]) == Pass(1, (Part(0, 1),))
+    assert planner().plan([prompt]) == Pass(1, (Part(0, 1),))
+
+
+def test_of_prompts_beyond_the_deepest_chunk_the_oldest_and_the_shortest_take_turns() -> None:
+    oldest, shortest, other = far(400, 1), far(10, 3), far(100, 2)
+    assert planner().plan([other, shortest, oldest]) == Pass(1, (Part(1, 1),))
+    assert planner().plan([other, oldest, shortest]) == Pass(1, (Part(1, 1),))
+
+
+def test_an_older_prompt_whose_rows_lie_too_high_does_not_let_younger_ones_pass() -> None:
+    displaced, new = far(100, 1, num_cached=64), Seen(num_pending=100, high=0, order=(False, 2))
+    assert planner().plan([new, displaced]) == Pass(1, (Part(1, 1),))
+    assert planner().plan([new, displaced], highs=[64, 64]) == Pass(3, (Part(1, 100), Part(0, 28)))
 
 
 # ---- rule 2: rounds ----
@@ -170,7 +206,7 @@ def test_in_a_chunk_that_runs_anyway_guesses_ride_along() -> None:
     assert plan is not None and Part(7, 1, 5) in plan.parts
 
 
-# ---- rules 4 and 5, and what switches do ----
+# ---- the rest of rules 4 and 5, and what switches do ----
 
 
 def test_a_pass_reaches_as_far_as_its_highest_row() -> None:
@@ -196,6 +232,20 @@ def test_a_long_cached_prefix_is_cut_where_chunks_could_not_go_on_from_it() -> N
     assert narrow.worth_reusing(64, 250) == 64
     assert narrow.worth_reusing(193, 256) == 192
     assert narrow.worth_reusing(250, 251) == 250
+
+
+def test_a_pass_is_rated_by_what_it_brings_forward() -> None:
+    p, candidates = planner(), [Seen(), Seen(num_pending=100, high=0), Seen(num_drafts=2, chance=0.5)]
+    assert p.seconds_per_token(candidates, Pass(3, (Part(0, 1), Part(1, 50)))) == pytest.approx((0.18 + HEAD) / 51)
+    assert p.seconds_per_token(candidates, Pass(3, (Part(2, 1, 2),))) == pytest.approx((0.18 + 1.75 * HEAD) / 1.75)
+
+
+def test_a_prompt_costs_a_busy_bank_only_what_its_chunks_add_to_rounds() -> None:
+    p = planner()
+    assert p.entry_seconds(0, 256, []) == pytest.approx(0.16 + 0.18)
+    assert p.entry_seconds(0, 256, [100]) == pytest.approx(2 * (0.20 - 0.08))
+    assert p.entry_seconds(0, 256, [100] * 8) == 0.0
+    assert p.entry_seconds(600, 610, [100]) == pytest.approx(10 * 0.10)
 
 
 def test_measured_costs_move_with_what_is_observed_and_ignore_outliers() -> None:
