@@ -21,19 +21,21 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
+from axpress.core.model import default_model
+from axpress.core.package import open_package
 from axpress.core.request import Delta, EngineInfo, GenerationRequest
+from axpress.core.text import Text
 
 
 class Metronome:
-    """Stands where the engine stands and emits one token per running answer at a fixed rate. No model, no card."""
+    """Stands where the engine stands and emits one token per running answer at a fixed rate. The demo model's tokenizer; no card."""
 
     def __init__(self, rate: float) -> None:
-        self.info = EngineInfo("metronome", "a clock, no engine", True, "none", 0, 1000, 1_000_000, "none")
-        self.text = SimpleNamespace(render=lambda messages: [1] * 10)
-        self.package = SimpleNamespace(post_config=None)
+        self.info = EngineInfo("metronome", "a clock, no engine", True, "none", 0, 100_000, 1_000_000, "none")
+        self.package = open_package(default_model())
+        self.text = Text.open(self.package.tokenizer_path, eos_override=self.package.eos, bos_override=self.package.bos)
         self.state, self.reason = "ready", ""
         self._rate = rate
         self._running: list[_Ticking] = []
@@ -90,7 +92,7 @@ def serve_child(model_dir: str | None, rate: float) -> int:
             return Metronome(rate)
 
     logs.configure("warning")
-    directory = Path(model_dir) if model_dir else Path()
+    directory = Path(model_dir) if model_dir else default_model()
     settings = Settings(model_dir=directory, device="emu", profile="none", port=0)
     service = Service(settings) if model_dir else MetronomeService(settings)
     original, listen = server.make_app, server.listen
