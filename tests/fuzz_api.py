@@ -47,7 +47,7 @@ def fuzz(server: RunningServer, examples: int, seed: int, phases: str = "fuzzing
             sys.executable, "-c", "from schemathesis.cli import schemathesis; schemathesis()", "--config-file", str(config), "run",
             server.url + "/openapi.json",
             "--phases", phases, "--max-examples", str(examples), "--seed", str(seed), "--continue-on-failure",
-            "--generation-database", "none", "--exclude-path", "/live/stream", "--checks", ",".join(CHECKS), "--workers", "2",
+            "--generation-database", "none", "--exclude-path", "/live/stream", "--checks", ",".join(CHECKS), "--workers", "1",
             "--request-timeout", "60", "--output-sanitize", "false", "--no-color", "--suppress-health-check", "all", "--warnings", "off",
         ]  # fmt: skip
         done = subprocess.run(command, env=environment, cwd=directory, capture_output=True, text=True)
