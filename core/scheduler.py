@@ -146,10 +146,10 @@ class Scheduler:
     # ---- one pass ----
 
     def run_pass(self) -> list[Sequence]:
-        """One pass of the bank that waited longest; returns the sequences that ended."""
+        """One pass; returns the sequences that ended."""
         self._ended = []
         started, moving = time.perf_counter(), self.seconds["move"]
-        bank = min((b for b in self.banks if b.sequences), key=lambda b: b.last_pass)
+        bank = self._next_bank()
         bank.sequences.sort(key=lambda s: s.last_pass)
         for sequence in bank.sequences:
             if sequence.leader is not None and not sequence.blocked:
@@ -169,6 +169,15 @@ class Scheduler:
         self.seconds["plan"] += time.perf_counter() - started - (self.seconds["move"] - moving)
         self._run(bank, planned, seats)
         return self._ended
+
+    def _next_bank(self) -> Bank:
+        """The bank that waited longest; but a round that was begun is finished first, where no bank has prompts waiting. So all streams get
+        their tokens equally often, however many passes a round of their bank takes."""
+        busy = [b for b in self.banks if b.sequences]
+        latest = max(busy, key=lambda b: b.last_pass)
+        if any(s.served for s in latest.sequences) and not any(s.num_pending > 1 for b in busy for s in b.sequences):
+            return latest
+        return min(busy, key=lambda b: b.last_pass)
 
     def _seat(self, bank: Bank, planned: Pass) -> list[Seat] | None:
         """Finds rows and fills the step. None when rows ran out and a sequence was preempted instead."""
