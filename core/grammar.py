@@ -23,7 +23,7 @@ __all__ = ["Body", "GrammarError", "Grammars", "JsonObject", "JsonSchema", "Lark
 __all__ += ["Shape", "Thinking", "ToolFormat", "ToolRule"]
 
 MAX_CACHED = 128  # compiled grammars that are kept
-MAX_CACHED_TEXT = 1 << 20  # characters of their texts in all; a large one takes about 150 times its text in memory
+MAX_CACHED_TEXT = 1 << 19  # characters of their texts in all; a large one takes about 150 times its text in memory
 COMPILE_STACK = 64 << 20  # bytes: the compiler goes down the schema within itself
 MAX_LEXER_STATES = 20_000  # of one answer: about 1 to 2 KB each
 MAX_ROW_ITEMS = 8_000  # what the parser follows at one time

@@ -19,7 +19,7 @@ from axpress.core.shape import JsonObject, JsonSchema, Lark, OneOf, Regex, Shape
 LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}  # one way to write it: most of it is certain
 AFTER_THINKING = "\n\n"
 ANY_OBJECT: dict[str, Any] = {"type": "object"}
-MAX_TEXT = 256 * 1024  # characters of a regular expression, a grammar, or of all choices
+MAX_TEXT = 128 * 1024  # characters of a regular expression, a grammar, or of all choices
 MAX_CHOICES = 20_000
 
 

@@ -15,7 +15,7 @@ import orjson
 
 from axpress.core.errors import RequestError
 
-MAX_TEXT = 256 * 1024  # bytes of a schema as JSON
+MAX_TEXT = 128 * 1024  # bytes of a schema as JSON
 MAX_DEPTH = 100  # levels of JSON within one definition
 MAX_LEVELS = 4000  # levels of all definitions together: the compiler goes down one within another
 MAX_OPTIONAL = 1000  # properties of one object that may be left out: the parser follows all of them at once
