@@ -28,7 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("axpress", description="Language models on AXCL cards, with an OpenAI-compatible server.")
+    parser = argparse.ArgumentParser(
+        "axpress", description="Language models on an AXERA AX650 card, or an emulated one, for clients of OpenAI, Azure and Ollama."
+    )
     parser.add_argument("--version", action="version", version=f"axpress {version()}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_serve(commands.add_parser("serve", help="serve a model over HTTP"))
@@ -113,8 +115,9 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("model_dir", nargs="?", type=Path, metavar="MODEL_DIR", help="model directory; without it the demo model, emulated")
     add("--device", type=_device, default="auto", help="auto (default), emu, a card's index, or axengine (through PyAXEngine: slow)")
-    add("--emu-profile", metavar="NAME", help="pace the emulated card like a published one; none: as fast as the CPU goes")
-    add("--emu-speed", type=_seconds, metavar="X", help="run modelled time X times faster")
+    add("--emu-profile", metavar="NAME", help="pace the emulated card like a published one: a profile of core/profiles, or a path "
+        "with a /; none: as fast as the CPU goes (default: the package's own, if it has one)")
+    add("--emu-speed", type=_seconds, metavar="X", help="run modelled time X times faster (default 1)")
     add("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
     add("--port", type=_port, default=8000, help="port to listen on, 0 for any (default 8000)")
     add("--model-name", metavar="NAME", help="name of the model in the API (default: the package's)")
@@ -122,7 +125,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     add("--banks", type=_count, metavar="N", help="caches on the card, each of the model's context (default: what pays)")
     add("--exact", action="store_true", help="single decodes only: the same last bit whatever runs beside, slower")
     add("--no-drafts", action="store_true", help="do not guess tokens from the conversation (guesses never change an answer)")
-    add("--trace", type=Path, metavar="FILE", help="write every step as Chrome trace JSON")
+    add("--trace", type=Path, metavar="FILE", help="write every pass as Chrome trace JSON, for chrome://tracing or ui.perfetto.dev")
     add("--max-queue", type=_count, default=32, metavar="N", help="requests that may wait; more are answered 429 (default 32)")
     add("--request-timeout", type=_seconds, default=600.0, metavar="S", help="total time of one request (default 600)")
     add("--read-timeout", type=_seconds, default=20.0, metavar="S", help="total time to send one request (default 20)")
@@ -131,7 +134,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     add("--max-body", type=_count, default=4096, metavar="KIB", help="largest request body in KiB (default 4096)")
     add("--max-connections", type=_count, default=256, metavar="N", help="open connections at a time (default 256)")
     _add_access(parser)
-    add("--log-level", choices=("debug", "info", "warning", "error"), default="info")
+    add("--log-level", choices=("debug", "info", "warning", "error"), default="info", help="least weight of what is logged (default info)")
     parser.set_defaults(run=_serve)
 
 
@@ -174,13 +177,15 @@ def _add_chat(parser: argparse.ArgumentParser) -> None:
     add("--url", default="http://127.0.0.1:8000", help="the server (default http://127.0.0.1:8000)")
     add("--model", default="default", help="model name (default: the served one)")
     add("--system", metavar="TEXT", help="system message")
-    add("--temperature", type=float)
-    add("--top-p", type=float)
-    add("--top-k", type=int)
-    add("--min-p", type=float)
-    add("--repetition-penalty", type=float)
-    add("--seed", type=int)
-    add("--max-tokens", type=int)
+    parser.description = "Ctrl-C stops an answer, Ctrl-D leaves, /new starts over. The server's key is read from AXPRESS_API_KEY."
+    add = parser.add_argument_group("sampling", "where nothing is said, as the server's model package says").add_argument
+    add("--temperature", type=float, metavar="X")
+    add("--top-p", type=float, metavar="X")
+    add("--top-k", type=int, metavar="N")
+    add("--min-p", type=float, metavar="X")
+    add("--repetition-penalty", type=float, metavar="X")
+    add("--seed", type=int, metavar="N")
+    add("--max-tokens", type=int, metavar="N")
     parser.set_defaults(run=_chat)
 
 
@@ -194,7 +199,7 @@ def _chat(arguments: argparse.Namespace) -> int:
 def _add_convert(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("checkpoint", type=Path, metavar="HF_DIR", help="Hugging Face checkpoint directory (safetensors)")
-    add("out", type=Path, metavar="OUT_DIR")
+    add("out", type=Path, metavar="OUT_DIR", help="directory to make; axpress serve OUT_DIR runs it on the emulated card")
     add("--rows", type=_count, default=2047, help="cache rows of the decode graph (default 2047)")
     add("--chunk", type=int, default=128, help="tokens of a prompt chunk, 0 for none (default 128)")
     add("--history", type=_rows, metavar="0,128,...", help="history rows of each chunk graph")
@@ -209,8 +214,9 @@ def _convert(arguments: argparse.Namespace) -> int:
 
 
 def _add_hollow(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("profile", help="name of a timing profile, or the path of a TOML file")
-    parser.add_argument("out", type=Path, metavar="OUT_DIR")
+    parser.description = "A published model's shapes, memory and modelled times, without its weights: for measuring; its text is noise."
+    parser.add_argument("profile", metavar="PROFILE", help="name of a timing profile (a wrong name lists them), or the path of a TOML file")
+    parser.add_argument("out", type=Path, metavar="OUT_DIR", help="directory to make; axpress serve OUT_DIR runs it on the emulated card")
     parser.set_defaults(run=_hollow)
 
 

@@ -113,7 +113,7 @@ class ChatRequest(GuidedFields):
     """The choices share the prompt's cache rows. With a `seed`, choice i is the answer that `choice_seed(seed, i)` gives alone."""
     prediction: Prediction | None = None
     """Not with `n` above 1, not with tools. usage counts which of its tokens came true (accepted) and which were tried in vain
-    (rejected); these are not part of completion_tokens."""
+    (rejected); the latter are not part of completion_tokens."""
     tools: Annotated[list[ChatTool], Field(fail_fast=True, max_length=MAX_TOOLS)] | None = None
     """Arguments always match `parameters`."""
     tool_choice: ToolChoice | None = None
