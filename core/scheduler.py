@@ -205,7 +205,7 @@ class Scheduler:
     def _fill(self, step: Step, sequence: Sequence, part: Part, rows: Rows) -> Seat:
         first = sequence.num_cached
         tokens = sequence.tokens[first : first + part.num_tokens].tolist()
-        tokens += sequence.draft.tokens[: part.num_drafts]
+        tokens += sequence.offer(part.num_drafts)
         wanted = part.num_tokens - 1 if part.num_tokens == sequence.num_pending else -1
         query = step.add_tokens(tokens, first, rows.tolist(), step.add_view_rows(sequence.rows), wanted)
         return Seat(sequence, query, rows, part.num_tokens, part.num_drafts)
@@ -289,7 +289,7 @@ class Scheduler:
         if seat.num_drafts:
             self.totals["drafted_tokens"] += seat.num_drafts
             self.totals["accepted_draft_tokens"] += accepted
-        sequence.checked(seat.num_drafts, accepted)
+        sequence.checked(accepted)
         sequence.served = True
         if sequence.finish is not None:
             self._leave(bank, sequence)

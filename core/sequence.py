@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from array import array
 from dataclasses import replace
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from axpress.core.bank import Bank
     from axpress.core.engine import Engine
     from axpress.core.prefix import Cursor
+
+log = logging.getLogger(__name__)
 
 MAX_DRAFT = 12  # guessed tokens a pass checks for one sequence
 
@@ -79,8 +82,11 @@ class Sequence:
         self.last_pass = 0
         # what it cost
         self.cached_tokens = 0
-        self.accepted_prediction = 0
-        self.rejected_prediction = 0
+        self._accepted_prediction = 0
+        self._rejected_prediction = 0
+        self._offered = 0  # guesses in the pass being run
+        self._agreed = 0  # of them, those that the answer went on with
+        self._taken = 0  # tokens that it went on with, since that pass began
 
     # ---- what the planner sees ----
 
@@ -135,17 +141,34 @@ class Sequence:
             return
         self.draft = self._drafter.propose(limit)
         if self.constraint is not None and self.draft.tokens:
-            self.draft = replace(self.draft, tokens=self.draft.tokens[: self.constraint.check(self.draft.tokens)])
+            self.draft = replace(self.draft, tokens=self.draft.tokens[: self._possible(self.draft.tokens)])
 
-    def checked(self, offered: int, accepted: int) -> None:
-        """Of the `offered` guesses of a pass `accepted` came true."""
-        draft, self.draft = self.draft, NO_DRAFT
-        if self._drafter is None or not offered:
-            return
-        self._drafter.checked(replace(draft, tokens=draft.tokens[:offered]), accepted)
-        if draft.predicted:
-            self.accepted_prediction += accepted
-            self.rejected_prediction += offered - accepted
+    def _possible(self, tokens: tuple[int, ...]) -> int:
+        """How many of these guesses the constraint lets pass; none where it fails on them: they would only have saved time."""
+        assert self.constraint is not None
+        try:
+            return self.constraint.check(tokens)
+        except Exception:
+            log.exception("guesses could not be checked")
+            return 0
+
+    def offer(self, count: int) -> list[int]:
+        """The first `count` guesses, which go into the pass that is about to run."""
+        self._offered, self._agreed, self._taken = count, 0, 0
+        return list(self.draft.tokens[:count])
+
+    def checked(self, accepted: int) -> None:
+        """Of the guesses in the pass `accepted` came true and are cached."""
+        if self._drafter is not None and self._offered:
+            self._drafter.checked(replace(self.draft, tokens=self.draft.tokens[: self._offered]), accepted)
+        self._accepted_prediction, self._rejected_prediction = self._prediction()
+        self.draft, self._offered = NO_DRAFT, 0
+
+    def _prediction(self) -> tuple[int, int]:
+        """Tokens of the request's prediction that were accepted and rejected, those of the pass being run among them."""
+        if not self.draft.predicted or not self._offered:
+            return self._accepted_prediction, self._rejected_prediction
+        return self._accepted_prediction + self._agreed, self._rejected_prediction + self._offered - self._agreed
 
     def begin(self) -> None:
         """The answer begins, now that the sequence has a place: tokens that must come first join the prompt. May end it."""
@@ -154,8 +177,8 @@ class Sequence:
         try:
             self.constraint = self.request.constraint()
             self._force()
-        except AxpressError as error:
-            self.end("error", error=str(error), error_code=error.code if isinstance(error, RequestError) else None)
+        except Exception as error:
+            self._break(error)
 
     def sample(self, logits: object) -> None:
         """Chooses the next token, takes those that must follow it, and tells the client. May end the answer (see `finish`)."""
@@ -165,8 +188,16 @@ class Sequence:
             token, logprob = self.sampler.sample(logits, self.num_generated)
             self._take(token, (logprob,) if logprob is not None else ())
             self._force()
-        except AxpressError as error:
-            self.end("error", error=str(error), error_code=error.code if isinstance(error, RequestError) else None)
+        except Exception as error:
+            self._break(error)
+
+    def _break(self, error: Exception) -> None:
+        """This answer ends with the error; no other one is touched."""
+        text = str(error)
+        if not isinstance(error, AxpressError):
+            log.error("an answer failed", exc_info=error)
+            text = f"internal error: {type(error).__name__}"
+        self.end("error", error=text, error_code=error.code if isinstance(error, RequestError) else None)
 
     def _force(self) -> None:
         """Takes the tokens that must come next. Where log-probabilities are wanted the model is asked for each of them all the same."""
@@ -184,6 +215,9 @@ class Sequence:
         if self.generation.first_token is None:
             self.generation.first_token = time.monotonic()
         self.num_generated += 1
+        if self._agreed < self._offered and self._agreed == self._taken and token == self.draft.tokens[self._agreed]:
+            self._agreed += 1
+        self._taken += 1
         if token in self._text.eos_ids and (constraint is not None or not request.ignore_eos):
             self.end("stop", self.stops.push(self.detokenizer.flush()), 1, logprobs)
             return
@@ -222,8 +256,7 @@ class Sequence:
             self.num_prompt,
             self.num_generated,
             min(self.cached_tokens, self.num_prompt),
-            self.accepted_prediction,
-            self.rejected_prediction,
+            *self._prediction(),
             min(g.first_pass or now, g.first_token or now) - g.created,
             (g.first_token or now) - g.created,
             now - g.created,

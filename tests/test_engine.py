@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 from collecting import GREEDY, Collector, ask
@@ -66,6 +67,29 @@ def test_log_probabilities_come_with_each_token(engine: Engine) -> None:
     pairs = [p for d in answer.deltas for p in d.logprobs]
     assert len(pairs) == 5
     assert all(len(p.top) == 3 and p.top[0] == (p.token, p.logprob) and p.logprob <= 0 for p in pairs)
+
+
+def test_the_last_pass_of_a_prediction_is_counted_too(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    planner = engine.scheduler.planner
+    monkeypatch.setattr(planner, "observe", lambda *_: None)
+    monkeypatch.setattr(planner, "costs", [1.0] * len(planner.costs))  # so that guesses always pay
+    planner.costs_changed()
+    fields = {"prompt_ids": [7, 8, 9], "params": SamplingParams(temperature=0, logprobs=0), "ignore_eos": True}
+    for size in (3, 8, 30):  # one pass, or several
+        plain, guided = Collector(), Collector()
+        engine.submit(GenerationRequest(**fields, max_tokens=size), plain)
+        told = [p.token for d in plain.wait().deltas for p in d.logprobs]
+        before = engine.stats()
+        engine.submit(GenerationRequest(**fields, max_tokens=size, prediction=tuple(told)), guided)
+        spent = guided.wait().deltas[-1].spent
+        while engine.stats()["num_running"]:  # counted before its place is given up
+            time.sleep(0.001)
+        drafted, accepted = (engine.stats()[name] - before[name] for name in ("drafted_tokens", "accepted_draft_tokens"))
+        assert [p.token for d in guided.deltas for p in d.logprobs] == told
+        assert spent.rejected_prediction_tokens == 0
+        assert spent.accepted_prediction_tokens == drafted == accepted > 0
+    monkeypatch.undo()
+    planner.costs_changed()
 
 
 def test_the_context_can_be_filled_to_the_last_row(engine: Engine) -> None:
