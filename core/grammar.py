@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, cast
@@ -27,6 +28,9 @@ MAX_CACHED_TEXT = 1 << 19  # characters of their texts in all; a large one takes
 COMPILE_STACK = 64 << 20  # bytes: the compiler goes down the schema within itself
 MAX_LEXER_STATES = 20_000  # of one answer: about 1 to 2 KB each
 MAX_ROW_ITEMS = 8_000  # what the parser follows at one time
+MAX_STEP_ITEMS = 8_000  # and begins to follow within one call; each costs a look at all that it follows
+MAX_SYMBOLS = 60_000  # of one grammar; the compiler counts them in 16 bits
+MAX_SECONDS, MAX_SECONDS_PER_TOKEN = 2.0, 0.02  # of the processor's for one answer: the engine's thread waits for it, and so do all others
 
 
 class GrammarError(RequestError):
@@ -39,31 +43,46 @@ class GrammarError(RequestError):
 class GrammarConstraint:
     """One answer that follows a compiled grammar."""
 
-    __slots__ = ("_address", "_matcher", "_words")
+    __slots__ = ("_address", "_matcher", "_seconds_left", "_words")
 
     def __init__(self, matcher: Any, num_words: int) -> None:
         self._matcher = matcher
         self._words = np.zeros(num_words, np.uint32)
         self._address = self._words.ctypes.data
+        self._seconds_left = MAX_SECONDS
 
     def mask(self) -> np.ndarray:
+        started = time.thread_time()
         self._matcher.unsafe_compute_mask_ptr(self._address, self._words.nbytes)  # without the GIL
         if self._matcher.is_stopped():  # also true after an error
             raise self._error("no token can follow here")
+        self._spend(started)
         return self._words
 
     def accept(self, token: int) -> None:
+        started = time.thread_time()
         if not self._matcher.consume_token(token):
             raise self._error(f"token {token} cannot follow here")
+        self._seconds_left = min(self._seconds_left + MAX_SECONDS_PER_TOKEN, MAX_SECONDS)
+        self._spend(started)
 
     def forced(self) -> list[int]:
+        started = time.thread_time()
         tokens: list[int] = self._matcher.compute_ff_tokens()
         if self._matcher.is_error():
             raise self._error("what must follow cannot be told")
+        self._spend(started)
         return tokens
 
     def check(self, tokens: tuple[int, ...]) -> int:
         return int(self._matcher.validate_tokens(list(tokens)))
+
+    def _spend(self, started: float) -> None:
+        """Counts the time since `started`. Raises GrammarError where this answer has kept all others waiting for long enough."""
+        self._seconds_left -= time.thread_time() - started
+        if self._seconds_left < 0:
+            text = "finding out what may follow takes too long; a grammar in which one text can be read in fewer ways is quicker"
+            raise GrammarError(f"the answer is ended where it is: {text}")
 
     @property
     def done(self) -> bool:
@@ -164,7 +183,10 @@ class _Tokens:
         self.tokens = (text.pieces.data + [b""] * (vocab_size - len(text.pieces.data)))[:vocab_size]
         self._library = llguidance
         self._table = llguidance.LLTokenizer(cast(Any, self), eos_token=sorted(text.eos_ids))
-        self._limits = llguidance.LLParserLimits(max_lexer_states=MAX_LEXER_STATES, max_items_in_row=MAX_ROW_ITEMS, verbose_errors=False)
+        self._limits = llguidance.LLParserLimits(
+            max_lexer_states=MAX_LEXER_STATES, max_items_in_row=MAX_ROW_ITEMS, step_max_items=MAX_STEP_ITEMS,
+            max_grammar_size=MAX_SYMBOLS, verbose_errors=False,
+        )  # fmt: skip
 
     def __call__(self, text: str) -> list[int]:
         """Tokens of a piece of an answer, as the model would write it. Never raises: llguidance calls it."""
@@ -210,7 +232,10 @@ class _Tokens:
             raise ValueError("the compiler failed")
         if matcher.is_error():
             raise ValueError(_first_line(matcher.get_error()))
-        if matcher.is_stopped() or not self._has_tokens(matcher):
+        good = not matcher.is_stopped() and self._has_tokens(matcher)
+        if matcher.is_error():
+            raise ValueError(_first_line(matcher.get_error()))
+        if not good:
             raise ValueError("no text but the empty one satisfies it, or none at all")
         return matcher
 

@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Collection
 from typing import Any
 
 import orjson
 
 from axpress.core.errors import RequestError
-from axpress.core.json_schema import prepare
+from axpress.core.json_schema import prepare, too_many_branches
 from axpress.core.shape import JsonObject, JsonSchema, Lark, OneOf, Regex, Shape, Thinking, ToolFormat, ToolRule
 
 LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}  # one way to write it: most of it is certain
 AFTER_THINKING = "\n\n"
 ANY_OBJECT: dict[str, Any] = {"type": "object"}
 MAX_TEXT = 128 * 1024  # characters of a regular expression, a grammar, or of all choices
+MAX_SCHEMAS = 512 * 1024  # characters of all JSON schemas of one request together
 MAX_CHOICES = 20_000
 
 
@@ -47,6 +49,7 @@ class _Grammar:
     def __init__(self, shape: Shape, added_tokens: Collection[str], lead: str) -> None:
         self._shape, self._added, self._lead = shape, added_tokens, lead
         self._lines: list[str] = []
+        self._schemas = 0  # characters of those written so far
         self._user: str | None = None
 
     def text(self) -> str:
@@ -108,7 +111,12 @@ class _Grammar:
 
     def _json(self, name: str, schema: Any, field: str, what: str) -> str:
         prepared = ANY_OBJECT if schema is None else prepare(schema, field, what)
-        return self._rule(name, "%json " + orjson.dumps({"x-guidance": LAYOUT, **prepared}).decode())
+        text = orjson.dumps({"x-guidance": LAYOUT, **prepared}).decode()
+        self._schemas += len(text)
+        if self._schemas > MAX_SCHEMAS:
+            text = f"the schemas of one request have more than {MAX_SCHEMAS} characters together, from {what} on."
+            raise RequestError(text, field, "invalid_schema")
+        return self._rule(name, f"%json {text}")
 
     def _body(self) -> str:
         body = self._shape.body
@@ -167,9 +175,28 @@ def _choices(body: OneOf) -> str:
     return " | ".join(map(_quoted, dict.fromkeys(body.strings)))
 
 
+_ATTRIBUTES = re.compile(r"^[ \t]*[?!]?[\w.-]+(?:::\w+)?(?:\{[^}\n]*\})?[ \t]*\[([^][\n]*)", re.M)
+_UNSUPPORTED = re.compile(r"\b(temperature|stop|suffix_capture)\b")
+_DEFINITION = re.compile(r"^[ \t]*[?!]?([a-z_][\w-]*+)[^:\n|]*:", re.M)
+_BEGINS = re.compile(r"[|(:]\s*([a-z_][\w-]*)?")
+
+
 def _checked_lark(body: Lark) -> str:
     _check_size(body.text, "the grammar", body.field)
-    found = re.search(r"^[^:\n]*\[[^]\n]*\b(temperature|stop|suffix_capture)\b", body.text, re.M)
-    if found:
-        raise RequestError(f"the grammar's attribute '{found.group(1)}' is not supported.", body.field, "invalid_grammar")
+    for attributes in _ATTRIBUTES.finditer(body.text):
+        found = _UNSUPPORTED.search(attributes.group(1))
+        if found:
+            raise RequestError(f"the grammar's attribute '{found.group(1)}' is not supported.", body.field, "invalid_grammar")
+    for embedded in re.finditer(r"%json\s*(?=\{)", body.text):
+        try:
+            schema, _ = json.JSONDecoder().raw_decode(body.text, embedded.end())
+        except (ValueError, RecursionError):
+            continue  # the compiler says why, unless it is within a string
+        prepare(schema, body.field, "a JSON schema in the grammar")
+    rules = list(_DEFINITION.finditer(body.text))
+    ends = [*(one.start() for one in rules[1:]), len(body.text)]
+    begun = {one[1]: _BEGINS.findall(body.text, one.end() - 1, end) for one, end in zip(rules, ends, strict=False)}
+    if too_many_branches(Counter(re.findall(r"[a-z_][\w-]*", body.text)), begun):
+        text = "the grammar has too many references to rules with many alternatives."
+        raise RequestError(text, body.field, "invalid_grammar")
     return body.text

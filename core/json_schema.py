@@ -7,7 +7,8 @@ others refused. `$ref` goes to places in the same schema.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
 
@@ -20,6 +21,7 @@ MAX_DEPTH = 100  # levels of JSON within one definition
 MAX_LEVELS = 4000  # levels of all definitions together: the compiler goes down one within another
 MAX_OPTIONAL = 1000  # properties of one object that may be left out: the parser follows all of them at once
 MAX_ITEMS = 10_000  # that an array can be made to have
+MAX_BRANCHES = 100_000  # alternatives of each definition times the references to it: the parser looks at them within one token
 EXACT = 2**53  # integers beyond are not compared exactly
 
 FORMATS = frozenset(("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"))
@@ -67,12 +69,12 @@ class _Preparation:
         while len(definitions) < len(self._targets):
             pointer = list(self._targets)[len(definitions)]
             definitions[str(len(definitions))] = self._definition(self._find(pointer), pointer)
-        if definitions:
-            out = {**out, "$defs": definitions}
-        ending = _ending(out)
+        places = {"#": out, **{f"#/$defs/{name}": one for name, one in definitions.items()}}
+        self._check_branches(places)
+        ending = _ending(places)
         if "#" not in ending:
             raise self._error("no JSON can satisfy it: what it requires never ends, or contradicts itself", "#")
-        kept: dict[str, Any] = _pruned(out, ending)
+        kept: dict[str, Any] = _pruned({**out, "$defs": definitions} if definitions else out, ending)
         return kept
 
     def _error(self, text: str, place: str) -> RequestError:
@@ -94,6 +96,11 @@ class _Preparation:
         if self._levels > MAX_LEVELS:
             raise self._error(f"its definitions have more than {MAX_LEVELS} levels in all", place)
         return out
+
+    def _check_branches(self, places: Mapping[str, Any]) -> None:
+        references = Counter(one for schema in places.values() for one in _referred(schema))
+        if too_many_branches(references, {place: list(_begun(schema)) for place, schema in places.items()}):
+            raise self._error("it has too many references to definitions with many alternatives", "#")
 
     def _schema(self, schema: Any, place: str, depth: int) -> Any:
         self._deepest = max(self._deepest, depth)
@@ -210,6 +217,23 @@ class _Preparation:
         return found
 
 
+def too_many_branches(references: Mapping[str, int], begun: Mapping[str, Sequence[str]]) -> bool:
+    """Whether a parser would have too much to look at in one place. `references`: how often each definition is referred to; `begun`: the
+    ways in which each can begin, by name of a definition or "" where there is none."""
+    total = 0
+    for name, count in references.items():
+        seen, waiting = {name}, [name]
+        while waiting:
+            ways = begun.get(waiting.pop(), ())
+            total += count * max(1, len(ways))
+            if total > MAX_BRANCHES:
+                return True
+            more = {one for one in ways if one and one not in seen}
+            seen |= more
+            waiting += more
+    return False
+
+
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 80 else text[:80] + "..."
@@ -219,15 +243,44 @@ def _escaped(name: str) -> str:
     return name.replace("~", "~0").replace("/", "~1")
 
 
-def _ending(root: dict[str, Any]) -> set[str]:
-    """The references of a prepared schema that some finite JSON can satisfy: the least fixed point over its definitions."""
-    places = {"#": root, **{f"#/$defs/{name}": one for name, one in root.get("$defs", {}).items()}}
+def _ending(places: Mapping[str, Any]) -> set[str]:
+    """The references that some finite JSON can satisfy: the least fixed point. `places`: all prepared schemas by reference."""
+    users: dict[str, list[str]] = {}
+    for place, schema in places.items():
+        for reference in set(_referred(schema)):
+            users.setdefault(reference, []).append(place)
     ending: set[str] = set()
-    while True:
-        more = {place for place, schema in places.items() if place not in ending and _ends(schema, ending)}
-        if not more:
-            return ending
-        ending |= more
+    waiting = list(places)
+    while waiting:
+        place = waiting.pop()
+        if place not in ending and _ends(places[place], ending):
+            ending.add(place)
+            waiting += users.get(place, ())
+    return ending
+
+
+def _referred(schema: Any) -> Iterator[str]:
+    """The references in a prepared schema; what stands in data may be among them."""
+    if isinstance(schema, dict):
+        if isinstance(schema.get("$ref"), str):
+            yield schema["$ref"]
+        for one in schema.values():
+            yield from _referred(one)
+    elif isinstance(schema, list):
+        for one in schema:
+            yield from _referred(one)
+
+
+def _begun(schema: Any) -> Iterator[str]:
+    """The ways in which a value of a prepared schema can begin: a reference, or "" for one written out here."""
+    if not isinstance(schema, dict):
+        return
+    if "$ref" in schema:
+        yield schema["$ref"]
+    for key in ("allOf", "anyOf", "oneOf"):
+        for one in schema.get(key, ()):
+            yield ""
+            yield from _begun(one)
 
 
 def _pruned(schema: Any, ending: set[str]) -> Any:
