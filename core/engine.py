@@ -186,7 +186,7 @@ class Engine:
             self.model.card.bind_thread()
             while self._gather():
                 self._pass()
-        except Exception as error:
+        except BaseException as error:  # a library's panic is no Exception; whatever it was, nobody works here any more
             self._fail(error)
         finally:
             self._end_all()
@@ -289,7 +289,7 @@ class Engine:
         for generation in waiting:
             self._unserved(generation, reason, error)
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: BaseException) -> None:
         """The card failed in the middle of a pass: nothing more can be computed until it is opened again."""
         card_failed = isinstance(error, RuntimeCallError)
         self.reason = str(error) if card_failed else f"internal error: {error!r}"

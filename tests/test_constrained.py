@@ -14,6 +14,7 @@ from tiny_models import Tiny, write_checkpoint
 
 from axpress.core.convert import convert
 from axpress.core.engine import Engine
+from axpress.core.errors import EngineClosed
 from axpress.core.grammar import GrammarError, Grammars, JsonSchema, OneOf, Regex, Shape, Thinking, ToolFormat, ToolRule
 from axpress.core.request import GenerationRequest, SamplingParams
 
@@ -248,6 +249,52 @@ def test_an_answer_that_cannot_go_on_ends_with_an_error_and_the_others_do_not(en
     assert "no token can be chosen" in answers[0].deltas[-1].error and "a test says so" in answers[1].deltas[-1].error
     assert answers[1].num_tokens == 3 and answers[2].text in ("fine", "good") and "can be made" in answers[3].deltas[-1].error
     assert run(engine, good)[0].text in ("fine", "good")
+
+
+def test_a_fault_in_a_constraint_is_that_answers_own(engine, caplog) -> None:
+    def faulty(count: int) -> None:
+        if count == 2:
+            raise ZeroDivisionError("a test's")
+
+    def made_badly():
+        raise KeyError("a test's")
+
+    class Unsure(Script):
+        def check(self, tokens: tuple[int, ...]) -> int:
+            raise IndexError("a test's")
+
+    free = {"params": GREEDY, "max_tokens": 12, "ignore_eos": True}
+    guesses = {**free, "prompt_ids": [7, 8, 9] * 6, "prediction": (7, 8, 9) * 6}
+    good = asking(None, **free)
+    alone = run(engine, good)[0].text
+    asked = (asking(lambda: Script({}, breaks=faulty), **free), asking(made_badly, **free), asking(lambda: Unsure({}), **guesses), good)
+    answers = run(engine, *asked)
+    assert [a.reason for a in answers] == ["error", "error", "length", "length"] and answers[3].text == alone
+    assert answers[0].deltas[-1].error == "internal error: ZeroDivisionError" and answers[0].deltas[-1].error_code is None
+    assert answers[2].text == run(engine, asking(lambda: Script({}), **guesses))[0].text
+    assert "an answer failed" in caplog.text and "guesses could not be checked" in caplog.text
+
+
+def test_whatever_ends_the_engines_thread_is_told_to_all(engine) -> None:
+    """A library that panics raises no Exception."""
+
+    class Panic(BaseException):
+        pass
+
+    def panics():
+        raise Panic("a test's")
+
+    threaded = Engine(engine.model, max_running=2)
+    running, doomed = Collector(), Collector()
+    threaded.submit(asking(None, max_tokens=400, ignore_eos=True), running)
+    assert running.began.wait(30)
+    threaded.submit(asking(panics), doomed)
+    assert running.wait().reason == doomed.wait().reason == "error"
+    assert threaded.state == "failed" and "Panic" in (threaded.reason or "")
+    with pytest.raises(EngineClosed, match="Panic"):
+        threaded.submit(asking(None), Collector())
+    assert threaded._thread is not None
+    threaded._thread.join()
 
 
 def test_a_cancelled_answer_leaves_nothing_behind(engine, grammars) -> None:
