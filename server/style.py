@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal
 
 from axpress.core.errors import RequestError
@@ -116,14 +117,14 @@ def in_call_order(messages: Messages) -> Messages:
     """The same messages, neighbouring results in the order of the calls that they answer: templates do not show ids."""
     order: dict[Any, int] = {}
     out: Messages = []
-    start = 0
-    for one in messages:
-        if one["role"] != "tool":
-            start = len(out) + 1
-            order = {call.get("id"): i for i, call in enumerate(one.get("tool_calls") or ())} or order
-        out.append(one)
-        if one["role"] == "tool":
-            out[start:] = sorted(out[start:], key=lambda m: order.get(m.get("tool_call_id"), len(order)))
+    for is_result, group in groupby(messages, lambda one: one["role"] == "tool"):
+        neighbours = list(group)
+        if is_result:
+            neighbours.sort(key=lambda one: order.get(one.get("tool_call_id"), len(order)))
+        else:
+            made = next((one["tool_calls"] for one in reversed(neighbours) if one.get("tool_calls")), None)
+            order = {call.get("id"): i for i, call in enumerate(made)} if made else order
+        out += neighbours
     return out
 
 
@@ -159,21 +160,17 @@ def _arguments_object(function: Mapping[str, Any]) -> Any:
 def _as_text(messages: Messages) -> Messages:
     """Calls and results as text: a template that knows neither sees system, user and assistant only."""
     out: Messages = []
-    results = False
-    for one in messages:
-        if one["role"] == "tool":
-            shown = f"<tool_response>\n{one['content']}\n</tool_response>"
-            if results:
-                out[-1] = {"role": "user", "content": f"{out[-1]['content']}\n{shown}"}
-            else:
-                out.append({"role": "user", "content": shown})
-        else:
+    for is_result, group in groupby(messages, lambda one: one["role"] == "tool"):
+        if is_result:
+            shown = [f"<tool_response>\n{one['content']}\n</tool_response>" for one in group]
+            out.append({"role": "user", "content": "\n".join(shown)})
+            continue
+        for one in group:
             written = [one["content"]] if one["content"] else []
             for call in one.get("tool_calls") or ():
                 function = call["function"]
                 written.append(GENERIC.begin + function["name"] + GENERIC.before_arguments + _arguments_text(function) + GENERIC.end)
             out.append({**{k: v for k, v in one.items() if k != "tool_calls"}, "content": "\n".join(written)})
-        results = one["role"] == "tool"
     return out
 
 
