@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import logging
 import time
 from array import array
 from dataclasses import replace
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
     from axpress.core.bank import Bank
     from axpress.core.engine import Engine
     from axpress.core.prefix import Cursor
-
-log = logging.getLogger(__name__)
 
 log = logging.getLogger(__name__)
 
