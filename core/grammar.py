@@ -236,7 +236,7 @@ class _Tokens:
         if matcher.is_error():
             raise ValueError(_first_line(matcher.get_error()))
         if not good:
-            raise ValueError("no text but the empty one satisfies it, or none at all")
+            raise ValueError(NO_TEXT)
         return matcher
 
     def _compile(self, text: str) -> Any:
@@ -253,10 +253,13 @@ class _Tokens:
 
 
 _STACK_SIZE = threading.Lock()
+NO_TEXT = "no text but the empty one satisfies it, or none at all"
 
 
 def _first_line(error: str) -> str:
     """llguidance's message without the grammar's text around it."""
+    if error.strip().startswith("NoExtension"):
+        return NO_TEXT
     if "coerce_one_of" in error:
         return "'oneOf' is supported where its alternatives cannot overlap; use 'anyOf'"
     lines = error.replace("<non-verbose/>", "").strip().split("\n")

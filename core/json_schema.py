@@ -15,6 +15,7 @@ from urllib.parse import unquote
 import orjson
 
 from axpress.core.errors import RequestError
+from axpress.core.json_disjoint import all_disjoint
 
 MAX_TEXT = 128 * 1024  # bytes of a schema as JSON
 MAX_DEPTH = 100  # levels of JSON within one definition
@@ -130,8 +131,11 @@ class _Preparation:
         elif key in SCHEMA_LISTS:
             if not isinstance(value, list) or not value:
                 raise self._error(f"'{key}' must be a list of schemas, and not an empty one", place)
-            own = out.get(key, []) if key == "allOf" else []
-            out[key] = own + [self._schema(one, f"{place}/{i}", depth + 2) for i, one in enumerate(value)]
+            made = [self._schema(one, f"{place}/{i}", depth + 2) for i, one in enumerate(value)]
+            if key == "oneOf" and all_disjoint(value, self._find):
+                out["allOf"] = [*out.get("allOf", ()), {"anyOf": made}]
+            else:
+                out[key] = (out.get(key, []) if key == "allOf" else []) + made
         elif key in SCHEMA_MAPS:
             if not isinstance(value, Mapping):
                 raise self._error(f"'{key}' must be an object of schemas", place)

@@ -118,6 +118,27 @@ def test_json_is_laid_out_in_one_way_and_whole_when_it_closes(text, grammars) ->
     assert complete and answer == '{"a": [1, {"b": null}]}'
 
 
+def test_one_of_two_kinds_told_apart_by_a_constant(text, grammars) -> None:
+    """As Pydantic writes a union with a discriminator."""
+
+    def kind(name: str, other: str) -> dict:
+        properties = {"kind": {"const": name}, other: {"type": "boolean"}}
+        return {"type": "object", "properties": properties, "required": ["kind", other], "additionalProperties": False}
+
+    schema = {
+        "type": "object", "properties": {"pet": {"oneOf": [{"$ref": "#/$defs/Cat"}, {"$ref": "#/$defs/Dog"}]}}, "required": ["pet"],
+        "additionalProperties": False,
+        "$defs": {"Cat": kind("cat", "purrs"), "Dog": kind("dog", "barks")},
+    }  # fmt: skip
+    seen = set()
+    for seed in range(12):
+        answer, complete = walk(follow(grammars, Shape(JsonSchema(schema))), text, seed)
+        jsonschema.validate(json.loads(answer), schema)
+        seen.add(json.loads(answer)["pet"]["kind"])
+        assert complete
+    assert seen == {"cat", "dog"}
+
+
 def test_a_choice_is_one_of_its_strings(text, grammars) -> None:
     strings = ("yes", "no", "yes, sir", 'quo"te\n', "é")
     assert {walk(follow(grammars, Shape(OneOf(strings))), text, seed)[0] for seed in range(60)} == set(strings)
