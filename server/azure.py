@@ -18,6 +18,7 @@ from .chat_api import ChatDialect
 from .completions_api import CompletionDialect
 from .health import model_list
 from .responses_api import ResponsesDialect, not_stored
+from .routes import reads
 
 azure = Blueprint("azure")
 
@@ -72,15 +73,15 @@ async def azure_responses(request: Request) -> HTTPResponse | None:
     return await answer(request, AzureResponses)
 
 
-@azure.route("/openai/responses/<name:str>", methods=["GET", "DELETE"], name="response")
-@azure.route("/openai/v1/responses/<name:str>", methods=["GET", "DELETE"], name="v1_response")
+@azure.route("/openai/responses/<name:str>", methods=["GET", "HEAD", "DELETE"], name="response")
+@azure.route("/openai/v1/responses/<name:str>", methods=["GET", "HEAD", "DELETE"], name="v1_response")
 async def azure_stored(request: Request, name: str) -> HTTPResponse:
     """No response is ever found: none is stored."""
     raise not_stored(name)
 
 
-@azure.get("/openai/models", name="models")
-@azure.get("/openai/v1/models", name="v1_models")
+@reads(azure, "/openai/models", name="models")
+@reads(azure, "/openai/v1/models", name="v1_models")
 async def azure_models(request: Request) -> HTTPResponse:
     """The one model that is served."""
     return model_list(request)

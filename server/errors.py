@@ -91,6 +91,8 @@ def _from_sanic(exc: SanicException) -> HttpError:
         return HttpError(status, "The server could not answer this request.", code="unavailable")
     text, code = _SANIC_TEXT.get(status, ("This is not a well-formed HTTP request.", "bad_request"))
     headers = {k.lower(): v for k, v in (exc.headers or {}).items() if k.lower() == "allow"}
+    if "allow" in headers:
+        text = f"This path does not take this method; it takes {headers['allow']}."
     return HttpError(status, text, code=code, headers=headers)
 
 

@@ -11,6 +11,8 @@ from sanic.response import HTTPResponse
 
 from .access import is_known
 from .errors import HttpError
+from .params import check_model
+from .routes import reads
 from .service import Service
 
 health = Blueprint("health")
@@ -20,7 +22,7 @@ def _json(document: object, status: int = 200, headers: dict[str, str] | None = 
     return HTTPResponse(orjson.dumps(document), status, headers=headers, content_type="application/json")
 
 
-@health.get("/health")
+@reads(health, "/health")
 async def get_health(request: Request) -> HTTPResponse:
     """200 when a token can be had, else 503 with the reason; says which device and model, and whether it is emulated.
 
@@ -38,23 +40,26 @@ def _card(service: Service) -> dict[str, object]:
     return {"id": service.served_name, "object": "model", "created": created, "owned_by": "axpress"}
 
 
-@health.get("/v1/models")
+@reads(health, "/v1/models")
 async def list_models(request: Request) -> HTTPResponse:
-    """The one model that is served; an empty list while it is loading."""
+    """The one model that is served."""
     return model_list(request)
 
 
 def model_list(request: Request) -> HTTPResponse:
-    """OpenAI's list of models."""
+    """OpenAI's list of models. Raises EngineClosed while there is none: OpenAI's clients come back after a 503, but take an empty list
+    for an answer, and some keep it."""
     service: Service = request.app.ctx.service
-    return _json({"object": "list", "data": [_card(service)] if service.served_name else []})
+    service.ready()
+    return _json({"object": "list", "data": [_card(service)]})
 
 
-@health.get("/v1/models/<name:path>")
+@reads(health, "/v1/models/<name:path>")
 async def get_model(request: Request, name: str) -> HTTPResponse:
     """One model by its name (which may contain slashes)."""
     service: Service = request.app.ctx.service
-    name = unquote(name)
-    if name not in (service.served_name, "default") or not service.served_name:
-        raise HttpError(404, f"The model '{name[:128]}' does not exist here.", param="model", code="model_not_found")
+    limits, name = service.ready().limits, unquote(name)
+    if not name:
+        raise HttpError(404, "This path ends with a model's name, or without the slash.", param="model", code="model_not_found")
+    check_model(name, limits)
     return _json(_card(service))

@@ -18,11 +18,13 @@ from axpress.core.live import FREE, IDLE, Picture
 from axpress.core.rows import Rows
 
 from .errors import HttpError
+from .routes import reads
 from .service import Service
 
 log = logging.getLogger("axpress.server")
 live = Blueprint("live")
 
+EVENTS = "text/event-stream; charset=utf-8"
 PERIOD = 0.5
 """Seconds between two looks at the engine while somebody watches."""
 HEARTBEAT = 10.0
@@ -178,22 +180,24 @@ async def _close(app: Sanic) -> None:
     app.ctx.live.close()
 
 
-@live.get("/live")
+@reads(live, "/live")
 async def get_live(request: Request) -> HTTPResponse:
     """What the card is doing, once."""
     feed: Feed = request.app.ctx.live
     return HTTPResponse(await feed.document(), headers={"cache-control": "no-store"}, content_type="application/json")
 
 
-@live.get("/live/stream")
-async def stream_live(request: Request) -> None:
+@reads(live, "/live/stream")
+async def stream_live(request: Request) -> HTTPResponse | None:
     """The same as server-sent events, about two a second while something changes, until the client leaves or the server ends."""
     feed: Feed = request.app.ctx.live
     stall = request.app.ctx.service.settings.stall_timeout
     viewer = feed.join()
     try:
         headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
-        response: Any = await request.respond(content_type="text/event-stream; charset=utf-8", headers=headers)
+        if request.method == "HEAD":
+            return HTTPResponse(headers=headers, content_type=EVENTS)
+        response: Any = await request.respond(content_type=EVENTS, headers=headers)
         while (event := await viewer.next()) is not None:
             async with asyncio.timeout(stall):
                 await response.send(event)
@@ -202,3 +206,4 @@ async def stream_live(request: Request) -> None:
         request.transport.abort()  # type: ignore[attr-defined]  # a client that does not read
     finally:
         feed.leave(viewer)
+    return None

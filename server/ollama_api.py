@@ -109,7 +109,7 @@ def check_served(name: str, served: str) -> None:
     if name == "default" or name.removesuffix(":latest") == served.removesuffix(":latest"):
         return
     shown = name if len(name) <= 128 else name[:128] + "..."
-    raise HttpError(404, f"model '{shown}' not found: this server has '{served}'.", code="model_not_found")
+    raise HttpError(404, f"model '{shown}' not found: this server has '{served}', which also answers as 'default'.", code="model_not_found")
 
 
 def chat_ask(request: OllamaChatRequest, messages: list[OllamaMessage]) -> Ask:

@@ -21,6 +21,7 @@ from .errors import HttpError
 from .ollama_api import OllamaChat, check_served, ollama
 from .ollama_stream import timestamp
 from .params import Served
+from .routes import reads
 from .schema.ollama import OllamaShowRequest
 from .service import Service
 
@@ -46,20 +47,20 @@ def _loaded(request: Request) -> Served | None:
     return service.served
 
 
-@ollama.get("/api/version")
+@reads(ollama, "/api/version")
 async def get_version(request: Request) -> HTTPResponse:
     """Ollama's version, and after a dash who speaks it: so that it can be read as a version, and nobody is deceived."""
     return _json({"version": f"{OLLAMA_VERSION}-axpress" + (f".{version()}" if version() != "unknown" else "")})
 
 
-@ollama.get("/api/tags")
+@reads(ollama, "/api/tags")
 async def list_tags(request: Request) -> HTTPResponse:
-    """The one model that is served; none while it is loading."""
-    served = _loaded(request)
-    return _json({"models": [{**_model(served), "modified_at": _modified(served)}] if served else []})
+    """The one model that is served; 503 while it is loading."""
+    served = request.app.ctx.service.ready()
+    return _json({"models": [{**_model(served), "modified_at": _modified(served)}]})
 
 
-@ollama.get("/api/ps")
+@reads(ollama, "/api/ps")
 async def list_loaded(request: Request) -> HTTPResponse:
     """The same: it is on the card, and stays there."""
     served = _loaded(request)

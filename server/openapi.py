@@ -18,7 +18,7 @@ from sanic.response import HTTPResponse
 
 from . import version
 from .page import send_file
-from .routes import JSON, ROUTES, Route, Stream
+from .routes import JSON, ROUTES, Route, Stream, reads
 
 openapi = Blueprint("openapi")
 
@@ -26,7 +26,7 @@ Schemas = dict[Any, Any]
 """JSON schemas, or references to them, by whatever they are of."""
 
 DESCRIPTION = """Large language models on an AXERA AX650 card. Each field is obeyed, or accepted because it changes nothing here (its \
-description says why), or refused by name. null means: not given."""
+description says why), or refused by name. null means: not given. What is answered to GET is answered to HEAD, without the body."""
 LICENSE = {"name": "Apache-2.0", "identifier": "Apache-2.0"}
 REFUSALS = {
     400: "The request is wrong; the message says where.",
@@ -57,13 +57,13 @@ HEADERS = {
 }
 
 
-@openapi.get("/openapi.json")
+@reads(openapi, "/openapi.json")
 async def get_document(request: Request) -> HTTPResponse:
     """The document."""
     return HTTPResponse(encoded(), headers={"cache-control": "no-cache"}, content_type=JSON)
 
 
-@openapi.route("/docs", methods=["GET", "HEAD"])
+@reads(openapi, "/docs")
 async def get_docs(request: Request) -> HTTPResponse:
     """The page that shows it."""
     return send_file(request, "docs.html")

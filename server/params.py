@@ -117,12 +117,13 @@ def sampling_defaults(config: SamplingDefaults | None) -> SamplingParams:
 
 
 def check_model(name: str | None, limits: ModelLimits) -> None:
-    """Raise 404 unless the request names the served model, "default", or none."""
+    """Raise HttpError 404 unless the request names the served model, "default", or none."""
     if name is None or name == "default" or name in limits.names:
         return
     shown = name if len(name) <= 128 else name[:128] + "..."
     served = ", ".join(sorted(limits.names))
-    raise HttpError(404, f"The model '{shown}' does not exist here; this server has: {served}.", param="model", code="model_not_found")
+    text = f"The model '{shown}' does not exist here; this server has: {served}, which also answers as 'default'."
+    raise HttpError(404, text, param="model", code="model_not_found")
 
 
 def sampling(ask: Ask, limits: ModelLimits) -> SamplingParams:

@@ -29,7 +29,7 @@ async def create_response(request: Request) -> HTTPResponse | None:
     return await answer(request, ResponsesDialect)
 
 
-@responses.route("/v1/responses/<name:str>", methods=["GET", "DELETE"])
+@responses.route("/v1/responses/<name:str>", methods=["GET", "HEAD", "DELETE"])
 async def stored_response(request: Request, name: str) -> HTTPResponse:
     """No response is ever found: none is stored."""
     raise not_stored(name)

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from sanic import Blueprint
+
 from .schema import ollama_replies, replies, responses_replies
 from .schema.chat import ChatRequest
 from .schema.completions import CompletionRequest
@@ -76,10 +78,14 @@ NO_FILE = "There is no such file."
 PAGE_FILES = ("text/html", "text/css", "text/javascript", "image/svg+xml")
 
 
-def _page(path: str, summary: str, **fields: Any) -> tuple[Route, Route]:
-    """A file of the page, which browsers may also ask about."""
-    get = Route(method="GET", path=path, group="Pages", summary=summary, open=True, **fields)
-    return get, replace(get, method="HEAD")
+def reads(blueprint: Blueprint, path: str, name: str | None = None) -> Any:
+    """Decorator of a handler of GET and of HEAD, which is answered in the same way, but that Sanic leaves the body out."""
+    return blueprint.route(path, methods=("GET", "HEAD"), name=name, ignore_body=True)
+
+
+def _page(path: str, summary: str, **fields: Any) -> Route:
+    """A file of the page."""
+    return Route(method="GET", path=path, group="Pages", summary=summary, open=True, **fields)
 
 
 def _ollama(method: Method, path: str, summary: str, **fields: Any) -> Route:
@@ -117,7 +123,7 @@ RESPONSES = Route(
 MODELS = Route(method="GET", path="/v1/models", group="OpenAI", summary="The served model", reply=replies.ModelList)
 # fmt: on
 
-ROUTES: tuple[Route, ...] = (
+_TABLE: tuple[Route, ...] = (
     CHAT,
     COMPLETIONS,
     RESPONSES,
@@ -168,7 +174,11 @@ ROUTES: tuple[Route, ...] = (
         method="GET", path="/live/stream", group="Server", summary="The same again and again, while it changes",
         stream=Stream(replies.Live), busy=True,
     ),
-    *_page("/docs", "This document, for people", content=("text/html",)),
-    *_page("/", "A page to chat and to watch the card", content=("text/html",)),
-    *_page("/page/{name}", "A file of the page", content=PAGE_FILES, not_found=NO_FILE),
+    _page("/docs", "This document, for people", content=("text/html",)),
+    _page("/", "A page to chat and to watch the card", content=("text/html",)),
+    _page("/page/{name}", "A file of the page", content=PAGE_FILES, not_found=NO_FILE),
 )  # fmt: skip
+
+HEADS = tuple(replace(route, method="HEAD", summary="As GET, without the body") for route in _TABLE if route.method == "GET")
+"""For monitors."""
+ROUTES: tuple[Route, ...] = (*_TABLE, *HEADS)

@@ -164,6 +164,25 @@ def test_the_rare_fields_of_chat_are_documented_too(server: RunningServer) -> No
         API.check("POST", "/v1/chat/completions", status, head, raw)
 
 
+def test_head_is_answered_as_get_without_the_body(server: RunningServer) -> None:
+    for route in ROUTES:
+        if route.method == "GET":
+            path = reach(server, route.path)
+            status, head, raw = server.request("HEAD", path)
+            assert (status, raw) == (route.refuses or 200, b""), path
+            if path != "/live/stream":
+                told = server.request("GET", path)[1]
+                assert set(head) == set(told) and head["content-type"] == told["content-type"], path
+    with server.raw() as sock:  # and the connection goes on
+        host = b" HTTP/1.1\r\nhost: localhost\r\n"
+        sock.sendall(b"HEAD /live/stream" + host + b"\r\nHEAD /health" + host + b"connection: close\r\n\r\n")
+        got = b""
+        while data := sock.recv(65536):
+            got += data
+    first, second, rest = got.split(b"\r\n\r\n")
+    assert b"text/event-stream" in first and second.startswith(b"HTTP/1.1 200 ") and not rest
+
+
 def test_live_stream_events_are_documented(server: RunningServer) -> None:
     with server.raw() as sock:
         sock.sendall(b"GET /live/stream HTTP/1.1\r\nhost: localhost\r\n\r\n")
@@ -217,11 +236,12 @@ def test_the_docs_page_shows_every_operation_and_asks_nobody_else(server: Runnin
         page.on("request", lambda request: None if request.url.startswith(server.url) else trouble.append(request.url))
         page.goto(server.url + "/docs#post_v1_chat_completions")
         page.wait_for_selector(".operation[open] .fields")
-        assert page.locator(".operation").count() == len(ROUTES)
+        shown = len({(one.method, one.path) for one in ROUTES} - {("HEAD", one.path) for one in ROUTES if one.method == "GET"})
+        assert page.locator(".operation").count() == shown
         assert page.locator("#post_v1_chat_completions th code", has_text=re.compile("^temperature$")).count() == 1
         for summary in page.locator(".operation > summary").all()[1:]:
             summary.press("Enter")
-        assert page.locator(".operation[open]").count() == len(ROUTES)
+        assert page.locator(".operation[open]").count() == shown
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "wider than a phone"
         assert trouble == []
         browser.close()
@@ -232,7 +252,8 @@ def test_requests_made_from_the_document(server: RunningServer) -> None:
     counts, code, printed = fuzz(server, examples=12, seed=20261122)
     assert code == 0, printed
     aside = ("/live/stream", "/openapi.json")  # one never ends, the other is what all this is made from
-    assert {route for route, _ in counts} == {f"{one.method} {one.path}" for one in ROUTES if one.path not in aside}
+    asked = {route for route, _ in counts if route.split()[1] not in aside}
+    assert asked == {f"{one.method} {one.path}" for one in ROUTES if one.path not in aside}
     for route in WITH_BODY:
         statuses = {status for name, status in counts if name == f"{route.method} {route.path}"}
         assert statuses >= {200, 400}, (route.path, statuses)

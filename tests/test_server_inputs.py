@@ -251,7 +251,15 @@ def test_wrong_path_or_method(server: RunningServer, method: str, path: str, wan
     assert status == want
     assert body["error"]["type"] == "invalid_request_error" and body["error"]["message"]
     if want == 405:
-        assert head["allow"]
+        allowed = [method for method in head["allow"].split(", ") if method != "OPTIONS"]
+        assert allowed and all(method in body["error"]["message"] for method in allowed)
+    elif path.startswith("/v1/models/n"):
+        assert "test-hollow-hollow" in body["error"]["message"] and "'default'" in body["error"]["message"]
+
+
+def test_the_list_of_models_with_a_slash_too_many(server: RunningServer) -> None:
+    status, _, raw = server.request("GET", "/v1/models/")
+    assert status == 404 and "''" not in (message := json.loads(raw)["error"]["message"]) and "slash" in message
 
 
 @pytest.mark.parametrize("kind", [None, "text/plain", "application/x-www-form-urlencoded", "application/json; charset=utf-16"])

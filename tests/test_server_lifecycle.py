@@ -289,6 +289,18 @@ def test_stop_while_loading(package: tuple[Path, Path], pause: float) -> None:
         assert "closed after" in server.log
 
 
+def test_who_asks_while_there_is_no_model_is_told_to_come_back(package: tuple[Path, Path]) -> None:
+    faults = {"AXPRESS_EMU_FAULTS": "axclrtEngineLoadFromFile@1=hang:1500"}  # loading, and then failed
+    with RunningServer(package[0], "--emu-profile", "none", environment=faults, ready=False, check=False) as server:
+        for state in ("loading", "failed"):
+            server.wait(lambda state=state: server.health()[1]["status"] == state, 10, state)  # type: ignore[misc]
+            for path in ("/v1/models", "/v1/models/default", "/v1/models/nope", "/openai/models", "/api/tags"):
+                status, head, raw = server.request("GET", path)
+                assert status == 503 and f"({state})" in raw.decode() and head["retry-after"], (path, raw)
+                assert server.request("HEAD", path)[::2] == (503, b"")
+            assert server.request("HEAD", "/health")[::2] == (503, b"")
+
+
 @pytest.mark.parametrize("stream", [True, False])
 def test_card_that_fails_in_an_answer_is_told_and_health_knows(package: tuple[Path, Path], stream: bool) -> None:
     faults = {"AXPRESS_EMU_FAULTS": "device=dead@2000"}

@@ -12,6 +12,8 @@ from sanic.exceptions import NotFound
 from sanic.request import Request
 from sanic.response import HTTPResponse
 
+from ..routes import reads
+
 page = Blueprint("page")
 
 _TYPES = {
@@ -51,13 +53,13 @@ def page_files() -> dict[str, PageFile]:
     return found
 
 
-@page.route("/", methods=["GET", "HEAD"], name="index")
+@reads(page, "/", name="index")
 async def get_index(request: Request) -> HTTPResponse:
     """The page."""
     return send_file(request, "index.html")
 
 
-@page.route("/page/<name>", methods=["GET", "HEAD"], name="file")
+@reads(page, "/page/<name>", name="file")
 async def get_file(request: Request, name: str) -> HTTPResponse:
     """A file of the page."""
     return send_file(request, name)

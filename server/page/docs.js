@@ -149,7 +149,8 @@ function operationPart(path, method, operation) {
 function showAll() {
   $("version").textContent = `version ${api.info.version}, OpenAPI ${api.openapi}`;
   $("about").textContent = api.info.description;
-  const all = Object.entries(api.paths).flatMap(([path, methods]) => Object.entries(methods).map(([method, one]) => ({ path, method, one })));
+  const shown = (methods) => Object.entries(methods).filter(([method]) => method !== "head" || !methods.get); // said in the description
+  const all = Object.entries(api.paths).flatMap(([path, methods]) => shown(methods).map(([method, one]) => ({ path, method, one })));
   for (const { name } of api.tags) {
     const here = all.filter(({ one }) => one.tags[0] === name && one.summary);
     const links = here.map(({ path, method, one }) => el("li", {}, el("a", { href: `#${one.operationId}` }, `${method.toUpperCase()} ${path}`)));

@@ -317,7 +317,7 @@ class ModelCard(TypedDict):
 
 @closed
 class ModelList(TypedDict):
-    """The one model that is served; empty while it is loading."""
+    """The one model that is served."""
 
     object: Literal["list"]
     data: list[ModelCard]
