@@ -62,10 +62,22 @@ def probe(program: Program) -> tuple[Modes, Costs]:
         f"in chunks, rows {rows}" if modes.chunks else "token by token",
     )
     costs = measure(program)
-    for group, seconds in zip(program.groups, costs.groups, strict=True):
-        log.info("cost: group %d, %d wide over %d rows: %.2f ms", group.index, group.width, group.history, seconds * 1e3)
-    log.info("cost: head %.2f ms, moving a row %.2f ms", costs.head * 1e3, costs.copy * 1e3)
+    _log_costs(program, modes, costs)
     return modes, costs
+
+
+def _log_costs(program: Program, modes: Modes, costs: Costs) -> None:
+    """One line for everybody, each group for who looks closer."""
+    for group, seconds in zip(program.groups, costs.groups, strict=True):
+        log.debug("cost: group %d, %d wide over %d rows: %.2f ms", group.index, group.width, group.history, seconds * 1e3)
+    log.debug("cost: moving a row %.2f ms", costs.copy * 1e3)
+    decode = len(program.shape.decode) - 1  # the deepest
+    parts = [f"decode {costs.groups[decode] * 1e3:.2f} ms over {program.groups[decode].history} rows"]
+    if modes.chunks:
+        first, last = costs.groups[decode + 1] * 1e3, costs.groups[-1] * 1e3
+        parts.append(f"chunks of {program.groups[-1].width} {first:.1f} to {last:.1f} ms")
+    parts.append(f"head {costs.head * 1e3:.2f} ms")
+    log.info("%s: %s", "emulated card" if program.card.emulated else "measured", ", ".join(parts))
 
 
 def measure(program: Program) -> Costs:

@@ -23,4 +23,5 @@ for chunk in stream:
     if chunk.usage:
         timings = chunk.model_extra["timings"]
         print(f"\n\n{chunk.usage.prompt_tokens} tokens read, {chunk.usage.completion_tokens} written", end=" ")
-        print(f"at {timings['predicted_per_second'] or 0:.1f} tokens/s ({chunk.model})")
+        emulated = " (emulated)" if timings.get("emulated") else ""  # there is no card: not the speed of one
+        print(f"at {timings['predicted_per_second'] or 0:.1f} tokens/s{emulated} ({chunk.model})")

@@ -50,7 +50,8 @@ class ChatDialect(Dialect):
 
     def whole(self, job: Job, answers: list[Answer], totals: Totals) -> bytes:
         made = [choice(index, one, job, self._old_calls) for index, one in enumerate(answers)]
-        return completion(self._head(job), made, usage(totals), timings(totals) if job.ask.timings else None)
+        timed = timings(totals, job.engine.info.emulated) if job.ask.timings else None
+        return completion(self._head(job), made, usage(totals), timed)
 
 
 def ask(request: ChatRequest) -> Ask:

@@ -54,7 +54,7 @@ class CompletionDialect(Dialect):
             }
             for index, (one, echo) in enumerate(zip(answers, self._echoes(job), strict=True))
         ]
-        extra = {"timings": timings(totals)} if job.ask.timings else {}
+        extra = {"timings": timings(totals, job.engine.info.emulated)} if job.ask.timings else {}
         return orjson.dumps({**_head(job).fields("text_completion"), "choices": choices, "usage": usage(totals), **extra})
 
     def _echoes(self, job: Job) -> list[str]:

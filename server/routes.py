@@ -73,6 +73,7 @@ CHANGES: tuple[tuple[Method, str], ...] = (
 )  # fmt: skip
 """What changes the models of an Ollama server."""
 NO_MODEL = "The model that the request names is not served here."
+DURATIONS = "The durations of an emulated card are not those of one, and Ollama's answers have no word for that: `/health` says `emulated`."
 NO_RESPONSE = "Nothing is stored here."
 NO_FILE = "There is no such file."
 PAGE_FILES = ("text/html", "text/css", "text/javascript", "image/svg+xml")
@@ -142,12 +143,12 @@ _TABLE: tuple[Route, ...] = (
     ),
     _ollama(
         "POST", "/api/chat", "Answer a conversation", request=OllamaChatRequest, reply=ollama_replies.OllamaChatReply,
-        stream=Stream(ollama_replies.OllamaChatReply, LINES), not_found=NO_MODEL,
+        stream=Stream(ollama_replies.OllamaChatReply, LINES), not_found=NO_MODEL, note=DURATIONS,
         example={"model": "default", "messages": [{"role": "user", "content": "What is 7 + 5?"}]},
     ),
     _ollama(
         "POST", "/api/generate", "Answer a prompt", request=OllamaGenerateRequest, reply=ollama_replies.OllamaGenerateReply,
-        stream=Stream(ollama_replies.OllamaGenerateReply, LINES), not_found=NO_MODEL,
+        stream=Stream(ollama_replies.OllamaGenerateReply, LINES), not_found=NO_MODEL, note=DURATIONS,
         example={"model": "default", "prompt": "What is 7 + 5?"},
     ),
     _ollama("GET", "/api/tags", "The served model", reply=ollama_replies.OllamaModels),

@@ -36,10 +36,10 @@ def usage(totals: Totals) -> dict[str, Any]:
     }
 
 
-def timings(totals: Totals) -> dict[str, Any]:
+def timings(totals: Totals, emulated: bool) -> dict[str, Any]:
     """The `timings` object of llama.cpp's server: how many tokens and milliseconds prompt and answer took, queueing left out.
 
-    Of several choices, which run together, the one that took longest.
+    Of several choices, which run together, the one that took longest. Times of an emulated card say that they are of one.
     """
     prompt_s = max((s.first_token_s - s.queue_s for s in totals.spent), default=0.0)
     predicted_s = max((s.total_s - s.first_token_s for s in totals.spent), default=0.0)
@@ -52,6 +52,7 @@ def timings(totals: Totals) -> dict[str, Any]:
         "predicted_n": predicted_n,
         "predicted_ms": round(1e3 * predicted_s, 3),
         "predicted_per_second": round(predicted_n / predicted_s, 3) if predicted_s > 0 else None,
+        **({"emulated": True} if emulated else {}),
     }
 
 
@@ -140,7 +141,7 @@ class Chunks(StreamWriter):
     """What the streams of OpenAI's completions have in common: server-sent chunks, which begin with `start`, and their end."""
 
     def __init__(self, head: AnswerHead, kind: str, job: Job, include_usage: bool) -> None:
-        self._include_usage, self._timings = include_usage, job.ask.timings
+        self._include_usage, self._timings, self._emulated = include_usage, job.ask.timings, job.engine.info.emulated
         self.start = b"data: " + orjson.dumps(head.fields(kind))[:-1]
         self.tail = b',"usage":null}\n\n' if include_usage else b"}\n\n"
 
@@ -148,7 +149,7 @@ class Chunks(StreamWriter):
         if not (self._include_usage or self._timings):
             return DONE
         used = orjson.dumps(usage(totals) if self._include_usage else None)
-        timed = b',"timings":' + orjson.dumps(timings(totals)) if self._timings else b""
+        timed = b',"timings":' + orjson.dumps(timings(totals, self._emulated)) if self._timings else b""
         return self.start + b',"choices":[],"usage":' + used + timed + b"}\n\n" + DONE
 
     def fail(self, error: HttpError) -> bytes:

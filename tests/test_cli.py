@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -143,6 +144,8 @@ def test_serve_without_a_model() -> None:
         assert status == 200 and body["emulated"] and body["toy"] and body["note"] == "emulated: no card; a toy model"
         assert running.post({"messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 20})[0] == 200
     assert running.log.count("emulated: no card") >= 2 and "a toy model" in running.log
+    assert re.search(r"emulated card: decode \S+ ms over \d+ rows, chunks of \d+ \S+ to \S+ ms, head \S+ ms\n", running.log)
+    assert "cost:" not in running.log  # the groups one by one are for --log-level debug
 
 
 def test_chat_reads_lines_and_keeps_the_conversation(server: RunningServer) -> None:

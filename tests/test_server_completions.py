@@ -146,7 +146,7 @@ def test_stop_and_timings(client: openai.OpenAI) -> None:
     assert answer.choices[0].text == text[: text.index(word)] and answer.choices[0].finish_reason == "stop"
     timings = answer.timings  # type: ignore[attr-defined]
     assert answer.usage is not None and timings["predicted_n"] == answer.usage.completion_tokens
-    assert timings["cache_n"] + timings["prompt_n"] == answer.usage.prompt_tokens
+    assert timings["cache_n"] + timings["prompt_n"] == answer.usage.prompt_tokens and timings["emulated"] is True
 
 
 def test_control_tokens_in_texts_are_text(server: RunningServer) -> None:

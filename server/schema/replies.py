@@ -80,6 +80,8 @@ class Timings(TypedDict):
     predicted_n: Count
     predicted_ms: Seconds
     predicted_per_second: float | None
+    emulated: NotRequired[Literal[True]]
+    """There is no card: times are modelled, or those of the emulator."""
 
 
 @closed
