@@ -6,8 +6,9 @@ import http.client
 import json
 import os
 import re
+import ssl
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
@@ -27,11 +28,15 @@ class ChatClient:
     """One conversation with the server at `url` (with or without /v1 at its end)."""
 
     def __init__(self, url: str, model: str, system: str | None, sampling: dict[str, Any]) -> None:
-        parts = urlsplit(url if "//" in url else "http://" + url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ChatError(f"'{url}' is not an http address")
+        try:
+            parts = urlsplit(url if "//" in url else "http://" + url)
+            host, port = parts.hostname, parts.port
+        except ValueError:
+            host = None
+        if not host or parts.scheme not in ("http", "https"):
+            raise ChatError(f"'{url}' is not the address of a server; one looks like http://127.0.0.1:8000")
         self._connect = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        self._host, self._port = parts.hostname, parts.port
+        self._host, self._port = host, port or self._connect.default_port
         self._path = parts.path.rstrip("/").removesuffix("/v1")
         self._fields = {"model": model, "stream": True, **sampling}
         self._system = [{"role": "system", "content": system}] if system else []
@@ -42,17 +47,21 @@ class ChatClient:
         self.messages = list(self._system)
 
     def health(self) -> dict[str, Any]:
-        """The server's /health."""
-        with self._request("GET", "/health", None, timeout=10) as (_, response):
+        """The server's /health; empty where it has none that we could read."""
+        with self._request("GET", "/health", None, timeout=10) as (_, response), suppress(ValueError):
             document = json.loads(response.read())
             return document if isinstance(document, dict) else {}
+        return {}
 
-    def ask(self, text: str) -> Iterator[str]:
-        """Send `text` and yield the answer's pieces. What was yielded is remembered even when the caller stops early."""
+    def ask(self, text: str, reasoning: Callable[[str], object] | None = None) -> Iterator[str]:
+        """Send `text` and yield the answer's pieces. What was yielded is remembered even when the caller stops early.
+
+        `reasoning` is called with each piece of what the model thinks before it answers. Raises ChatError.
+        """
         self.messages.append({"role": "user", "content": text})
         pieces: list[str] = []
         try:
-            for piece in self._stream():
+            for piece in self._stream(reasoning):
                 pieces.append(piece)
                 yield piece
         finally:
@@ -61,22 +70,23 @@ class ChatClient:
             else:
                 self.messages.pop()
 
-    def _stream(self) -> Iterator[str]:
+    def _stream(self, reasoning: Callable[[str], object] | None) -> Iterator[str]:
+        for delta in self._deltas():
+            if reasoning is not None and delta.get("reasoning_content"):
+                reasoning(delta["reasoning_content"])
+            if delta.get("content"):
+                yield delta["content"]
+
+    def _deltas(self) -> Iterator[dict[str, Any]]:
         body = json.dumps({**self._fields, "messages": self.messages}).encode()
         with self._request("POST", "/v1/chat/completions", body, timeout=None) as (_, response):
             if response.status != 200:
                 raise ChatError(_error_text(response.read(), response.status))
-            for raw in response:
-                line = raw.strip()
-                if not line.startswith(b"data:") or line == b"data: [DONE]":
-                    continue
-                event = json.loads(line[5:])
+            for event in _events(response):
                 if event.get("error"):
                     raise ChatError(str(event["error"].get("message")))
                 for choice in event.get("choices", ()):
-                    piece = choice["delta"].get("content")
-                    if piece:
-                        yield piece
+                    yield choice["delta"]
 
     def _request(self, method: str, path: str, body: bytes | None, timeout: float | None) -> _Exchange:
         connection = self._connect(self._host, self._port, timeout=timeout)
@@ -88,7 +98,21 @@ class ChatClient:
             return _Exchange(connection, connection.getresponse())
         except (OSError, http.client.HTTPException) as exc:
             connection.close()
-            raise ChatError(f"cannot reach {self._host}:{self._port}: {exc}") from exc
+            where = f"{self._host}:{self._port}"
+            if isinstance(exc, ssl.SSLError) and not isinstance(exc, ssl.SSLCertVerificationError):
+                raise ChatError(f"{where} does not speak https; try --url http://{where}") from exc
+            raise ChatError(f"cannot reach {where}: {exc or type(exc).__name__}") from exc
+
+
+def _events(response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
+    """The events of a stream. Raises ChatError where it breaks off."""
+    try:
+        for raw in response:
+            line = raw.strip()
+            if line.startswith(b"data:") and line != b"data: [DONE]":
+                yield json.loads(line[5:])
+    except (OSError, http.client.HTTPException, ValueError) as exc:
+        raise ChatError(f"the answer broke off: {exc or type(exc).__name__}") from exc
 
 
 class _Exchange:
@@ -145,25 +169,43 @@ def _save_history(file: Path | None) -> None:
         readline.write_history_file(file)
 
 
-def _print_answer(client: ChatClient, text: str, out: TextIO) -> None:
-    answer = client.ask(text)
+class Printer:
+    """Writes an answer as it comes, and on terminals the reasoning before it: dimmed, or with a word where nothing can be dimmed."""
+
+    def __init__(self, out: TextIO, plain: bool = False) -> None:
+        self._out, self._shows = out, out.isatty()
+        self._begin, self._end = ("(thinking) ", "\n\n") if plain else ("\x1b[2m", "\x1b[22m\n\n")
+        self._reasons = False
+
+    def reasoning(self, text: str) -> None:
+        """A piece of what the model thinks."""
+        if self._shows:
+            self._out.write(visible(text) if self._reasons else self._begin + visible(text))
+            self._out.flush()
+            self._reasons = True
+
+    def text(self, text: str) -> None:
+        """A piece of the answer, or what comes instead of more."""
+        self._out.write(self._end + text if self._reasons else text)
+        self._out.flush()
+        self._reasons = False
+
+
+def _print_answer(client: ChatClient, text: str, printer: Printer) -> None:
+    answer = client.ask(text, printer.reasoning)
     try:
         for piece in answer:
-            out.write(visible(piece))
-            out.flush()
-        out.write("\n")
+            printer.text(visible(piece))
+        printer.text("\n")
     except KeyboardInterrupt:
         answer.close()  # type: ignore[attr-defined]
-        out.write("\n(stopped)\n")
-    except ChatError as exc:
-        out.write(f"\n! {visible(str(exc))}\n")
-    except (OSError, http.client.HTTPException, ValueError) as exc:
-        out.write(f"\n! the answer broke off: {exc}\n")
+        printer.text("\n(stopped)\n")
 
 
 def run(url: str, model: str, system: str | None, sampling: dict[str, Any]) -> int:
-    """Talk until Ctrl-D. With stdin not a terminal, each line is one message and nothing is prompted for."""
+    """Talk until Ctrl-D. With stdin not a terminal, each line is one message, nothing is prompted for, and ChatError ends it."""
     client = ChatClient(url, model, system, sampling)
+    printer = Printer(sys.stdout, plain="NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb")
     interactive = sys.stdin.isatty()
     health = client.health()
     if interactive:
@@ -182,7 +224,12 @@ def run(url: str, model: str, system: str | None, sampling: dict[str, Any]) -> i
             if line.strip() == "/new":
                 client.reset()
             elif line.strip():
-                _print_answer(client, line, sys.stdout)
+                try:
+                    _print_answer(client, line, printer)
+                except ChatError as exc:
+                    if not interactive:
+                        raise ChatError(visible(str(exc))) from exc
+                    printer.text(f"\n! {visible(str(exc))}\n")
     finally:
         _save_history(file)
         if interactive:

@@ -78,11 +78,22 @@ class LimitedProtocol(HttpProtocol):
         """Take bytes; cut a client that sends a flood while its answer is on the way."""
         if self._refused:
             return
-        super().data_received(data)
         http: Any = self.http
+        if data[0] == TLS_HANDSHAKE and not self.recv_buffer and (http is None or http.stage is Stage.IDLE):
+            self._refuse_tls()
+            return
+        super().data_received(data)
+        http = self.http
         answering = http is not None and http.stage in (Stage.HANDLER, Stage.RESPONSE) and not http.request_body
         if answering and len(self.recv_buffer) >= self.app.config.REQUEST_BUFFER_SIZE:
             self.abort()
+
+    def _refuse_tls(self) -> None:
+        """At once and in plain HTTP, which TLS clients report as such; else they would wait until the time for a header is over."""
+        body = error_body(400, "This server speaks http, not https.", None, "bad_request")
+        head = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
+        self.transport.write(head % len(body) + body)
+        self.transport.close()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Sanic cancels the handler here; a refused connection has none."""
@@ -111,6 +122,8 @@ class LimitedProtocol(HttpProtocol):
             self.abort()
 
 
+TLS_HANDSHAKE = 0x16
+"""The first byte of a client that wants to speak TLS; no HTTP method begins with it."""
 SEND_BUFFER = 1 << 18
 """Bytes; the kernel's own choice grows to several megabytes for each client that does not read."""
 

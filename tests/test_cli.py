@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
@@ -14,10 +15,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import chat_templates
 import pytest
 from server_process import RunningServer, hollow_package
 
-from axpress.server.chat import ChatClient, ChatError, visible
+from axpress.server.chat import ChatClient, ChatError, Printer, _print_answer, visible
 from axpress.server.cli import main
 from axpress.server.logs import escape
 from axpress.server.settings import Settings
@@ -162,13 +164,44 @@ def test_chat_reads_lines_and_keeps_the_conversation(server: RunningServer) -> N
     again = talk("hello\n/new\nhello\n")
     assert again == once + once
     assert talk("hello\nhello\n") != once + once  # the second prompt has the first answer in it
-    assert "'temperature'" in talk("hello\n", "--temperature", "9")
+    wrong = [*COMMAND, "chat", "--url", server.url, "--temperature", "9"]
+    done = subprocess.run(wrong, input="hello\nhello\n", capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (1, "") and done.stderr.startswith("axpress: 'temperature'") and done.stderr.count("\n") == 1
 
 
-def test_chat_without_a_server(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["chat", "--url", "http://127.0.0.1:1"]) == 1
-    assert "cannot reach 127.0.0.1:1" in capsys.readouterr().err
-    assert main(["chat", "--url", "ftp://x"]) == 1
+def test_chat_without_a_server(server: RunningServer, capsys: pytest.CaptureFixture[str]) -> None:
+    for url, said in (
+        ("http://127.0.0.1:1", "cannot reach 127.0.0.1:1: "),
+        ("nowhere.invalid", "cannot reach nowhere.invalid:80: "),
+        (f"https://127.0.0.1:{server.port}", f"127.0.0.1:{server.port} does not speak https; try --url http://127.0.0.1:{server.port}"),
+        *((url, f"'{url}' is not the address of a server") for url in ("ftp://x", "http://x:99999", "http://", "http://[::1")),
+    ):
+        began = time.monotonic()
+        assert main(["chat", "--url", url]) == 1
+        assert said in capsys.readouterr().err and time.monotonic() - began < 8, url  # https: not after --read-timeout
+
+
+class Screen(io.StringIO):
+    """What a terminal shows."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_chat_shows_what_a_model_thinks_on_terminals_only(tmp_path: Path) -> None:
+    package = chat_templates.random_package(tmp_path, chat_templates.ALWAYS)
+    with RunningServer(package, "--emu-profile", "none") as running:
+        client = ChatClient(running.url, "default", None, {"max_tokens": 60, "seed": 5, "temperature": 2})
+        client._fields["thinking_budget"] = 10
+        shown: list[str] = []
+        for screen, plain in ((Screen(), False), (Screen(), True), (io.StringIO(), False)):
+            client.reset()
+            _print_answer(client, "hi", Printer(screen, plain))
+            shown.append(screen.getvalue())
+    dimmed, marked, piped = shown
+    assert piped.strip() and visible(client.messages[-1]["content"]) + "\n" == piped
+    assert dimmed.startswith("\x1b[2m") and dimmed.endswith(f"\x1b[22m\n\n{piped}") and len(dimmed) > len(piped) + 12
+    assert marked.startswith("(thinking) ") and marked.endswith(f"\n\n{piped}") and "\x1b" not in marked
 
 
 def test_chat_client_stops_an_answer(server: RunningServer) -> None:

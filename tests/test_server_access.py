@@ -512,8 +512,8 @@ def test_terminal_client_sends_its_key(keyed: RunningServer) -> None:
     command = [sys.executable, "-m", "axpress.server", "chat", "--url", keyed.url, "--max-tokens", "3"]
     for key, said in ((BOB, None), (WRONG, "not one of this server's keys")):
         ended = subprocess.run(command, input="hi\n", capture_output=True, text=True, timeout=60, env={"AXPRESS_API_KEY": key + "\n"})
-        assert ended.returncode == 0, ended.stderr
-        assert (said in ended.stdout) if said else (ended.stdout.strip() and not ended.stdout.startswith("\n!"))
+        assert ended.returncode == (0 if said is None else 1), ended.stderr
+        assert (said in ended.stderr) if said else ended.stdout.strip()
 
 
 # Origins
