@@ -79,7 +79,8 @@ class JsonVocabulary:
             if isinstance(part, str):
                 self._secret.check_absent(part)
         text = "".join(p if isinstance(p, str) else self._names[p.text] for p in parts)
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        # As a batch: that is done without the GIL, so a long text holds up nobody else.
+        ids: list[int] = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids
         return ids
 
     @staticmethod

@@ -14,7 +14,7 @@ from axpress.core.request import GenerationRequest, SamplingParams, choice_seed
 from .ask import Ask
 from .errors import HttpError
 from .job import Job
-from .prompts import plain_prompts
+from .prompts import check_size, plain_prompts
 from .reader import Reader
 from .schema.fields import MAX_CHOICES
 
@@ -27,10 +27,13 @@ if TYPE_CHECKING:
     from .style import Style
 
 
+SHRINKS = 4  # times, at most, that a tokenizer makes a text shorter before it takes it apart (Unicode's normal forms)
+
+
 @dataclass(frozen=True, slots=True)
 class ModelLimits:
     """What of the served model a request is checked against. `max_choices`: answers of one prompt; `max_together`: answers that the
-    engine takes at one time, all prompts of a request together."""
+    engine takes at one time, all prompts of a request together; `max_characters`: a prompt of more is too long, whatever is in it."""
 
     names: frozenset[str]
     vocab_size: int
@@ -38,6 +41,7 @@ class ModelLimits:
     defaults: SamplingParams
     max_choices: int = MAX_CHOICES
     max_together: int = MAX_CHOICES
+    max_characters: int = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,7 @@ def make_job(ask: Ask, served: Served, salt: bytes) -> Job:
     Takes milliseconds: not on the event loop. Raises RequestError, HttpError.
     """
     check_model(ask.model, served.limits)
+    check_size(ask, served.limits.max_characters)
     text, thinking = served.engine.text, None
     if ask.messages is not None:
         prompt, thinking = _conversation(ask, served.style)
@@ -66,10 +71,10 @@ def make_job(ask: Ask, served: Served, salt: bytes) -> Job:
         prompts = plain_prompts(ask, text, served.limits.vocab_size)
     prediction = tuple(text.encode(ask.prediction)) if ask.prediction is not None else ()
     shape = served.style.shape(ask, thinking)
+    single = [generation_request(ask, served.limits, ids, prediction, salt) for ids in prompts]  # before a grammar is compiled in vain
     rules: dict[str, Any] = {"constraint": make_constraint(ask, shape, served.grammars)}
     if thinking is not None:
         rules |= {"stop_after": thinking.end, "stop_after_begin": "" if thinking.open else thinking.begin}
-    single = [generation_request(ask, served.limits, ids, prediction, salt) for ids in prompts]
     made = [choices(ask, served.limits, replace(one, **rules)) for one in single]
     check_together(sum(map(len, made)), served.limits)
     requests = [one for group in made for one in group]
@@ -201,7 +206,11 @@ def check_together(count: int, limits: ModelLimits) -> None:
 def model_limits(engine: Engine, names: frozenset[str], max_together: int) -> ModelLimits:
     """Limits of the model that `engine` has open, served under `names`; it takes `max_together` requests at a time."""
     info, defaults = engine.info, sampling_defaults(engine.package.post_config)
-    return ModelLimits(names, info.vocab_size, info.context_length, defaults, min(MAX_CHOICES, max_together), max_together)
+    longest = max(map(len, engine.text.pieces.data))
+    return ModelLimits(
+        names, info.vocab_size, info.context_length, defaults, min(MAX_CHOICES, max_together), max_together,
+        max_characters=SHRINKS * longest * info.context_length,
+    )  # fmt: skip
 
 
 def fingerprint(*settings: object) -> str:

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from axpress.core.errors import RequestError
+from axpress.core.errors import ContextOverflow, RequestError
 
 from .ask import Ask
 
 if TYPE_CHECKING:
     from axpress.core.text import Text
+
+
+def check_size(ask: Ask, max_characters: int) -> None:
+    """Raises ContextOverflow for a prompt of more than `max_characters`, which can be no fewer tokens than the context holds: before
+    seconds are spent on laying it out and counting them."""
+    size = max((len(one) for one in ask.prompts if isinstance(one, str)), default=0)
+    size += sum(len(one["content"].strip()) for one in ask.messages or ())
+    if ask.tools is not None and ask.tools.choice != "none":
+        size += sum(len(json.dumps(one.parameters)) for one in ask.tools.functions)
+    for name, count in ((ask.prompt_field, size), ("prediction", len(ask.prediction or ""))):
+        if count > max_characters:
+            what = f"'{name}' and the functions" if ask.tools is not None and name == ask.prompt_field else f"'{name}'"
+            text = f"{what}: {count} characters; this model's context holds fewer than {max_characters}. Shorten them."
+            raise ContextOverflow(text, name)
 
 
 def plain_prompts(ask: Ask, text: Text, vocab_size: int) -> list[list[int]]:

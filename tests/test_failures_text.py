@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -200,3 +201,26 @@ def test_at_the_end_of_the_context(client: Client) -> None:
     assert "num_ctx" in client.refused(BY_PATH["/api/chat"], said(BY_PATH["/api/chat"], "hi", options={"num_ctx": 1}))
     if RESPONSES is not None:
         assert "max_output_tokens" in client.refused(RESPONSES, said(RESPONSES, "hi", max_output_tokens=context))
+
+
+@pytest.mark.parametrize("route", [*TALKS, COMPLETIONS], ids=lambda one: one.path)
+def test_what_can_never_fit_is_refused_before_it_is_read(client: Client, route: Route) -> None:
+    message = client.refused(route, said(route, "x" * 4_000_000))
+    assert "4000000 characters" in message
+
+
+def test_a_long_text_holds_up_nobody(client: Client) -> None:
+    """While it is taken apart the server answers others, many times over."""
+    done = threading.Event()
+
+    def ask() -> None:
+        assert client.post(TOKENIZE, {"content": "hello there " * 40_000})[0] == 200
+        done.set()
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    looks = 0
+    while not done.is_set() and thread.is_alive():
+        looks += client.server.health()[0] == 200
+    thread.join()
+    assert done.is_set() and looks > 5
