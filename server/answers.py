@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 from sanic.request import Request
@@ -12,6 +13,8 @@ from axpress.core.request import Delta
 from .dialect import Answer, StreamWriter, Totals
 from .errors import HttpError
 from .job import Job
+
+log = logging.getLogger("axpress.server")
 
 HIGH_WATER = 65536
 """Bytes in a connection's write buffer above which Sanic's `send` waits; we stop writing past it at the same mark."""
@@ -100,7 +103,7 @@ class StreamedAnswer:
         self._stall = stall
         self._response: Any = None
         self._pending: list[tuple[int, list[Delta]]] = []
-        self._direct = False
+        self._direct = self._broken = False
         self._wake = asyncio.Event()
         self.tally = Tally(job)
 
@@ -112,7 +115,7 @@ class StreamedAnswer:
             if transport.is_closing():
                 return
             if transport.get_write_buffer_size() <= HIGH_WATER:
-                data = self._writer.encode(index, deltas)
+                data = self._encode(index, deltas)
                 if data:
                     transport.write(b"%x\r\n%b\r\n" % (len(data), data))
             else:
@@ -125,6 +128,19 @@ class StreamedAnswer:
             self._direct = False
             self._wake.set()
 
+    def _encode(self, index: int, deltas: list[Delta]) -> bytes:
+        """What to write of these; where that fails nothing more can come, and the stream ends with an error instead of never."""
+        if self._broken:
+            return b""
+        try:
+            return self._writer.encode(index, deltas)
+        except Exception:
+            log.exception("unexpected: a piece of an answer could not be written")
+            self._broken = True
+            failed = HttpError(500, "The server failed on this answer; its log says why.", code="internal_error")
+            self.tally.error = self.tally.error or failed
+            return b""
+
     async def run(self, request: Request, headers: dict[str, str]) -> None:
         """Send header, first words and answers until `tally` is over; `close` sends the rest.
 
@@ -135,7 +151,7 @@ class StreamedAnswer:
         while True:
             while self._pending:
                 pending, self._pending = self._pending, []
-                await self._send(b"".join([self._writer.encode(index, deltas) for index, deltas in pending]))
+                await self._send(b"".join([self._encode(index, deltas) for index, deltas in pending]))
             if self.tally.over:
                 return
             self._wake.clear()
