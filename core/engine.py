@@ -98,8 +98,11 @@ class Engine:
             idle = max(0, self.max_running - self.scheduler.num_running) if not self.scheduler.preempted else 0
             if len(self._waiting) + len(requests) > self.max_queue + idle:
                 wait = max(1.0, self._mean_seconds * (len(self._waiting) + 1) / self.max_running)
-                waiting = f"{len(self._waiting)} requests are waiting and the queue holds {self.max_queue}"
-                raise QueueFull(f"{waiting}; try again in {wait:.0f} s", wait)
+                waiting = max(0, len(self._waiting) - idle)  # the first of them are about to run
+                more = f", this one brings {len(requests)}" if len(requests) > 1 else ""
+                are = "request is" if waiting == 1 else "requests are"
+                text = f"{waiting} {are} waiting{more} and the queue holds {self.max_queue}; try again in {wait:.0f} s"
+                raise QueueFull(text, wait)
             made = [Generation(self, next(self._numbers), r, s) for r, s in zip(requests, sinks, strict=True)]
             self._waiting.extend(made)
             self.scheduler.room_changed = True

@@ -15,6 +15,7 @@ from axpress.core.errors import PackageError, RuntimeUnavailable
 from axpress.core.groups import layer_shape
 from axpress.core.package import ModelPackage, open_package
 from axpress.core.probe import Costs, Modes, probe
+from axpress.core.profile import profile_path
 from axpress.core.program import Program
 from axpress.core.request import EngineInfo
 from axpress.core.runtime import Card, emulated_library, find_library
@@ -106,6 +107,8 @@ def _open_axengine(package: ModelPackage, text: Text, logits_slots: int) -> Mode
 def _open_card(package: ModelPackage, device: str | int, profile: str | None, settings: dict[str, str]) -> tuple[Card, str | None]:
     if device == "emu" or (device == "auto" and package.simulated):
         chosen = profile or package.profile or os.environ.get("AXPRESS_EMU_PROFILE") or "none"
+        if chosen != "none":
+            profile_path(chosen)  # the emulated runtime would tell where it looked, not what there is
         return Card(emulated_library(), 0, {"profile": chosen, **settings}), chosen
     if package.simulated:
         raise PackageError(f"{package.directory}: a simulated model runs on the emulated card only (--device emu)")

@@ -189,12 +189,18 @@ def _layers_by_pattern(root: Path) -> tuple[Path, ...]:
     if not models:
         raise PackageError(f"{root} is not a model directory: there is no ..._l0_together.axmodel in it; give the directory that has one")
     if len(models) > 1:
-        names = ", ".join(sorted(str((folder / name).relative_to(root)) for folder, name in models))
+        names = _some(sorted(str((folder / name).relative_to(root)) for folder, name in models))
         raise PackageError(f"{root} holds several models ({names}) and no config.json that picks one: give the directory of one of them")
     layers = next(iter(models.values()))
     count = max(layers) + 1
     _check_numbering(layers, count, next(iter(layers.values())))
     return tuple(layers[layer] for layer in range(count))
+
+
+def _some(names: list[str], most: int = 5) -> str:
+    """The names, or the first of them and how many there are more."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def _check_numbering(layers: Mapping[int, Path], count: int, example: Path) -> None:
@@ -216,7 +222,7 @@ def _one_file(root: Path, config: Mapping[str, Any], key: str, pattern: str, wha
     if not found:
         raise PackageError(f"{root} has no {pattern}: the model's {what} is missing; {AGAIN}")
     if len(found) > 1:
-        names = ", ".join(path.name for path in found)
+        names = _some([path.name for path in found])
         raise PackageError(f"{root} has several files that could be the {what} ({names}): keep one, or name it in config.json as {key}")
     return found[0]
 

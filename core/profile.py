@@ -86,11 +86,17 @@ def profile_names() -> list[str]:
     return sorted(path.stem for path in PROFILE_DIR.glob("*.toml"))
 
 
-def load_profile(name: str) -> Profile:
-    """The profile called `name`, or the file at the path `name` if it contains a slash. PackageError: unknown or malformed."""
+def profile_path(name: str) -> Path:
+    """The file of the profile called `name`, which may be the path itself where it contains a slash. PackageError: there is none."""
     path = Path(name) if "/" in name else PROFILE_DIR / f"{name}.toml"
     if not path.is_file():
         raise PackageError(f"there is no profile {name!r}: use one of {', '.join(profile_names())}, or the path of a TOML file")
+    return path
+
+
+def load_profile(name: str) -> Profile:
+    """The profile called `name`, or the file at the path `name` if it contains a slash. PackageError: unknown or malformed."""
+    path = profile_path(name)
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:

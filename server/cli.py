@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -157,6 +158,8 @@ def _serve(arguments: argparse.Namespace) -> int:
         raise OSError(f"there is no model directory {arguments.model_dir}")
     if arguments.trace is not None and not arguments.trace.parent.is_dir():
         raise OSError(f"there is no directory {arguments.trace.parent} for the trace")
+    if arguments.model_dir is None and arguments.device not in ("auto", "emu"):
+        raise OSError("give MODEL_DIR: without one the demo model is served, and that runs on the emulated card only")
     logs.configure(arguments.log_level)
     settings = Settings(
         model_dir=arguments.model_dir, device=arguments.device, profile=arguments.emu_profile, emu_speed=arguments.emu_speed,
@@ -223,7 +226,9 @@ def _add_hollow(parser: argparse.ArgumentParser) -> None:
 def _hollow(arguments: argparse.Namespace) -> int:
     from axpress.core.hollow import hollow
 
-    hollow(arguments.profile, arguments.out)
+    made = hollow(arguments.profile, arguments.out)
+    own = ["--emu-profile", arguments.profile] if "/" in arguments.profile else []
+    print(f"now: {shlex.join(['axpress', 'serve', str(made), *own])}    (emulated; its text is noise)")
     return 0
 
 

@@ -92,8 +92,9 @@ class LimitedProtocol(HttpProtocol):
         """At once and in plain HTTP, which TLS clients report as such; else they would wait until the time for a header is over."""
         body = error_body(400, "This server speaks http, not https.", None, "bad_request")
         head = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
-        self.transport.write(head % len(body) + body)
-        self.transport.close()
+        transport: Any = self.transport
+        transport.write(head % len(body) + body)
+        transport.close()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Sanic cancels the handler here; a refused connection has none."""

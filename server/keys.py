@@ -113,19 +113,19 @@ def _split(entry: str, where: str) -> tuple[str, str]:
 
 
 def _read(file: Path) -> str:
-    """The key file's text. Its name is not told: it may be a key, given in the wrong place."""
+    """The key file's text."""
     try:
         found = file.stat()
         if not stat.S_ISREG(found.st_mode):
-            raise KeyFileError("What --api-keys names is not a regular file.")
+            raise KeyFileError(f"{file}, which --api-keys names, is not a regular file.")
         if found.st_mode & stat.S_IWOTH:
-            raise KeyFileError("Everybody can write the file that --api-keys names, and so add keys; chmod 600 it.")
+            raise KeyFileError(f"Everybody can write {file}, which --api-keys names, and so add keys; chmod 600 it.")
         if found.st_mode & stat.S_IROTH:
             log.warning("every user of this machine can read the key file; chmod 600 it")
         with file.open("rb") as opened:
             data = opened.read(MAX_FILE + 1)
     except OSError as exc:
-        raise KeyFileError(f"The file that --api-keys names cannot be read: {os.strerror(exc.errno or 0)}.") from None
+        raise KeyFileError(f"{file}, which --api-keys names, cannot be read: {os.strerror(exc.errno or 0)}.") from None
     except ValueError:
         raise KeyFileError("What --api-keys names is not the path of a file.") from None
     if len(data) > MAX_FILE:

@@ -24,6 +24,7 @@ from .params import Served
 from .routes import reads
 from .schema.ollama import OllamaShowRequest
 from .service import Service
+from .tokens_api import no_embeddings
 
 OLLAMA_VERSION = "0.12.11"
 """The newest version of Ollama whose chat, generate and show we speak; clients look at it before they use what came late."""
@@ -90,8 +91,7 @@ async def show(request: Request) -> HTTPResponse | None:
 
 
 async def _refuse_embeddings(request: Request) -> HTTPResponse | None:
-    text = "This server makes no embeddings: a card holds one model here, and it generates text."
-    return await refuse(request, OllamaChat, HttpError(400, text, code="unsupported"))
+    return await refuse(request, OllamaChat, no_embeddings())
 
 
 async def _refuse_change(request: Request, **_: str) -> HTTPResponse | None:

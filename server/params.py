@@ -160,12 +160,13 @@ def generation_request(
     context, used = min(limits.context_length, ask.context or limits.context_length), len(prompt_ids)
     room, what = context - used, ask.prompt_field
     which = "this model's context" if context == limits.context_length else f"'{ask.context_field}'"
+    takes, them = ("take", "them") if what == "messages" else ("takes", "it")
     if room < 1:
-        raise ContextOverflow(f"'{what}' take {used} tokens; {which} is {context} tokens. Shorten them.", what)
+        raise ContextOverflow(f"'{what}' {takes} {used} tokens; {which} is {context} tokens. Shorten {them}.", what)
     asked = ask.max_tokens if ask.max_tokens is None or not ask.clip else min(ask.max_tokens, room)
     if asked is not None and asked > room:
         raise ContextOverflow(
-            f"'{ask.max_tokens_field}' is {asked} and '{what}' take {used} tokens; {which} is {context} tokens. "
+            f"'{ask.max_tokens_field}' is {asked} and '{what}' {takes} {used} tokens; {which} is {context} tokens. "
             f"Ask for at most {room}, or shorten the prompt.",
             ask.max_tokens_field,
         )

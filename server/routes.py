@@ -121,6 +121,7 @@ RESPONSES = Route(
     reply=responses_replies.Response, stream=Stream(responses_replies.ResponsesEvent), not_found=NO_MODEL,
     example={"input": "What is 7 + 5?"},
 )
+EMBEDDINGS = Route(method="POST", path="/v1/embeddings", group="OpenAI", summary="Refused: no embeddings here", refuses=400)
 MODELS = Route(method="GET", path="/v1/models", group="OpenAI", summary="The served model", reply=replies.ModelList)
 # fmt: on
 
@@ -129,6 +130,7 @@ _TABLE: tuple[Route, ...] = (
     COMPLETIONS,
     RESPONSES,
     *_not_stored("/v1/responses/{name}", "OpenAI"),
+    EMBEDDINGS,
     MODELS,
     Route(
         method="GET", path="/v1/models/{name}", group="OpenAI", summary="A model by its name", reply=replies.ModelCard, not_found=NO_MODEL,
@@ -164,6 +166,7 @@ _TABLE: tuple[Route, ...] = (
     *(_azure(path, COMPLETIONS) for path in ("/openai/deployments/{deployment}/completions", "/openai/v1/completions")),
     *(_azure(path, RESPONSES) for path in ("/openai/responses", "/openai/v1/responses")),
     *(one for path in ("/openai/responses/{name}", "/openai/v1/responses/{name}") for one in _not_stored(path, "Azure")),
+    *(_azure(path, EMBEDDINGS) for path in ("/openai/deployments/{deployment}/embeddings", "/openai/v1/embeddings")),
     *(_azure(path, MODELS) for path in ("/openai/models", "/openai/v1/models")),
     Route(
         method="GET", path="/health", group="Server", summary="Whether a token can be had", reply=replies.Health,

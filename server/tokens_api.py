@@ -1,4 +1,4 @@
-"""POST /tokenize and POST /detokenize: what the model reads, without asking it."""
+"""POST /tokenize and POST /detokenize: what the model reads, without asking it. And the refusal of embeddings."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from .answering import in_thread, refuse, take_body
 from .ask import Ask
 from .body import parse_json
 from .chat_api import ChatDialect
+from .errors import HttpError
 from .params import Served, check_model
 from .prompts import check_tokens
 from .schema.messages import neutral_messages
@@ -34,6 +35,20 @@ async def tokenize(request: Request) -> HTTPResponse | None:
 async def detokenize(request: Request) -> HTTPResponse | None:
     """The text of ids, control tokens by name."""
     return await _answer(request, _detokenize)
+
+
+@tokens.post("/v1/embeddings", stream=True, name="embeddings")
+@tokens.post("/openai/v1/embeddings", stream=True, name="azure_embeddings")
+@tokens.post("/openai/deployments/<deployment:str>/embeddings", stream=True, name="deployment_embeddings")
+async def refuse_embeddings(request: Request, deployment: str = "") -> HTTPResponse | None:
+    """There are none."""
+    return await refuse(request, ChatDialect, no_embeddings())
+
+
+def no_embeddings() -> HttpError:
+    """What whoever asks for embeddings is told."""
+    text = "This server makes no embeddings: a card holds one model here, and it generates text."
+    return HttpError(400, text, code="unsupported")
 
 
 async def _answer(request: Request, work: Callable[[Any, Served], dict[str, Any]]) -> HTTPResponse | None:

@@ -90,14 +90,23 @@ def test_errors_are_one_line(command: str, tmp_path: Path, capsys: pytest.Captur
     assert not (tmp_path / "out").exists()
 
 
+def test_serve_says_what_to_give_instead(server: RunningServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "--device", "0"]) == 1
+    assert capsys.readouterr().err.startswith("axpress: give MODEL_DIR: ")
+    done = subprocess.run([*COMMAND, "serve", "--port", "0", "--emu-profile", "nope"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and "there is no profile 'nope': use one of " in done.stderr
+    assert "qwen3-0.6b-w8a16-pi5" in done.stderr and ".toml" not in done.stderr
+
+
 def test_busy_port_is_one_line(server: RunningServer, tmp_path: Path) -> None:
     done = subprocess.run([*COMMAND, "serve", str(tmp_path), "--port", str(server.port)], capture_output=True, text=True, timeout=30)
     assert done.returncode == 1
     assert f"cannot listen on 127.0.0.1 port {server.port}" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_hollow(tmp_path: Path) -> None:
+def test_hollow(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["hollow", "qwen3-0.6b-w8a16-pi5", str(tmp_path / "out")]) == 0
+    assert capsys.readouterr().out.startswith(f"now: axpress serve {tmp_path / 'out'} ")
     assert len(list((tmp_path / "out").glob("*_together.axmodel"))) == 28
 
 

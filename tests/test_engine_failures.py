@@ -124,6 +124,8 @@ def test_the_queue_is_bounded_fair_and_cancellable(package) -> None:
     with pytest.raises(QueueFull, match="4 requests are waiting") as full:
         engine.submit(GenerationRequest([9], GREEDY, 3), Collector())
     assert full.value.retry_after >= 1
+    with pytest.raises(QueueFull, match="4 requests are waiting, this one brings 2 and the queue holds 4"):
+        engine.submit_all([GenerationRequest([9], GREEDY, 3)] * 2, [Collector(), Collector()])
     handles[2].cancel()
     held.set()
     for w in [first, *waiting]:

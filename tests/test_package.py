@@ -256,6 +256,10 @@ def test_two_models_in_one_directory_need_a_choice(older: Path) -> None:
         shutil.copy(layer_file(older, layer), older / f"other_p64_l{layer}_together.axmodel")
     with pytest.raises(PackageError, match="several models"):
         open_package(older)
+    for number in range(65):
+        shutil.copy(layer_file(older, 0), older / f"more{number}_p64_l0_together.axmodel")
+    with pytest.raises(PackageError, match=r"\([^,)]+(, [^,)]+){4} and 62 more\)"):
+        open_package(older)
 
 
 def test_not_a_model_directory(tmp_path: Path) -> None:

@@ -27,6 +27,13 @@ def client(server: RunningServer) -> Iterator[openai.AzureOpenAI]:
         yield client
 
 
+def test_embeddings_are_refused_by_name(server: RunningServer, client: openai.AzureOpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="makes no embeddings"):
+        client.embeddings.create(model="anything", input="x")
+    with openai.OpenAI(base_url=server.url + "/v1", api_key="none") as plain, pytest.raises(openai.BadRequestError, match="no embeddings"):
+        plain.embeddings.create(model="default", input="x")
+
+
 def said(server: RunningServer) -> str:
     """What the demo model says to Hello."""
     text: str = server.post({"messages": MESSAGES})[2]["choices"][0]["message"]["content"]
@@ -83,7 +90,7 @@ def test_errors_are_the_clients_own(client: openai.AzureOpenAI) -> None:
         client.chat.completions.create(model="gpt-4o", messages=MESSAGES, temperature=3)
     assert raised.value.param == "temperature"
     with pytest.raises(openai.NotFoundError):
-        client.embeddings.create(model="ada", input="a")
+        client.images.generate(model="dall-e-3", prompt="a")
 
 
 def test_a_model_that_is_no_name_is_still_refused(server: RunningServer) -> None:

@@ -249,7 +249,7 @@ def test_limits_and_stops(client: ollama.Client) -> None:
     short = client.generate(NAME, "hi", options={**FIXED, "num_ctx": prompt + 3})
     assert (short.eval_count, short.done_reason) == (3, "length")
     assert client.generate(NAME, "hi", options={**FIXED, "num_ctx": 1_000_000}).response == text
-    with pytest.raises(ollama.ResponseError, match=r"'prompt' take .* 'options.num_ctx' is 2 tokens"):
+    with pytest.raises(ollama.ResponseError, match=r"'prompt' takes .* 'options.num_ctx' is 2 tokens. Shorten it"):
         client.generate(NAME, "hi", options={"num_ctx": 2})
     cut = len(text) // 2
     for stop in (text[cut : cut + 3], ["never there", text[cut : cut + 3]]):

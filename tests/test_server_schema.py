@@ -216,3 +216,10 @@ def test_the_last_free_token() -> None:
         with pytest.raises(RequestError) as error:
             generation_request(parse({"messages": HI, "max_tokens": 2}), LIMITS, [1] * count)
         assert error.value.code == "context_length_exceeded" and error.value.param == field
+
+
+def test_lengths_are_told_in_plain_words() -> None:
+    for fields in ({"stop": ["a"] * 5}, {"metadata": {str(i): "x" for i in range(17)}}, {"tools": TOOLS * 129}):
+        with pytest.raises(RequestError, match="at most") as error:
+            parse({"messages": HI, **fields})
+        assert "validation" not in str(error.value)

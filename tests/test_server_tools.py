@@ -290,6 +290,9 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"messages": [*talk(call()), {"role": "tool", "content": "x"}]}, "messages[2].tool_call_id"),
     ({"messages": [*talk(call()), {"role": "tool", "tool_call_id": "c1"}]}, "messages[2].content"),
     ({"messages": [*talk(call()), {"role": "function", "name": "weather", "content": "x"}]}, "messages[2].name"),
+    ({"messages": talk(call())}, "messages[1].tool_calls"),
+    ({"messages": [*talk(call(), call("c2")), {"role": "tool", "tool_call_id": "c1", "content": "x"}]}, "messages[1].tool_calls"),
+    ({"messages": [*talk(call()), *HI, {"role": "tool", "tool_call_id": "c1", "content": "x"}]}, "messages[1].tool_calls"),
     ({"messages": talk()}, "messages[1].content"),
     ({"messages": talk({})}, "messages[1].tool_calls[0].id"),
     ({"messages": talk(call(arguments={}))}, "messages[1].tool_calls[0].function.arguments"),
@@ -315,6 +318,6 @@ def test_what_clients_echo_is_accepted(server: RunningServer) -> None:
         {"role": "tool", "tool_call_id": "c1", "content": [{"type": "text", "text": "x"}], "name": "weather"},
     ]
     messages += [{"role": "assistant", "content": "It rains.", "tool_calls": [], **echoed, "reasoning_content": "hm"}]
-    messages += talk({**call("c2"), "index": 0})
+    messages += [*talk({**call("c2"), "index": 0}), {"role": "tool", "tool_call_id": "c2", "content": "x"}]
     status, _, body = server.post({**chat(max_tokens=2), **QUIET, "messages": messages, "tools": []})
     assert status == 200, body

@@ -179,7 +179,7 @@ def first_error(exc: ValidationError) -> RequestError:
     param = _spell(error["loc"])
     kind = error["type"]
     code = _CODES.get(kind) or ("invalid_type" if kind.endswith("_type") else "invalid_value")
-    text = "This field is missing" if kind == "missing" else error["msg"].removeprefix("Value error, ")
+    text = "This field is missing" if kind == "missing" else error["msg"].removeprefix("Value error, ").replace(" after validation", "")
     if kind == "extra_forbidden":
         text = "Unknown or unsupported field"
     if kind in ("model_type", "dict_type"):

@@ -120,16 +120,24 @@ Messages = Annotated[list[Message], Field(fail_fast=True, min_length=1, max_leng
 
 
 def check_messages(messages: Sequence[Message]) -> None:
-    """Raises RequestError for an assistant message that says nothing, and for a result without a call before it."""
+    """Raises RequestError for an assistant message that says nothing, for a result without a call before it, and for calls of which
+    some have no result in the messages that follow at once."""
     made: set[str] = set()
+    caller = 0
+    due: dict[str, None] = {}  # calls of message `caller` that have no result yet, in order
     for index, one in enumerate(messages):
         where = f"messages[{index}]"
+        if isinstance(one, ToolMessage):
+            due.pop(one.tool_call_id, None)
+        elif due and not isinstance(one, FunctionMessage):
+            break
         if isinstance(one, AssistantMessage):
             if one.content is None and not one.tool_calls and one.function_call is None:
                 raise RequestError(f"'{where}.content' may be null only beside calls.", f"{where}.content", "invalid_value")
             if one.tool_calls and one.function_call is not None:
                 raise RequestError(f"'{where}': send 'tool_calls' or 'function_call', not both.", f"{where}.function_call", "invalid_value")
-            made |= {call.id for call in one.tool_calls or ()}
+            caller, due = index, dict.fromkeys(call.id for call in one.tool_calls or ())
+            made |= due.keys()
             made |= {f"function {one.function_call.name}"} if one.function_call is not None else set()
         elif isinstance(one, ToolMessage) and one.tool_call_id not in made:
             text = f"'{where}.tool_call_id': no call '{one.tool_call_id[:64]}' was made before this message."
@@ -137,6 +145,10 @@ def check_messages(messages: Sequence[Message]) -> None:
         elif isinstance(one, FunctionMessage) and f"function {one.name}" not in made:
             text = f"'{where}.name': no call of '{one.name}' was made before this message."
             raise RequestError(text, f"{where}.name", "invalid_value")
+    if due:
+        where = f"messages[{caller}].tool_calls"
+        text = f"'{where}': the call '{next(iter(due))[:64]}' has no result; a tool message for each call must follow at once."
+        raise RequestError(text, where, "invalid_value")
 
 
 def neutral_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
