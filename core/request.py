@@ -65,8 +65,8 @@ class Spent:
     """What an answer cost, with its last Delta. Times in seconds.
 
     `cached_tokens` of the prompt were found in the cache. Of the request's `prediction`, `accepted_prediction_tokens` were guessed
-    and came true, `rejected_prediction_tokens` were guessed in vain. `queue_s` until its first pass, `first_token_s` and `total_s`
-    since it was submitted.
+    and came true, `rejected_prediction_tokens` were guessed in vain. `queue_s` until its first pass, `first_token_s` (of those that
+    the model chose) and `total_s` since it was submitted.
     """
 
     prompt_tokens: int

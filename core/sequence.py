@@ -186,6 +186,8 @@ class Sequence:
             if self.constraint is not None:
                 self.sampler.allow(self._only.words(self._due[-1]) if self._due and self._only else self.constraint.mask())
             token, logprob = self.sampler.sample(logits, self.num_generated)
+            if self.generation.first_token is None:  # those that were certain before it came without a pass: the prompt was not read yet
+                self.generation.first_token = time.monotonic()
             self._take(token, (logprob,) if logprob is not None else ())
             self._force()
         except Exception as error:
@@ -212,8 +214,6 @@ class Sequence:
 
     def _take(self, token: int, logprobs: tuple[TokenLogprob, ...]) -> None:
         request, constraint = self.request, self.constraint
-        if self.generation.first_token is None:
-            self.generation.first_token = time.monotonic()
         self.num_generated += 1
         if self._agreed < self._offered and self._agreed == self._taken and token == self.draft.tokens[self._agreed]:
             self._agreed += 1

@@ -126,6 +126,19 @@ def test_an_answer_of_certain_tokens_alone_needs_no_pass(engine, max_tokens, rea
     assert spent.completion_tokens == min(3, max_tokens) and 0 <= spent.queue_s <= spent.first_token_s <= spent.total_s
 
 
+def test_certain_tokens_are_not_taken_for_the_time_that_the_prompt_takes(engine) -> None:
+    """What an answer begins with is told at once; its first token of the model's comes after the prompt was read."""
+    collector = Collector()
+    request = asking(lambda: Script({0: [40, 41]}), prompt_ids=list(range(100, 400)), max_tokens=4, ignore_eos=True)
+    generation = engine.submit(request, collector)
+    assert engine.step() and collector.num_tokens == 2 and generation.first_token is None
+    while engine.step():
+        pass
+    spent = collector.deltas[-1].spent
+    assert generation.first_token is not None and spent.completion_tokens == 4
+    assert spent.queue_s < spent.first_token_s <= spent.total_s
+
+
 def test_a_threaded_engine_ends_such_an_answer_too(engine, grammars) -> None:
     constraint = grammars.compile(Shape(OneOf(("always this",))))
     threaded = Engine(engine.model, max_running=2)
