@@ -35,6 +35,7 @@ class SuffixIndex:
     def __init__(self, tokens: Sequence[int] = ()) -> None:
         self.tokens: list[int] = []
         self._places: dict[tuple[int, ...], list[int]] = {}
+        self._latest: list[int] = []  # the places of the latest GRAM tokens
         for token in tokens:
             self.append(token)
 
@@ -43,7 +44,13 @@ class SuffixIndex:
         self.tokens.append(token)
         end = len(self.tokens)
         if end >= GRAM:
-            self._places.setdefault(tuple(self.tokens[end - GRAM :]), []).append(end)
+            self._latest = self._places.setdefault(tuple(self.tokens[end - GRAM :]), [])
+            self._latest.append(end)
+
+    @property
+    def repeats(self) -> bool:
+        """Whether its latest tokens stand somewhere else in it, too."""
+        return len(self._latest) > 1
 
     def longest(self, tail: Sequence[int], before: int) -> tuple[int, int]:
         """Where the longest suffix of `tail` ends in this text, before index `before`: (index that follows it, length); (0, 0): nowhere."""
@@ -77,7 +84,7 @@ class Drafter:
 
     def propose(self, limit: int) -> Draft:
         """At most `limit` guessed tokens; empty where nothing is known."""
-        if limit < 1:
+        if limit < 1 or not (self._own.repeats or self._prediction.tokens):
             return NO_DRAFT
         tail = self._own.tokens[-MAX_MATCH:]
         if self._prediction.tokens:
