@@ -1,6 +1,6 @@
 """What a shared or earlier prefix saves: cached tokens, rows and time to first token, on the emulated card (everything is modelled).
 
-    python bench/prefix.py --data FILE.jsonl      # a conversation, one request a line; default ../shared/data/coyote.jsonl
+    python bench/prefix.py --data FILE.jsonl      # a conversation, one request a line; without it only the second half runs
 
 1. Each line of the file is one turn's request (OpenAI chat messages). Turn by turn, with a second client's unrelated chat in between: the
    answer has as many tokens as the file's, and the next turn repeats it as it was generated (then as it is in the file).
@@ -24,7 +24,6 @@ from axpress.core.engine import Engine
 from axpress.core.plan import plan
 from axpress.core.plan_costs import Passes
 
-DEFAULT = Path(__file__).resolve().parents[2] / "shared" / "data" / "coyote.jsonl"
 PROFILE = "qwen3-1.7b-w8a16-pi5"
 SYSTEM, OWN, CLIENTS = 512, 20, 20
 GOAL = 1.15  # of one chunk pass
@@ -119,18 +118,20 @@ def at_once(engine: Engine, passes: Passes, speed: float) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=DEFAULT, help="a conversation as JSON lines, one request each")
+    parser.add_argument("--data", type=Path, metavar="FILE", help="a conversation as JSON lines, one request each; the first half needs it")
     parser.add_argument("--profile", default=PROFILE)
     parser.add_argument("--speed", type=float, default=1.0, help="how many times faster than the card (default 1)")
     parser.add_argument("--plot", action="store_true", help="also bench/results/prefix.png")
     args = parser.parse_args()
+    if args.data is not None and not args.data.is_file():
+        parser.error(f"there is no file {args.data}")
     announce(f"Prefixes, {args.profile}", args.speed)
     results: dict[str, Any] = {"speed": args.speed, "profile": args.profile}
-    if args.data.is_file():
+    if args.data is not None:
         with serving(args.profile, args.speed) as engine:
             results["turns"] = conversation(engine, args.data, args.speed)
     else:
-        print(f" no conversation to replay: {args.data} is not there, name one with --data")
+        print(" no conversation to replay: name one with --data")
     with serving(args.profile, args.speed, max_running=CLIENTS) as engine:
         print(f" {CLIENTS} clients, {SYSTEM} tokens of system prompt in common, {OWN} of their own")
         passes = plan(engine.package.directory, args.profile).passes

@@ -8,6 +8,7 @@ places, so that a prompt of 2,000 tokens passes dozens of branches. Times are th
 
 from __future__ import annotations
 
+import argparse
 import random
 import time
 from collections.abc import Callable
@@ -146,6 +147,7 @@ def measure_evict() -> Figures:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     pool, tree, prompts = grow_tree()
     figures = measure_pool() | measure_match(tree, prompts) | measure_growth(pool, tree, prompts[0]) | measure_evict()
     for name, figure in figures.items():

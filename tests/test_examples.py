@@ -41,6 +41,14 @@ def test_every_example_is_tested() -> None:
     assert [path.name for path in EXAMPLES.glob("*.py") if f'"{path.name}"' not in text] == []
 
 
+def test_what_the_readme_names_is_there_and_in_source_distributions() -> None:
+    root = EXAMPLES.parent
+    packed = (root / "MANIFEST.in").read_text().split()
+    links = re.findall(r"\]\(([^)#:]+)\)", (root / "README.md").read_text())
+    assert "docs/page.png" in links and "examples" in links
+    assert [link for link in links if not (root / link).exists() or link.split("/")[0] not in packed] == []
+
+
 def test_azure_by_its_endpoint_alone(server: RunningServer) -> None:
     messages = [{"role": "system", "content": "You are a helpful assistant."}, {"role": "user", "content": "Hello!"}]
     assert run(server, "azure_chat.py") == said(server, messages) + "\n"
