@@ -81,13 +81,13 @@ class Scheduler:
         if bank is None:
             self.room_changed = False  # until somebody leaves or comes: looking again would find the same
             return False
-        before, fresh = sequence.cached_tokens, sequence.num_generated == 0
+        fresh = sequence.generation.first_pass is None  # one that was preempted finds what it computed itself, too
         sequence.begin()
         if sequence.finish is not None:
             return True
         bank.enter(sequence)
         if fresh:
-            sequence.cached_tokens = before + sequence.num_cached
+            sequence.cached_tokens = sequence.num_cached
         return True
 
     def drop_cancelled(self) -> list[Sequence]:

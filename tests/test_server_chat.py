@@ -53,7 +53,8 @@ def test_streamed_answer_is_the_whole_one(client: openai.OpenAI) -> None:
     assert "".join(c.choices[0].delta.content or "" for c in chunks[:-1]) == whole.choices[0].message.content
     assert chunks[-2].choices[0].finish_reason == "length"
     assert chunks[-1].choices == [] and chunks[-1].usage is not None
-    assert chunks[-1].usage == whole.usage
+    assert whole.usage is not None and chunks[-1].usage.completion_tokens == whole.usage.completion_tokens
+    assert chunks[-1].usage.prompt_tokens == whole.usage.prompt_tokens  # how many were cached depends on who else was there
     assert len({(c.id, c.created, c.model, c.object) for c in chunks}) == 1
 
 
