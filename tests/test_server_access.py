@@ -465,7 +465,7 @@ def test_the_key_file_is_read_again_on_sighup(package: tuple[Path, Path], tmp_pa
     [
         (["--api-key", WRONG], None, 2, "--api-keys FILE"),
         ([f"--api-key={WRONG}"], None, 2, "--api-keys FILE"),
-        (["--api-keys", WRONG], None, 1, "No such file"),
+        (["--api-keys", "absent-file"], None, 1, "absent-file, which --api-keys names, cannot be read: No such file"),
         ([], "", 1, "no key in AXPRESS_API_KEYS"),
         (["--key-concurrency", "2"], None, 1, "--key-concurrency"),
         (["--separate-keys"], None, 1, "--separate-keys"),
