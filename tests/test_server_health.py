@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -54,3 +55,22 @@ def test_a_card_that_falls_silent_is_told_and_an_idle_one_is_not(tmp_path: Path,
         asyncio.run(main())
     finally:
         emulator.set("SPEED", "1")
+
+
+def test_the_fingerprint_changes_with_what_can_change_an_answer(tmp_path: Path) -> None:
+    package, _ = hollow_package(tmp_path)
+    settings = Settings(model_dir=package, device="emu", profile="none")
+
+    async def fingerprint(settings: Settings) -> str:
+        service = Service(settings)
+        await service.start()
+        found = service.ready().fingerprint
+        await service.stop()
+        return found
+
+    first = asyncio.run(fingerprint(settings))
+    assert asyncio.run(fingerprint(replace(settings, max_queue=3, drafts=False, port=1))) == first
+    exact = asyncio.run(fingerprint(replace(settings, exact=True)))
+    (package / "post_config.json").write_text('{"enable_temperature": true, "temperature": 0.3}')
+    other = asyncio.run(fingerprint(settings))
+    assert len({first, exact, other}) == 3
