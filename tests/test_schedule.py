@@ -56,8 +56,9 @@ class Answer:
         return self.text, self.reason, self.num_tokens, self.logprobs
 
 
+NAMED = {"type": "object", "properties": {"name": {"maxLength": 9}, "rest": {"type": "integer"}}, "required": ["name", "rest"]}
 SHAPES = [
-    Shape(JsonSchema({"type": "object", "properties": {"name": {"maxLength": 9}, "rest": {"type": "integer"}}, "required": ["name", "rest"]})),
+    Shape(JsonSchema(NAMED)),
     Shape(Regex("[a-e]{3,9}(foo|bar) and so on")),
     Shape(tools=(ToolRule("look"),), tool_format=ToolFormat("<tool_call>", "(", ")"), tool_choice="required", thinking=Thinking(open=True)),
 ]
