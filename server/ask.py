@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from axpress.core.grammar import Body
 
+    from .schema.chat import ChatRequest
+    from .schema.completions import CompletionRequest
+
 
 @dataclass(frozen=True, slots=True)
 class Function:
@@ -86,3 +89,18 @@ class Ask:
 def said(**fields: Any) -> dict[str, Any]:
     """The fields that are not None."""
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def sampling_of(request: ChatRequest | CompletionRequest, logprobs: int | None) -> dict[str, Any]:
+    """`Ask.sampling` of a request that spells its fields as OpenAI and local servers do."""
+    return said(
+        temperature=request.temperature,
+        top_p=request.top_p,
+        top_k=request.top_k,
+        min_p=request.min_p,
+        repetition_penalty=request.repetition_penalty,
+        presence_penalty=request.presence_penalty,
+        frequency_penalty=request.frequency_penalty,
+        seed=request.seed,
+        logprobs=logprobs,
+    )

@@ -9,7 +9,7 @@ from sanic.request import Request
 from sanic.response import HTTPResponse
 
 from .answering import answer
-from .ask import Ask, said
+from .ask import Ask, sampling_of
 from .dialect import Answer, Dialect, StreamWriter, Totals
 from .job import Job
 from .schema.chat import ChatRequest
@@ -71,17 +71,7 @@ def ask(request: ChatRequest) -> Ask:
         n=request.n or 1,
         max_tokens=getattr(request, limit),
         max_tokens_field=limit,
-        sampling=said(
-            temperature=request.temperature,
-            top_p=request.top_p,
-            top_k=request.top_k,
-            min_p=request.min_p,
-            repetition_penalty=request.repetition_penalty,
-            presence_penalty=request.presence_penalty,
-            frequency_penalty=request.frequency_penalty,
-            seed=request.seed,
-            logprobs=(request.top_logprobs or 0) if request.logprobs else None,
-        ),
+        sampling=sampling_of(request, (request.top_logprobs or 0) if request.logprobs else None),
         logit_bias=request.logit_bias or {},
         stop=stop_strings(request.stop),
         ignore_eos=bool(request.ignore_eos),

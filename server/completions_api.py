@@ -13,7 +13,7 @@ from axpress.core.request import Delta, TokenLogprob
 from axpress.core.text import Text
 
 from .answering import answer
-from .ask import Ask, said
+from .ask import Ask, sampling_of
 from .dialect import Answer, Dialect, StreamWriter, Totals
 from .job import Job
 from .schema.completions import DEFAULT_MAX_TOKENS, CompletionRequest
@@ -82,17 +82,7 @@ def ask(request: CompletionRequest) -> Ask:
         n=request.n or 1,
         max_tokens=request.max_tokens or DEFAULT_MAX_TOKENS,
         clip=request.max_tokens is None,
-        sampling=said(
-            temperature=request.temperature,
-            top_p=request.top_p,
-            top_k=request.top_k,
-            min_p=request.min_p,
-            repetition_penalty=request.repetition_penalty,
-            presence_penalty=request.presence_penalty,
-            frequency_penalty=request.frequency_penalty,
-            seed=request.seed,
-            logprobs=request.logprobs,
-        ),
+        sampling=sampling_of(request, request.logprobs),
         logit_bias=request.logit_bias or {},
         stop=stop_strings(request.stop),
         ignore_eos=bool(request.ignore_eos),
