@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export AXPRESS_WERROR ?= 1
 
-SOURCES := $(wildcard csrc/*.[ch] csrc/emu/*.[ch] csrc/emu/*.inc core/*.pyx core/*.pxd) setup.py pyproject.toml
+SOURCES := $(wildcard csrc/*.[ch] csrc/emu/*.[ch] csrc/emu/*.inc core/*/*.pyx core/*/*.pxd) setup.py pyproject.toml
 
 .PHONY: run test build lint sanitize sanitized soak wheel clean
 
@@ -31,7 +31,7 @@ build: ## extensions and emulator in place, into whatever environment is active
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	MYPYPATH=build/pxd $(BIN)/mypy -p axpress.core -p axpress.server
-	PATH="$(abspath $(BIN)):$$PATH" cython-lint core/*.pyx core/*.pxd
+	PATH="$(abspath $(BIN)):$$PATH" cython-lint core/*/*.pyx core/*/*.pxd
 
 # LD_PRELOAD: Python itself is not sanitized. No leak check there (the interpreter keeps things), but in the native tests. No check of
 # uses after return: gcc (bug 110027) misaligns vectors under it.
@@ -46,7 +46,7 @@ sanitized: $(VENV)/.test
 
 sanitize: sanitized ## the core and the emulator under AddressSanitizer, UBSan and ThreadSanitizer, driven by their own tests
 	$(MAKE) -s -C tests/native address thread OUT=$(CURDIR)/$(SANITIZED)/native OBJECTS=$$(echo $(CURDIR)/$(SANITIZED)/temp.*/csrc)
-	$(UNDER_SANITIZERS) $(BIN)/python -c 'import sys, axpress.core.step as s; sys.exit("$(SANITIZED)" not in s.__file__ and s.__file__)'
+	$(UNDER_SANITIZERS) $(BIN)/python -c 'import sys, axpress.core.device.step as s; sys.exit("$(SANITIZED)" not in s.__file__ and s.__file__)'
 	$(UNDER_SANITIZERS) $(BIN)/pytest -q -p no:cacheprovider -p no:faulthandler --capture=sys $(SANITIZED_TESTS:%=tests/%.py)
 
 SOAK_MODEL ?= # of bench/soak.py: nothing for the demo model, or `--checkpoint HF_DIR`
@@ -59,4 +59,4 @@ wheel: $(VENV)/.run
 	$(BIN)/python -m pip wheel --no-deps --wheel-dir dist .
 
 clean:
-	rm -rf build dist $(VENV) core/*.so core/lib/*.so *.egg-info
+	rm -rf build dist $(VENV) core/*/*.so core/lib/*.so *.egg-info

@@ -1,7 +1,8 @@
 """Build: the Cython extensions of axpress.core and the emulated runtime (a plain shared library) beside them.
 
 Environment:
-  AXPRESS_WERROR=1       compiler warnings are errors (CI and `make` set it; a wheel built by a user's newer compiler must not fail)
+  AXPRESS_WERROR=1       compiler warnings are errors (CI and `make` set it; a wheel built by a user's newer
+                         compiler must not fail)
   AXPRESS_SANITIZE=LIST  build everything with -fsanitize=LIST
 """
 
@@ -19,10 +20,8 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).parent
 os.chdir(ROOT)
 
-EXTENSIONS = {  # module: C sources it is linked with
+LINKED_WITH = {  # module: C sources of ours that it calls
     "runtime": ["csrc/axcl_load.c"],
-    "buffer": [],
-    "axmodel": [],
     "step": ["csrc/mask.c"],
     "program": ["csrc/mask.c"],
     "sampler": ["csrc/sampler.c", "csrc/sampler_state.c", "csrc/logits.c", "csrc/logits_group.c"],
@@ -57,19 +56,24 @@ def link_pxd_tree() -> Path:
     return tree
 
 
+def rooms() -> dict[str, str]:
+    """Import name and folder of each package, read from the tree: axpress.core.engine -> core/engine."""
+    folders = sorted(path.parent for top in ("core", "server") for path in Path(top).rglob("__init__.py"))
+    return {f"axpress.{'.'.join(folder.parts)}": str(folder) for folder in folders}
+
+
 def extensions() -> list[Extension]:
-    modules = []
-    for name, sources in EXTENSIONS.items():
-        modules.append(
-            Extension(
-                f"axpress.core.{name}",
-                [f"core/{name}.pyx", *sources],
-                depends=[str(p) for p in (*ROOT.glob("csrc/*.h"), *ROOT.glob("core/*.pxd"))],
-                extra_compile_args=[*COMMON, *OPTIMISE.get(name, []), *CYTHON_WARNINGS, *switches()],
-                extra_link_args=["-pthread", *switches()],
-                libraries=["dl", "m"],
-            )
+    modules = [
+        Extension(
+            f"axpress.{'.'.join(source.with_suffix('').parts)}",
+            [str(source), *LINKED_WITH.get(source.stem, [])],
+            depends=[str(p) for p in (*ROOT.glob("csrc/*.h"), *ROOT.glob("core/**/*.pxd"))],
+            extra_compile_args=[*COMMON, *OPTIMISE.get(source.stem, []), *CYTHON_WARNINGS, *switches()],
+            extra_link_args=["-pthread", *switches()],
+            libraries=["dl", "m"],
         )
+        for source in sorted(Path("core").rglob("*.pyx"))
+    ]
     return cythonize(
         modules,
         include_path=[str(link_pxd_tree())],
@@ -97,10 +101,16 @@ class BuildExt(build_ext):
             isa = ISA_FLAGS.get(source.stem, []) if x86 else []
             (made,) = self.compiler.object_filenames([str(source)], output_dir=self.build_temp)
             objects.append(made)
-            if not self.force and os.path.exists(made) and os.path.getmtime(made) > max(newest_header, source.stat().st_mtime):
+            if (
+                not self.force
+                and os.path.exists(made)
+                and os.path.getmtime(made) > max(newest_header, source.stat().st_mtime)
+            ):
                 continue
             stale = True
-            self.compiler.compile([str(source)], output_dir=self.build_temp, extra_postargs=[*COMMON, *WARNINGS, *isa, *switches()])
+            self.compiler.compile(
+                [str(source)], output_dir=self.build_temp, extra_postargs=[*COMMON, *WARNINGS, *isa, *switches()]
+            )
         if stale:
             target.parent.mkdir(parents=True, exist_ok=True)
             soname = ["-Wl,-soname,libaxcl_rt.so", "-Wl,-z,defs", "-pthread", *switches()]
@@ -113,20 +123,15 @@ class BuildExt(build_ext):
 
 
 class BuildPy(build_py):
-    """Leaves sources of the extensions, the demo's training scripts and local builds out of the wheel."""
+    """Leaves sources of the extensions, and local builds out of the wheel."""
 
     def find_data_files(self, package: str, src_dir: str) -> list[str]:
         return [f for f in super().find_data_files(package, src_dir) if not f.endswith((".pyx", ".pxd", ".c", ".so"))]
 
 
 setup(
-    packages=["axpress.core", "axpress.server", "axpress.server.page", "axpress.server.schema"],
-    package_dir={
-        "axpress.core": "core",
-        "axpress.server": "server",
-        "axpress.server.page": "server/page",
-        "axpress.server.schema": "server/schema",
-    },
+    packages=list(rooms()),
+    package_dir=rooms(),
     package_data={
         "axpress.core": ["profiles/*.toml", "demo/package/**", "py.typed"],
         "axpress.server": ["py.typed"],

@@ -1,7 +1,8 @@
-"""What the benches with many clients share: a hollow package and an engine on the emulated card, clients that keep the time, a header.
+"""What the benches with many clients share: a hollow package and an engine on the emulated card, clients that keep the
+time, a header.
 
-All times that come out are modelled seconds: wall time multiplied by the speed at which the emulated card runs. Host work takes its real
-time, so it weighs `speed` times as much as it would: figures to be quoted want a speed of 1 to 4.
+All times that come out are modelled seconds: wall time multiplied by the speed at which the emulated card runs. Host
+work takes its real time, so it weighs `speed` times as much as it would: figures to be quoted want a speed of 1 to 4.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from axpress.core.engine import Engine
-from axpress.core.hollow import hollow
+from axpress.core.engine.engine import Engine
+from axpress.core.model_files.hollow import hollow
 from axpress.core.request import Delta, GenerationRequest, SamplingParams, Spent
 
 PROFILES = ("qwen3-0.6b-w8a16-pi5", "qwen3-1.7b-w8a16-pi5", "qwen3-4b-w8a16-pi5")
@@ -26,7 +27,8 @@ TIMEOUT_S = 300.0  # of real time, for one answer
 
 
 class Client:
-    """A sink that keeps when each token came. `tokens`: wall time of each; `ids`: the tokens, where `submit` was asked to `keep` them."""
+    """A sink that keeps when each token came. `tokens`: wall time of each; `ids`: the tokens, where `submit` was asked
+    to `keep` them."""
 
     def __init__(self) -> None:
         self.submitted = time.perf_counter()
@@ -74,7 +76,9 @@ def submit(
     """One client's request; random text that does not repeat, unless told otherwise."""
     client = Client()
     params = SamplingParams(temperature=temperature, top_p=0.95, seed=seed, logprobs=0 if keep else None)
-    engine.submit(GenerationRequest(list(prompt), params, tokens, ignore_eos=True, prediction=tuple(prediction)), client)
+    engine.submit(
+        GenerationRequest(list(prompt), params, tokens, ignore_eos=True, prediction=tuple(prediction)), client
+    )
     return client
 
 
@@ -93,8 +97,8 @@ def package(profile: str) -> Iterator[Path]:
 
 @contextmanager
 def serving(profile: str, speed: float, **options) -> Iterator[Engine]:
-    """An engine on the emulated card, paced like `profile` and `speed` times faster. One short request has run: the emulator's first passes
-    wait for this machine's memory, not for the card."""
+    """An engine on the emulated card, paced like `profile` and `speed` times faster. One short request has run: the
+    emulator's first passes wait for this machine's memory, not for the card."""
     with package(profile) as directory:
         engine = Engine.open(directory, "emu", profile, max_queue=1000, settings={"speed": f"{speed:g}"}, **options)
         try:
@@ -106,7 +110,10 @@ def serving(profile: str, speed: float, **options) -> Iterator[Engine]:
 
 def announce(what: str, speed: float) -> None:
     """The lines above every table: what is modelled, and how busy this machine is."""
-    print(f"{what}\nEmulated card, hollow models (full-size shapes and times, text is noise); modelled seconds, {speed:g} times real time.")
+    print(
+        f"{what}\nEmulated card, hollow models (full-size shapes and times, text is noise); modelled seconds, {speed:g}"
+        " times real time."
+    )
     print(f"This machine: {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}; host work counts {speed:g} times.")
 
 

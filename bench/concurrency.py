@@ -1,13 +1,15 @@
-"""Total tokens/s of many clients against one, on the emulated card, with hollow models of full size: everything is modelled.
+"""Total tokens/s of many clients against one, on the emulated card, with hollow models of full size: everything is
+modelled.
 
-    python bench/concurrency.py                        # three profiles: shared and private contexts, 1 and 2 clients, several banks
-    python bench/concurrency.py --arrival              # 4 streams run and a prompt arrives: its first token, and their longest pause
+    # three profiles: shared and private contexts, 1 and 2 clients, several banks
+    python bench/concurrency.py
+    # 4 streams run and a prompt arrives: its first token, and their longest pause
+    python bench/concurrency.py --arrival
     python bench/concurrency.py --profile qwen3-1.7b-w8a16-pi5 --speed 4 --plot
 
-Shared: a system prompt of 150 tokens in common, 30 tokens of prompt and 70 of answer of their own. Private: 180 + 70 tokens. Several
-banks: 500 + 60 tokens. Counted from when all clients have their first token until the first is done. Writes
-bench/results/concurrency.json (or arrival.json).
-"""
+Shared: a system prompt of 150 tokens in common, 30 tokens of prompt and 70 of answer of their own. Private: 180 + 70
+tokens. Several banks: 500 + 60 tokens. Counted from when all clients have their first token until the first is done.
+Writes bench/results/concurrency.json (or arrival.json)."""
 
 from __future__ import annotations
 
@@ -18,8 +20,8 @@ from typing import Any
 from clients import PROFILES, Client, announce, cpu_seconds, numbers, serving, submit, verdict
 from results import write_results
 
-from axpress.core.engine import Engine
-from axpress.core.plan import plan
+from axpress.core.capacity.report import plan
+from axpress.core.engine.engine import Engine
 
 SYSTEM, PROMPT, ANSWER = 150, 30, 70
 CASES = {  # clients, shared, prompt, answer
@@ -45,8 +47,8 @@ def crowd(engine: Engine, case: tuple[int, int, int, int], seed: int) -> list[Cl
 
 
 def steady(clients: list[Client], speed: float) -> tuple[float, float, bool]:
-    """Modelled tokens/s of all together while all decode, modelled seconds of that time, and True. Where no such time was, because some
-    were done before others began: from the first token of all to the last, and False."""
+    """Modelled tokens/s of all together while all decode, modelled seconds of that time, and True. Where no such time
+    was, because some were done before others began: from the first token of all to the last, and False."""
     start, end = max(c.tokens[0] for c in clients), min(c.tokens[-1] for c in clients)
     together = end > start
     if not together:
@@ -77,19 +79,27 @@ def run_case(engine: Engine, kind: str, case: tuple[int, int, int, int], speed: 
     rows, firsts = case[1] + case[0] * (case[2] + case[3]), [c.first_token * speed for c in clients]
     said = f", goal {goal:.2f} {verdict(gain, goal)}" if goal else ""
     note = "" if together else " (never all at once: over the whole time)"
-    print(f"  {kind:13} {case[0]:2} clients, {rows:4} rows: {rate:6.2f} tokens/s{note}, {gain:.2f} times one{said}; first tokens "
+    print(f"  {kind:13} {case[0]:2} clients, {rows:4} rows: {rate:6.2f} tokens/s{note}, {gain:.2f} times one{said}; "
+          "first tokens "
           f"{min(firsts):.1f} to {max(firsts):.1f} s", flush=True)  # fmt: skip
     return {
-        "profile": profile, "kind": kind, "clients": case[0], "rows_at_end": rows, "tokens_per_s": rate, "gain": gain, "goal": goal,
+        "profile": profile, "kind": kind, "clients": case[0], "rows_at_end": rows, "tokens_per_s": rate, "gain": gain,
+        "goal": goal,
         "all_at_once": together, "modelled_s": seconds, "first_token_s": firsts, "cpu_s": cpu_seconds() - cpu,
         "stats": difference(before, engine.stats()),
     }  # fmt: skip
 
 
 def profile_rows(profile: str, speed: float, only: str | None, fresh: bool) -> list[dict[str, Any]]:
-    """All cases of one profile; the shared case of one client is what the others are compared with. One engine for all, so that what
-    earlier cases left in the cache is in the way of later ones, as on a server; `fresh`: an engine for each case."""
-    cases = [(kind, case) for kind, cases in CASES.items() for case in cases if only in (None, kind) or (kind, case[0]) == ("shared", 1)]
+    """All cases of one profile; the shared case of one client is what the others are compared with. One engine for all,
+    so that what earlier cases left in the cache is in the way of later ones, as on a server; `fresh`: an engine for
+    each case."""
+    cases = [
+        (kind, case)
+        for kind, cases in CASES.items()
+        for case in cases
+        if only in (None, kind) or (kind, case[0]) == ("shared", 1)
+    ]
     rows: list[dict[str, Any]] = []
     for group in [[case] for case in cases] if fresh else [cases]:
         with serving(profile, speed, max_running=16) as engine:
@@ -103,7 +113,8 @@ def profile_rows(profile: str, speed: float, only: str | None, fresh: bool) -> l
 
 
 def arrival(profile: str, speed: float, repeats: int = 5) -> dict[str, Any]:
-    """4 streams run, a prompt of 100 tokens arrives: its first token in chunk passes, and the longest pause of a stream."""
+    """4 streams run, a prompt of 100 tokens arrives: its first token in chunk passes, and the longest pause of a
+    stream."""
     figures = []
     with serving(profile, speed, max_running=16) as engine:
         passes = plan(engine.package.directory, profile).passes
@@ -122,17 +133,25 @@ def arrival(profile: str, speed: float, repeats: int = 5) -> dict[str, Any]:
             for client in [new, *streams]:
                 client.wait()
             end = start + 2 * first
-            gaps = [b - a for s in streams for a, b in zip(s.tokens, s.tokens[1:], strict=False) if b >= start and a <= end]
+            gaps = [
+                b - a for s in streams for a, b in zip(s.tokens, s.tokens[1:], strict=False) if b >= start and a <= end
+            ]
             one = passes.chunk(SYSTEM + 4 * (PROMPT + ANSWER) + 110, 5)
             assert one is not None
-            row = {"first_token_s": first * speed, "longest_pause_s": max(gaps) * speed, "chunk_pass_s": one / 1e3, "rows_used": used}
+            row = {
+                "first_token_s": first * speed,
+                "longest_pause_s": max(gaps) * speed,
+                "chunk_pass_s": one / 1e3,
+                "rows_used": used,
+            }
             figures.append(row)
     worst_first = max(f["first_token_s"] / f["chunk_pass_s"] for f in figures)
     worst_pause = max(f["longest_pause_s"] / f["chunk_pass_s"] for f in figures)
     firsts = ", ".join(format(f["first_token_s"], ".2f") for f in figures)
     reached, paused = verdict(worst_first, 2.0, most=True), verdict(worst_pause, 1.05, most=True)
     print(f"  {profile}: a prompt of 100 while 4 streams run: first token after {firsts} s,")
-    print(f"    at most {worst_first:.2f} chunk passes with 5 heads (goal 2 {reached}); longest pause of a stream {worst_pause:.2f} such "
+    print(f"    at most {worst_first:.2f} chunk passes with 5 heads (goal 2 {reached}); longest pause of a stream "
+          f"{worst_pause:.2f} such "
           f"passes (goal 1, and 5 % for the host {paused})", flush=True)  # fmt: skip
     return {"profile": profile, "runs": figures, "first_token_passes": worst_first, "pause_passes": worst_pause}
 
@@ -142,7 +161,9 @@ def main() -> None:
     parser.add_argument("--profile", action="append", choices=PROFILES, help="only this profile (may be given again)")
     parser.add_argument("--kind", choices=list(CASES), help="only these cases, and one client")
     parser.add_argument("--speed", type=float, default=2.0, help="how many times faster than the card (default 2)")
-    parser.add_argument("--fresh", action="store_true", help="a new engine for each case: nothing of earlier ones in the cache")
+    parser.add_argument(
+        "--fresh", action="store_true", help="a new engine for each case: nothing of earlier ones in the cache"
+    )
     parser.add_argument("--arrival", action="store_true")
     parser.add_argument("--plot", action="store_true", help="also bench/results/concurrency.png")
     args = parser.parse_args()
@@ -161,7 +182,9 @@ def main() -> None:
 
         shared = {p: [r for r in rows if r["profile"] == p and r["kind"] == "shared"] for p in profiles}
         series = {p: ([r["clients"] for r in rs], [r["gain"] for r in rs]) for p, rs in shared.items()}
-        plot_lines("concurrency", "Total tokens/s against one client, 150 tokens shared", "clients", "times one client", series)
+        plot_lines(
+            "concurrency", "Total tokens/s against one client, 150 tokens shared", "clients", "times one client", series
+        )
 
 
 if __name__ == "__main__":

@@ -3,12 +3,11 @@
     python bench/day.py                      # 24 hours at 300 times real time: about 5 minutes
     python bench/day.py --hours 2 --speed 500
 
-Clients come at random times (a Poisson stream whose rate swings through the day), alone or several at once, with prompts of 5 to 900
-tokens that share one of four system prompts or earlier turns, or nothing. Some leave in the middle of their answer, some wait in the queue
-and leave, some are background, have a salt or a prediction. Emulated card, hollow model: everything is modelled, and at such a speed the
-host's work is most of the time, so that the queue fills and rows run out. Exit status 1 says that something was lost. Writes
-bench/results/day.json.
-"""
+Clients come at random times (a Poisson stream whose rate swings through the day), alone or several at once, with
+prompts of 5 to 900 tokens that share one of four system prompts or earlier turns, or nothing. Some leave in the middle
+of their answer, some wait in the queue and leave, some are background, have a salt or a prediction. Emulated card,
+hollow model: everything is modelled, and at such a speed the host's work is most of the time, so that the queue fills
+and rows run out. Exit status 1 says that something was lost. Writes bench/results/day.json."""
 
 from __future__ import annotations
 
@@ -23,8 +22,8 @@ from typing import Any
 from clients import announce, cpu_seconds, numbers, serving
 from results import write_results
 
-from axpress.core.emulator import Emulator
-from axpress.core.engine import Engine, Generation
+from axpress.core.device.emulator import Emulator
+from axpress.core.engine.engine import Engine, Generation
 from axpress.core.errors import QueueFull
 from axpress.core.request import Delta, GenerationRequest, SamplingParams
 
@@ -70,9 +69,17 @@ class Crowd:
         prediction = tuple(prompt[-50:]) if rng.random() < 0.1 else ()
         temperature, penalty, seed = rng.choice((0.0, 0.7, 1.0)), rng.choice((0.0, 0.2)), rng.randrange(2**31)
         params = SamplingParams(temperature=temperature, top_p=0.95, seed=seed, frequency_penalty=penalty)
-        salt, background = bytes([rng.randrange(2)]) if rng.random() < 0.1 else b"", rng.random() < 0.1
+        cache_salt, low_priority = bytes([rng.randrange(2)]) if rng.random() < 0.1 else b"", rng.random() < 0.1
         tokens = rng.randint(1, 125)
-        return GenerationRequest(prompt, params, tokens, ignore_eos=True, prediction=prediction, salt=salt, background=background)
+        return GenerationRequest(
+            prompt,
+            params,
+            tokens,
+            ignore_eos=True,
+            prediction=prediction,
+            cache_salt=cache_salt,
+            low_priority=low_priority,
+        )
 
     def _prompt(self) -> list[int]:
         rng, kind = self._rng, self._rng.random()
@@ -93,7 +100,9 @@ def run(engine: Engine, hours: float, speed: float, seed: int) -> dict[str, Any]
     """Lets the day pass; returns counts and memory over time."""
     rng = random.Random(seed)
     crowd, open_visits = Crowd(rng), list[Visitor]()
-    counts: dict[str, int] = dict.fromkeys(("accepted", "refused", "stop", "length", "cancelled", "error", "wrong_ends", "tokens"), 0)
+    counts: dict[str, int] = dict.fromkeys(
+        ("accepted", "refused", "stop", "length", "cancelled", "error", "wrong_ends", "tokens"), 0
+    )
     memory: list[tuple[float, int]] = []
     start, now, end = time.perf_counter(), 0.0, 3600 * hours
     while now < end:
@@ -145,7 +154,9 @@ def judge(engine: Engine, result: dict[str, Any]) -> list[str]:
         bank.check_integrity()
         bank.tree.evict(bank.pool.num_rows)
         if bank.pool.num_used or bank.sequences:
-            wrong.append(f"bank {bank.index}: {bank.pool.num_used} rows stay held and {len(bank.sequences)} sequences are left")
+            wrong.append(
+                f"bank {bank.index}: {bank.pool.num_used} rows stay held and {len(bank.sequences)} sequences are left"
+            )
     counts, memory = result["counts"], result["memory"]
     ended = sum(counts[k] for k in ("stop", "length", "cancelled", "error"))
     if ended != counts["accepted"] or result["not_ended"] or counts["wrong_ends"] or counts["error"]:
@@ -162,7 +173,8 @@ def show(result: dict[str, Any], wrong: list[str]) -> None:
     counts, stats = result["counts"], result["stats"]
     answered, growth, wall = counts["length"] + counts["stop"], result["growth_bytes"] / 1e6, result["wall_s"]
     print(f"  {counts['accepted']} requests accepted, {counts['refused']} refused (queue full): {answered} answered, "
-          f"{counts['cancelled']} left, {counts['error']} errors; {wall:.0f} s of real time, {result['cpu_s']:.0f} s of CPU")  # fmt: skip
+          f"{counts['cancelled']} left, {counts['error']} errors; {wall:.0f} s of real time, {result['cpu_s']:.0f} s "
+          "of CPU")  # fmt: skip
     print(f"  {counts['tokens']} tokens in {stats['steps']} passes; {stats['cached_tokens']} prompt tokens cached, "
           f"{stats['evicted_rows']} rows evicted, {stats['preemptions']} preemptions")  # fmt: skip
     print(f"  memory of the process grew by {growth:.1f} MB after the first tenth (allowed {ALLOWED_GROWTH / 1e6:.0f})")
@@ -194,7 +206,9 @@ def main() -> None:
         from plots import plot_lines
 
         hours, megabytes = [at / 3600 for at, _ in result["memory"]], [m / 1e6 for _, m in result["memory"]]
-        plot_lines("day", "Memory of the process through a simulated day", "hour", "MB", {"resident": (hours, megabytes)})
+        plot_lines(
+            "day", "Memory of the process through a simulated day", "hour", "MB", {"resident": (hours, megabytes)}
+        )
     sys.exit(1 if wrong else 0)
 
 

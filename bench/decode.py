@@ -1,6 +1,8 @@
-"""Host cost and paced speed of the decode loop on hollow models of full size: no card, everything here is emulated or modelled.
+"""Host cost and paced speed of the decode loop on hollow models of full size: no card, everything here is emulated or
+modelled.
 
-    python bench/decode.py host       # profile none: host time per token, 28 layers, vocabulary 151,936, T 0.9, top_p 0.95
+    # profile none: host time per token, 28 layers, vocabulary 151,936, T 0.9, top_p 0.95
+    python bench/decode.py host
     python bench/decode.py paced      # every profile: tokens/s and first token against what layers + head add up to
     python bench/decode.py all
 
@@ -17,20 +19,20 @@ from pathlib import Path
 
 from results import write_results
 
-from axpress.core.emulator import Emulator
-from axpress.core.hollow import hollow
-from axpress.core.model import Model, open_model
-from axpress.core.planner import Planner
-from axpress.core.profile import load_profile
+from axpress.core.device.emulator import Emulator
+from axpress.core.device.model_loader import Model, open_model
+from axpress.core.device.step import Step
+from axpress.core.engine.pass_planner import PassPlanner
+from axpress.core.model_files.hollow import hollow
+from axpress.core.model_files.timing_profile import load_profile
 from axpress.core.request import SamplingParams
-from axpress.core.sampler import Sampler
-from axpress.core.step import Step
+from axpress.core.sampling.sampler import Sampler
 
 PROFILES = ("qwen3-0.6b-w8a16-pi5", "qwen3-0.6b-int4-pi5", "qwen3-1.7b-w8a16-pi5", "qwen3-4b-w8a16-pi5")
 PARAMS = SamplingParams(temperature=0.9, top_p=0.95, seed=1)
 
 
-def prefill(model: Model, planner: Planner, step: Step, prompt: list[int]) -> int:
+def prefill(model: Model, planner: PassPlanner, step: Step, prompt: list[int]) -> int:
     """Runs the prompt; returns the number of cached tokens. The logits of the last one are in slot 0."""
     cached = 0
     while cached < len(prompt):
@@ -38,13 +40,15 @@ def prefill(model: Model, planner: Planner, step: Step, prompt: list[int]) -> in
         slot = planner.decode_slot(cached) if slot is None else slot
         count = min(planner.groups[slot].width, len(prompt) - cached)
         step.reset(slot)
-        step.add_chain(prompt[cached : cached + count], cached, cached, step.add_view(0, cached), cached + count == len(prompt))
+        step.add_chain(
+            prompt[cached : cached + count], cached, cached, step.add_view(0, cached), cached + count == len(prompt)
+        )
         model.program.run(step)
         cached += count
     return cached
 
 
-def decode(model: Model, planner: Planner, step: Step, cached: int, num_tokens: int) -> list[float]:
+def decode(model: Model, planner: PassPlanner, step: Step, cached: int, num_tokens: int) -> list[float]:
     """Generates tokens; returns the seconds of each."""
     sampler = Sampler(model.info.vocab_size, PARAMS, [1])
     logits = model.program.logits(0)
@@ -68,7 +72,7 @@ def host(tokens: int) -> dict:
         package = hollow(PROFILES[0], Path(folder) / "model")
         model = open_model(package, "emu", "none", banks=1)
         try:
-            planner = Planner(model.program.groups, model.costs.groups, model.costs.head)
+            planner = PassPlanner(model.program.groups, model.costs.groups, model.costs.head)
             step = Step(128)
             cached = prefill(model, planner, step, list(range(100)))
             decode(model, planner, step, cached, 50)
@@ -86,9 +90,15 @@ def host(tokens: int) -> dict:
         "bytes_per_token": sum(report["bytes"].values()) / tokens,
     }  # fmt: skip
     print(f"host, profile none, 28 layers, vocabulary {model.info.vocab_size}, T 0.9, top_p 0.95, median of {tokens}:")
-    print(f"  {row['median_us']:.0f} us a token (p10 {row['p10_us']:.0f}, p90 {row['p90_us']:.0f}; the vendor's C++ needs 130 for greedy)")
+    print(
+        f"  {row['median_us']:.0f} us a token (p10 {row['p10_us']:.0f}, p90 {row['p90_us']:.0f}; the vendor's C++ needs"
+        " 130 for greedy)"
+    )
     kilobytes = row["bytes_per_token"] / 1e3
-    print(f"  {row['submissions_per_token']:.0f} submissions, {row['waits_per_token']:.0f} wait, {kilobytes:.0f} kB a token")
+    print(
+        f"  {row['submissions_per_token']:.0f} submissions, {row['waits_per_token']:.0f} wait, {kilobytes:.0f} kB a"
+        " token"
+    )
     return row
 
 
@@ -100,7 +110,7 @@ def paced(tokens: int) -> list[dict]:
         with tempfile.TemporaryDirectory() as folder:
             model = open_model(hollow(name, Path(folder) / "model"), "emu", name, banks=1)
             try:
-                planner = Planner(model.program.groups, model.costs.groups, model.costs.head)
+                planner = PassPlanner(model.program.groups, model.costs.groups, model.costs.head)
                 step = Step(128)
                 start = time.perf_counter()
                 cached = prefill(model, planner, step, list(range(100)))
@@ -112,17 +122,23 @@ def paced(tokens: int) -> list[dict]:
         layers, cost = profile.model.layers, profile.cost
         ideal = (layers * cost.decode_us(profile.model.rows) + cost.head_ms * 1e3) / 1e6
         widths = -(-100 // profile.model.chunk)
-        ideal_first = (sum(layers * cost.chunk_us(profile.model.chunk * i) for i in range(widths)) + cost.head_ms * 1e3) / 1e6
-        mean, median = statistics.fmean(times), statistics.median(times)  # the mean holds what other programs took from this machine
+        ideal_first = (
+            sum(layers * cost.chunk_us(profile.model.chunk * i) for i in range(widths)) + cost.head_ms * 1e3
+        ) / 1e6
+        # the mean holds what other programs took from this machine
+        mean, median = statistics.fmean(times), statistics.median(times)
         row = {
-            "profile": name, "tokens_per_s": 1 / mean, "layers_plus_head_tokens_per_s": 1 / ideal, "ratio": ideal / mean,
+            "profile": name, "tokens_per_s": 1 / mean, "layers_plus_head_tokens_per_s": 1 / ideal,
+            "ratio": ideal / mean,
             "median_tokens_per_s": 1 / median, "median_ratio": ideal / median,
             "first_token_s": first, "chunks_plus_head_s": ideal_first, "first_ratio": first / ideal_first,
         }  # fmt: skip
         rows.append(row)
-        print(f"{name} (modelled): {row['tokens_per_s']:.2f} tokens/s of {row['layers_plus_head_tokens_per_s']:.2f} ({row['ratio']:.1%}; "
+        print(f"{name} (modelled): {row['tokens_per_s']:.2f} tokens/s of {row['layers_plus_head_tokens_per_s']:.2f} "
+              f"({row['ratio']:.1%}; "
               f"median token {row['median_ratio']:.1%}); "
-              f"first token of 100: {first * 1e3:.0f} ms, chunks + head {ideal_first * 1e3:.0f} ms ({row['first_ratio']:.2f})")  # fmt: skip
+              f"first token of 100: {first * 1e3:.0f} ms, chunks + head {ideal_first * 1e3:.0f} ms "
+              f"({row['first_ratio']:.2f})")  # fmt: skip
     return rows
 
 

@@ -1,12 +1,14 @@
-"""Guessed tokens: text that repeats and text that does not, with drafts and without, on the emulated card (everything is modelled).
+"""Guessed tokens: text that repeats and text that does not, with drafts and without, on the emulated card (everything
+is modelled).
 
     python bench/draft.py --speed 2
 
-A hollow model at temperature 0 recites: which token it chooses depends on the position alone. So it is first asked for its answer, then
-asked again at the same position, with the answer in reach as a client that asks for a copy would give it: each request as a real model
-would answer it if it copied without a mistake. Cases:
+A hollow model at temperature 0 recites: which token it chooses depends on the position alone. So it is first asked for
+its answer, then asked again at the same position, with the answer in reach as a client that asks for a copy would give
+it: each request as a real model would answer it if it copied without a mistake. Cases:
   same prediction     `prediction` is the answer itself
-  one field changed   `prediction` differs from the answer in 6 tokens at 45 % of its length ("repeat this JSON with one field changed")
+  one field changed   `prediction` differs from the answer in 6 tokens at 45 % of its length ("repeat this JSON with one
+                      field changed")
   three edits         `prediction` lacks 5 tokens, has 5 others in place, and 4 too many ("edit this paragraph")
   copied from prompt  no prediction: the prompt holds the text (one field changed)
   nothing repeats     temperature 0.8, random text; also with a prediction that never comes true
@@ -22,14 +24,21 @@ from typing import Any
 from clients import Client, announce, numbers, serving, submit, verdict
 from results import write_results
 
-from axpress.core.engine import Engine
+from axpress.core.engine.engine import Engine
 
 PROFILE = "qwen3-1.7b-w8a16-pi5"
 PROMPT, ANSWER = 200, 160
 COPY_GOAL, RANDOM_GOAL = 1.8, 0.97
 
 
-def ask(engine: Engine, prompt: Sequence[int], *, temperature: float = 0.0, prediction: Sequence[int] = (), keep: bool = False) -> Client:
+def ask(
+    engine: Engine,
+    prompt: Sequence[int],
+    *,
+    temperature: float = 0.0,
+    prediction: Sequence[int] = (),
+    keep: bool = False,
+) -> Client:
     return submit(engine, prompt, ANSWER, seed=3, temperature=temperature, prediction=prediction, keep=keep).wait()
 
 
@@ -74,13 +83,16 @@ def measure(profile: str, speed: float) -> list[dict[str, Any]]:
             row = {
                 "case": name, "tokens_per_s": reached, "plain_tokens_per_s": plain[name], "gain": reached / plain[name],
                 "drafted": drafted, "accepted": accepted, "passes": after["steps"] - before["steps"], "goal": goal,
-                "accepted_prediction": spent.accepted_prediction_tokens, "rejected_prediction": spent.rejected_prediction_tokens,
+                "accepted_prediction": spent.accepted_prediction_tokens,
+                "rejected_prediction": spent.rejected_prediction_tokens,
             }  # fmt: skip
             rows.append(row)
             share = f"{accepted} of {drafted} guesses true" if drafted else "no guesses"
             gain = reached / plain[name]
-            print(f"  {name:36} {reached:6.2f} tokens/s, without drafts {plain[name]:5.2f}: {gain:.2f} times (goal {goal} "
-                  f"{verdict(gain, goal)}); {share}, {row['passes']} passes for {ANSWER} tokens", flush=True)  # fmt: skip
+            print(f"  {name:36} {reached:6.2f} tokens/s, without drafts {plain[name]:5.2f}: {gain:.2f} times (goal "
+                  f"{goal} "
+                  f"{verdict(gain, goal)}); {share}, {row['passes']} passes for {ANSWER} tokens",
+                      flush=True)  # fmt: skip
     return rows
 
 
@@ -97,7 +109,9 @@ def main() -> None:
         from plots import plot_bars
 
         series = {"without": [r["plain_tokens_per_s"] for r in rows], "with drafts": [r["tokens_per_s"] for r in rows]}
-        plot_bars("draft", f"Guessed tokens, {args.profile}", "tokens/s", [r["case"].replace(" ", "\n") for r in rows], series)
+        plot_bars(
+            "draft", f"Guessed tokens, {args.profile}", "tokens/s", [r["case"].replace(" ", "\n") for r in rows], series
+        )
 
 
 if __name__ == "__main__":

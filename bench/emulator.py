@@ -1,11 +1,13 @@
-"""Speed of the emulator's own arithmetic: decode rate, and how much of the machine's memory bandwidth it reaches. No card: all emulated.
+"""Speed of the emulator's own arithmetic: decode rate, and how much of the machine's memory bandwidth it reaches. No
+card: all emulated.
 
-    python bench/emulator.py          # the demo model, then a random model of Qwen3-0.6B's shape (writes and removes 1.5 GB in --folder)
+    # the demo model, then a random model of Qwen3-0.6B's shape (writes and removes 1.5 GB in --folder)
+    python bench/emulator.py
 
-Decode reads every weight once a token, so memory is what limits it. Bandwidth is measured in the same run, before and after, by a C loop
-that sums 64-bit words of an anonymous 1 GiB buffer, the buffer split between the threads, the best of six passes. The model's 28 layers are
-28 files with the same random weights: no file's pages serve another layer. Prints a table and writes bench/results/emulator.json.
-"""
+Decode reads every weight once a token, so memory is what limits it. Bandwidth is measured in the same run, before and
+after, by a C loop that sums 64-bit words of an anonymous 1 GiB buffer, the buffer split between the threads, the best
+of six passes. The model's 28 layers are 28 files with the same random weights: no file's pages serve another layer.
+Prints a table and writes bench/results/emulator.json."""
 
 from __future__ import annotations
 
@@ -21,11 +23,18 @@ import numpy as np
 from decode import decode, prefill
 from results import write_results
 
-from axpress.core.hollow import hollow
-from axpress.core.model import Model, default_model, open_model
-from axpress.core.planner import Planner
-from axpress.core.simfile import array_source, bf16_source, read_axmodel, tensor_shapes, to_bf16, write_axmodel
-from axpress.core.step import Step
+from axpress.core.device.model_loader import Model, default_model, open_model
+from axpress.core.device.step import Step
+from axpress.core.engine.pass_planner import PassPlanner
+from axpress.core.model_files.hollow import hollow
+from axpress.core.model_files.simulated_axmodel import (
+    array_source,
+    bf16_source,
+    read_axmodel,
+    tensor_shapes,
+    to_bf16,
+    write_axmodel,
+)
 
 PROFILE = "qwen3-0.6b-w8a16-pi5"
 BUFFER = 1 << 30
@@ -89,7 +98,9 @@ def random_package(folder: Path) -> Path:
     tensors: dict = {}
     for path in [*layers, *package.glob("*_post.axmodel")]:
         meta, _ = read_axmodel(path)
-        meta = replace(meta, hollow=False, cmm_bytes=None, profile=None, cost_decode_us=None, cost_chunk_us=None, cost_head_us=None)
+        meta = replace(
+            meta, hollow=False, cmm_bytes=None, profile=None, cost_decode_us=None, cost_chunk_us=None, cost_head_us=None
+        )
         required, _ = tensor_shapes(meta)
         if set(required) != set(tensors):
             tensors = {name: random_tensor(rng, name, shape) for name, shape in required.items()}
@@ -117,7 +128,7 @@ def median_token(package: Path, threads: int, tokens: int) -> float:
     """Median seconds of a token, sampler included, after a prompt of 32."""
     model: Model = open_model(package, "emu", "none", {"threads": str(threads)}, banks=1)
     try:
-        planner, step = Planner(model.program.groups, model.costs.groups, model.costs.head), Step(128)
+        planner, step = PassPlanner(model.program.groups, model.costs.groups, model.costs.head), Step(128)
         cached = prefill(model, planner, step, list(range(32)))
         decode(model, planner, step, cached, 3)
         return statistics.median(decode(model, planner, step, cached, tokens))
@@ -127,9 +138,15 @@ def median_token(package: Path, threads: int, tokens: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="threads of the arithmetic (default 1 2)")
-    parser.add_argument("--tokens", type=int, default=60, help="tokens timed (default 60; the demo model gets eight times as many)")
-    parser.add_argument("--folder", type=Path, help="where the random model is written and removed (default: the system's)")
+    parser.add_argument(
+        "--threads", type=int, nargs="+", default=[1, 2], help="threads of the arithmetic (default 1 2)"
+    )
+    parser.add_argument(
+        "--tokens", type=int, default=60, help="tokens timed (default 60; the demo model gets eight times as many)"
+    )
+    parser.add_argument(
+        "--folder", type=Path, help="where the random model is written and removed (default: the system's)"
+    )
     args = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory(dir=args.folder) as name:
@@ -142,7 +159,8 @@ def main() -> None:
             size = weight_bytes(large)
             fraction = size / token / bandwidth
             rows.append({
-                "threads": threads, "demo_tokens_per_s": 1 / demo, "random_0.6b_tokens_per_s": 1 / token, "weight_bytes": size,
+                "threads": threads, "demo_tokens_per_s": 1 / demo, "random_0.6b_tokens_per_s": 1 / token,
+                "weight_bytes": size,
                 "decode_gb_s": size / token / 1e9, "bandwidth_gb_s": bandwidth / 1e9, "fraction": fraction,
             })  # fmt: skip
             print(f"emulated, real arithmetic, {threads} threads: demo model {1 / demo:.0f} tokens/s; "

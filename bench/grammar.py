@@ -1,10 +1,13 @@
-"""Structured output: what a mask costs at a vocabulary of 151,936, and how much faster JSON is where certain tokens share a pass.
+"""Structured output: what a mask costs at a vocabulary of 151,936, and how much faster JSON is where certain tokens
+share a pass.
 
     python bench/grammar.py [mask|forcing] [--speed 2]
 
-mask     microseconds of each call that a token needs: its mask, telling the grammar, asking what is certain. Host work, measured here.
-forcing  JSON answers of a hollow 1.7B model on the emulated card (modelled): with certain tokens taken at once, and with the same grammar
-         that allows one token at a time. Both give the same text: the model is noise, the schema decides how much of it is certain.
+mask     microseconds of each call that a token needs: its mask, telling the grammar, asking what is certain.
+         Host work, measured here.
+forcing  JSON answers of a hollow 1.7B model on the emulated card (modelled): with certain tokens taken at once, and
+         with the same grammar that allows one token at a time. Both give the same text: the model is noise, the schema
+         decides how much of it is certain.
 Writes bench/results/grammar.json.
 """
 
@@ -23,12 +26,21 @@ import numpy as np
 from clients import Client, announce, numbers, quantile, serving, verdict
 from results import write_results
 
-from axpress.core.constraint import Constraint
-from axpress.core.engine import Engine
-from axpress.core.grammar import Grammars, JsonObject, JsonSchema, Regex, Shape, Thinking, ToolFormat, ToolRule
-from axpress.core.hollow_tokenizer import write_tokenizer
+from axpress.core.engine.engine import Engine
+from axpress.core.model_files.hollow_tokenizer import write_tokenizer
 from axpress.core.request import GenerationRequest, SamplingParams
-from axpress.core.text import Text
+from axpress.core.structured_output.constraint import Constraint
+from axpress.core.structured_output.grammar_compiler import (
+    GrammarCompiler,
+    JsonObject,
+    JsonSchema,
+    OutputSpec,
+    Regex,
+    Thinking,
+    ToolFormat,
+    ToolRule,
+)
+from axpress.core.tokenizer.tokenizer import Tokenizer
 
 PROFILE, VOCAB = "qwen3-1.7b-w8a16-pi5", 151_936
 MASK_GOAL_US, FORCING_GOAL = 100.0, 1.5
@@ -53,22 +65,27 @@ CONTACT = record(
     last_name=WORDS,
     email_address={"type": "string", "format": "email", "maxLength": 30},
     date_of_birth={"type": "string", "format": "date"},
-    address=record(street=WORDS, house_number=NUMBER, city=WORDS, country_code={"type": "string", "pattern": "^[A-Z]{2}$"}),
+    address=record(
+        street=WORDS, house_number=NUMBER, city=WORDS, country_code={"type": "string", "pattern": "^[A-Z]{2}$"}
+    ),
 )
 LINE = record(article_number=NUMBER, quantity=NUMBER)
-ORDER = record(order_lines={"type": "array", "items": LINE, "minItems": 3, "maxItems": 5}, express_delivery={"type": "boolean"})
+ORDER = record(
+    order_lines={"type": "array", "items": LINE, "minItems": 3, "maxItems": 5}, express_delivery={"type": "boolean"}
+)
 SCHEMAS = {"review, 5 fields": REVIEW, "contact, nested": CONTACT, "order, a list": ORDER}
 
-TOOLS = Shape(
+TOOLS = OutputSpec(
     tools=(ToolRule("make_contact", CONTACT), ToolRule("send")),
     tool_format=ToolFormat('<tool_call>\n{"name": "', '", "arguments": ', "}\n</tool_call>"),
     thinking=Thinking(),
 )
 SHAPES = {
-    "schema (contact)": Shape(JsonSchema(CONTACT)),
-    "any JSON object": Shape(JsonObject()),
-    "regular expression": Shape(Regex(r"[A-Z][a-z]+( [a-z]+)*, \d{4}-\d\d-\d\d")),
-    "the same, with counts": Shape(Regex(r"[A-Z][a-z]{1,30}( [a-z]{2,12}){5,60}, \d{4}-\d\d-\d\d")),  # every count is a state
+    "schema (contact)": OutputSpec(JsonSchema(CONTACT)),
+    "any JSON object": OutputSpec(JsonObject()),
+    "regular expression": OutputSpec(Regex(r"[A-Z][a-z]+( [a-z]+)*, \d{4}-\d\d-\d\d")),
+    # every count is a state
+    "the same, with counts": OutputSpec(Regex(r"[A-Z][a-z]{1,30}( [a-z]{2,12}){5,60}, \d{4}-\d\d-\d\d")),
     "free text, tools, thinking": TOOLS,
 }
 
@@ -112,10 +129,10 @@ def masks() -> dict[str, Any]:
     """Times of the host's work for each shape."""
     with tempfile.TemporaryDirectory() as folder:
         write_tokenizer(Path(folder), VOCAB)
-        text = Text.open(Path(folder))
-    grammars = Grammars(text, VOCAB)
+        text = Tokenizer.open(Path(folder))
+    grammars = GrammarCompiler(text, VOCAB)
     started = time.perf_counter()
-    grammars.compile(Shape(Regex("first")))
+    grammars.compile(OutputSpec(Regex("first")))
     table = time.perf_counter() - started
     load = f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}"
     print(f"Masks of {VOCAB} tokens ({load}); the table of tokens, once: {1000 * table:.0f} ms")
@@ -130,7 +147,13 @@ def masks() -> dict[str, Any]:
         for _ in range(WALKS):
             walk(make(), rnd, text.eos_ids, spent)
         median, p99 = (quantile(spent["mask"], p) for p in (0.5, 0.99))
-        row: dict[str, Any] = {"shape": name, "compile_ms": 1000 * compiled, "masks": len(spent["mask"]), "mask_us": median, "p99_us": p99}
+        row: dict[str, Any] = {
+            "shape": name,
+            "compile_ms": 1000 * compiled,
+            "masks": len(spent["mask"]),
+            "mask_us": median,
+            "p99_us": p99,
+        }
         row |= {"accept_us": quantile(spent["accept"], 0.5), "certain_us": quantile(spent["certain"], 0.5)}
         rows.append(row)
         met = verdict(median, MASK_GOAL_US, most=True)
@@ -165,9 +188,9 @@ def forcing(speed: float, count: int) -> dict[str, Any]:
     announce(f"JSON answers, {PROFILE}: prompts of 120 tokens", speed)
     rows = []
     with serving(PROFILE, speed) as engine:
-        grammars = Grammars(engine.text, engine.info.vocab_size)
+        grammars = GrammarCompiler(engine.text, engine.info.vocab_size)
         for name, schema in SCHEMAS.items():
-            make = grammars.compile(Shape(JsonSchema(schema)))
+            make = grammars.compile(OutputSpec(JsonSchema(schema)))
             assert make is not None
             totals = {"at once": [0.0, 0], "one by one": [0.0, 0]}
             tokens = 0
@@ -184,11 +207,13 @@ def forcing(speed: float, count: int) -> dict[str, Any]:
                 tokens += len(client.tokens)
             (fast, fast_passes), (slow, slow_passes) = totals["at once"], totals["one by one"]
             gain = slow / fast
-            rows.append({"schema": name, "tokens": tokens, "seconds": fast, "seconds_one_by_one": slow, "gain": gain, "passes": fast_passes,
+            rows.append({"schema": name, "tokens": tokens, "seconds": fast, "seconds_one_by_one": slow, "gain": gain,
+                "passes": fast_passes,
                          "passes_one_by_one": slow_passes, "example": client.text})  # fmt: skip
             print(f"  {name:18} {tokens / count:4.0f} tokens: {fast / count:5.2f} s ({tokens / fast:5.1f} tokens/s, "
                   f"{fast_passes / count:.0f} passes), "
-                  f"one by one {slow / count:5.2f} s ({tokens / slow:4.1f} tokens/s, {slow_passes / count:.0f} passes): "
+                  f"one by one {slow / count:5.2f} s ({tokens / slow:4.1f} tokens/s, {slow_passes / count:.0f} "
+                  "passes): "
                   f"{gain:.2f} times (goal {FORCING_GOAL} {verdict(gain, FORCING_GOAL)})", flush=True)  # fmt: skip
     return {"speed": speed, "profile": PROFILE, "rows": rows}
 

@@ -1,10 +1,11 @@
-"""`axpress plan` against what an engine does on the emulated card: memory, first token, one client, eight clients. Four profiles.
+"""`axpress plan` against what an engine does on the emulated card: memory, first token, one client, eight clients. Four
+profiles.
 
     python bench/plan_check.py --speed 2
 
-The plan adds up published times on paper; the engine runs hollow models of full size on the emulated card, which is paced by the same
-profile. So this checks the plan's idea of how passes are made up, not the profile. Writes bench/results/plan_check.json.
-"""
+The plan adds up published times on paper; the engine runs hollow models of full size on the emulated card, which is
+paced by the same profile. So this checks the plan's idea of how passes are made up, not the profile. Writes
+bench/results/plan_check.json."""
 
 from __future__ import annotations
 
@@ -15,8 +16,8 @@ from clients import INT4, PROFILES, announce, numbers, serving, submit, verdict
 from concurrency import crowd, steady
 from results import write_results
 
-from axpress.core.emulator import Emulator
-from axpress.core.plan import plan
+from axpress.core.capacity.report import plan
+from axpress.core.device.emulator import Emulator
 
 ANSWER = 70
 CROWD = (8, 150, 30)  # clients, tokens in common, prompt tokens of their own
@@ -45,13 +46,21 @@ def check(profile: str, speed: float) -> dict[str, Any]:
     print(profile)
     for name, (paper, real) in figures.items():
         off = real / paper - 1
-        print(f"  {name:28} planned {paper:9.2f}, measured {real:9.2f}: {off:+.1%} {verdict(abs(off), LIMIT, most=True)}", flush=True)
-    return {"profile": profile, "figures": {k: {"planned": p, "measured": m, "off": m / p - 1} for k, (p, m) in figures.items()}}
+        print(
+            f"  {name:28} planned {paper:9.2f}, measured {real:9.2f}: {off:+.1%} {verdict(abs(off), LIMIT, most=True)}",
+            flush=True,
+        )
+    return {
+        "profile": profile,
+        "figures": {k: {"planned": p, "measured": m, "off": m / p - 1} for k, (p, m) in figures.items()},
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--profile", action="append", choices=[*PROFILES, INT4], help="only this profile (may be given again)")
+    parser.add_argument(
+        "--profile", action="append", choices=[*PROFILES, INT4], help="only this profile (may be given again)"
+    )
     parser.add_argument("--speed", type=float, default=2.0, help="how many times faster than the card (default 2)")
     parser.add_argument("--plot", action="store_true", help="also bench/results/plan_check.png")
     args = parser.parse_args()

@@ -1,9 +1,10 @@
-"""What deciding a pass costs the host: microseconds of planning, placing rows and filling the step at N running sequences (emulated card).
+"""What deciding a pass costs the host: microseconds of planning, placing rows and filling the step at N running
+sequences (emulated card).
 
     python bench/planner.py [--sequences 16] [--passes 80]
 
-Costs of the 1.7B profile are given to the planner, so that it decides as it would on that card; the card itself takes no time here.
-"""
+Costs of the 1.7B profile are given to the planner, so that it decides as it would on that card; the card itself takes
+no time here."""
 
 from __future__ import annotations
 
@@ -15,9 +16,9 @@ from pathlib import Path
 
 from results import write_results
 
-from axpress.core.engine import Engine
-from axpress.core.hollow import hollow
-from axpress.core.profile import load_profile
+from axpress.core.engine.engine import Engine
+from axpress.core.model_files.hollow import hollow
+from axpress.core.model_files.timing_profile import load_profile
 from axpress.core.request import GenerationRequest, SamplingParams
 
 PROFILE = "qwen3-1.7b-w8a16-pi5"
@@ -55,8 +56,13 @@ def main() -> None:
             whole.append((time.perf_counter() - start) * 1e6)
         stats = engine.stats()
         engine.close()
-    row = {"sequences": args.sequences, "median_us": statistics.median(times), "p90_us": sorted(times)[len(times) * 9 // 10]}
-    print(f"{args.sequences} sequences, {stats['rows_used']} rows: {row['median_us']:.0f} us a pass for planning, rows and step "
+    row = {
+        "sequences": args.sequences,
+        "median_us": statistics.median(times),
+        "p90_us": sorted(times)[len(times) * 9 // 10],
+    }
+    print(f"{args.sequences} sequences, {stats['rows_used']} rows: {row['median_us']:.0f} us a pass for planning, "
+          "rows and step "
           f"(p90 {row['p90_us']:.0f}); whole pass without card time {statistics.median(whole):.0f} us")  # fmt: skip
     write_results("planner", row)
 

@@ -35,7 +35,9 @@ def _save(name: str, figure: Any, axes: Any) -> Path:
     return path
 
 
-def plot_lines(name: str, title: str, xlabel: str, ylabel: str, series: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> Path:
+def plot_lines(
+    name: str, title: str, xlabel: str, ylabel: str, series: Mapping[str, tuple[Sequence[float], Sequence[float]]]
+) -> Path:
     """One line with markers for each series (x values, y values). Returns bench/results/NAME.png."""
     figure, axes = _figure(title, xlabel, ylabel)
     for label, (xs, ys) in series.items():

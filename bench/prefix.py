@@ -1,14 +1,16 @@
-"""What a shared or earlier prefix saves: cached tokens, rows and time to first token, on the emulated card (everything is modelled).
+"""What a shared or earlier prefix saves: cached tokens, rows and time to first token, on the emulated card (everything
+is modelled).
 
-    python bench/prefix.py --data FILE.jsonl      # a conversation, one request a line; without it only the second half runs
+    # a conversation, one request a line; without it only the second half runs
+    python bench/prefix.py --data FILE.jsonl
 
-1. Each line of the file is one turn's request (OpenAI chat messages). Turn by turn, with a second client's unrelated chat in between: the
-   answer has as many tokens as the file's, and the next turn repeats it as it was generated (then as it is in the file).
+1. Each line of the file is one turn's request (OpenAI chat messages). Turn by turn, with a second client's unrelated
+   chat in between: the answer has as many tokens as the file's, and the next turn repeats it as it was generated (then
+   as it is in the file).
 2. 20 clients with the same system prompt of 512 tokens and 20 of their own: one after another, then all at once.
 
-Time to first token is compared with one chunk pass: the layers of the group that reaches back over the cached tokens, and one head.
-Hollow model of full size: its text is noise. Writes bench/results/prefix.json.
-"""
+Time to first token is compared with one chunk pass: the layers of the group that reaches back over the cached tokens,
+and one head. Hollow model of full size: its text is noise. Writes bench/results/prefix.json."""
 
 from __future__ import annotations
 
@@ -20,9 +22,9 @@ from typing import Any
 from clients import announce, numbers, serving, submit, verdict
 from results import write_results
 
-from axpress.core.engine import Engine
-from axpress.core.plan import plan
-from axpress.core.plan_costs import Passes
+from axpress.core.capacity.pass_costs import Passes
+from axpress.core.capacity.report import plan
+from axpress.core.engine.engine import Engine
 
 PROFILE = "qwen3-1.7b-w8a16-pi5"
 SYSTEM, OWN, CLIENTS = 512, 20, 20
@@ -36,19 +38,24 @@ def one_pass_s(passes: Passes, cached: int) -> float:
     return ms / 1e3
 
 
-def follow(engine: Engine, lines: list[list[dict[str, str]]], turn: int, prompt: list[int], answer: list[int], live: bool) -> list[int]:
-    """The next turn's prompt. `live`: the answer as it was generated, then the end of its message and the next question, as the template
-    writes them. Else all of it as the file has it."""
+def follow(
+    engine: Engine, lines: list[list[dict[str, str]]], turn: int, prompt: list[int], answer: list[int], live: bool
+) -> list[int]:
+    """The next turn's prompt. `live`: the answer as it was generated, then the end of its message and the next
+    question, as the template writes them. Else all of it as the file has it."""
     text, messages = engine.text, lines[turn + 1]
     if not live:
         return text.render(messages)
-    said = text.render(messages[len(lines[turn]) :], add_generation_prompt=True)  # the answer's message and the question
+    # the answer's message and the question
+    said = text.render(messages[len(lines[turn]) :], add_generation_prompt=True)
     content = text.encode(messages[len(lines[turn])]["content"])
     start = next(i for i in range(len(said)) if said[i : i + len(content)] == content)
     return prompt + answer + said[start + len(content) :]
 
 
-def replay(engine: Engine, passes: Passes, lines: list[list[dict[str, str]]], speed: float, live: bool) -> list[dict[str, Any]]:
+def replay(
+    engine: Engine, passes: Passes, lines: list[list[dict[str, str]]], speed: float, live: bool
+) -> list[dict[str, Any]]:
     """The conversation turn by turn, with another client's unrelated chat in between."""
     rows, other, prompt = [], numbers(5 + live, 60), engine.text.render(lines[0])
     for turn in range(len(lines)):
@@ -58,10 +65,17 @@ def replay(engine: Engine, passes: Passes, lines: list[list[dict[str, str]]], sp
         cached, first = client.spent.cached_tokens, client.first_token * speed
         least = passes.prompt(len(prompt), cached)[0] / 1e3
         newest = len(engine.text.render(lines[turn][-1:]))  # what the template writes around it included
-        row = {"turn": turn + 1, "live": live, "prompt_tokens": len(prompt), "cached_tokens": cached, "newest_message_tokens": newest}
+        row = {
+            "turn": turn + 1,
+            "live": live,
+            "prompt_tokens": len(prompt),
+            "cached_tokens": cached,
+            "newest_message_tokens": newest,
+        }
         one = first / one_pass_s(passes, cached)
         rows.append(row | {"first_token_s": first, "passes_s": least, "ratio": first / least, "ratio_to_one_pass": one})
-        print(f"  turn {turn + 1}: {len(prompt):4} tokens, {cached:4} cached, {len(prompt) - cached:3} computed (newest message {newest}); "
+        print(f"  turn {turn + 1}: {len(prompt):4} tokens, {cached:4} cached, {len(prompt) - cached:3} computed "
+              f"(newest message {newest}); "
               f"first token {first * 1e3:.0f} ms, {first / least:.2f} of its passes, {one:.2f} of one")  # fmt: skip
         if turn + 1 < len(lines):
             prompt = follow(engine, lines, turn, prompt, client.ids, live)
@@ -79,8 +93,12 @@ def conversation(engine: Engine, data: Path, speed: float) -> list[dict[str, Any
     turns = replay(engine, passes, lines, speed, True)
     worst = max(t["ratio_to_one_pass"] for t in turns[1:])
     new = max(t["prompt_tokens"] - t["cached_tokens"] - t["newest_message_tokens"] for t in turns[1:])
-    print(f"  after the first turn at most {worst:.2f} of one chunk pass (goal {GOAL} {verdict(worst, GOAL, most=True)})")
-    print(f"  at most {new} tokens computed beyond the newest message: the answer's last one, and what ends its message")
+    print(
+        f"  after the first turn at most {worst:.2f} of one chunk pass (goal {GOAL} {verdict(worst, GOAL, most=True)})"
+    )
+    print(
+        f"  at most {new} tokens computed beyond the newest message: the answer's last one, and what ends its message"
+    )
     print(" the same with the answers that the file has, which this model never gave: they are computed, too")
     return turns + replay(engine, passes, lines, speed, False)
 
@@ -96,10 +114,16 @@ def same_system_prompt(engine: Engine, passes: Passes, speed: float) -> dict[str
             ratios.append(client.first_token * speed / one_pass_s(passes, SYSTEM))
             assert client.spent.cached_tokens == SYSTEM, client.spent
     used = engine.stats()["rows_used"] - before
-    print(f"  {CLIENTS} clients one after another: {used} rows in use; stored once {SYSTEM + CLIENTS * (OWN + 1)}, each for itself "
+    print(f"  {CLIENTS} clients one after another: {used} rows in use; stored once {SYSTEM + CLIENTS * (OWN + 1)}, "
+          "each for itself "
           f"{CLIENTS * (SYSTEM + OWN + 1)}; first token at most {max(ratios):.2f} of one chunk pass (goal {GOAL} "
           f"{verdict(max(ratios), GOAL, most=True)})")  # fmt: skip
-    return {"rows_used": used, "rows_if_stored_once": SYSTEM + CLIENTS * (OWN + 1), "worst_ratio": max(ratios), "ratios": ratios}
+    return {
+        "rows_used": used,
+        "rows_if_stored_once": SYSTEM + CLIENTS * (OWN + 1),
+        "worst_ratio": max(ratios),
+        "ratios": ratios,
+    }
 
 
 def at_once(engine: Engine, passes: Passes, speed: float) -> dict[str, Any]:
@@ -110,15 +134,26 @@ def at_once(engine: Engine, passes: Passes, speed: float) -> dict[str, Any]:
     cached = sum(c.spent.cached_tokens for c in clients if c.spent)
     stats = engine.stats()
     total = CLIENTS * (SYSTEM + OWN)
-    print(f"  {CLIENTS} clients at once: {cached} of {total} prompt tokens cached; {stats['rows_used'] - before} more rows in use; "
+    print(f"  {CLIENTS} clients at once: {cached} of {total} prompt tokens cached; {stats['rows_used'] - before} "
+          "more rows in use; "
           f"first tokens {firsts[0]:.2f} to {firsts[-1]:.2f} s")  # fmt: skip
     rows = stats["rows_used"] - before
-    return {"cached_tokens": cached, "prompt_tokens": stats["prompt_tokens"] - computed, "rows_used": rows, "first_token_s": firsts}
+    return {
+        "cached_tokens": cached,
+        "prompt_tokens": stats["prompt_tokens"] - computed,
+        "rows_used": rows,
+        "first_token_s": firsts,
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, metavar="FILE", help="a conversation as JSON lines, one request each; the first half needs it")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="FILE",
+        help="a conversation as JSON lines, one request each; the first half needs it",
+    )
     parser.add_argument("--profile", default=PROFILE)
     parser.add_argument("--speed", type=float, default=1.0, help="how many times faster than the card (default 1)")
     parser.add_argument("--plot", action="store_true", help="also bench/results/prefix.png")
@@ -142,7 +177,10 @@ def main() -> None:
         from plots import plot_bars
 
         turns = [t for t in results["turns"] if t["live"]]
-        series = {"cached": [t["cached_tokens"] for t in turns], "computed": [t["prompt_tokens"] - t["cached_tokens"] for t in turns]}
+        series = {
+            "cached": [t["cached_tokens"] for t in turns],
+            "computed": [t["prompt_tokens"] - t["cached_tokens"] for t in turns],
+        }
         labels = [f"turn {t['turn']}" for t in turns]
         plot_bars("prefix", "A conversation turn by turn, another client in between", "prompt tokens", labels, series)
 

@@ -1,10 +1,11 @@
-"""What the row pool and the prefix tree cost, next to the goals of the design. No card and no emulator: plain Python on this machine.
+"""What the row pool and the prefix tree cost, next to the goals of the design. No card and no emulator: plain Python on
+this machine.
 
     python bench/prefix_micro.py            writes bench/results/prefix_micro.json
 
-The tree has 50,000 tokens: 8 system prompts, conversations of several turns on each, and answers that were asked for again at random
-places, so that a prompt of 2,000 tokens passes dozens of branches. Times are the median and the best of many runs.
-"""
+The tree has 50,000 tokens: 8 system prompts, conversations of several turns on each, and answers that were asked for
+again at random places, so that a prompt of 2,000 tokens passes dozens of branches. Times are the median and the best of
+many runs."""
 
 from __future__ import annotations
 
@@ -17,18 +18,18 @@ from statistics import median
 import numpy as np
 from results import write_results
 
-from axpress.core.prefix import PrefixTree
-from axpress.core.rows import RowPool, runs
+from axpress.core.kv_cache.radix_cache import RadixCache
+from axpress.core.kv_cache.row_pool import RowPool, runs
 
 NUM_TOKENS, PROMPT, VOCAB = 50_000, 2_000, 150_000
 Figures = dict[str, dict[str, float]]
 
 
-def grow_tree(seed: int = 1) -> tuple[RowPool, PrefixTree, list[list[int]]]:
+def grow_tree(seed: int = 1) -> tuple[RowPool, RadixCache, list[list[int]]]:
     """A tree of 50,000 tokens and the prompts of 2,000 tokens that lie in it."""
     rng = random.Random(seed)
     pool = RowPool(NUM_TOKENS + 4 * PROMPT)
-    tree = PrefixTree(pool)
+    tree = RadixCache(pool)
     systems = [[rng.randrange(VOCAB) for _ in range(512)] for _ in range(8)]
     prompts: list[list[int]] = []
     while tree.num_rows < NUM_TOKENS:
@@ -43,7 +44,7 @@ def grow_tree(seed: int = 1) -> tuple[RowPool, PrefixTree, list[list[int]]]:
     return pool, tree, prompts
 
 
-def store(pool: RowPool, tree: PrefixTree, tokens: list[int]) -> None:
+def store(pool: RowPool, tree: RadixCache, tokens: list[int]) -> None:
     rows = pool.allocate(len(tokens))
     tree.insert(tokens, rows)
     pool.release(rows)
@@ -90,13 +91,16 @@ def measure_pool() -> Figures:
     }
 
 
-def measure_match(tree: PrefixTree, prompts: list[list[int]]) -> Figures:
+def measure_match(tree: RadixCache, prompts: list[list[int]]) -> Figures:
     """The prompt that passes most branches, as an array and as a list."""
     depth = {i: num_edges(tree, p) for i, p in enumerate(prompts)}
     deepest = max(depth, key=lambda i: depth[i])
     prompt = prompts[deepest]
     ids = np.array(prompt, np.int32)
-    print(f"{tree.num_rows} tokens in {len(tree._nodes())} nodes; the deepest of {len(prompts)} prompts passes {depth[deepest]} edges")
+    print(
+        f"{tree.num_rows} tokens in {len(tree._nodes())} nodes; the deepest of {len(prompts)} prompts passes"
+        f" {depth[deepest]} edges"
+    )
     half = np.concatenate((ids[:1500], ids[:500]))
     return {
         "match 2000 tokens (int32 array)": measure(lambda: tree.match(ids)),
@@ -106,7 +110,7 @@ def measure_match(tree: PrefixTree, prompts: list[list[int]]) -> Figures:
     }
 
 
-def num_edges(tree: PrefixTree, tokens: list[int]) -> int:
+def num_edges(tree: RadixCache, tokens: list[int]) -> int:
     with tree.cursor(tokens=tokens) as cursor:
         node, count = cursor.node, 0
         while node.parent is not None:
@@ -114,7 +118,7 @@ def num_edges(tree: PrefixTree, tokens: list[int]) -> int:
         return count
 
 
-def measure_growth(pool: RowPool, tree: PrefixTree, prompt: list[int]) -> Figures:
+def measure_growth(pool: RowPool, tree: RadixCache, prompt: list[int]) -> Figures:
     """A running sequence behind 2,000 tokens: one token a pass, or a chunk."""
     cursor = tree.cursor(tokens=prompt)
     spare = iter(pool.allocate(pool.num_free).tolist())
@@ -153,7 +157,10 @@ def main() -> None:
     for name, figure in figures.items():
         print(f"{name:42} {figure['median_us']:8.2f} us   best {figure['best_us']:8.2f} us")
     goal = figures["match 2000 tokens (int32 array)"]["median_us"]
-    print(f"goal: 2,000 tokens matched in a tree of 50,000 under 100 us: {goal:.0f} us, {'met' if goal < 100 else 'MISSED'}")
+    print(
+        f"goal: 2,000 tokens matched in a tree of 50,000 under 100 us: {goal:.0f} us,"
+        f" {'met' if goal < 100 else 'MISSED'}"
+    )
     print(write_results("prefix_micro", {"tree_tokens": tree.num_rows, "prompt_tokens": PROMPT, "figures": figures}))
 
 

@@ -1,7 +1,8 @@
-"""Microseconds per token of the sampler at a vocabulary of 151,936, beside a NumPy float64 implementation of the same steps.
+"""Microseconds per token of the sampler at a vocabulary of 151,936, beside a NumPy float64 implementation of the same
+steps.
 
-Pins itself to one core. `python bench/sampler.py [--rounds N]`; numbers are medians over fresh draws from eight vectors of each kind.
-"""
+Pins itself to one core. `python bench/sampler.py [--rounds N]`; numbers are medians over fresh draws from eight vectors
+of each kind."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 
 from axpress.core.request import SamplingParams
-from axpress.core.sampler import Sampler, Scratch
+from axpress.core.sampling.sampler import Sampler, Scratch
 
 VOCAB = 151_936
 NUM_VECTORS = 8
@@ -22,7 +23,9 @@ MODES = {
     "greedy": SamplingParams(temperature=0.0),
     "temperature 0.9, top_p 0.95": SamplingParams(temperature=0.9, top_p=0.95),
     "  and top_k 20": SamplingParams(temperature=0.9, top_p=0.95, top_k=20),
-    "  and penalties, 2000-token prompt": SamplingParams(temperature=0.9, top_p=0.95, repetition_penalty=1.1, presence_penalty=0.5),
+    "  and penalties, 2000-token prompt": SamplingParams(
+        temperature=0.9, top_p=0.95, repetition_penalty=1.1, presence_penalty=0.5
+    ),
     "  and logprobs 5": SamplingParams(temperature=0.9, top_p=0.95, logprobs=5),
 }
 
@@ -51,7 +54,9 @@ def numpy_sample(bits: np.ndarray, p: SamplingParams, seen: np.ndarray, rng: np.
         logprobs = shifted - np.log(np.exp(shifted).sum())
         np.argpartition(-logprobs, p.logprobs)
     if p.repetition_penalty != 1:
-        values[seen] = np.where(values[seen] > 0, values[seen] / p.repetition_penalty, values[seen] * p.repetition_penalty)
+        values[seen] = np.where(
+            values[seen] > 0, values[seen] / p.repetition_penalty, values[seen] * p.repetition_penalty
+        )
     if p.temperature == 0:
         return int(values.argmax())
     order = np.argsort(-values, kind="stable")
@@ -60,7 +65,9 @@ def numpy_sample(bits: np.ndarray, p: SamplingParams, seen: np.ndarray, rng: np.
     weights = np.exp((values[order] - values[order[0]]) / p.temperature)
     cumulative = weights.cumsum()
     kept = int(np.searchsorted(cumulative, p.top_p * cumulative[-1])) + 1
-    return int(order[min(int(np.searchsorted(cumulative, rng.random() * cumulative[kept - 1], side="right")), kept - 1)])
+    return int(
+        order[min(int(np.searchsorted(cumulative, rng.random() * cumulative[kept - 1], side="right")), kept - 1)]
+    )
 
 
 def median_us(call: Callable[[int], object], rounds: int) -> float:

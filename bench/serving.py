@@ -3,11 +3,10 @@
     python bench/serving.py metronome [--streams 8] [--rate 200] [--seconds 10]
     python bench/serving.py engine [MODEL_DIR] [--tokens 20000]
 
-`metronome`: tokens come from a clock, not from an engine; what is measured is the server alone: CPU time of its event loop's
-thread and of its whole process (which includes the clock's thread), as a share of one core.
-`engine`: the real engine on a hollow model on profile `none` (made on the fly unless MODEL_DIR is given), one stream.
-The server runs in a child process; the client is this process and reads raw bytes.
-"""
+`metronome`: tokens come from a clock, not from an engine; what is measured is the server alone: CPU time of its event
+loop's thread and of its whole process (which includes the clock's thread), as a share of one core. `engine`: the real
+engine on a hollow model on profile `none` (made on the fly unless MODEL_DIR is given), one stream. The server runs in a
+child process; the client is this process and reads raw bytes."""
 
 from __future__ import annotations
 
@@ -23,19 +22,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from axpress.core.model import default_model
-from axpress.core.package import open_package
+from axpress.core.device.model_loader import default_model
+from axpress.core.model_files.model_package import open_package
 from axpress.core.request import Delta, EngineInfo, GenerationRequest
-from axpress.core.text import Text
+from axpress.core.tokenizer.tokenizer import Tokenizer
 
 
 class Metronome:
-    """Stands where the engine stands and emits one token per running answer at a fixed rate. The demo model's tokenizer; no card."""
+    """Stands where the engine stands and emits one token per running answer at a fixed rate. The demo model's
+    tokenizer; no card."""
 
     def __init__(self, rate: float) -> None:
         self.info = EngineInfo("metronome", "a clock, no engine", True, "none", 0, 100_000, 1_000_000, "none")
         self.package = open_package(default_model())
-        self.text = Text.open(self.package.tokenizer_path, eos_override=self.package.eos, bos_override=self.package.bos)
+        self.text = Tokenizer.open(
+            self.package.tokenizer_path, eos_override=self.package.eos, bos_override=self.package.bos
+        )
         self.state, self.reason = "ready", ""
         self._rate = rate
         self._running: list[_Ticking] = []
@@ -83,8 +85,8 @@ def serve_child(model_dir: str | None, rate: float) -> int:
     from sanic.response import json as respond
 
     from axpress.server import app as server
-    from axpress.server import logs
-    from axpress.server.service import Service
+    from axpress.server.http import logs
+    from axpress.server.serving.engine_service import Service
     from axpress.server.settings import Settings
 
     class MetronomeService(Service):
@@ -139,9 +141,17 @@ class Server:
 
     def stream(self, max_tokens: int) -> tuple[int, float]:
         """Chunks with text of one streamed answer, and seconds from the first to the last of them."""
-        fields = {"messages": [{"role": "user", "content": "hi"}], "stream": True, "max_tokens": max_tokens, "ignore_eos": True}
+        fields = {
+            "messages": [{"role": "user", "content": "hi"}],
+            "stream": True,
+            "max_tokens": max_tokens,
+            "ignore_eos": True,
+        }
         body = json.dumps({**fields, "temperature": 0, "stream_options": {"include_usage": True}}).encode()
-        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: [::1]\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+        head = (
+            "POST /v1/chat/completions HTTP/1.1\r\nhost: [::1]\r\ncontent-type: application/json\r\ncontent-length:"
+            f" {len(body)}\r\n\r\n"
+        )
         count, first, last, tail = 0, 0.0, 0.0, b""
         with socket.create_connection(("127.0.0.1", self.port)) as sock:
             sock.sendall(head.encode() + body)
@@ -180,7 +190,7 @@ def engine(model_dir: str | None, tokens: int) -> None:
     """Print the tokens/s of one stream from the real engine."""
     with tempfile.TemporaryDirectory() as scratch:
         if model_dir is None:
-            from axpress.core.hollow import hollow
+            from axpress.core.model_files.hollow import hollow
 
             model_dir = str(Path(scratch) / "hollow")
             hollow("qwen3-0.6b-w8a16-pi5", Path(model_dir))
@@ -192,8 +202,13 @@ def engine(model_dir: str | None, tokens: int) -> None:
             after = server.get("/bench/cpu")[1]
     count, spent = sum(n for n, _ in results), sum(s for _, s in results)
     loop, process = (after[name] - before[name] for name in ("loop", "process"))
-    print(f"real engine, hollow model on the emulated card, profile none: one stream, {count} tokens in {rounds} answers")
-    print(f"  {count / spent:8.0f} tokens/s; CPU per token: loop {1e6 * loop / count:.1f} us, process {1e6 * process / count:.1f} us")
+    print(
+        f"real engine, hollow model on the emulated card, profile none: one stream, {count} tokens in {rounds} answers"
+    )
+    print(
+        f"  {count / spent:8.0f} tokens/s; CPU per token: loop {1e6 * loop / count:.1f} us, process"
+        f" {1e6 * process / count:.1f} us"
+    )
 
 
 def main() -> int:

@@ -1,14 +1,15 @@
-"""The clients of the other benches without a clock on the wall: an engine stepped pass by pass, its time added up from the profile.
+"""The clients of the other benches without a clock on the wall: an engine stepped pass by pass, its time added up from
+the profile.
 
     python bench/simulate.py                                        # all cases
     python bench/simulate.py --case crowds --profile qwen3-4b-w8a16-pi5
     python bench/simulate.py --case visitors --visitors 400         # as many as the goals' arithmetic took
 
-Hollow models of full size on the emulated card, everything is modelled. A pass takes what the emulated card says its calls took, plus the
-host's share as core/plan_costs.py assumes it, so figures repeat exactly and do not depend on this machine: for comparing policies, and as a
-check of the paced benches. The planner believes the profile. crowds: on one engine, so that later ones find banks full of what earlier ones
-left; banks: contexts that need several banks; arrival: a prompt while 4 streams run. Writes bench/results/simulate.json.
-"""
+Hollow models of full size on the emulated card, everything is modelled. A pass takes what the emulated card says its
+calls took, plus the host's share as core/plan_costs.py assumes it, so figures repeat exactly and do not depend on this
+machine: for comparing policies, and as a check of the paced benches. The planner believes the profile. crowds: on one
+engine, so that later ones find banks full of what earlier ones left; banks: contexts that need several banks; arrival:
+a prompt while 4 streams run. Writes bench/results/simulate.json."""
 
 from __future__ import annotations
 
@@ -24,10 +25,10 @@ from visitors import GOALS as VISITOR_GOALS
 from visitors import KINDS, arrivals
 from visitors import PROFILE as VISITORS_PROFILE
 
-from axpress.core.emulator import Emulator
-from axpress.core.engine import Engine
-from axpress.core.plan import plan
-from axpress.core.plan_costs import HOST_STEP_MS, HOST_TOKEN_MS
+from axpress.core.capacity.pass_costs import HOST_STEP_MS, HOST_TOKEN_MS
+from axpress.core.capacity.report import plan
+from axpress.core.device.emulator import Emulator
+from axpress.core.engine.engine import Engine
 from axpress.core.request import Delta, GenerationRequest, SamplingParams
 
 SPEED = 1000  # the emulated card keeps times in nanoseconds, divided by this
@@ -89,7 +90,9 @@ class Simulation:
     def submit(self, prompt: Sequence[int], tokens: int, *, at: float | None = None, seed: int = 0) -> Visitor:
         """A client who comes at `at` (now)."""
         visitor = Visitor(self, self.now if at is None else at)
-        request = GenerationRequest(list(prompt), SamplingParams(temperature=0.8, top_p=0.95, seed=seed), tokens, ignore_eos=True)
+        request = GenerationRequest(
+            list(prompt), SamplingParams(temperature=0.8, top_p=0.95, seed=seed), tokens, ignore_eos=True
+        )
         self._count += 1
         self._waiting.append((visitor.submitted, self._count, request, visitor))
         self._waiting.sort(key=lambda w: w[:2])
@@ -123,7 +126,9 @@ class Simulation:
 def simulation(profile: str, **options) -> Iterator[Simulation]:
     """An engine on the emulated card as `profile` has it."""
     with package(profile) as directory:
-        engine = Engine.open(directory, "emu", profile, max_queue=10_000, settings={"speed": str(SPEED)}, threaded=False, **options)
+        engine = Engine.open(
+            directory, "emu", profile, max_queue=10_000, settings={"speed": str(SPEED)}, threaded=False, **options
+        )
         try:
             set_costs(engine, str(directory), profile)
             yield Simulation(engine)
@@ -162,11 +167,17 @@ def crowd_row(sim: Simulation, case: Case, seed: int, alone: float) -> dict[str,
     rate, _, together = steady(visitors, 1.0)  # type: ignore[arg-type]  # a visitor has a client's tokens
     start, end = visitors[0].submitted, max(v.tokens[-1] for v in visitors)
     firsts, overall, gain = [v.first_token for v in visitors], case[0] * case[3] / (end - start), rate / (alone or rate)
-    goal = GOALS.get(str(sim.engine.info.profile), {}).get(("shared" if case[1] else "private", case[0])) if case in CROWDS else None
+    goal = (
+        GOALS.get(str(sim.engine.info.profile), {}).get(("shared" if case[1] else "private", case[0]))
+        if case in CROWDS
+        else None
+    )
     said = f", goal {goal:.2f} {verdict(gain, goal)}" if goal else ""
     note = "" if together else " (never all at once)"
-    print(f"  {case[0]:2} clients, {case[1]} shared, {case[2]} + {case[3]} own: {rate:6.2f} tokens/s{note}, {gain:.2f} times one{said}; "
-          f"{overall:.2f} from first to last; first tokens {min(firsts):.1f} to {max(firsts):.1f} s", flush=True)  # fmt: skip
+    print(f"  {case[0]:2} clients, {case[1]} shared, {case[2]} + {case[3]} own: {rate:6.2f} tokens/s{note}, "
+          f"{gain:.2f} times one{said}; "
+          f"{overall:.2f} from first to last; first tokens {min(firsts):.1f} to {max(firsts):.1f} s",
+              flush=True)  # fmt: skip
     return {
         "case": case,
         "tokens_per_s": rate,
@@ -192,17 +203,21 @@ def visitors(load: str, count: int) -> dict[str, Any]:
     system = numbers(1, shared)
     with simulation(VISITORS_PROFILE, max_running=32) as sim:
         coming = enumerate(arrivals(kind, float(gap), count))
-        all_of_them = [sim.submit(system + numbers(10 + i, p - shared), answer, at=at, seed=i) for i, (at, p, answer) in coming]
+        all_of_them = [
+            sim.submit(system + numbers(10 + i, p - shared), answer, at=at, seed=i) for i, (at, p, answer) in coming
+        ]
         sim.run()
     firsts, goal = [v.first_token for v in all_of_them], VISITOR_GOALS[load]
     p95 = quantile(firsts, 0.95)
-    print(f"  {load}: first token p50 {quantile(firsts, 0.5):.2f} s, p95 {p95:.2f} s, goal {goal} {verdict(p95, goal, most=True)}, "
+    print(f"  {load}: first token p50 {quantile(firsts, 0.5):.2f} s, p95 {p95:.2f} s, goal {goal} "
+          f"{verdict(p95, goal, most=True)}, "
           f"worst {max(firsts):.2f} s", flush=True)  # fmt: skip
     return {"load": load, "visitors": count, "p95_s": p95, "goal": goal, "first_token_s": firsts}
 
 
 def arrival(profile: str, repeats: int = 5) -> dict[str, Any]:
-    """4 streams run, a prompt of 100 tokens arrives: its first token and the longest pause of a stream, in chunk passes with 5 heads."""
+    """4 streams run, a prompt of 100 tokens arrives: its first token and the longest pause of a stream, in chunk passes
+    with 5 heads."""
     firsts, pauses = [], []
     with simulation(profile, max_running=16) as sim:
         one = plan(sim.engine.package.directory, profile).passes.chunk(SYSTEM + 4 * (PROMPT + ANSWER) + 110, 5)
@@ -216,11 +231,17 @@ def arrival(profile: str, repeats: int = 5) -> dict[str, Any]:
             new = sim.submit(numbers(700 + i, 100), 10, at=sim.now + 1.2 + 0.31 * i)
             sim.run()
             end = new.submitted + 2 * new.first_token
-            gaps = [b - a for v in streams for a, b in zip(v.tokens, v.tokens[1:], strict=False) if b >= new.submitted and a <= end]
+            gaps = [
+                b - a
+                for v in streams
+                for a, b in zip(v.tokens, v.tokens[1:], strict=False)
+                if b >= new.submitted and a <= end
+            ]
             firsts.append(1e3 * new.first_token / one)
             pauses.append(1e3 * max(gaps) / one)
     reached, paused = verdict(max(firsts), 2.0, most=True), verdict(max(pauses), 1.0, most=True)
-    print(f"  {profile}: first token after at most {max(firsts):.2f} passes (goal 2 {reached}), longest pause of a stream "
+    print(f"  {profile}: first token after at most {max(firsts):.2f} passes (goal 2 {reached}), longest pause of a "
+          "stream "
           f"{max(pauses):.2f} passes (goal 1 {paused})", flush=True)  # fmt: skip
     return {"profile": profile, "first_token_passes": firsts, "pause_passes": pauses}
 
@@ -233,7 +254,9 @@ def narrow() -> dict[str, Any]:
         long, short = sim.submit(numbers(31, 600), 30), sim.submit(numbers(32, 50), 30, at=sim.now + 1)
         sim.run()
     print(
-        f"  600 tokens: first token after {long.first_token:.1f} s; 50 tokens, a second later: after {short.first_token:.2f} s", flush=True
+        f"  600 tokens: first token after {long.first_token:.1f} s; 50 tokens, a second later: after"
+        f" {short.first_token:.2f} s",
+        flush=True,
     )
     return {"long_first_token_s": long.first_token, "short_first_token_s": short.first_token}
 

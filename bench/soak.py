@@ -1,6 +1,7 @@
 """Long runs that must leave nothing behind, on the emulated card.
 
-    python bench/soak.py cycles --count 100      # load, 200 tokens, cancel another answer, unload: no card memory stays in use
+    # load, 200 tokens, cancel another answer, unload: no card memory stays in use
+    python bench/soak.py cycles --count 100
     python bench/soak.py requests --count 2000   # one engine, answers of all ends: memory of the process stays flat
 
 `make soak` runs the first under AddressSanitizer and UBSan, then both plain. Exit status 1 says that something leaked.
@@ -18,10 +19,10 @@ import tempfile
 import threading
 from pathlib import Path
 
-from axpress.core.convert import convert
-from axpress.core.emulator import Emulator
-from axpress.core.engine import Engine, Generation
-from axpress.core.model import default_model
+from axpress.core.device.emulator import Emulator
+from axpress.core.device.model_loader import default_model
+from axpress.core.engine.engine import Engine, Generation
+from axpress.core.model_files.convert import convert
 from axpress.core.request import Delta, GenerationRequest, SamplingParams
 
 SANITIZED = bool(os.environ.get("AXPRESS_SANITIZED"))
@@ -59,7 +60,9 @@ def memory_bytes() -> int:
 def ask(engine: Engine, prompt: list[int], tokens: int, *, cancel_at: int = 0, seed: int = 0) -> int:
     answer = Answer(cancel_at)
     params = SamplingParams(temperature=0.9, top_p=0.95, seed=seed, frequency_penalty=0.1)
-    answer.generation = engine.submit(GenerationRequest(prompt, params, tokens, ignore_eos=True, stop=("\0\0",)), answer)
+    answer.generation = engine.submit(
+        GenerationRequest(prompt, params, tokens, ignore_eos=True, stop=("\0\0",)), answer
+    )
     if not answer.done.wait(120):
         raise SystemExit("an accepted request did not end within 120 s")
     return answer.tokens
@@ -80,7 +83,10 @@ def cycles(directory: Path, count: int) -> bool:
         if i == min(9, count // 2):
             after_warm_up = memory_bytes()
     growth = memory_bytes() - after_warm_up
-    print(f"{count} cycles of load, 200 tokens, cancel, unload: nothing left on the card; memory grew by {growth / 1e6:.2f} MB")
+    print(
+        f"{count} cycles of load, 200 tokens, cancel, unload: nothing left on the card; memory grew by"
+        f" {growth / 1e6:.2f} MB"
+    )
     return growth <= ALLOWED_GROWTH
 
 
@@ -94,7 +100,10 @@ def requests(directory: Path, count: int) -> bool:
             base = memory_bytes()
     growth = memory_bytes() - base
     engine.close()
-    print(f"{count} requests: memory grew by {growth / 1e6:.2f} MB after the first tenth (allowed {ALLOWED_GROWTH / 1e6:.0f})")
+    print(
+        f"{count} requests: memory grew by {growth / 1e6:.2f} MB after the first tenth (allowed"
+        f" {ALLOWED_GROWTH / 1e6:.0f})"
+    )
     return growth <= ALLOWED_GROWTH
 
 
@@ -102,13 +111,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("cycles", "requests"))
     parser.add_argument("--count", type=int, default=0, help="default: 100 cycles or 2000 requests")
-    parser.add_argument("--checkpoint", type=Path, help="convert this Hugging Face checkpoint instead of using the demo model")
+    parser.add_argument(
+        "--checkpoint", type=Path, help="convert this Hugging Face checkpoint instead of using the demo model"
+    )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         directory = default_model()
         if args.checkpoint:
-            directory = convert(args.checkpoint, Path(folder) / "model", rows=511, chunk=64, history=[0, 64, 128], progress=False)
-        good = cycles(directory, args.count or 100) if args.what == "cycles" else requests(directory, args.count or 2000)
+            directory = convert(
+                args.checkpoint, Path(folder) / "model", rows=511, chunk=64, history=[0, 64, 128], progress=False
+            )
+        good = (
+            cycles(directory, args.count or 100) if args.what == "cycles" else requests(directory, args.count or 2000)
+        )
     sys.exit(0 if good else 1)
 
 

@@ -1,11 +1,11 @@
-"""The same decode loop through the vendor's PyAXEngine and through our core, on the emulated card: tokens/s, calls, bytes.
+"""The same decode loop through the vendor's PyAXEngine and through our core, on the emulated card: tokens/s, calls,
+bytes.
 
     python bench/vendor_python.py [--profile qwen3-0.6b-w8a16-pi5] [--tokens 5] [--paced]
 
-Needs the vendor's PyAXEngine wheel (not on PyPI). Each side runs in a process of its own on the same hollow model and the same
-emulated runtime; the wheel finds it through LD_LIBRARY_PATH, unmodified. Without --paced the card takes no time, so the figures are
-what each side costs the host. Nothing here was measured on a card.
-"""
+Needs the vendor's PyAXEngine wheel (not on PyPI). Each side runs in a process of its own on the same hollow model and
+the same emulated runtime; the wheel finds it through LD_LIBRARY_PATH, unmodified. Without --paced the card takes no
+time, so the figures are what each side costs the host. Nothing here was measured on a card."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from typing import Any
 
 from results import write_results
 
-from axpress.core.emulator import Emulator, emulator_library
-from axpress.core.hollow import hollow
-from axpress.core.model import open_model
-from axpress.core.step import Step
+from axpress.core.device.emulator import Emulator, emulator_library
+from axpress.core.device.model_loader import open_model
+from axpress.core.device.step import Step
+from axpress.core.model_files.hollow import hollow
 
 
 def run_loop(directory: str, device: str, profile: str, tokens: int) -> dict[str, Any]:
@@ -51,7 +51,9 @@ def run_loop(directory: str, device: str, profile: str, tokens: int) -> dict[str
     layers = model.info.num_layers
     model.close()
     calls = {k: v for k, v in report["calls"].items() if v}
-    device_calls = sum(v for k, v in calls.items() if not k.startswith(("axclrtEngineGet", "axclrtEngineSet", "axclrtSetCurrent")))
+    device_calls = sum(
+        v for k, v in calls.items() if not k.startswith(("axclrtEngineGet", "axclrtEngineSet", "axclrtSetCurrent"))
+    )
     return {
         "layers": layers,
         "tokens_per_s": tokens / seconds,
@@ -70,7 +72,18 @@ def start_side(device: str, directory: Path, profile: str, tokens: int) -> dict[
     environment = dict(os.environ, AXPRESS_EMU_PROFILE=profile)
     if device == "axengine":
         environment |= {"AXPRESS_EMU_MODE": "tolerant", "LD_LIBRARY_PATH": str(emulator_library().parent)}
-    command = [sys.executable, __file__, "--side", device, "--directory", str(directory), "--profile", profile, "--tokens", str(tokens)]
+    command = [
+        sys.executable,
+        __file__,
+        "--side",
+        device,
+        "--directory",
+        str(directory),
+        "--profile",
+        profile,
+        "--tokens",
+        str(tokens),
+    ]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if run.returncode != 0:
         raise SystemExit(f"the {device} side failed:\n{run.stderr}")
@@ -95,13 +108,26 @@ def main() -> None:
         pace = args.profile if args.paced else "none"
         sides = {side: start_side(side, package, pace, args.tokens) for side in ("axengine", "emu")}
     vendor, ours = sides["axengine"], sides["emu"]
-    print(f"{args.profile} shapes, emulated card, {'modelled time' if args.paced else 'a card that takes no time'}, {args.tokens} tokens")
+    print(
+        f"{args.profile} shapes, emulated card, {'modelled time' if args.paced else 'a card that takes no time'},"
+        f" {args.tokens} tokens"
+    )
     print(f"{'':28}{'PyAXEngine':>14}{'axpress':>14}")
-    for key in ("tokens_per_s", "calls_per_token", "device_calls_per_token", "host_copies_per_token", "waits_per_token"):
+    for key in (
+        "tokens_per_s",
+        "calls_per_token",
+        "device_calls_per_token",
+        "host_copies_per_token",
+        "waits_per_token",
+    ):
         print(f"{key:28}{vendor[key]:14.1f}{ours[key]:14.1f}")
-    print(f"{'bus MB per token':28}{vendor['bus_bytes_per_token'] / 1e6:14.2f}{ours['bus_bytes_per_token'] / 1e6:14.2f}")
+    print(
+        f"{'bus MB per token':28}{vendor['bus_bytes_per_token'] / 1e6:14.2f}{ours['bus_bytes_per_token'] / 1e6:14.2f}"
+    )
     print("logits equal, bit for bit:", vendor["logits"] == ours["logits"])
-    write_results("vendor_python", {"profile": args.profile, "paced": args.paced, "pyaxengine": vendor, "axpress": ours})
+    write_results(
+        "vendor_python", {"profile": args.profile, "paced": args.paced, "pyaxengine": vendor, "axpress": ours}
+    )
 
 
 if __name__ == "__main__":

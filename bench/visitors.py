@@ -1,12 +1,12 @@
-"""What a visitor feels: Poisson arrivals on the emulated card, first-token times. Hollow model of full size, everything is modelled.
+"""What a visitor feels: Poisson arrivals on the emulated card, first-token times. Hollow model of full size, everything
+is modelled.
 
     python bench/visitors.py --visitors 400 --speed 10     # all four loads, as long as the goals' arithmetic took them
     python bench/visitors.py --visitors 60 --speed 20 --load shared:15
 
-Answers of 40 to 125 tokens. `shared`: prompts of 220 to 350 tokens, 150 of them a system prompt common to all; `private`: 100 to 600
-tokens with nothing in common. `shared:15` is one visitor per 15 s on average. Visitors arrive as in the arithmetic of the goals (the
-same random numbers). Writes bench/results/visitors.json.
-"""
+Answers of 40 to 125 tokens. `shared`: prompts of 220 to 350 tokens, 150 of them a system prompt common to all;
+`private`: 100 to 600 tokens with nothing in common. `shared:15` is one visitor per 15 s on average. Visitors arrive as
+in the arithmetic of the goals (the same random numbers). Writes bench/results/visitors.json."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import Any
 from clients import Client, announce, cpu_seconds, numbers, quantile, serving, submit, verdict
 from results import write_results
 
-from axpress.core.engine import Engine
+from axpress.core.engine.engine import Engine
 
 PROFILE = "qwen3-1.7b-w8a16-pi5"
 KINDS = {"shared": (220, 350, 150), "private": (100, 600, 0)}  # shortest and longest prompt, tokens in common
@@ -58,14 +58,21 @@ def load(name: str, profile: str, count: int, speed: float) -> dict[str, Any]:
     firsts = [c.first_token * speed for c in clients]
     rates = [(len(c.tokens) - 1) / (c.tokens[-1] - c.tokens[0]) / speed for c in clients]
     row = {
-        "load": name, "visitors": count, "p50_s": quantile(firsts, 0.5), "p95_s": quantile(firsts, 0.95), "worst_s": max(firsts),
-        "goal_p95_s": GOALS.get(name), "tokens_per_s_p50": quantile(rates, 0.5), "tokens_per_s_worst_5": quantile(rates, 0.05),
-        "banks": banks, "busy": (stats["seconds"]["decode"] + stats["seconds"]["chunk"]) / wall, "host_cpu_share": cpu / wall,
+        "load": name, "visitors": count, "p50_s": quantile(firsts, 0.5), "p95_s": quantile(firsts, 0.95),
+        "worst_s": max(firsts),
+        "goal_p95_s": GOALS.get(name), "tokens_per_s_p50": quantile(rates, 0.5),
+        "tokens_per_s_worst_5": quantile(rates, 0.05),
+        "banks": banks, "busy": (stats["seconds"]["decode"] + stats["seconds"]["chunk"]) / wall,
+        "host_cpu_share": cpu / wall,
         "first_token_s": firsts, "stats": stats,
     }  # fmt: skip
-    goal = f", goal {row['goal_p95_s']} {verdict(row['p95_s'], row['goal_p95_s'], most=True)}" if row["goal_p95_s"] else ""
-    print(f"  {kind}, one per {gap} s, {count} visitors: first token p50 {row['p50_s']:.2f} s, p95 {row['p95_s']:.2f} s{goal}, worst "
-          f"{row['worst_s']:.2f} s; then {row['tokens_per_s_p50']:.1f} tokens/s (p5 {row['tokens_per_s_worst_5']:.1f}); passes "
+    goal = (
+        f", goal {row['goal_p95_s']} {verdict(row['p95_s'], row['goal_p95_s'], most=True)}" if row["goal_p95_s"] else ""
+    )
+    print(f"  {kind}, one per {gap} s, {count} visitors: first token p50 {row['p50_s']:.2f} s, p95 "
+          f"{row['p95_s']:.2f} s{goal}, worst "
+          f"{row['worst_s']:.2f} s; then {row['tokens_per_s_p50']:.1f} tokens/s (p5 "
+          f"{row['tokens_per_s_worst_5']:.1f}); passes "
           f"{row['busy']:.0%} of the time, host CPU {row['host_cpu_share']:.0%}", flush=True)  # fmt: skip
     return row
 
@@ -84,7 +91,12 @@ def main() -> None:
     if args.plot:
         from plots import plot_shares
 
-        plot_shares("visitors", f"Time to first token, {args.profile}", "seconds", {r["load"] + " s": r["first_token_s"] for r in rows})
+        plot_shares(
+            "visitors",
+            f"Time to first token, {args.profile}",
+            "seconds",
+            {r["load"] + " s": r["first_token_s"] for r in rows},
+        )
 
 
 if __name__ == "__main__":

@@ -30,7 +30,8 @@ class StepTimeout(RuntimeCallError):
 
 
 class LogitsError(AxpressError):
-    """No token can be chosen from these logits: NaN or +inf among them (a broken result of the card), or every token excluded."""
+    """No token can be chosen from these logits: NaN or +inf among them (a broken result of the card), or every token
+    excluded."""
 
 
 class PackageError(AxpressError):

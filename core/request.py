@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from axpress.core.constraint import Constraint
+    from .structured_output.constraint import Constraint
 
 FinishReason = Literal["stop", "length", "cancelled", "error"]
 
@@ -18,8 +18,8 @@ class SamplingParams:
 
     temperature 0 is greedy. top_k 0, top_p 1 and min_p 0 are off. `penalty_window` is how many of the latest tokens
     (prompt and answer) the repetition penalty looks at; 0 means all of them. Presence and frequency penalties count
-    generated tokens only, as OpenAI's API defines them. `logprobs` None: none; n: the chosen token's and the n best ones'.
-    """
+    generated tokens only, as OpenAI's API defines them. `logprobs` None: none; n: the chosen token's and the n best
+    ones'."""
 
     temperature: float = 1.0
     top_p: float = 1.0
@@ -38,14 +38,13 @@ class SamplingParams:
 class GenerationRequest:
     """One answer to generate. `prompt_ids` are token ids; `stop` strings end the answer and are not part of it.
 
-    `prediction`: token ids of text that the answer is expected to repeat; it saves time where it does and changes nothing else.
-    `constraint`: makes the rules that the answer obeys token by token; called once, on the engine's thread, when the answer begins.
-    With one, an end token always ends the answer, also under `ignore_eos`: it is only allowed where the rules let the answer end.
-    `stop_after`: stop strings are looked for only after the first occurrence of this text in the answer; with `stop_after_begin`, that
-    is so for an answer only that begins, blanks aside, with that other text. `salt` separates tenants:
-    prefixes are shared among equal salts only. `background` requests come after all others and do not push their prefixes out of
-    the cache.
-    """
+    `prediction`: token ids of text that the answer is expected to repeat; it saves time where it does and changes
+    nothing else. `constraint`: makes the rules that the answer obeys token by token; called once, on the engine's
+    thread, when the answer begins. With one, an end token always ends the answer, also under `ignore_eos`: it is only
+    allowed where the rules let the answer end. `stop_after`: stop strings are looked for only after the first
+    occurrence of this text in the answer; with `stop_after_begin`, that is so for an answer only that begins, blanks
+    aside, with that other text. `cache_salt` separates tenants: prefixes are shared among equal salts only.
+    `low_priority` requests come after all others and do not push their prefixes out of the cache."""
 
     prompt_ids: list[int]
     params: SamplingParams = SamplingParams()
@@ -56,18 +55,17 @@ class GenerationRequest:
     constraint: Callable[[], Constraint] | None = None
     stop_after: str = ""
     stop_after_begin: str = ""
-    salt: bytes = b""
-    background: bool = False
+    cache_salt: bytes = b""
+    low_priority: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Spent:
     """What an answer cost, with its last Delta. Times in seconds.
 
-    `cached_tokens` of the prompt were found in the cache. Of the request's `prediction`, `accepted_prediction_tokens` were guessed
-    and came true, `rejected_prediction_tokens` were guessed in vain. `queue_s` until its first pass, `first_token_s` (of those that
-    the model chose) and `total_s` since it was submitted.
-    """
+    `cached_tokens` of the prompt were found in the cache. Of the request's `prediction`, `accepted_prediction_tokens`
+    were guessed and came true, `rejected_prediction_tokens` were guessed in vain. `queue_s` until its first pass,
+    `first_token_s` (of those that the model chose) and `total_s` since it was submitted."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -92,9 +90,8 @@ class TokenLogprob:
 class Delta:
     """A piece of an answer: whole characters only. `text` may be empty while a character or stop string is undecided.
 
-    `num_tokens` tokens were generated for this piece. The last piece has `finish_reason`; with "error", `error` says why,
-    and `error_code` is set where it is the request's own fault.
-    """
+    `num_tokens` tokens were generated for this piece. The last piece has `finish_reason`; with "error", `error` says
+    why, and `error_code` is set where it is the request's own fault."""
 
     text: str
     num_tokens: int

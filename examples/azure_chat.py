@@ -2,8 +2,8 @@
 
     AZURE_OPENAI_ENDPOINT=http://127.0.0.1:8000 python examples/azure_chat.py "What is 7 + 5?"
 
-The deployment keeps the name that it has at Azure, and the key is whatever the server was given (anything, where it has none).
-"""
+The deployment keeps the name that it has at Azure, and the key is whatever the server was given (anything, where it has
+none)."""
 
 import os
 import sys
@@ -23,7 +23,9 @@ def main() -> None:
         {"role": "system", "content": "You are a helpful assistant."},
         {"role": "user", "content": " ".join(sys.argv[1:]) or "Hello!"},
     ]
-    answer = client.chat.completions.create(model=DEPLOYMENT, messages=messages, temperature=0, max_tokens=200, stream=True)
+    answer = client.chat.completions.create(
+        model=DEPLOYMENT, messages=messages, temperature=0, max_tokens=200, stream=True
+    )
     for chunk in answer:
         if chunk.choices and chunk.choices[0].delta.content:
             print(chunk.choices[0].delta.content, end="", flush=True)

@@ -19,10 +19,15 @@ class Weather(BaseModel):
     umbrella: bool
 
 
-client = OpenAI(base_url=os.environ.get("OPENAI_BASE_URL", "http://127.0.0.1:8000/v1"), api_key=os.environ.get("OPENAI_API_KEY", "none"))
+client = OpenAI(
+    base_url=os.environ.get("OPENAI_BASE_URL", "http://127.0.0.1:8000/v1"),
+    api_key=os.environ.get("OPENAI_API_KEY", "none"),
+)
 question = " ".join(sys.argv[1:]) or "A cold day in Oslo"
 
-answer = client.chat.completions.parse(model="default", messages=[{"role": "user", "content": question}], response_format=Weather)
+answer = client.chat.completions.parse(
+    model="default", messages=[{"role": "user", "content": question}], response_format=Weather
+)
 print("chat completions:", answer.choices[0].message.parsed)
 
 response = client.responses.parse(model="default", input=question, text_format=Weather)

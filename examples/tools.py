@@ -11,7 +11,10 @@ import sys
 
 from openai import OpenAI
 
-client = OpenAI(base_url=os.environ.get("OPENAI_BASE_URL", "http://127.0.0.1:8000/v1"), api_key=os.environ.get("OPENAI_API_KEY", "none"))
+client = OpenAI(
+    base_url=os.environ.get("OPENAI_BASE_URL", "http://127.0.0.1:8000/v1"),
+    api_key=os.environ.get("OPENAI_API_KEY", "none"),
+)
 
 TOOLS = [
     {
@@ -21,7 +24,10 @@ TOOLS = [
             "description": "The weather in a city right now.",
             "parameters": {
                 "type": "object",
-                "properties": {"city": {"enum": ["Lagos", "Oslo", "Paris"]}, "unit": {"enum": ["celsius", "fahrenheit"]}},
+                "properties": {
+                    "city": {"enum": ["Lagos", "Oslo", "Paris"]},
+                    "unit": {"enum": ["celsius", "fahrenheit"]},
+                },
                 "required": ["city", "unit"],
                 "additionalProperties": False,
             },
@@ -41,7 +47,9 @@ def main() -> None:
     messages = [{"role": "user", "content": " ".join(sys.argv[1:]) or "What is the weather in Oslo?"}]
     choice = "required"  # a toy model would not think of it by itself; "auto" leaves it to a model that does
     for _ in range(4):
-        answer = client.chat.completions.create(model="default", messages=messages, tools=TOOLS, tool_choice=choice, max_tokens=200)
+        answer = client.chat.completions.create(
+            model="default", messages=messages, tools=TOOLS, tool_choice=choice, max_tokens=200
+        )
         message = answer.choices[0].message
         if not message.tool_calls:
             print(message.content)

@@ -16,21 +16,21 @@ from sanic.config import Config
 from sanic.request import Request
 from sanic.response import HTTPResponse
 
-from .access import Access, GuardedProtocol, mark
-from .azure import azure
-from .chat_api import chat
-from .completions_api import completions
-from .connections import SafeRequest, check_head, watch_slow_senders
-from .errors import OpenAIErrorHandler
-from .health import health
-from .live import live
-from .ollama_models import ollama
-from .openapi import openapi
+from .docs.openapi import openapi
+from .http.access import Access, GuardedProtocol, mark
+from .http.connections import SafeRequest, check_head, watch_slow_senders
+from .http.errors import OpenAIErrorHandler
+from .monitor.health import health
+from .monitor.live import live
+from .ollama.models import ollama
+from .openai.azure import azure
+from .openai.chat import chat
+from .openai.completions import completions
+from .openai.responses import responses
+from .openai.tokens import tokens
 from .page import page
-from .responses_api import responses
-from .service import Service
+from .serving.engine_service import Service
 from .settings import Settings
-from .tokens_api import tokens
 
 log = logging.getLogger("axpress.server")
 
@@ -43,7 +43,11 @@ def make_app(settings: Settings, service: Service | None = None) -> Sanic:
     """A Sanic app that serves `settings`. One per process: Sanic keeps a registry of them."""
     access = Access(settings)  # first: Sanic keeps an app that was made, whatever becomes of it
     app = Sanic(
-        "axpress", config=_config(settings), configure_logging=False, error_handler=OpenAIErrorHandler(), request_class=SafeRequest
+        "axpress",
+        config=_config(settings),
+        configure_logging=False,
+        error_handler=OpenAIErrorHandler(),
+        request_class=SafeRequest,
     )
     app.ctx.service = service or Service(settings)
     app.ctx.access = access
@@ -69,17 +73,19 @@ def make_app(settings: Settings, service: Service | None = None) -> Sanic:
 
 def _config(settings: Settings) -> Config:
     config = Config(env_prefix=None)
-    config.update({
-        "REQUEST_MAX_SIZE": settings.max_body,
-        "REQUEST_TIMEOUT": max(1, int(settings.read_timeout)),
-        "RESPONSE_TIMEOUT": FOREVER,
-        "KEEP_ALIVE_TIMEOUT": max(1, int(settings.keep_alive)),
-        "GRACEFUL_SHUTDOWN_TIMEOUT": 2.0,
-        "GRACEFUL_TCP_CLOSE_TIMEOUT": 1.0,
-        "ACCESS_LOG": False,
-        "AUTO_EXTEND": False,
-        "MOTD": False,
-    })
+    config.update(
+        {
+            "REQUEST_MAX_SIZE": settings.max_body,
+            "REQUEST_TIMEOUT": max(1, int(settings.read_timeout)),
+            "RESPONSE_TIMEOUT": FOREVER,
+            "KEEP_ALIVE_TIMEOUT": max(1, int(settings.keep_alive)),
+            "GRACEFUL_SHUTDOWN_TIMEOUT": 2.0,
+            "GRACEFUL_TCP_CLOSE_TIMEOUT": 1.0,
+            "ACCESS_LOG": False,
+            "AUTO_EXTEND": False,
+            "MOTD": False,
+        }
+    )
     return config
 
 

@@ -48,7 +48,8 @@ class Settings:
     key_concurrency: int | None = None
     """Answers at a time for one key; the next is 429. None: as many as there is room for."""
     separate_keys: bool = False
-    """No cached prompt of one key is used for another: the time to a first token then tells nothing about others' prompts."""
+    """No cached prompt of one key is used for another: the time to a first token then tells nothing about others'
+    prompts."""
     allow_origins: tuple[str, ...] = ()
     """Pages (scheme://host:port) that may use this server from a browser, besides its own."""
     allow_hosts: tuple[str, ...] = ()
@@ -65,7 +66,7 @@ class Settings:
         """The model directory to open."""
         if self.model_dir is not None:
             return self.model_dir
-        from axpress.core.model import default_model
+        from axpress.core.device.model_loader import default_model
 
         return default_model()
 

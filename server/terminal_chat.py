@@ -170,7 +170,8 @@ def _save_history(file: Path | None) -> None:
 
 
 class Printer:
-    """Writes an answer as it comes, and on terminals the reasoning before it: dimmed, or with a word where nothing can be dimmed."""
+    """Writes an answer as it comes, and on terminals the reasoning before it: dimmed, or with a word where nothing can
+    be dimmed."""
 
     def __init__(self, out: TextIO, plain: bool = False) -> None:
         self._out, self._shows = out, out.isatty()
@@ -203,7 +204,8 @@ def _print_answer(client: ChatClient, text: str, printer: Printer) -> None:
 
 
 def run(url: str, model: str, system: str | None, sampling: dict[str, Any]) -> int:
-    """Talk until Ctrl-D. With stdin not a terminal, each line is one message, nothing is prompted for, and ChatError ends it."""
+    """Talk until Ctrl-D. With stdin not a terminal, each line is one message, nothing is prompted for, and ChatError
+    ends it."""
     client = ChatClient(url, model, system, sampling)
     printer = Printer(sys.stdout, plain="NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb")
     interactive = sys.stdin.isatty()

@@ -1,12 +1,13 @@
-"""Small chat templates of our own, in the manner of models that call functions or reason; and tokenizers that have them."""
+"""Small chat templates of our own, in the manner of models that call functions or reason; and tokenizers that have
+them."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-from axpress.core.hollow_tokenizer import write_tokenizer
-from axpress.core.text import Text
+from axpress.core.model_files.hollow_tokenizer import write_tokenizer
+from axpress.core.tokenizer.tokenizer import Tokenizer
 
 _TURNS = """
 {%- for message in messages %}
@@ -74,20 +75,22 @@ def set_template(directory: Path, template: str) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"chat_template": template}))
 
 
-def text_with(template: str, directory: Path) -> Text:
+def text_with(template: str, directory: Path) -> Tokenizer:
     """A small tokenizer in `directory` with this template."""
     directory.mkdir()
     write_tokenizer(directory, 600)
     set_template(directory, template)
-    return Text.open(directory)
+    return Tokenizer.open(directory)
 
 
 def random_package(directory: Path, template: str) -> Path:
     """A package in `directory` of a tiny random model that talks in this template, about 2,000 tokens of context."""
     from tiny_models import Tiny, write_checkpoint
 
-    from axpress.core.convert import convert
+    from axpress.core.model_files.convert import convert
 
     write_checkpoint(Tiny("qwen3", layers=2), directory / "hf")
     set_template(directory / "hf", template)
-    return convert(directory / "hf", directory / "package", rows=2047, chunk=128, history=[0, 128, 256, 512, 1024], progress=False)
+    return convert(
+        directory / "hf", directory / "package", rows=2047, chunk=128, history=[0, 128, 256, 512, 1024], progress=False
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from axpress.core.engine import Engine
+from axpress.core.engine.engine import Engine
 from axpress.core.request import Delta, GenerationRequest, SamplingParams
 
 GREEDY = SamplingParams(temperature=0)

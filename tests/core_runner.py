@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from axpress.core.axmodel import LoadedModel
-from axpress.core.package import open_package
-from axpress.core.program import Program
-from axpress.core.runtime import Card, emulated_library
-from axpress.core.simfile import from_bf16
-from axpress.core.step import Step
+from axpress.core.device.axmodel import LoadedModel
+from axpress.core.device.program import Program
+from axpress.core.device.runtime import Card, emulated_library
+from axpress.core.device.step import Step
+from axpress.core.model_files.model_package import open_package
+from axpress.core.model_files.simulated_axmodel import from_bf16
 
 
 class CoreRunner:
@@ -30,7 +30,8 @@ class CoreRunner:
         self.used = 0
 
     def feed(self, tokens: Sequence[int], width: int) -> np.ndarray:
-        """Runs `tokens` through groups of `width` (decode where none of that width fits); logits float32 [len(tokens), vocab]."""
+        """Runs `tokens` through groups of `width` (decode where none of that width fits); logits float32 [len(tokens),
+        vocab]."""
         logits: list[np.ndarray] = []
         while len(logits) < len(tokens):
             group = self._group(width)

@@ -1,4 +1,5 @@
-"""Runs a package on an AXCL runtime through ctypes alone: no core, synchronous calls, one sequence whose row is its position.
+"""Runs a package on an AXCL runtime through ctypes alone: no core, synchronous calls, one sequence whose row is its
+position.
 
 Slow and simple on purpose: where it and the core agree, neither hides the other's mistakes.
 """
@@ -16,8 +17,8 @@ from typing import Any
 import numpy as np
 
 import axpress.core.errors
-from axpress.core.package import ModelPackage
-from axpress.core.simfile import from_bf16
+from axpress.core.model_files.model_package import ModelPackage
+from axpress.core.model_files.simulated_axmodel import from_bf16
 
 LIBRARY = Path(axpress.core.errors.__file__).parent / "lib" / "libaxcl_rt.so"
 HIDDEN = np.uint16(0xC780)  # -65536 in bf16
@@ -94,7 +95,10 @@ class LoadedFile:
         runtime("axclrtEngineCreateIO", self.info, ctypes.byref(self.io))
         self.num_groups = count.value
         self.inputs, self.outputs = (
-            [getattr(runtime.lib, f"axclrtEngineGet{kind}NameByIndex")(self.info, c_uint32(i)).decode() for i in range(number)]
+            [
+                getattr(runtime.lib, f"axclrtEngineGet{kind}NameByIndex")(self.info, c_uint32(i)).decode()
+                for i in range(number)
+            ]
             for kind, number in (
                 ("Input", runtime.lib.axclrtEngineGetNumInputs(self.info)),
                 ("Output", runtime.lib.axclrtEngineGetNumOutputs(self.info)),
@@ -111,8 +115,12 @@ class LoadedFile:
         """Binds device buffers in IO order, each with the group's own size, and runs."""
         for kind, buffers in (("Input", inputs), ("Output", outputs)):
             for index, buffer in enumerate(buffers):
-                size = getattr(self.runtime.lib, f"axclrtEngineGet{kind}SizeByIndex")(self.info, c_uint32(group), c_uint32(index))
-                self.runtime(f"axclrtEngineSet{kind}BufferByIndex", self.io, c_uint32(index), c_void_p(buffer), c_uint64(size))
+                size = getattr(self.runtime.lib, f"axclrtEngineGet{kind}SizeByIndex")(
+                    self.info, c_uint32(group), c_uint32(index)
+                )
+                self.runtime(
+                    f"axclrtEngineSet{kind}BufferByIndex", self.io, c_uint32(index), c_void_p(buffer), c_uint64(size)
+                )
         self.runtime("axclrtEngineExecute", self.model, self.context, c_uint32(group), self.io)
 
     def close(self) -> None:
@@ -123,7 +131,8 @@ class LoadedFile:
 
 
 class Runner:
-    """One sequence on a package: `feed` tokens in groups of a chosen width, get logits; `caches` are the K and V bytes."""
+    """One sequence on a package: `feed` tokens in groups of a chosen width, get logits; `caches` are the K and V
+    bytes."""
 
     def __init__(self, runtime: Runtime, package: ModelPackage) -> None:
         self.runtime = runtime
@@ -160,7 +169,8 @@ class Runner:
         return min(fitting, key=lambda group: group.history, default=None)
 
     def feed(self, tokens: Sequence[int], width: int) -> np.ndarray:
-        """Runs `tokens` through groups of `width` (decode where none of that width fits); logits float32 [len(tokens), vocab]."""
+        """Runs `tokens` through groups of `width` (decode where none of that width fits); logits float32 [len(tokens),
+        vocab]."""
         logits, position = [], 0
         while position < len(tokens):
             group = self.group_for(width) or self.group_for(1)
@@ -193,7 +203,8 @@ class Runner:
         mask[:count, : self.used] = 0
         own = mask[:, group.history :]
         own[np.tril_indices(count)] = 0
-        own[range(count, group.width), range(count, group.width)] = 0  # padding sees itself: a finite softmax, thrown away
+        # padding sees itself: a finite softmax, thrown away
+        own[range(count, group.width), range(count, group.width)] = 0
         return mask
 
     def _logits(self, row: int) -> np.ndarray:
@@ -203,7 +214,9 @@ class Runner:
 
     def cache_bytes(self) -> bytes:
         """K and V rows in use, of every layer."""
-        return b"".join(self.runtime.download(buffer, self.used * self.kv).tobytes() for pair in self.caches for buffer in pair)
+        return b"".join(
+            self.runtime.download(buffer, self.used * self.kv).tobytes() for pair in self.caches for buffer in pair
+        )
 
     def reset(self) -> None:
         """Forgets the sequence; what the rows hold stays, as on the card."""

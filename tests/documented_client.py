@@ -13,13 +13,19 @@ from api_document import ApiDocument
 from fuzz_api import resident
 from server_process import RunningServer
 
-from axpress.server.openapi import document
-from axpress.server.routes import ROUTES, Route
+from axpress.server.docs.openapi import document
+from axpress.server.docs.routes import ROUTES, Route
 
 API = ApiDocument(document())
 WITH_BODY = list({route.request: route for route in reversed(ROUTES) if route.request is not None}.values())[::-1]
 """One route for each kind of request."""
-LIMITS = {"/v1/responses": "max_output_tokens", "/v1/completions": "max_tokens", "/tokenize": None, "/detokenize": None, "/api/show": None}
+LIMITS = {
+    "/v1/responses": "max_output_tokens",
+    "/v1/completions": "max_tokens",
+    "/tokenize": None,
+    "/detokenize": None,
+    "/api/show": None,
+}
 
 
 class Client:
@@ -33,7 +39,9 @@ class Client:
         """Status and parsed body (the text of a stream)."""
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
         try:
-            self._connection.request("POST", route.path.replace("{name}", "default"), raw, {"content-type": "application/json"})
+            self._connection.request(
+                "POST", route.path.replace("{name}", "default"), raw, {"content-type": "application/json"}
+            )
             response = self._connection.getresponse()
         except (http.client.HTTPException, OSError):
             self._connection.close()
@@ -57,7 +65,8 @@ class Client:
 
 @contextmanager
 def served(max_growth: int = 64 << 20) -> Iterator[Client]:
-    """A server with the demo model, which answers in the end as in the beginning, and has taken at most `max_growth` bytes more."""
+    """A server with the demo model, which answers in the end as in the beginning, and has taken at most `max_growth`
+    bytes more."""
     with RunningServer() as server:
         client = Client(server)
         for route in WITH_BODY:

@@ -49,7 +49,8 @@ from emu_scenario_base import (
     zeros,
 )
 
-# ---- engine -------------------------------------------------------------------------------------------------------------------
+# ---- engine
+# -------------------------------------------------------------------------------------------------------------------
 
 
 def do_engine_queries() -> None:
@@ -86,7 +87,13 @@ def do_engine_queries() -> None:
     assert index.value == 7
     ok("axclrtEngineInit", 0)  # again: pyaxengine does
     refused(ENGINE_BUSY, "another kind", "axclrtEngineInit", 1)
-    refused(0x8030070B, "missing.axmodel", "axclrtEngineLoadFromFile", str(FOLDER / "missing.axmodel").encode(), byref(model))
+    refused(
+        0x8030070B,
+        "missing.axmodel",
+        "axclrtEngineLoadFromFile",
+        str(FOLDER / "missing.axmodel").encode(),
+        byref(model),
+    )
 
 
 def do_strict_bindings() -> None:
@@ -113,13 +120,21 @@ def do_strict_bindings() -> None:
         refused(ENGINE_ILLEGAL, words, "axclrtEngineExecute", *model.args(DECODE))
         assert model.bind(way, index, before, model.size(way, DECODE, index)) == 0
         ok("axclrtEngineExecute", *model.args(DECODE))
-    refused(ENGINE_BUSY, "after the first execute", "axclrtEngineLoadFromFile", model_file("b", LAYER), byref(c_uint64()))
+    refused(
+        ENGINE_BUSY, "after the first execute", "axclrtEngineLoadFromFile", model_file("b", LAYER), byref(c_uint64())
+    )
     ok("axclrtFree", c_void_p(inputs[4]))
     refused(NOT_DEVICE, "freed", "axclrtEngineExecute", *model.args(DECODE))
     refused(ENGINE_BUSY, "still loaded", "axclrtEngineFinalize")
     model.close()
     ok("axclrtEngineFinalize")
-    refused(0x80300701, "axclrtEngineInit comes before", "axclrtEngineLoadFromFile", model_file("b", LAYER), byref(c_uint64()))
+    refused(
+        0x80300701,
+        "axclrtEngineInit comes before",
+        "axclrtEngineLoadFromFile",
+        model_file("b", LAYER),
+        byref(c_uint64()),
+    )
 
 
 def do_order_of_loading() -> None:
@@ -153,7 +168,8 @@ def do_in_flight() -> None:
 
 
 def do_in_place() -> None:
-    """K/V rows in their cache: decode works and gives the bits of an own buffer, is lost or refused as set; chunks likewise."""
+    """K/V rows in their cache: decode works and gives the bits of an own buffer, is lost or refused as set; chunks
+    likewise."""
     start()
     model = Model(layer_with_weights("layer"))
     inputs, outputs = model.bind_all(DECODE)
@@ -202,14 +218,17 @@ def do_dirty_cache() -> None:
     assert model.bind("Input", 1, dirty, size) == 0
     ok("axclrtEngineExecute", *model.args(DECODE))
     spoilt = down(outputs[2], HIDDEN * 2)
-    assert all(spoilt[i + 1] & 0x7F == 0x7F and spoilt[i] & 0x80 for i in range(0, len(spoilt), 2)), "NaN did not survive the mask"
+    assert all(spoilt[i + 1] & 0x7F == 0x7F and spoilt[i] & 0x80 for i in range(0, len(spoilt), 2)), (
+        "NaN did not survive the mask"
+    )
     ok("axclrtMemset", c_void_p(dirty), c_uint8(0), c_size_t(size))
     ok("axclrtEngineExecute", *model.args(DECODE))
     assert down(outputs[2], HIDDEN * 2) == clean
 
 
 def do_tolerant() -> None:
-    """What foreign programs do: maximal buffers for all groups, interior and short bindings, aliases, overruns, no context."""
+    """What foreign programs do: maximal buffers for all groups, interior and short bindings, aliases, overruns, no
+    context."""
     EMU.set("mode", "tolerant")
     start()
     ok("axclInit", None)
@@ -247,7 +266,8 @@ def do_tolerant() -> None:
     ok("axclFinalize")
 
 
-# ---- faults, counters, time ----------------------------------------------------------------------------------------------------
+# ---- faults, counters, time
+# ----------------------------------------------------------------------------------------------------
 
 
 def do_faults() -> None:
@@ -265,7 +285,11 @@ def do_faults() -> None:
     malloc(8)
     for _ in range(2):
         assert call("axclrtMalloc", byref(c_void_p()), c_size_t(8), 2) == NO_MEMORY
-    EMU.set("faults", "axclrtSynchronizeStreamWithTimeout@1=hang; axclrtSynchronizeStreamWithTimeout@2=block:50; axclrtMemset@1=hang:30")
+    EMU.set(
+        "faults",
+        "axclrtSynchronizeStreamWithTimeout@1=hang; axclrtSynchronizeStreamWithTimeout@2=block:50;"
+        " axclrtMemset@1=hang:30",
+    )
     began = time.monotonic()
     refused(SYNC_TIMEOUT, "hangs", "axclrtSynchronizeStreamWithTimeout", work, 30)
     assert time.monotonic() - began < 20
@@ -322,10 +346,15 @@ def do_counters() -> None:
 
 
 def do_paced() -> None:
-    """A profile's time: executes, transfers, the wait; modelled time is exact, real time not shorter; the speed factor."""
+    """A profile's time: executes, transfers, the wait; modelled time is exact, real time not shorter; the speed
+    factor."""
     EMU.set("profile", "qwen3-0.6b-w8a16-pi5")
     start()
-    head, model, work = Model(model_file("post", HEAD)), Model(model_file("layer", LAYER, cost_decode_us="4000")), stream()
+    head, model, work = (
+        Model(model_file("post", HEAD)),
+        Model(model_file("layer", LAYER, cost_decode_us="4000")),
+        stream(),
+    )
     head.bind_all(0)
     _, outputs = model.bind_all(DECODE)
     host = pinned(512)

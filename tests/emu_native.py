@@ -46,7 +46,10 @@ def build_native(folder: Path, compiler: str, options: Sequence[str]) -> Path:
     program = folder / f"{compiler}-test_math"
     objects = compile_objects(folder, compiler, options)
     source = str(ROOT / "tests" / "native" / "test_math.c")
-    subprocess.run([compiler, *FLAGS, "-Wall", "-Wextra", "-Werror", *options, source, *objects, "-o", str(program), "-lm"], check=True)
+    subprocess.run(
+        [compiler, *FLAGS, "-Wall", "-Wextra", "-Werror", *options, source, *objects, "-o", str(program), "-lm"],
+        check=True,
+    )
     return program
 
 
@@ -60,7 +63,13 @@ def build(folder: Path) -> ctypes.CDLL:
     library.emu_model_open_mem.argtypes = [ctypes.c_char_p, ctypes.c_size_t, ctypes.c_char_p]
     library.emu_model_open_file.argtypes = [ctypes.c_char_p, ctypes.c_char_p]
     library.emu_model_close.argtypes = [ctypes.c_void_p]
-    library.emu_model_execute.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p]
+    library.emu_model_execute.argtypes = [
+        ctypes.c_void_p,
+        ctypes.c_int,
+        ctypes.c_void_p,
+        ctypes.c_void_p,
+        ctypes.c_void_p,
+    ]
     library.emu_math_isa.restype = ctypes.c_char_p
     library.emu_math_kernels.restype = ctypes.c_void_p
     return library
@@ -98,7 +107,7 @@ def safetensors(metadata: Mapping[str, object], tensors: Mapping[str, np.ndarray
 
 
 @dataclass
-class Shape:
+class OutputSpec:
     """What the reference and the file need to know about a layer."""
 
     family: str = "qwen3"
@@ -117,8 +126,18 @@ class Shape:
     def __post_init__(self) -> None:
         rng = np.random.default_rng(self.seed)
         width, kv = self.heads * self.head_dim, self.kv_heads * self.head_dim
-        shapes = {"input_norm": (self.hidden,), "q": (width, self.hidden), "k": (kv, self.hidden), "v": (kv, self.hidden)}
-        shapes |= {"o": (self.hidden, width), "post_norm": (self.hidden,), "gate": (self.ffn, self.hidden), "up": (self.ffn, self.hidden)}
+        shapes = {
+            "input_norm": (self.hidden,),
+            "q": (width, self.hidden),
+            "k": (kv, self.hidden),
+            "v": (kv, self.hidden),
+        }
+        shapes |= {
+            "o": (self.hidden, width),
+            "post_norm": (self.hidden,),
+            "gate": (self.ffn, self.hidden),
+            "up": (self.ffn, self.hidden),
+        }
         shapes |= {"down": (self.hidden, self.ffn)}
         if self.family == "qwen3":
             shapes |= {"q_norm": (self.head_dim,), "k_norm": (self.head_dim,)}
@@ -132,9 +151,19 @@ class Shape:
     def metadata(self) -> dict[str, object]:
         """The `__metadata__` of the file."""
         names = ("family", "hidden", "heads", "kv_heads", "head_dim", "ffn", "chunk")
-        result: dict[str, object] = {"format": "axpress-sim-1", "kind": "layer", "layer": 0, "layers": 1, "rms_eps": 1e-6}
+        result: dict[str, object] = {
+            "format": "axpress-sim-1",
+            "kind": "layer",
+            "layer": 0,
+            "layers": 1,
+            "rms_eps": 1e-6,
+        }
         result |= {name: getattr(self, name) for name in names}
-        result |= {"decode_rows": self.rows, "history": ",".join(map(str, self.history)), "rope_attention_factor": self.rope_factor}
+        result |= {
+            "decode_rows": self.rows,
+            "history": ",".join(map(str, self.history)),
+            "rope_attention_factor": self.rope_factor,
+        }
         return result
 
     def file(self) -> bytes:
@@ -158,7 +187,12 @@ class Model:
         self.handle = None
 
     def execute(
-        self, group: int, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray], scan_nan: int = 0, unchanged: int = 0
+        self,
+        group: int,
+        inputs: Sequence[np.ndarray],
+        outputs: Sequence[np.ndarray],
+        scan_nan: int = 0,
+        unchanged: int = 0,
     ) -> None:
         """Run a shape group on C-contiguous arrays of exactly the right sizes."""
         flags = (ctypes.c_int * 2)(scan_nan, unchanged)
@@ -168,7 +202,7 @@ class Model:
 
     def layer(
         self,
-        shape: Shape,
+        shape: OutputSpec,
         group: int,
         k: np.ndarray,
         v: np.ndarray,
@@ -186,7 +220,12 @@ class Model:
 
 
 def reference(
-    shape: Shape, k_cache: np.ndarray, v_cache: np.ndarray, positions: Sequence[int], x_bits: np.ndarray, mask: np.ndarray
+    shape: OutputSpec,
+    k_cache: np.ndarray,
+    v_cache: np.ndarray,
+    positions: Sequence[int],
+    x_bits: np.ndarray,
+    mask: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The same layer in float64 with K and V rounded to bf16: k_out, v_out, output as float64."""
     w = {name: wide(t).astype(np.float64) if t.dtype == np.uint16 else t for name, t in shape.tensors.items()}
@@ -205,10 +244,14 @@ def reference(
     cos, sin = (np.concatenate([f(angle)] * 2, -1)[:, None] * shape.rope_factor for f in (np.cos, np.sin))
     q, k = (a * cos + np.concatenate([-a[..., d // 2 :], a[..., : d // 2]], -1) * sin for a in (q, k))
     rows = mask.shape[1] - n
-    k_all = np.concatenate([wide(k_cache[:rows]), wide(bf16(k.reshape(n, -1)))]).reshape(-1, kv_heads, d).astype(np.float64)
+    k_all = (
+        np.concatenate([wide(k_cache[:rows]), wide(bf16(k.reshape(n, -1)))]).reshape(-1, kv_heads, d).astype(np.float64)
+    )
     v_all = np.concatenate([wide(v_cache[:rows]), wide(bf16(v))]).reshape(-1, kv_heads, d).astype(np.float64)
     group = heads // kv_heads
-    scores = np.einsum("thd,rhd->thr", q, np.repeat(k_all, group, 1)) / np.sqrt(d) + wide(mask)[:, None].astype(np.float64)
+    scores = np.einsum("thd,rhd->thr", q, np.repeat(k_all, group, 1)) / np.sqrt(d) + wide(mask)[:, None].astype(
+        np.float64
+    )
     p = np.exp(scores - scores.max(-1, keepdims=True))
     p /= p.sum(-1, keepdims=True)
     x = x + np.einsum("thr,rhd->thd", p, np.repeat(v_all, group, 1)).reshape(n, -1) @ w["o"].T

@@ -1,7 +1,7 @@
 """What the scenarios of the emulated runtime share: calls through plain ctypes, no core, and hollow model files.
 
-A scenario is a function whose name begins with do_; `python emu_..._scenarios.py NAME FOLDER` runs it in a process of its own.
-"""
+A scenario is a function whose name begins with do_; `python emu_..._scenarios.py NAME FOLDER` runs it in a process of
+its own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ctypes import byref, c_size_t, c_uint8, c_uint32, c_uint64, c_void_p
 from pathlib import Path
 from typing import Any
 
-from axpress.core.emulator import Emulator, emulator_library
+from axpress.core.device.emulator import Emulator, emulator_library
 
 LIB = ctypes.CDLL(str(emulator_library()))
 EMU = Emulator()
@@ -97,12 +97,30 @@ def stream() -> c_void_p:
     return handle
 
 
-# ---- models --------------------------------------------------------------------------------------------------------------
+# ---- models
+# --------------------------------------------------------------------------------------------------------------
 
 HIDDEN, KV, ROWS, CHUNK, HISTORY, VOCAB = 64, 32, 15, 8, 8, 96
-LAYER = {"kind": "layer", "family": "qwen3", "layer": "0", "layers": "2", "hidden": "64", "heads": "4", "kv_heads": "2", "head_dim": "16"}
+LAYER = {
+    "kind": "layer",
+    "family": "qwen3",
+    "layer": "0",
+    "layers": "2",
+    "hidden": "64",
+    "heads": "4",
+    "kv_heads": "2",
+    "head_dim": "16",
+}
 LAYER |= {"ffn": "96", "decode_rows": "15", "chunk": "8", "history": "0,8", "hollow": "1", "cmm_bytes": "1048576"}
-HEAD = {"kind": "head", "family": "qwen3", "hidden": "64", "vocab": "96", "layers": "2", "hollow": "1", "cmm_bytes": "1048576"}
+HEAD = {
+    "kind": "head",
+    "family": "qwen3",
+    "hidden": "64",
+    "vocab": "96",
+    "layers": "2",
+    "hollow": "1",
+    "cmm_bytes": "1048576",
+}
 DECODE, CHUNK_0, CHUNK_1 = range(3)
 
 
@@ -118,7 +136,13 @@ def layer_with_weights(name: str) -> bytes:
     """Path of a small layer with random weights."""
     import numpy as np
 
-    from axpress.core.simfile import SimMeta, array_source, bf16_source, tensor_shapes, write_axmodel
+    from axpress.core.model_files.simulated_axmodel import (
+        SimMeta,
+        array_source,
+        bf16_source,
+        tensor_shapes,
+        write_axmodel,
+    )
 
     meta = SimMeta("qwen3", 0, 2, HIDDEN, 4, 2, 16, 96, 0, decode_rows=(ROWS,), chunk=CHUNK, history=(0, HISTORY))
     random = np.random.default_rng(7)

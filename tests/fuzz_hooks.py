@@ -1,6 +1,5 @@
-"""What schemathesis needs to know of this server (SCHEMATHESIS_HOOKS=fuzz_hooks): answers must end soon, streams are judged event by
-event, and who got which status is counted in the file that AXPRESS_FUZZ_COUNTS names.
-"""
+"""What schemathesis needs to know of this server (SCHEMATHESIS_HOOKS=fuzz_hooks): answers must end soon, streams are
+judged event by event, and who got which status is counted in the file that AXPRESS_FUZZ_COUNTS names."""
 
 from __future__ import annotations
 
@@ -25,8 +24,10 @@ LIMITS = {  # path: where a request says how long its answer may get
     "/api/generate": ("num_predict",),
 }
 DELICATE = (
-    "guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs", "response_format", "text", "format",
-    "logit_bias", "best_of", "echo", "stream_options", "top_logprobs", "prediction", "tools", "tool_choice", "functions", "function_call",
+    "guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs", "response_format", "text",
+    "format",
+    "logit_bias", "best_of", "echo", "stream_options", "top_logprobs", "prediction", "tools", "tool_choice",
+    "functions", "function_call",
     "think", "raw", "reasoning", "reasoning_effort", "thinking_budget", "chat_template_kwargs", "max_completion_tokens",
 )  # fmt: skip
 """Fields that go with some others only, or must be more than a schema can say: few of them at a time."""
@@ -36,7 +37,8 @@ documents: dict[int, ApiDocument] = {}
 
 @schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: Any) -> None:
-    """Cases are sent as they were made, but that answers end after a few tokens, and that good ones are good for this server."""
+    """Cases are sent as they were made, but that answers end after a few tokens, and that good ones are good for this
+    server."""
     body, names = case.body, LIMITS.get(case.operation.path)
     if not isinstance(body, dict):
         return

@@ -6,8 +6,8 @@ import random
 
 import numpy as np
 
-from axpress.core.constraint import Constraint
-from axpress.core.text import Text
+from axpress.core.structured_output.constraint import Constraint
+from axpress.core.tokenizer.tokenizer import Tokenizer
 
 
 def allowed(constraint: Constraint) -> list[int]:
@@ -16,7 +16,7 @@ def allowed(constraint: Constraint) -> list[int]:
     return np.flatnonzero(np.unpackbits(words.view(np.uint8), bitorder="little")).tolist()
 
 
-def spelled(text: Text, what: str) -> list[int]:
+def spelled(text: Tokenizer, what: str) -> list[int]:
     """Token ids of `what`, added tokens by their one id."""
     for token, number in text.added_tokens.items():
         if token in what:
@@ -25,8 +25,9 @@ def spelled(text: Text, what: str) -> list[int]:
     return text.encode(what) if what else []
 
 
-def walk(constraint: Constraint, text: Text, seed: int = 0, limit: int = 400, begin: str = "") -> tuple[str, bool]:
-    """An answer whose tokens are `begin`, then drawn from the masks: (text with added tokens, whether it is complete)."""
+def walk(constraint: Constraint, text: Tokenizer, seed: int = 0, limit: int = 400, begin: str = "") -> tuple[str, bool]:
+    """An answer whose tokens are `begin`, then drawn from the masks: (text with added tokens, whether it is
+    complete)."""
     rnd, tokens, queue = random.Random(seed), list[int](), list[int]()
     while len(tokens) < limit:
         forced = constraint.forced()

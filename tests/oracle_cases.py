@@ -1,4 +1,5 @@
-"""The models and shape groups that the oracle tests run: three families, head sizes, GQA ratios, R from 255 to 2559, ladders."""
+"""The models and shape groups that the oracle tests run: three families, head sizes, GQA ratios, R from 255 to 2559,
+ladders."""
 
 from __future__ import annotations
 
@@ -7,8 +8,8 @@ from pathlib import Path
 
 from tiny_models import LLAMA3_ROPE, Tiny
 
-from axpress.core.convert import convert
-from axpress.core.simfile import array_source, read_axmodel, write_axmodel
+from axpress.core.model_files.convert import convert
+from axpress.core.model_files.simulated_axmodel import array_source, read_axmodel, write_axmodel
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,12 @@ CASES = [
     Case(Tiny("qwen2", heads=7, kv_heads=1, hidden=112, ffn=80), 2559, 128),
     Case(Tiny("qwen2", heads=4, kv_heads=4, hidden=256, head_dim=64, tied=True, layers=1), 300, 0),
     Case(Tiny("llama", heads=8, kv_heads=2, head_dim=32, rope=LLAMA3_ROPE, layers=4, theta=5e5), 1024, 64),
-    Case(Tiny("llama", heads=3, kv_heads=3, head_dim=80, hidden=96, attention_bias=True, rope=LINEAR, tied=True), 511, 16, (0, 128)),
+    Case(
+        Tiny("llama", heads=3, kv_heads=3, head_dim=80, hidden=96, attention_bias=True, rope=LINEAR, tied=True),
+        511,
+        16,
+        (0, 128),
+    ),
 ]
 
 

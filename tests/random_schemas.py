@@ -1,15 +1,47 @@
-"""Random JSON schemas with everything that structured output promises, and patterns whose matches are judged alike by everybody."""
+"""Random JSON schemas with everything that structured output promises, and patterns whose matches are judged alike by
+everybody."""
 
 from __future__ import annotations
 
 import random
 from typing import Any
 
-NAMES = ["id", "name", "größe", "tags", "a/b", "x~y", 'quo"te', "back\\slash", "new\nline", "kind", "value", "items", "", "日本"]
-PATTERNS = ["^[a-z]{1,6}$", "^(red|green|blue)$", "^[A-Z][a-z]*[0-9]{2}$", "ab", "^x[0-9]*", "^\\d{3}-\\d{4}$", "[.]$", "^$"]
+NAMES = [
+    "id",
+    "name",
+    "größe",
+    "tags",
+    "a/b",
+    "x~y",
+    'quo"te',
+    "back\\slash",
+    "new\nline",
+    "kind",
+    "value",
+    "items",
+    "",
+    "日本",
+]
+PATTERNS = [
+    "^[a-z]{1,6}$",
+    "^(red|green|blue)$",
+    "^[A-Z][a-z]*[0-9]{2}$",
+    "ab",
+    "^x[0-9]*",
+    "^\\d{3}-\\d{4}$",
+    "[.]$",
+    "^$",
+]
 PATTERNS += ["^(é|ü){1,3}$", "^[^a-z]{2}$", "^(a|b)+c$"]
 FORMATS = ["date", "ipv4", "ipv6", "uuid", "email", "date-time", "time", "hostname", "duration", "x-unknown"]
-NOTES = {"title": "A title", "description": "Says something", "default": 3, "examples": ["x"], "$comment": "none", "x-extra": {"not": {}}}
+NOTES = {
+    "title": "A title",
+    "description": "Says something",
+    "default": 3,
+    "examples": ["x"],
+    "$comment": "none",
+    "x-extra": {"not": {}},
+}
 
 
 def random_schema(seed: int) -> dict[str, Any]:
@@ -30,7 +62,9 @@ class _Maker:
         schema = self.object(0)
         if self.definitions:
             schema[rnd.choice(["$defs", "definitions"])] = self.definitions
-            text = {"$defs": "#/$defs/", "definitions": "#/definitions/"}["$defs" if "$defs" in schema else "definitions"]
+            text = {"$defs": "#/$defs/", "definitions": "#/definitions/"}[
+                "$defs" if "$defs" in schema else "definitions"
+            ]
             _fill(schema, text)
         return schema
 
@@ -55,7 +89,9 @@ class _Maker:
         if rnd.random() < 0.85:
             schema["additionalProperties"] = False
         else:
-            schema["additionalProperties"] = rnd.choice([{"type": "integer", "minimum": 0, "maximum": 9}, {"type": "boolean"}])
+            schema["additionalProperties"] = rnd.choice(
+                [{"type": "integer", "minimum": 0, "maximum": 9}, {"type": "boolean"}]
+            )
             if rnd.random() < 0.5:
                 schema |= {"required": names, "maxProperties": len(names) + rnd.randrange(0, 3)}
         if rnd.random() < 0.1:
@@ -65,17 +101,32 @@ class _Maker:
     def array(self, depth: int) -> dict[str, Any]:
         rnd = self.rnd
         least = rnd.randrange(0, 3)
-        return {"type": "array", "items": self.any(depth + 1), "minItems": least, "maxItems": least + rnd.randrange(0, 3)}
+        return {
+            "type": "array",
+            "items": self.any(depth + 1),
+            "minItems": least,
+            "maxItems": least + rnd.randrange(0, 3),
+        }
 
     def tuple(self, depth: int) -> dict[str, Any]:
         prefix = [self.any(depth + 1) for _ in range(self.rnd.randrange(1, 3))]
-        return {"type": "array", "prefixItems": prefix, "items": self.rnd.choice([False, {"type": "null"}]), "maxItems": len(prefix) + 1}
+        return {
+            "type": "array",
+            "prefixItems": prefix,
+            "items": self.rnd.choice([False, {"type": "null"}]),
+            "maxItems": len(prefix) + 1,
+        }
 
     def any_of(self, depth: int) -> dict[str, Any]:
         return {"anyOf": [self.any(depth + 1) for _ in range(self.rnd.randrange(1, 4))]}
 
     def all_of(self, depth: int) -> dict[str, Any]:
-        return {"allOf": [{"type": "integer", "minimum": self.rnd.randrange(-50, 5)}, {"maximum": self.rnd.randrange(5, 500)}]}
+        return {
+            "allOf": [
+                {"type": "integer", "minimum": self.rnd.randrange(-50, 5)},
+                {"maximum": self.rnd.randrange(5, 500)},
+            ]
+        }
 
     def one_of(self, depth: int) -> dict[str, Any]:
         kinds = self.rnd.sample(["cat", "dog", "cow"], 2)
@@ -115,7 +166,14 @@ class _Maker:
     def number(self, depth: int) -> dict[str, Any]:
         rnd = self.rnd
         low = rnd.choice([-1.5, 0, 0.25, 3, -1000, 1e-3])
-        bounds = rnd.choice([{}, {"minimum": low}, {"minimum": low, "maximum": low + 2.5}, {"exclusiveMinimum": low, "maximum": low + 100}])
+        bounds = rnd.choice(
+            [
+                {},
+                {"minimum": low},
+                {"minimum": low, "maximum": low + 2.5},
+                {"exclusiveMinimum": low, "maximum": low + 100},
+            ]
+        )
         return {"type": "number", **bounds}
 
     def constant(self, depth: int) -> dict[str, Any]:

@@ -53,7 +53,7 @@ head_cmm_bytes = 1000000
 
 def hollow_package(directory: Path) -> tuple[Path, Path]:
     """A small hollow model in `directory`: the package and the profile that paces it."""
-    from axpress.core.hollow import hollow
+    from axpress.core.model_files.hollow import hollow
 
     profile = directory / "test-hollow.toml"
     profile.write_text(PROFILE)
@@ -61,16 +61,20 @@ def hollow_package(directory: Path) -> tuple[Path, Path]:
 
 
 def tiny_package(directory: Path) -> tuple[Path, Path]:
-    """A tiny random model with real arithmetic in `directory`: the package, and the profile of the same made-up card."""
+    """A tiny random model with real arithmetic in `directory`: the package, and the profile of the same made-up
+    card."""
     from tiny_models import Tiny, write_checkpoint
 
-    from axpress.core.convert import convert
+    from axpress.core.model_files.convert import convert
 
     profile = directory / "test-hollow.toml"
     profile.write_text(PROFILE)
     write_checkpoint(Tiny("qwen3", layers=2), directory / "hf")
     history = [0, 32, 64, 128, 256]  # narrow chunks, so that the arithmetic takes less time than the made-up card
-    return convert(directory / "hf", directory / "package", rows=511, chunk=32, history=history, progress=False), profile
+    return (
+        convert(directory / "hf", directory / "package", rows=511, chunk=32, history=history, progress=False),
+        profile,
+    )
 
 
 class RunningServer:
@@ -78,10 +82,16 @@ class RunningServer:
 
     command = (sys.executable, "-m", "axpress.server", "serve")
 
-    def __init__(self, *arguments: object, ready: bool = True, check: bool = True, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, *arguments: object, ready: bool = True, check: bool = True, environment: dict[str, str] | None = None
+    ) -> None:
         command = [*self.command, *map(str, arguments), "--port", "0"]
         self.process = subprocess.Popen(
-            command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env={**os.environ, **(environment or {})}
+            command,
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, **(environment or {})},
         )
         self.lines: list[str] = []
         self._check = check
@@ -159,7 +169,9 @@ class RunningServer:
     def post(self, document: object, **headers: str) -> tuple[int, dict[str, str], Any]:
         """POST a chat request (bytes go as they are); the body comes back parsed."""
         body = document if isinstance(document, bytes) else json.dumps(document).encode()
-        status, head, raw = self.request("POST", "/v1/chat/completions", body, {"content-type": "application/json", **headers})
+        status, head, raw = self.request(
+            "POST", "/v1/chat/completions", body, {"content-type": "application/json", **headers}
+        )
         return status, head, json.loads(raw)
 
     def health(self) -> tuple[int, dict[str, Any]]:
@@ -185,7 +197,10 @@ def chat(content: str = "hi", **fields: Any) -> dict[str, Any]:
 def http_post(document: object) -> bytes:
     """A chat request as it goes over the wire."""
     body = json.dumps(document).encode()
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    head = (
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length:"
+        f" {len(body)}\r\n\r\n"
+    )
     return head.encode() + body
 
 

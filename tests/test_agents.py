@@ -71,7 +71,9 @@ def run(server: RunningServer, kind: str, *, stream: bool = False, **fields: Any
 
     async def work() -> Any:
         async with openai.AsyncOpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0) as client:
-            agent: Any = agents.Agent(name="Weatherman", instructions="Be brief.", model=KINDS[kind]("default", client), **fields)
+            agent: Any = agents.Agent(
+                name="Weatherman", instructions="Be brief.", model=KINDS[kind]("default", client), **fields
+            )
             if not stream:
                 return await agents.Runner.run(agent, "What is the weather in Oslo?", max_turns=3)
             streamed = agents.Runner.run_streamed(agent, "What is the weather in Oslo?", max_turns=3)
@@ -86,7 +88,11 @@ def test_an_answer(server: RunningServer, kind: str) -> None:
     result = run(server, kind)
     assert isinstance(result.final_output, str) and result.final_output
     usage = result.context_wrapper.usage
-    assert usage.requests == 1 and usage.input_tokens > 5 and usage.total_tokens == usage.input_tokens + usage.output_tokens
+    assert (
+        usage.requests == 1
+        and usage.input_tokens > 5
+        and usage.total_tokens == usage.input_tokens + usage.output_tokens
+    )
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -102,8 +108,15 @@ def test_a_tool_is_called_and_its_result_is_read(server: RunningServer, kind: st
     assert outputs == [f"{city}: 3 degrees, snow" for city in asked.cities]
     assert isinstance(result.final_output, str) and result.context_wrapper.usage.requests == len(asked.cities) + 1
     if stream:
-        deltas = [e.data for e in events if e.type == "raw_response_event" and e.data.type == "response.function_call_arguments.delta"]
-        assert "".join(d.delta for d in deltas) and {e.type for e in events} >= {"raw_response_event", "run_item_stream_event"}
+        deltas = [
+            e.data
+            for e in events
+            if e.type == "raw_response_event" and e.data.type == "response.function_call_arguments.delta"
+        ]
+        assert "".join(d.delta for d in deltas) and {e.type for e in events} >= {
+            "raw_response_event",
+            "run_item_stream_event",
+        }
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -1,4 +1,5 @@
-"""The vendor's PyAXEngine, unmodified, on the emulated runtime: every shape group gives the bits that our core gives."""
+"""The vendor's PyAXEngine, unmodified, on the emulated runtime: every shape group gives the bits that our core
+gives."""
 
 from __future__ import annotations
 
@@ -11,15 +12,15 @@ import sys
 import pytest
 from tiny_models import Tiny, write_checkpoint
 
-from axpress.core.convert import convert
-from axpress.core.emulator import emulator_library
+from axpress.core.device.emulator import emulator_library
+from axpress.core.device.model_loader import open_model
 from axpress.core.errors import RuntimeUnavailable
-from axpress.core.model import open_model
+from axpress.core.model_files.convert import convert
 
 SCRIPT = """
 import hashlib, json, sys
-from axpress.core.model import open_model
-from axpress.core.step import Step
+from axpress.core.device.model_loader import open_model
+from axpress.core.device.step import Step
 model = open_model(sys.argv[1], sys.argv[2], "none" if sys.argv[2] == "emu" else None)
 tokens = [(7 * i) % 250 for i in range(200)]
 step, out = Step(64), []
@@ -55,7 +56,9 @@ def package(tmp_path_factory):
     return convert(folder / "hf", folder / "model", rows=255, chunk=64, history=[0, 64, 128], progress=False)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("axengine") is None, reason="the vendor's PyAXEngine wheel (not on PyPI) is not installed")
+@pytest.mark.skipif(
+    importlib.util.find_spec("axengine") is None, reason="the vendor's PyAXEngine wheel (not on PyPI) is not installed"
+)
 def test_the_vendors_sessions_give_our_bits_in_every_group(package) -> None:
     ours, theirs = run(package, "emu"), run(package, "axengine")
     assert theirs == ours
@@ -63,7 +66,9 @@ def test_the_vendors_sessions_give_our_bits_in_every_group(package) -> None:
     assert theirs["emulated"]
 
 
-@pytest.mark.skipif(importlib.util.find_spec("axengine") is not None, reason="PyAXEngine is installed: its absence cannot be shown")
+@pytest.mark.skipif(
+    importlib.util.find_spec("axengine") is not None, reason="PyAXEngine is installed: its absence cannot be shown"
+)
 def test_without_the_wheel_the_backend_says_what_is_missing(package) -> None:
     with pytest.raises(RuntimeUnavailable, match="PyAXEngine wheel"):
         open_model(package, "axengine")

@@ -1,4 +1,5 @@
-"""A bank's rows: those who run change places with what lies below them where that pays, and nothing is lost on the way."""
+"""A bank's rows: those who run change places with what lies below them where that pays, and nothing is lost on the
+way."""
 
 from __future__ import annotations
 
@@ -7,11 +8,11 @@ from array import array
 import numpy as np
 import pytest
 
-from axpress.core import bank as module
-from axpress.core.bank import Bank
-from axpress.core.groups import Group
-from axpress.core.planner import Part, Pass, Planner
-from axpress.core.rows import Rows
+from axpress.core.device.shape_groups import Group
+from axpress.core.engine.pass_planner import Part, PassPlanner, StepPlan
+from axpress.core.kv_cache import cache_bank as module
+from axpress.core.kv_cache.cache_bank import CacheBank
+from axpress.core.kv_cache.row_pool import Rows
 
 ROWS, CHUNK, REACH = 64, 16, 48
 GROUPS = (Group(0, 1, ROWS), *(Group(1 + i, CHUNK, 16 * i) for i in range(4)))
@@ -36,8 +37,10 @@ class Card:
 class Living:
     """A sequence as far as a bank and a planner know it, with all its tokens cached but the last `pending` ones."""
 
-    def __init__(self, bank: Bank, card: Card, tokens: list[int], rows: list[int], *, pending: int = 1, order: int = 0) -> None:
-        self.tokens, self.salt = array("i", tokens), b""
+    def __init__(
+        self, bank: CacheBank, card: Card, tokens: list[int], rows: list[int], *, pending: int = 1, order: int = 0
+    ) -> None:
+        self.tokens, self.cache_salt = array("i", tokens), b""
         self.cursor = bank.tree.cursor(tokens=self.tokens[: len(tokens) - pending])
         missing = np.array(rows, np.int32)
         bank.pool.claim(missing)
@@ -46,7 +49,7 @@ class Living:
         self.cursor.extend(self.tokens[known : len(tokens) - pending], missing)
         bank.pool.release(missing)
         self.set_rows(np.concatenate((self.cursor.matched, missing)))
-        self.served = self.blocked = self.background = False
+        self.served = self.blocked = self.low_priority = False
         self.order, self.num_drafts, self.chance = (False, order), 0, 0.0
         bank.sequences.append(self)  # type: ignore[arg-type]
 
@@ -62,12 +65,12 @@ class Living:
         return len(self.tokens) - len(self.rows)
 
 
-def make(copy: float = COPY) -> tuple[Bank, Card]:
+def make(copy: float = COPY) -> tuple[CacheBank, Card]:
     card = Card()
-    return Bank(0, ROWS, Planner(GROUPS, COSTS, 0.1, copy), card.move), card
+    return CacheBank(0, ROWS, PassPlanner(GROUPS, COSTS, 0.1, copy), card.move), card
 
 
-def idle(bank: Bank, card: Card, tokens: list[int], rows: list[int]) -> None:
+def idle(bank: CacheBank, card: Card, tokens: list[int], rows: list[int]) -> None:
     """A conversation that is cached in these rows and that nobody follows."""
     taken = np.array(rows, np.int32)
     bank.pool.claim(taken)
@@ -76,21 +79,24 @@ def idle(bank: Bank, card: Card, tokens: list[int], rows: list[int]) -> None:
     bank.pool.release(taken)
 
 
-def pack(bank: Bank) -> bool:
+def pack(bank: CacheBank) -> bool:
     planned = bank._planner.plan(bank.sequences)
     assert planned is not None
     return bank.pack(planned)
 
 
-def check(bank: Bank, card: Card) -> None:
+def check(bank: CacheBank, card: Card) -> None:
     bank.check_integrity()
     for sequence in bank.sequences:
         assert card.rows[list(sequence.rows)].tolist() == sequence.tokens[: len(sequence.rows)].tolist()
 
 
-def streams(bank: Bank, card: Card, count: int, first: int) -> list[Living]:
+def streams(bank: CacheBank, card: Card, count: int, first: int) -> list[Living]:
     """Sequences of 4 rows each, from row `first` on."""
-    return [Living(bank, card, [10 * i + k for k in range(5)], list(range(first + 4 * i, first + 4 * i + 4))) for i in range(1, count + 1)]
+    return [
+        Living(bank, card, [10 * i + k for k in range(5)], list(range(first + 4 * i, first + 4 * i + 4)))
+        for i in range(1, count + 1)
+    ]
 
 
 def test_who_runs_changes_places_with_what_nobody_uses() -> None:
@@ -143,7 +149,7 @@ def test_a_prompt_out_of_reach_comes_down_and_goes_on_in_chunks() -> None:
     bank, card = make()
     Living(bank, card, list(range(100, 141)), list(range(40)))
     Living(bank, card, list(range(200, 250)), list(range(40, 60)), pending=30, order=1)
-    assert bank._planner.plan(bank.sequences) == Pass(0, (Part(0, 1),))
+    assert bank._planner.plan(bank.sequences) == StepPlan(0, (Part(0, 1),))
     bank.sequences.reverse()
     assert pack(bank)
     check(bank, card)
@@ -178,9 +184,9 @@ def test_what_a_sequence_adds_is_what_it_does_not_share_and_has_still_to_take(mo
     bank, card = make()
     for i in range(2):
         living = Living(bank, card, [1, 2, 3, 4, 50 + i, *range(90, 98)], list(range(5)) if not i else [5], pending=8)
-        living.leader_tokens = living.num_generated = 0  # type: ignore[attr-defined]
+        living.prefix_owner_tokens = living.num_generated = 0  # type: ignore[attr-defined]
         living.request = type("Request", (), {"max_tokens": 7})()  # type: ignore[attr-defined]
     assert bank.sizes() == [1 + 8 + 7, 5 + 8 + 7]
     assert bank.num_promised() == 2 * (8 + 7)
-    assert bank.has_room(array("i", [1, 2, 3]), b"", 58, background=False)
-    assert not bank.has_room(array("i", [1, 2, 3]), b"", 59, background=False)
+    assert bank.has_room(array("i", [1, 2, 3]), b"", 58, low_priority=False)
+    assert not bank.has_room(array("i", [1, 2, 3]), b"", 59, low_priority=False)

@@ -19,10 +19,10 @@ import chat_templates
 import pytest
 from server_process import RunningServer, hollow_package
 
-from axpress.server.chat import ChatClient, ChatError, Printer, _print_answer, visible
 from axpress.server.cli import main
-from axpress.server.logs import escape
+from axpress.server.http.logs import escape
 from axpress.server.settings import Settings
+from axpress.server.terminal_chat import ChatClient, ChatError, Printer, _print_answer, visible
 
 COMMAND = (sys.executable, "-m", "axpress.server")
 
@@ -90,16 +90,22 @@ def test_errors_are_one_line(command: str, tmp_path: Path, capsys: pytest.Captur
     assert not (tmp_path / "out").exists()
 
 
-def test_serve_says_what_to_give_instead(server: RunningServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_serve_says_what_to_give_instead(
+    server: RunningServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["serve", "--device", "0"]) == 1
     assert capsys.readouterr().err.startswith("axpress: give MODEL_DIR: ")
-    done = subprocess.run([*COMMAND, "serve", "--port", "0", "--emu-profile", "nope"], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [*COMMAND, "serve", "--port", "0", "--emu-profile", "nope"], capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 1 and "there is no profile 'nope': use one of " in done.stderr
     assert "qwen3-0.6b-w8a16-pi5" in done.stderr and ".toml" not in done.stderr
 
 
 def test_busy_port_is_one_line(server: RunningServer, tmp_path: Path) -> None:
-    done = subprocess.run([*COMMAND, "serve", str(tmp_path), "--port", str(server.port)], capture_output=True, text=True, timeout=30)
+    done = subprocess.run(
+        [*COMMAND, "serve", str(tmp_path), "--port", str(server.port)], capture_output=True, text=True, timeout=30
+    )
     assert done.returncode == 1
     assert f"cannot listen on 127.0.0.1 port {server.port}" in done.stderr and "Traceback" not in done.stderr
 
@@ -120,7 +126,12 @@ def test_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
     alone = said()
     # 2 layers x 2 ms and a head of 1 ms, and transfers: about 190 tokens/s, 100 of them in well under 3 s.
-    assert "planned, not measured" in alone and "100 tokens in 3 s" in alone and "reachable" in alone and "not reachable" not in alone
+    assert (
+        "planned, not measured" in alone
+        and "100 tokens in 3 s" in alone
+        and "reachable" in alone
+        and "not reachable" not in alone
+    )
     assert "not reachable" in said("--target-tokens", "600", "--target-seconds", "2")
     assert "4 clients" in said("--clients", "4", "--context", "150", "--shared", "100", "--target-tokens", "50")
     assert main([*arguments, "--context", "5000"]) == 1
@@ -132,7 +143,9 @@ def test_serve_writes_a_trace(tmp_path: Path) -> None:
     package, profile = hollow_package(tmp_path)
     trace = tmp_path / "trace.json"
     with RunningServer(package, "--emu-profile", profile, "--emu-speed", "10", "--trace", trace) as running:
-        status, _, body = running.post({"messages": [{"role": "user", "content": "hi"}], "n": 3, "max_tokens": 20, "ignore_eos": True})
+        status, _, body = running.post(
+            {"messages": [{"role": "user", "content": "hi"}], "n": 3, "max_tokens": 20, "ignore_eos": True}
+        )
         assert status == 200 and body["usage"]["completion_tokens"] == 60
     found = json.loads(trace.read_text())
     passes = [event for event in (found if isinstance(found, list) else found["traceEvents"]) if event.get("ph") == "X"]
@@ -155,7 +168,9 @@ def test_serve_without_a_model() -> None:
         assert status == 200 and body["emulated"] and body["toy"] and body["note"] == "emulated: no card; a toy model"
         assert running.post({"messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 20})[0] == 200
     assert running.log.count("emulated: no card") >= 2 and "a toy model" in running.log
-    assert re.search(r"emulated card: decode \S+ ms over \d+ rows, chunks of \d+ \S+ to \S+ ms, head \S+ ms\n", running.log)
+    assert re.search(
+        r"emulated card: decode \S+ ms over \d+ rows, chunks of \d+ \S+ to \S+ ms, head \S+ ms\n", running.log
+    )
     assert "cost:" not in running.log  # the groups one by one are for --log-level debug
 
 
@@ -175,15 +190,25 @@ def test_chat_reads_lines_and_keeps_the_conversation(server: RunningServer) -> N
     assert talk("hello\nhello\n") != once + once  # the second prompt has the first answer in it
     wrong = [*COMMAND, "chat", "--url", server.url, "--temperature", "9"]
     done = subprocess.run(wrong, input="hello\nhello\n", capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stdout) == (1, "") and done.stderr.startswith("axpress: 'temperature'") and done.stderr.count("\n") == 1
+    assert (
+        (done.returncode, done.stdout) == (1, "")
+        and done.stderr.startswith("axpress: 'temperature'")
+        and done.stderr.count("\n") == 1
+    )
 
 
 def test_chat_without_a_server(server: RunningServer, capsys: pytest.CaptureFixture[str]) -> None:
     for url, said in (
         ("http://127.0.0.1:1", "cannot reach 127.0.0.1:1: "),
         ("nowhere.invalid", "cannot reach nowhere.invalid:80: "),
-        (f"https://127.0.0.1:{server.port}", f"127.0.0.1:{server.port} does not speak https; try --url http://127.0.0.1:{server.port}"),
-        *((url, f"'{url}' is not the address of a server") for url in ("ftp://x", "http://x:99999", "http://", "http://[::1")),
+        (
+            f"https://127.0.0.1:{server.port}",
+            f"127.0.0.1:{server.port} does not speak https; try --url http://127.0.0.1:{server.port}",
+        ),
+        *(
+            (url, f"'{url}' is not the address of a server")
+            for url in ("ftp://x", "http://x:99999", "http://", "http://[::1")
+        ),
     ):
         began = time.monotonic()
         assert main(["chat", "--url", url]) == 1
@@ -240,7 +265,11 @@ def test_chat_in_a_terminal(server: RunningServer, tmp_path: Path) -> None:
     environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path), "TERM": "dumb"}
     child, terminal = pty.fork()
     if child == 0:
-        os.execvpe(COMMAND[0], [*COMMAND, "chat", "--url", server.url, "--max-tokens", "900", "--temperature", "1"], environment)
+        os.execvpe(
+            COMMAND[0],
+            [*COMMAND, "chat", "--url", server.url, "--max-tokens", "900", "--temperature", "1"],
+            environment,
+        )
     try:
         assert "emulated" in read_until(terminal, "> ")
         os.write(terminal, b"hello there\n")

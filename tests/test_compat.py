@@ -6,8 +6,8 @@ from typing import Annotated, Any, ClassVar
 
 import pytest
 
-from axpress.server import compat
-from axpress.server.routes import ROUTES
+from axpress.server.docs import field_table as compat
+from axpress.server.docs.routes import ROUTES
 from axpress.server.schema.fields import RequestFields, Strict
 
 
@@ -18,7 +18,9 @@ def test_the_page_is_the_one_that_would_be_written_now() -> None:
 
 @pytest.mark.parametrize("route", [route for route in ROUTES if route.request], ids=lambda route: route.path)
 def test_every_field_of_every_request_has_a_row_with_its_fate(route: Any) -> None:
-    section = next(part for part in compat.text().split("\n## ") if f"{route.method} {route.path}" in part.partition("| field")[0])
+    section = next(
+        part for part in compat.text().split("\n## ") if f"{route.method} {route.path}" in part.partition("| field")[0]
+    )
     rows = {cells[1].strip(): cells[2].strip() for line in section.splitlines() if len(cells := line.split("|")) >= 4}
     for name in route.request.model_fields:
         assert rows[f"`{name}`"] == ("accepted" if name in route.request.harmless else "obeyed"), name

@@ -1,4 +1,5 @@
-"""Answers under a constraint on the engine: certain tokens, ends, guesses, log-probabilities; whoever breaks, breaks alone."""
+"""Answers under a constraint on the engine: certain tokens, ends, guesses, log-probabilities; whoever breaks, breaks
+alone."""
 
 from __future__ import annotations
 
@@ -12,11 +13,21 @@ import pytest
 from collecting import GREEDY, Collector
 from tiny_models import Tiny, write_checkpoint
 
-from axpress.core.convert import convert
-from axpress.core.engine import Engine
+from axpress.core.engine.engine import Engine
 from axpress.core.errors import EngineClosed
-from axpress.core.grammar import GrammarError, Grammars, JsonSchema, OneOf, Regex, Shape, Thinking, ToolFormat, ToolRule
+from axpress.core.model_files.convert import convert
 from axpress.core.request import GenerationRequest, SamplingParams
+from axpress.core.structured_output.grammar_compiler import (
+    GrammarCompiler,
+    GrammarError,
+    JsonSchema,
+    OneOf,
+    OutputSpec,
+    Regex,
+    Thinking,
+    ToolFormat,
+    ToolRule,
+)
 
 ROWS = 511
 QWEN = ToolFormat('<tool_call>\n{"name": "', '", "arguments": ', "}\n</tool_call>")
@@ -45,8 +56,8 @@ def engine(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def grammars(engine) -> Grammars:
-    return Grammars(engine.text, engine.info.vocab_size)
+def grammars(engine) -> GrammarCompiler:
+    return GrammarCompiler(engine.text, engine.info.vocab_size)
 
 
 def run(engine: Engine, *requests: GenerationRequest) -> list[Collector]:
@@ -65,12 +76,15 @@ def passes(engine: Engine) -> int:
 
 
 def asking(constraint, **fields) -> GenerationRequest:
-    return GenerationRequest(**{"prompt_ids": [7, 8, 9], "params": GREEDY, "max_tokens": 120, "constraint": constraint, **fields})
+    return GenerationRequest(
+        **{"prompt_ids": [7, 8, 9], "params": GREEDY, "max_tokens": 120, "constraint": constraint, **fields}
+    )
 
 
 @dataclass
 class Script:
-    """A constraint that forces runs of tokens, each after a number of free ones: {tokens so far: what must come next}."""
+    """A constraint that forces runs of tokens, each after a number of free ones: {tokens so far: what must come
+    next}."""
 
     forces: dict[int, list[int]]
     ends_at: int = 10**6
@@ -129,7 +143,9 @@ def test_an_answer_of_certain_tokens_alone_needs_no_pass(engine, max_tokens, rea
 def test_certain_tokens_are_not_taken_for_the_time_that_the_prompt_takes(engine) -> None:
     """What an answer begins with is told at once; its first token of the model's comes after the prompt was read."""
     collector = Collector()
-    request = asking(lambda: Script({0: [40, 41]}), prompt_ids=[7 + i % 50 for i in range(300)], max_tokens=4, ignore_eos=True)
+    request = asking(
+        lambda: Script({0: [40, 41]}), prompt_ids=[7 + i % 50 for i in range(300)], max_tokens=4, ignore_eos=True
+    )
     generation = engine.submit(request, collector)
     assert engine.step() and collector.num_tokens == 2 and generation.first_token is None
     while engine.step():
@@ -140,7 +156,7 @@ def test_certain_tokens_are_not_taken_for_the_time_that_the_prompt_takes(engine)
 
 
 def test_a_threaded_engine_ends_such_an_answer_too(engine, grammars) -> None:
-    constraint = grammars.compile(Shape(OneOf(("always this",))))
+    constraint = grammars.compile(OutputSpec(OneOf(("always this",))))
     threaded = Engine(engine.model, max_running=2)
     collector = Collector()
     threaded.submit(asking(constraint), collector)
@@ -153,7 +169,7 @@ def test_a_threaded_engine_ends_such_an_answer_too(engine, grammars) -> None:
 
 
 def test_certain_tokens_make_fewer_passes_and_the_same_answer_as_they_do_with_guesses(engine, grammars) -> None:
-    constraint = grammars.compile(Shape(JsonSchema(ORDER)))
+    constraint = grammars.compile(OutputSpec(JsonSchema(ORDER)))
     before = passes(engine)
     (plain,) = run(engine, asking(constraint, params=SamplingParams(temperature=1, seed=3)))
     assert plain.reason == "stop" and json.loads(plain.text).keys() == ORDER["properties"].keys()
@@ -161,7 +177,9 @@ def test_certain_tokens_make_fewer_passes_and_the_same_answer_as_they_do_with_gu
     prediction = tuple(engine.text.encode(plain.text))
     (guessed,) = run(engine, asking(constraint, params=SamplingParams(temperature=1, seed=3), prediction=prediction))
     assert guessed.text == plain.text
-    (wrong,) = run(engine, asking(constraint, params=SamplingParams(temperature=1, seed=3), prediction=tuple(range(40, 90))))
+    (wrong,) = run(
+        engine, asking(constraint, params=SamplingParams(temperature=1, seed=3), prediction=tuple(range(40, 90)))
+    )
     assert wrong.text == plain.text
 
 
@@ -181,7 +199,7 @@ def test_each_token_is_accepted_once_also_where_it_was_guessed(engine) -> None:
 
 
 def test_log_probabilities_of_certain_tokens_are_the_models_own(engine, grammars) -> None:
-    constraint = grammars.compile(Shape(JsonSchema(ORDER)))
+    constraint = grammars.compile(OutputSpec(JsonSchema(ORDER)))
     params = SamplingParams(temperature=0.8, seed=5)
     (plain,) = run(engine, asking(constraint, params=params))
     before = passes(engine)
@@ -203,7 +221,7 @@ def test_log_probabilities_of_certain_tokens_are_the_models_own(engine, grammars
 
 def test_a_complete_answer_stops_without_a_pass_for_the_end(engine, grammars) -> None:
     before = passes(engine)
-    (answer,) = run(engine, asking(grammars.compile(Shape(Regex("[ab]{3}"))), ignore_eos=True))
+    (answer,) = run(engine, asking(grammars.compile(OutputSpec(Regex("[ab]{3}"))), ignore_eos=True))
     assert re.fullmatch("[ab]{3}", answer.text) and answer.reason == "stop"
     assert passes(engine) - before == answer.num_tokens <= 3
 
@@ -212,13 +230,13 @@ def test_the_models_end_token_ends_where_the_grammar_may_end_and_not_before(engi
     for eos in sorted(engine.text.eos_ids):
         params = SamplingParams(temperature=0, logit_bias={eos: 1000.0})
         for ignore_eos in (False, True):
-            constraint = grammars.compile(Shape(Regex("a{4}(;[0-9]+)*")))
+            constraint = grammars.compile(OutputSpec(Regex("a{4}(;[0-9]+)*")))
             (answer,) = run(engine, asking(constraint, params=params, ignore_eos=ignore_eos))
             assert (answer.text, answer.reason) == ("aaaa", "stop")
 
 
 def test_max_tokens_cuts_and_says_so(engine, grammars) -> None:
-    constraint = grammars.compile(Shape(JsonSchema(ORDER)))
+    constraint = grammars.compile(OutputSpec(JsonSchema(ORDER)))
     (whole,) = run(engine, asking(constraint))
     for limit in range(1, whole.num_tokens):
         (cut,) = run(engine, asking(constraint, max_tokens=limit))
@@ -228,17 +246,19 @@ def test_max_tokens_cuts_and_says_so(engine, grammars) -> None:
 
 
 def test_stop_strings_count_after_the_text_that_they_wait_for(engine, grammars) -> None:
-    constraint = grammars.compile(Shape(Regex("one,two;one,two;one,[a-c]{3}")))
+    constraint = grammars.compile(OutputSpec(Regex("one,two;one,two;one,[a-c]{3}")))
     request = asking(constraint, stop=(",", "zzz"))
     texts = [run(engine, replace(request, stop_after=after))[0].text for after in ("", "two", ";one,two", "never")]
-    assert texts[:3] == ["one", "one,two;one", "one,two;one,two;one"] and re.fullmatch("one,two;one,two;one,...", texts[3])
+    assert texts[:3] == ["one", "one,two;one", "one,two;one,two;one"] and re.fullmatch(
+        "one,two;one,two;one,...", texts[3]
+    )
 
 
 # ---- several, and those who fail ----
 
 
 def test_choices_follow_the_same_grammar_each_on_its_own(engine, grammars) -> None:
-    constraint = grammars.compile(Shape(JsonSchema(ORDER)))
+    constraint = grammars.compile(OutputSpec(JsonSchema(ORDER)))
     requests = [asking(constraint, params=SamplingParams(temperature=2, seed=seed)) for seed in range(10)]
     together = [a.text for a in run(engine, *requests)]
     assert len(set(together)) == 10 and all(json.loads(t).keys() == ORDER["properties"].keys() for t in together)
@@ -256,11 +276,15 @@ def test_an_answer_that_cannot_go_on_ends_with_an_error_and_the_others_do_not(en
     def none_at_all():
         raise GrammarError("no constraint can be made")
 
-    good = asking(grammars.compile(Shape(OneOf(("fine", "good")))))
+    good = asking(grammars.compile(OutputSpec(OneOf(("fine", "good")))))
     answers = run(engine, asking(lambda: dead_end), asking(lambda: broken), good, asking(none_at_all))
     assert [a.reason for a in answers] == ["error", "error", "stop", "error"]
     assert "no token can be chosen" in answers[0].deltas[-1].error and "a test says so" in answers[1].deltas[-1].error
-    assert answers[1].num_tokens == 3 and answers[2].text in ("fine", "good") and "can be made" in answers[3].deltas[-1].error
+    assert (
+        answers[1].num_tokens == 3
+        and answers[2].text in ("fine", "good")
+        and "can be made" in answers[3].deltas[-1].error
+    )
     assert run(engine, good)[0].text in ("fine", "good")
 
 
@@ -280,10 +304,17 @@ def test_a_fault_in_a_constraint_is_that_answers_own(engine, caplog) -> None:
     guesses = {**free, "prompt_ids": [7, 8, 9] * 6, "prediction": (7, 8, 9) * 6}
     good = asking(None, **free)
     alone = run(engine, good)[0].text
-    asked = (asking(lambda: Script({}, breaks=faulty), **free), asking(made_badly, **free), asking(lambda: Unsure({}), **guesses), good)
+    asked = (
+        asking(lambda: Script({}, breaks=faulty), **free),
+        asking(made_badly, **free),
+        asking(lambda: Unsure({}), **guesses),
+        good,
+    )
     answers = run(engine, *asked)
     assert [a.reason for a in answers] == ["error", "error", "length", "length"] and answers[3].text == alone
-    assert answers[0].deltas[-1].error == "internal error: ZeroDivisionError" and answers[0].deltas[-1].error_code is None
+    assert (
+        answers[0].deltas[-1].error == "internal error: ZeroDivisionError" and answers[0].deltas[-1].error_code is None
+    )
     assert answers[2].text == run(engine, asking(lambda: Script({}), **guesses))[0].text
     assert "an answer failed" in caplog.text and "guesses could not be checked" in caplog.text
 
@@ -312,13 +343,17 @@ def test_whatever_ends_the_engines_thread_is_told_to_all(engine) -> None:
 
 def test_a_cancelled_answer_leaves_nothing_behind(engine, grammars) -> None:
     collector = Collector()
-    generation = engine.submit(asking(grammars.compile(Shape(JsonSchema(ORDER)))), collector)
+    generation = engine.submit(asking(grammars.compile(OutputSpec(JsonSchema(ORDER)))), collector)
     assert engine.step() and engine.step()
     generation.cancel()
     while engine.step():
         pass
     engine.scheduler.check_integrity()
-    assert collector.reason == "cancelled" and collector.text.startswith('{"customer name": "') and engine.stats()["num_running"] == 0
+    assert (
+        collector.reason == "cancelled"
+        and collector.text.startswith('{"customer name": "')
+        and engine.stats()["num_running"] == 0
+    )
 
 
 # ---- tools and thinking ----
@@ -326,7 +361,9 @@ def test_a_cancelled_answer_leaves_nothing_behind(engine, grammars) -> None:
 
 def test_a_call_begins_where_the_model_wants_it_and_then_obeys_its_schema(engine, grammars) -> None:
     call = engine.text.encode_control("<tool_call>")
-    shape = Shape(tools=(ToolRule("place_order", ORDER), ToolRule("place", ORDER)), tool_format=QWEN, parallel=False)
+    shape = OutputSpec(
+        tools=(ToolRule("place_order", ORDER), ToolRule("place", ORDER)), tool_format=QWEN, parallel=False
+    )
     for seed in range(5):
         params = SamplingParams(temperature=1.5, seed=seed, logit_bias={call: 6.0})
         (answer,) = run(engine, asking(grammars.compile(shape), params=params, max_tokens=300))
@@ -339,12 +376,19 @@ def test_a_call_begins_where_the_model_wants_it_and_then_obeys_its_schema(engine
 
 
 def test_thinking_is_cut_at_its_budget_and_the_body_follows(engine, grammars) -> None:
-    shape = Shape(JsonSchema(ORDER), thinking=Thinking(open=True))
+    shape = OutputSpec(JsonSchema(ORDER), thinking=Thinking(open=True))
     params = SamplingParams(temperature=1, seed=1)
-    (answer,) = run(engine, asking(grammars.compile(shape, thinking_budget=12), params=params, stop=('"',), stop_after="</think>"))
+    (answer,) = run(
+        engine, asking(grammars.compile(shape, thinking_budget=12), params=params, stop=('"',), stop_after="</think>")
+    )
     thought, body = answer.text.split("\n</think>\n\n")
     assert answer.reason == "stop" and body == "{" and thought
     (answer,) = run(engine, asking(grammars.compile(shape, thinking_budget=12), params=params))
-    assert answer.text.startswith(thought) and json.loads(answer.text.split("</think>\n\n")[1]).keys() == ORDER["properties"].keys()
-    (free,) = run(engine, asking(grammars.compile(replace(shape, body=None), thinking_budget=12), params=params, ignore_eos=True))
+    assert (
+        answer.text.startswith(thought)
+        and json.loads(answer.text.split("</think>\n\n")[1]).keys() == ORDER["properties"].keys()
+    )
+    (free,) = run(
+        engine, asking(grammars.compile(replace(shape, body=None), thinking_budget=12), params=params, ignore_eos=True)
+    )
     assert "\n</think>\n\n" in free.text and free.reason in ("length", "stop")

@@ -13,14 +13,13 @@ from hypothesis import strategies as st
 from tiny_models import LLAMA3_ROPE, Tiny, save_checkpoint, write_checkpoint
 from tokenizers import Tokenizer
 
-from axpress.core import convert as convert_module
-from axpress.core.checkpoint import rope_frequencies
-from axpress.core.convert import EMBED_NAME, convert, default_history
 from axpress.core.errors import PackageError
-from axpress.core.hollow import hollow
-from axpress.core.hollow_tokenizer import MIN_VOCAB, build_tokenizer, special_ids
-from axpress.core.profile import load_profile, profile_names
-from axpress.core.simfile import (
+from axpress.core.model_files import convert as convert_module
+from axpress.core.model_files.convert import EMBED_NAME, convert, default_history
+from axpress.core.model_files.hf_checkpoint import rope_frequencies
+from axpress.core.model_files.hollow import hollow
+from axpress.core.model_files.hollow_tokenizer import MIN_VOCAB, build_tokenizer, special_ids
+from axpress.core.model_files.simulated_axmodel import (
     SafetensorsFile,
     SimMeta,
     array_source,
@@ -31,6 +30,7 @@ from axpress.core.simfile import (
     write_axmodel,
     write_safetensors,
 )
+from axpress.core.model_files.timing_profile import load_profile, profile_names
 
 TINY = Tiny("qwen3")
 
@@ -87,7 +87,11 @@ def test_other_programs_read_what_we_write(tmp_path: Path) -> None:
 @given(position=st.integers(0, 400), value=st.integers(0, 255), cut=st.integers(0, 60))
 def test_a_damaged_file_is_refused_or_still_sound(tmp_path: Path, position: int, value: int, cut: int) -> None:
     path = tmp_path / "damaged.safetensors"
-    write_safetensors(path, {"k": "v"}, {"a": array_source(np.arange(4, dtype=np.float32)), "b": array_source(np.zeros((2, 3), np.uint16))})
+    write_safetensors(
+        path,
+        {"k": "v"},
+        {"a": array_source(np.arange(4, dtype=np.float32)), "b": array_source(np.zeros((2, 3), np.uint16))},
+    )
     raw = bytearray(path.read_bytes())
     raw[position % len(raw)] = value
     path.unlink()
@@ -100,11 +104,27 @@ def test_a_damaged_file_is_refused_or_still_sound(tmp_path: Path, position: int,
         assert "damaged.safetensors" in str(error)
 
 
-META = SimMeta("qwen3", 0, 2, 64, 4, 2, 16, 96, 384, decode_rows=(255, 1023), chunk=128, history=(0, 128), cost_chunk_us=(1.5, 2.25))
+META = SimMeta(
+    "qwen3",
+    0,
+    2,
+    64,
+    4,
+    2,
+    16,
+    96,
+    384,
+    decode_rows=(255, 1023),
+    chunk=128,
+    history=(0, 128),
+    cost_chunk_us=(1.5, 2.25),
+)
 
 
 def test_metadata_survives_a_round_trip(tmp_path: Path) -> None:
-    head = SimMeta("llama", None, 2, 64, 0, 0, 0, 0, 384, rms_eps=1e-5, head_rows=(1, 4), output_dtype="fp32", cost_head_us=7920.0)
+    head = SimMeta(
+        "llama", None, 2, 64, 0, 0, 0, 0, 384, rms_eps=1e-5, head_rows=(1, 4), output_dtype="fp32", cost_head_us=7920.0
+    )
     for meta in (META, head):
         hollowed = SimMeta.from_metadata({**meta.to_metadata(), "hollow": "1"}, "x")
         path = tmp_path / "a.axmodel"
@@ -177,7 +197,14 @@ def test_every_weight_arrives_rounded_to_bf16(tmp_path: Path, tiny: Tiny, dtype:
 
 def test_configuration_of_a_package(tmp_path: Path) -> None:
     write_checkpoint(TINY, tmp_path / "hf")
-    generation = {"do_sample": True, "temperature": 0.6, "top_k": 20, "top_p": 0.95, "eos_token_id": [360, 358], "bos_token_id": 358}
+    generation = {
+        "do_sample": True,
+        "temperature": 0.6,
+        "top_k": 20,
+        "top_p": 0.95,
+        "eos_token_id": [360, 358],
+        "bos_token_id": 358,
+    }
     (tmp_path / "hf" / "generation_config.json").write_text(json.dumps(generation))
     out = convert(tmp_path / "hf", tmp_path / "out", name="Tiny", progress=False)
     config = json.loads((out / "config.json").read_text())
@@ -220,7 +247,9 @@ def test_configuration_of_a_package(tmp_path: Path) -> None:
         ({"num_key_value_heads": 3}, "key/value heads"),
     ],
 )
-def test_what_cannot_be_converted_is_named_and_nothing_written(tmp_path: Path, change: dict[str, Any], part: str) -> None:
+def test_what_cannot_be_converted_is_named_and_nothing_written(
+    tmp_path: Path, change: dict[str, Any], part: str
+) -> None:
     write_checkpoint(TINY, tmp_path / "hf")
     config = json.loads((tmp_path / "hf" / "config.json").read_text())
     (tmp_path / "hf" / "config.json").write_text(json.dumps(config | change))
@@ -285,7 +314,9 @@ def test_pointers_and_missing_shards_are_named(tmp_path: Path) -> None:
         convert(tmp_path / "hf", tmp_path / "out", progress=False)
 
 
-def test_a_directory_in_use_is_not_touched_and_a_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_directory_in_use_is_not_touched_and_a_failure_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_checkpoint(TINY, tmp_path / "hf")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("keep")
@@ -305,7 +336,9 @@ def test_a_directory_in_use_is_not_touched_and_a_failure_leaves_nothing(tmp_path
 
 
 @pytest.mark.parametrize("head_dim", [16, 64, 128])
-@pytest.mark.parametrize("rope", [{}, {"rope_type": "linear", "factor": 4.0}, LLAMA3_ROPE], ids=["default", "linear", "llama3"])
+@pytest.mark.parametrize(
+    "rope", [{}, {"rope_type": "linear", "factor": 4.0}, LLAMA3_ROPE], ids=["default", "linear", "llama3"]
+)
 def test_rope_frequencies_are_those_of_transformers(rope: dict[str, Any], head_dim: int) -> None:
     pytest.importorskip("torch", reason="needs torch and transformers")
     from transformers.models.llama.modeling_llama import LlamaConfig, LlamaRotaryEmbedding
@@ -325,16 +358,21 @@ def test_a_real_checkpoint_of_transformers_converts(tmp_path: Path) -> None:
     assert (tmp_path / "hf" / "model.safetensors.index.json").is_file(), "the test wants more than one shard"
     out = convert(tmp_path / "hf", tmp_path / "out", progress=False)
     _, layer = read_axmodel(next(out.glob("*_l1_*")))
-    np.testing.assert_array_equal(from_bf16(layer.array("down")), model.model.layers[1].mlp.down_proj.weight.detach().numpy())
+    np.testing.assert_array_equal(
+        from_bf16(layer.array("down")), model.model.layers[1].mlp.down_proj.weight.detach().numpy()
+    )
     tokenizer = transformers.AutoTokenizer.from_pretrained(out / "tokenizer")
-    text = tokenizer.apply_chat_template([{"role": "user", "content": "Hello"}], tokenize=False, add_generation_prompt=True)
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "Hello"}], tokenize=False, add_generation_prompt=True
+    )
     assert text == "<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n"
 
 
 # profiles and hollow packages
 
 
-TABLE = {  # facts/costs.md: layers, hidden, K/V width, vocabulary; rows, chunk; decode layer, chunk at P=0 and 512, head, in ms
+# facts/costs.md: layers, hidden, K/V width, vocabulary; rows, chunk; decode layer, chunk at P=0 and 512, head, in ms
+TABLE = {
     "qwen3-0.6b-w8a16-pi5": (28, 1024, 1024, 151936, 2047, 128, 1.50, 2.80, 2.80 + 0.00234 * 512, 7.92),
     "qwen3-0.6b-int4-pi5": (28, 1024, 1024, 151936, 2047, 64, 1.17, 2.15, 3.13 + 0.1 * (512 - 128) / 64, 7.92),
     "qwen3-1.7b-w8a16-pi5": (28, 2048, 1024, 151936, 2047, 128, 3.20, 5.80, 5.80 + 0.0029 * 512, 16.2),
@@ -349,12 +387,20 @@ def test_profiles_are_those_of_the_table() -> None:
         profile = load_profile(name)
         model, cost = profile.model, profile.cost
         assert profile.name == name
-        assert (model.layers, model.hidden, model.kv_heads * model.head_dim, model.vocab, model.rows, model.chunk) == row[:6]
+        assert (
+            model.layers,
+            model.hidden,
+            model.kv_heads * model.head_dim,
+            model.vocab,
+            model.rows,
+            model.chunk,
+        ) == row[:6]
         assert model.history == LADDERS[model.chunk]
         ms = (cost.decode_us(model.rows), cost.chunk_us(0), cost.chunk_us(512), 1000 * cost.head_ms)
         assert ms == pytest.approx([1000 * value for value in row[6:]], abs=0.01)
         assert (cost.sync_call_ms, cost.submit_us, cost.d2d_us, cost.d2d_gb_s) == (0.07, 5, 10, 10)
-        assert (cost.bus_mb_s, cost.transfer_us, cost.unpinned_us) == (400, 20, 250)  # the last one tuned, not the table's 1000
+        # the last one tuned, not the table's 1000
+        assert (cost.bus_mb_s, cost.transfer_us, cost.unpinned_us) == (400, 20, 250)
         assert (profile.memory.cmm_mib, profile.memory.idle_cmm_mib) == (7040, 18)
 
 
@@ -369,7 +415,12 @@ def test_memory_left_after_loading_is_the_published_one(name: str, left_mib: int
 
 def test_int4_decode_with_a_short_cache_is_the_measured_one() -> None:
     cost = load_profile("qwen3-0.6b-int4-pi5").cost
-    assert (cost.decode_us(255), cost.decode_us(1023), cost.decode_us(1535), cost.decode_us(4095)) == (930, 930, 1050, 1170)
+    assert (cost.decode_us(255), cost.decode_us(1023), cost.decode_us(1535), cost.decode_us(4095)) == (
+        930,
+        930,
+        1050,
+        1170,
+    )
 
 
 @pytest.mark.parametrize("text", ["", "[model]\n", "name = ", "[model]\nfamily = 'qwen3'\n"])

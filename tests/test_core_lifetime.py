@@ -1,4 +1,5 @@
-"""Misuse of the native core that must end in an exception: calls after close, objects dropped anywhere, sequences that lie."""
+"""Misuse of the native core that must end in an exception: calls after close, objects dropped anywhere, sequences that
+lie."""
 
 from __future__ import annotations
 
@@ -10,17 +11,17 @@ import numpy as np
 import pytest
 from tiny_models import Tiny, write_checkpoint
 
-from axpress.core.axmodel import Binding, LoadedModel
-from axpress.core.buffer import DeviceBuffer, PinnedBuffer
-from axpress.core.convert import convert
-from axpress.core.emulator import Emulator
+from axpress.core.device.axmodel import Binding, LoadedModel
+from axpress.core.device.buffer import DeviceBuffer, PinnedBuffer
+from axpress.core.device.emulator import Emulator
+from axpress.core.device.model_loader import Model, open_model
+from axpress.core.device.program import Program
+from axpress.core.device.runtime import Card, emulated_library
+from axpress.core.device.step import Step
 from axpress.core.errors import RuntimeCallError, RuntimeUnavailable
-from axpress.core.model import Model, open_model
-from axpress.core.program import Program
+from axpress.core.model_files.convert import convert
 from axpress.core.request import SamplingParams
-from axpress.core.runtime import Card, emulated_library
-from axpress.core.sampler import Sampler
-from axpress.core.step import Step
+from axpress.core.sampling.sampler import Sampler
 
 
 @pytest.fixture(scope="module")

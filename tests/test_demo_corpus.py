@@ -1,4 +1,5 @@
-"""The demo corpus: deterministic, every kind, a held-out part that shares no prompt with training, a checker that can say no."""
+"""The demo corpus: deterministic, every kind, a held-out part that shares no prompt with training, a checker that can
+say no."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 # the training scripts are not part of the installed package
-sys.path.insert(0, str(Path(__file__).parent.parent / "core" / "demo" / "train"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tools" / "demo_model"))
 import corpus
 
 PACKAGE = Path(__file__).parent.parent / "core" / "demo" / "package"
@@ -22,7 +23,8 @@ def take(count: int, seed: int = 3, held_out: bool = False, kinds: list[str] | N
 
 
 def prompt(dialogue: corpus.Dialogue) -> str:
-    """All that the model is shown before the last answer; a remark without its product counts as the whole conversation."""
+    """All that the model is shown before the last answer; a remark without its product counts as the whole
+    conversation."""
     return json.dumps(dialogue.messages()[:-1]).lower()
 
 
@@ -56,7 +58,8 @@ def test_held_out_questions_never_occur_in_training() -> None:
     for dialogue in take(1500, seed=1000, held_out=True):
         last = dialogue.turns[-1]
         assert prompt(dialogue) not in prompts
-        depends_on_earlier = any(turn.key == last.key for turn in dialogue.turns[:-1])  # "What is my name?", a friend's remark
+        # "What is my name?", a friend's remark
+        depends_on_earlier = any(turn.key == last.key for turn in dialogue.turns[:-1])
         assert depends_on_earlier or last.user.lower().strip(" ?.!") not in asked, last
 
 
@@ -99,4 +102,6 @@ def test_package_is_small_and_flags_its_control_tokens_as_qwen3_does() -> None:
     added = json.loads((PACKAGE / "tokenizer" / "tokenizer.json").read_text())["added_tokens"]
     special = {token["content"]: token["special"] for token in added}
     assert {name for name, flag in special.items() if flag} == {"<|endoftext|>", "<|im_start|>", "<|im_end|>"}
-    assert {"<think>", "</think>", "<tool_call>", "</tool_call>"} <= {name for name, flag in special.items() if not flag}
+    assert {"<think>", "</think>", "<tool_call>", "</tool_call>"} <= {
+        name for name, flag in special.items() if not flag
+    }

@@ -11,11 +11,12 @@ import sentencepiece
 import tiny_tokenizers
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer as HfTokenizer
+from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from axpress.core.detokenize import StopChecker, check_stop
 from axpress.core.errors import RequestError
-from axpress.core.text import Text
+from axpress.core.tokenizer.detokenizer import StopChecker, check_stop
+from axpress.core.tokenizer.tokenizer import Tokenizer
 
 QUICK = settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 BYTE_LEVEL = ("qwen", "llama3", "phi")
@@ -26,23 +27,26 @@ MIXED = "Hello  world, 你好 👋🏽👨‍👩‍👧 e\u0301 안녕 Прив
 @pytest.fixture(scope="session")
 def directories(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     base = tmp_path_factory.mktemp("detokenize")
-    made = {name: getattr(tiny_tokenizers, name)(base / name) for name in (*BYTE_LEVEL, "metaspace", "unigram", "sentence_piece")}
+    made = {
+        name: getattr(tiny_tokenizers, name)(base / name)
+        for name in (*BYTE_LEVEL, "metaspace", "unigram", "sentence_piece")
+    }
     for scheme in ("first", "never"):
         made[f"metaspace-{scheme}"] = tiny_tokenizers.metaspace(base / scheme, scheme)
     return made
 
 
 @pytest.fixture(scope="session")
-def texts(directories: dict[str, Path]) -> dict[str, Text]:
-    return {name: Text.open(path) for name, path in directories.items()}
+def texts(directories: dict[str, Path]) -> dict[str, Tokenizer]:
+    return {name: Tokenizer.open(path) for name, path in directories.items()}
 
 
 @pytest.fixture(scope="session")
-def originals(directories: dict[str, Path]) -> dict[str, Tokenizer]:
-    return {name: Tokenizer.from_file(str(directories[name] / "tokenizer.json")) for name in (*BYTE_LEVEL, *SPACED)}
+def originals(directories: dict[str, Path]) -> dict[str, HfTokenizer]:
+    return {name: HfTokenizer.from_file(str(directories[name] / "tokenizer.json")) for name in (*BYTE_LEVEL, *SPACED)}
 
 
-def pushed(text: Text, ids: list[int], **kwargs: Any) -> list[str]:
+def pushed(text: Tokenizer, ids: list[int], **kwargs: Any) -> list[str]:
     detokenizer = text.detokenizer(**kwargs)
     return [*map(detokenizer.push, ids), detokenizer.flush()]
 
@@ -51,7 +55,7 @@ def pushed(text: Text, ids: list[int], **kwargs: Any) -> list[str]:
 @given(data=st.data(), skip=st.booleans())
 @QUICK
 def test_any_ids_of_byte_level_equal_reference(
-    name: str, texts: dict[str, Text], originals: dict[str, Tokenizer], data: st.DataObject, skip: bool
+    name: str, texts: dict[str, Tokenizer], originals: dict[str, HfTokenizer], data: st.DataObject, skip: bool
 ) -> None:
     """Random ids are mostly invalid UTF-8: the replacement characters must be the reference's, too."""
     text = texts[name]
@@ -64,14 +68,16 @@ def test_any_ids_of_byte_level_equal_reference(
 @pytest.mark.parametrize("name", [*BYTE_LEVEL, *SPACED])
 @given(content=st.text(max_size=30) | st.just(MIXED))
 @QUICK
-def test_valid_text_equals_reference(name: str, texts: dict[str, Text], originals: dict[str, Tokenizer], content: str) -> None:
+def test_valid_text_equals_reference(
+    name: str, texts: dict[str, Tokenizer], originals: dict[str, HfTokenizer], content: str
+) -> None:
     text = texts[name]
     ids = text.encode(content)
     assert "".join(pushed(text, ids)) == originals[name].decode(ids)
 
 
 @pytest.mark.parametrize("name", [*BYTE_LEVEL, *SPACED])
-def test_pushes_are_whole_characters(name: str, texts: dict[str, Text]) -> None:
+def test_pushes_are_whole_characters(name: str, texts: dict[str, Tokenizer]) -> None:
     text = texts[name]
     ids = text.encode(MIXED)
     pieces = pushed(text, ids)
@@ -83,7 +89,9 @@ def test_pushes_are_whole_characters(name: str, texts: dict[str, Text]) -> None:
 
 @given(content=st.text(st.characters(codec="utf-8", exclude_characters="\u2581\0"), max_size=30) | st.just(MIXED))
 @QUICK
-def test_sentencepiece_model_equals_its_library(directories: dict[str, Path], texts: dict[str, Text], content: str) -> None:
+def test_sentencepiece_model_equals_its_library(
+    directories: dict[str, Path], texts: dict[str, Tokenizer], content: str
+) -> None:
     text = texts["sentence_piece"]
     library = sentencepiece.SentencePieceProcessor(model_file=str(directories["sentence_piece"] / "tokenizer.model"))
     ids = text.encode(content)
@@ -92,7 +100,7 @@ def test_sentencepiece_model_equals_its_library(directories: dict[str, Path], te
     assert "".join(pushed(text, ids)) == text.decode(ids) == library.decode(ids) == content
 
 
-def test_leading_space_is_dropped_once(texts: dict[str, Text]) -> None:
+def test_leading_space_is_dropped_once(texts: dict[str, Tokenizer]) -> None:
     for name in ("metaspace", "metaspace-first", "sentence_piece"):
         text = texts[name]
         ids = text.encode("a b")
@@ -100,7 +108,7 @@ def test_leading_space_is_dropped_once(texts: dict[str, Text]) -> None:
         assert text.id_to_text(ids[0]) == " a", "a token by itself keeps its space"
 
 
-def test_bytes_that_cannot_become_a_character(texts: dict[str, Text]) -> None:
+def test_bytes_that_cannot_become_a_character(texts: dict[str, Tokenizer]) -> None:
     ids = {b: texts["metaspace"].encode_control(f"<0x{b:02X}>") for b in range(256)}
     detokenizer = texts["metaspace"].detokenizer()
     shown = [detokenizer.push(ids[b]) for b in (0x41, 0xE4, 0xBD, 0x42, 0xFF, 0xF0, 0x9F, 0x91, 0x8B, 0xE4)]
@@ -108,33 +116,36 @@ def test_bytes_that_cannot_become_a_character(texts: dict[str, Text]) -> None:
     assert detokenizer.flush() == "\ufffd"
 
 
-def test_ids_without_a_token_are_nothing(texts: dict[str, Text]) -> None:
+def test_ids_without_a_token_are_nothing(texts: dict[str, Tokenizer]) -> None:
     for text in texts.values():
         for token_id in (-1, text.vocab_size, 2**62):
             assert text.decode([token_id]) == text.id_to_text(token_id) == ""
             assert text.token_bytes(token_id) == b""
 
 
-def test_special_tokens_by_request_only(texts: dict[str, Text]) -> None:
+def test_special_tokens_by_request_only(texts: dict[str, Tokenizer]) -> None:
     text = texts["qwen"]
     ids = [text.encode_control(t) for t in ("<think>", "<|im_end|>")]
     assert text.decode(ids) == "<think>"
     assert text.decode(ids, skip_special_tokens=False) == "<think><|im_end|>"
 
 
-@given(content=st.lists(st.sampled_from(["hello", "world", "unaffable", ",", "!", "un", "x"]), max_size=12).map(" ".join))
+@given(
+    content=st.lists(st.sampled_from(["hello", "world", "unaffable", ",", "!", "un", "x"]), max_size=12).map(" ".join)
+)
 @QUICK
 def test_other_decoders_follow_their_own_rules(tmp_path_factory: pytest.TempPathFactory, content: str) -> None:
     """WordPiece is neither bytes nor marked spaces: the library's decoder is asked, two words at a time."""
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer = HfTokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
     tokenizer.train_from_iterator(
-        ["hello world unaffable , !"] * 9, trainers.WordPieceTrainer(vocab_size=60, special_tokens=["[UNK]"], show_progress=False)
+        ["hello world unaffable , !"] * 9,
+        trainers.WordPieceTrainer(vocab_size=60, special_tokens=["[UNK]"], show_progress=False),
     )
     directory = tmp_path_factory.mktemp("wordpiece")
     tokenizer.save(str(directory / "tokenizer.json"))
-    text = Text.open(directory)
+    text = Tokenizer.open(directory)
     ids = text.encode(content)
     assert ids == tokenizer.encode(content).ids
     assert "".join(pushed(text, ids)) == tokenizer.decode(ids)
@@ -186,7 +197,7 @@ def test_stop_strings_after_a_text_that_may_not_come(text: str, cuts: list[int],
     assert checker.matched == (None if end < 0 else "x")
 
 
-def test_every_split_of_a_stop_string_over_tokens(texts: dict[str, Text]) -> None:
+def test_every_split_of_a_stop_string_over_tokens(texts: dict[str, Tokenizer]) -> None:
     text, stop = texts["qwen"], "\nUser 你好:"
     for content in ("abc" + stop + "tail", "abc\nUser 你好 tail", stop, "abc" + stop):
         ids = text.encode(content)
@@ -214,7 +225,7 @@ def test_empty_stop_strings_are_refused() -> None:
     assert check_stop(["x", "y", "x"]) == ("x", "y")
 
 
-def test_sentencepiece_user_symbols_are_text_for_clients(texts: dict[str, Text]) -> None:
+def test_sentencepiece_user_symbols_are_text_for_clients(texts: dict[str, Tokenizer]) -> None:
     text = texts["sentence_piece"]
     symbol = text.encode_control("[INST]")
     assert symbol not in text.encode("[INST] hi")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from axpress.core.drafts import GRAM, MAX_CANDIDATES, Drafter, SuffixIndex
+from axpress.core.engine.draft_proposer import GRAM, MAX_CANDIDATES, DraftProposer, SuffixIndex
 
 
 def naive_longest(text: list[int], tail: list[int], before: int) -> int:
@@ -29,7 +29,7 @@ def test_the_longest_suffix_is_found(text: list[int], length: int) -> None:
 
 
 def test_a_repetition_is_guessed_from_the_conversation() -> None:
-    drafter = Drafter([1, 2, 3, 4, 5, 6, 7, 8, 9, 2, 3, 4])
+    drafter = DraftProposer([1, 2, 3, 4, 5, 6, 7, 8, 9, 2, 3, 4])
     assert drafter.propose(3).tokens == (5, 6, 7)
     drafter.append(5)
     assert drafter.propose(2).tokens == (6, 7)
@@ -37,12 +37,12 @@ def test_a_repetition_is_guessed_from_the_conversation() -> None:
 
 
 def test_nothing_is_guessed_from_nothing() -> None:
-    assert Drafter([1, 2, 3, 4, 5]).propose(5).tokens == ()
-    assert Drafter([7]).propose(5).tokens == ()
+    assert DraftProposer([1, 2, 3, 4, 5]).propose(5).tokens == ()
+    assert DraftProposer([7]).propose(5).tokens == ()
 
 
 def test_a_prediction_is_followed_left_and_found_again() -> None:
-    drafter = Drafter([1, 2], prediction=[10, 11, 12, 13, 14, 15, 16])
+    drafter = DraftProposer([1, 2], prediction=[10, 11, 12, 13, 14, 15, 16])
     assert drafter.propose(2).tokens == (10, 11)
     drafter.append(10)
     assert drafter.propose(2).tokens == (11, 12)
@@ -54,7 +54,7 @@ def test_a_prediction_is_followed_left_and_found_again() -> None:
 
 
 def test_wrong_guesses_lower_the_chance_and_right_ones_raise_it() -> None:
-    drafter = Drafter([1, 2, 3, 4, 1, 2, 3])
+    drafter = DraftProposer([1, 2, 3, 4, 1, 2, 3])
     draft = drafter.propose(1)
     before = drafter.chance(draft)
     for _ in range(10):

@@ -12,7 +12,7 @@ from pathlib import Path
 import emu_native
 import numpy as np
 import pytest
-from emu_native import HIDDEN_MASK, Model, Shape, bf16, reference, safetensors, wide
+from emu_native import HIDDEN_MASK, Model, OutputSpec, bf16, reference, safetensors, wide
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -39,13 +39,13 @@ def isas(library: ctypes.CDLL) -> list[str]:
     return [name for name in ("scalar", "avx2", "avx512", "neon") if library.emu_math_select(name.encode()) == 0]
 
 
-def cache(shape: Shape, rows: int, seed: int = 5) -> tuple[np.ndarray, np.ndarray]:
+def cache(shape: OutputSpec, rows: int, seed: int = 5) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     size = (max(rows, 1), shape.kv_heads * shape.head_dim)
     return bf16(rng.normal(0, 1, size)), bf16(rng.normal(0, 1, size) * np.exp(rng.normal(0, 2, size)))
 
 
-def inputs(shape: Shape, tokens: int, seed: int = 9) -> np.ndarray:
+def inputs(shape: OutputSpec, tokens: int, seed: int = 9) -> np.ndarray:
     return bf16(np.random.default_rng(seed).normal(0, 1, (tokens, shape.hidden)))
 
 
@@ -63,40 +63,56 @@ def close(got: np.ndarray, want: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize(("head_dim", "heads", "kv_heads"), [(32, 4, 4), (64, 4, 2), (80, 6, 2), (96, 8, 1), (128, 3, 1), (10, 2, 1)])
-def test_layer_equals_float64_reference(library: ctypes.CDLL, family: str, head_dim: int, heads: int, kv_heads: int) -> None:
-    shape = Shape(family, hidden=56, heads=heads, kv_heads=kv_heads, head_dim=head_dim, ffn=100)
+@pytest.mark.parametrize(
+    ("head_dim", "heads", "kv_heads"), [(32, 4, 4), (64, 4, 2), (80, 6, 2), (96, 8, 1), (128, 3, 1), (10, 2, 1)]
+)
+def test_layer_equals_float64_reference(
+    library: ctypes.CDLL, family: str, head_dim: int, heads: int, kv_heads: int
+) -> None:
+    shape = OutputSpec(family, hidden=56, heads=heads, kv_heads=kv_heads, head_dim=head_dim, ffn=100)
     shape.rope_factor = 1.1 if family == "llama" else 1.0
     model = Model(library, shape.file())
     for group, (rows, tokens) in enumerate([(40, 1), (0, 6), (40, 6)]):
         k, v = cache(shape, rows)
         visible = np.flatnonzero(np.random.default_rng(3).random(rows) < 0.6)
         mask, x, positions = causal(rows, visible, tokens), inputs(shape, tokens), np.arange(tokens) + 1000
-        for got, want in zip(model.layer(shape, group, k, v, positions, x, mask), reference(shape, k, v, positions, x, mask), strict=True):
+        for got, want in zip(
+            model.layer(shape, group, k, v, positions, x, mask), reference(shape, k, v, positions, x, mask), strict=True
+        ):
             close(got, want)
     model.close()
 
 
 def test_other_mask_values_are_added(library: ctypes.CDLL) -> None:
-    shape = Shape()
+    shape = OutputSpec()
     model = Model(library, shape.file())
     k, v = cache(shape, 40)
     x = inputs(shape, 1)
     mask = bf16(np.random.default_rng(2).normal(0, 3, (1, 41)))
     close(model.layer(shape, 0, k, v, [7], x, mask)[2], reference(shape, k, v, [7], x, mask)[2])
-    mask[:] = HIDDEN  # sees nothing, so everything: softmax does not change when all scores move; but fp32 keeps them to 2^-8 at -65536
+    # sees nothing, so everything: softmax does not change when all scores move; but fp32 keeps them to 2^-8 at -65536
+    mask[:] = HIDDEN
     got, want = model.layer(shape, 0, k, v, [7], x, mask)[2], reference(shape, k, v, [7], x, np.zeros_like(mask))[2]
     np.testing.assert_allclose(wide(got), want, rtol=2**-6, atol=2e-3 * np.abs(want).max())
     model.close()
 
 
 @QUICK
-@given(seed=st.integers(0, 2**32 - 1), family=st.sampled_from(FAMILIES), head_dim=st.sampled_from([32, 80, 128]), spread=st.floats(0, 12))
-def test_rows_and_their_order_do_not_matter(library: ctypes.CDLL, seed: int, family: str, head_dim: int, spread: float) -> None:
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    family=st.sampled_from(FAMILIES),
+    head_dim=st.sampled_from([32, 80, 128]),
+    spread=st.floats(0, 12),
+)
+def test_rows_and_their_order_do_not_matter(
+    library: ctypes.CDLL, seed: int, family: str, head_dim: int, spread: float
+) -> None:
     """The same context in other rows, in another order, in a larger or a smaller group: the same bits."""
     rng = np.random.default_rng(seed)
     kv_heads = int(rng.choice([1, 2, 4]))
-    shape = Shape(family, head_dim=head_dim, kv_heads=kv_heads, rows=300, chunk=5, history=(0, 64, 300), seed=seed % 97)
+    shape = OutputSpec(
+        family, head_dim=head_dim, kv_heads=kv_heads, rows=300, chunk=5, history=(0, 64, 300), seed=seed % 97
+    )
     model = Model(library, shape.file())
     n, x, kv = int(rng.integers(1, 65)), inputs(shape, 1, seed), shape.kv_heads * head_dim
     context = [bf16(rng.normal(0, 1, (n, kv)) * np.exp(rng.normal(0, spread, (n, kv)))) for _ in range(2)]
@@ -121,7 +137,7 @@ def test_rows_and_their_order_do_not_matter(library: ctypes.CDLL, seed: int, fam
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_chunked_prefill_equals_token_by_token(library: ctypes.CDLL, family: str) -> None:
-    shape = Shape(family, head_dim=64, rows=40, chunk=16, history=(0, 40))
+    shape = OutputSpec(family, head_dim=64, rows=40, chunk=16, history=(0, 40))
     model = Model(library, shape.file())
     x, mask = inputs(shape, 32), np.full((1, 41), HIDDEN, np.uint16)
     k, v = cache(shape, 40)
@@ -141,7 +157,7 @@ def test_chunked_prefill_equals_token_by_token(library: ctypes.CDLL, family: str
 
 
 def test_outputs_may_be_the_cache_rows_and_the_input(library: ctypes.CDLL) -> None:
-    shape = Shape()
+    shape = OutputSpec()
     model = Model(library, shape.file())
     for group, tokens, mask in [(0, 1, causal(40, np.arange(9), 1)), (2, 6, causal(40, np.arange(9), 6))]:
         k, v = cache(shape, 40)
@@ -154,7 +170,7 @@ def test_outputs_may_be_the_cache_rows_and_the_input(library: ctypes.CDLL) -> No
 
 
 def test_threads_and_instruction_sets_give_the_same_bits(library: ctypes.CDLL) -> None:
-    shape = Shape(hidden=200, heads=6, kv_heads=3, head_dim=80, ffn=333, rows=150, chunk=21, history=(0, 150))
+    shape = OutputSpec(hidden=200, heads=6, kv_heads=3, head_dim=80, ffn=333, rows=150, chunk=21, history=(0, 150))
     model, names = Model(library, shape.file()), isas(library)
     k, v = cache(shape, 150)
     for group, tokens in [(0, 1), (2, 21)]:
@@ -180,7 +196,7 @@ def test_isa_that_is_not_there(library: ctypes.CDLL) -> None:
 @pytest.mark.parametrize("value", [0x7FC0, 0x7F80, 0xFF80])
 def test_masked_rows_are_read_only_when_asked(library: ctypes.CDLL, value: int) -> None:
     """NaN or infinity in a hidden row of V: not seen normally; with scan_nan it spoils, as 0 * NaN on the card."""
-    shape = Shape(rows=64, chunk=6, history=(0, 64))
+    shape = OutputSpec(rows=64, chunk=6, history=(0, 64))
     model = Model(library, shape.file())
     for group, tokens in [(0, 1), (2, 6)]:
         rows, x = 64, inputs(shape, tokens)
@@ -199,7 +215,7 @@ def test_masked_rows_are_read_only_when_asked(library: ctypes.CDLL, value: int) 
 
 
 def test_a_poisoned_neighbour_spoils_the_chunk_as_on_the_card(library: ctypes.CDLL) -> None:
-    shape = Shape()
+    shape = OutputSpec()
     model = Model(library, shape.file())
     x, mask = inputs(shape, 6), np.full((6, 6), HIDDEN, np.uint16)
     np.fill_diagonal(mask, 0)
@@ -211,7 +227,7 @@ def test_a_poisoned_neighbour_spoils_the_chunk_as_on_the_card(library: ctypes.CD
 
 @pytest.mark.parametrize("side", ["k", "v"])
 def test_nan_in_a_hidden_row_survives_when_scanned(library: ctypes.CDLL, side: str) -> None:
-    shape = Shape()
+    shape = OutputSpec()
     model = Model(library, shape.file())
     x, mask = inputs(shape, 1), causal(40, np.arange(5), 1)
     k, v = cache(shape, 40)
@@ -253,13 +269,21 @@ def test_head_of_one_and_more_rows(library: ctypes.CDLL, dtype: str) -> None:
 
 
 def hollow(kind: str, **more: object) -> bytes:
-    metadata = {"format": "axpress-sim-1", "kind": kind, "family": "qwen3", "hollow": 1, "hidden": 64, "layers": 2, **more}
+    metadata = {
+        "format": "axpress-sim-1",
+        "kind": kind,
+        "family": "qwen3",
+        "hollow": 1,
+        "hidden": 64,
+        "layers": 2,
+        **more,
+    }
     return safetensors(metadata, {})
 
 
 def test_hollow_layer_rows_depend_on_their_own_input_and_position(library: ctypes.CDLL) -> None:
     sizes = {"heads": 4, "kv_heads": 2, "head_dim": 16, "ffn": 8, "decode_rows": 16, "chunk": 4, "history": "0,8"}
-    shape = Shape(hidden=64, heads=4, kv_heads=2, head_dim=16, tensors={})
+    shape = OutputSpec(hidden=64, heads=4, kv_heads=2, head_dim=16, tensors={})
     models = [Model(library, hollow("layer", layer=n, **sizes)) for n in (0, 1)]
     x, empty = inputs(shape, 4), np.zeros((16, 32), np.uint16)
     one = models[0].layer(shape, 0, empty, empty, [5], x[2:3], np.zeros((1, 17), np.uint16))
@@ -278,7 +302,7 @@ def test_hollow_layer_rows_depend_on_their_own_input_and_position(library: ctype
 
 @pytest.mark.parametrize("vocab", [40, 5000, 151936])
 def test_hollow_head_looks_like_logits(library: ctypes.CDLL, vocab: int) -> None:
-    model, shape = Model(library, hollow("head", vocab=vocab)), Shape(hidden=64, tensors={})
+    model, shape = Model(library, hollow("head", vocab=vocab)), OutputSpec(hidden=64, tensors={})
     x, tops = inputs(shape, 30), set()
     patched = np.zeros(vocab, np.uint16)
     for i in range(30):
@@ -300,15 +324,21 @@ def test_hollow_head_looks_like_logits(library: ctypes.CDLL, vocab: int) -> None
 
 @pytest.mark.skipif(not ctypes.util.find_library("asan"), reason="gcc's address sanitizer is not installed")
 def test_native_under_sanitizers(tmp_path: Path) -> None:
-    program = emu_native.build_native(tmp_path, "gcc", ["-O0", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"])
+    program = emu_native.build_native(
+        tmp_path, "gcc", ["-O0", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    )
     done = subprocess.run([str(program)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.skipif(not (shutil.which("qemu-aarch64") and shutil.which("aarch64-linux-gnu-gcc")), reason="no AArch64 compiler and QEMU")
+@pytest.mark.skipif(
+    not (shutil.which("qemu-aarch64") and shutil.which("aarch64-linux-gnu-gcc")), reason="no AArch64 compiler and QEMU"
+)
 def test_neon_equals_scalar_under_qemu(tmp_path: Path) -> None:
     """The Pi's instruction set, and the same fingerprint as on this machine."""
-    here = subprocess.run([str(emu_native.build_native(tmp_path, "cc", ["-O2"]))], capture_output=True, text=True, timeout=120)
+    here = subprocess.run(
+        [str(emu_native.build_native(tmp_path, "cc", ["-O2"]))], capture_output=True, text=True, timeout=120
+    )
     program = emu_native.build_native(tmp_path, "aarch64-linux-gnu-gcc", ["-O2"])
     command = ["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu", str(program)]
     there = subprocess.run(command, capture_output=True, text=True, timeout=300)

@@ -8,7 +8,7 @@ from pathlib import Path
 import emu_native
 import numpy as np
 import pytest
-from emu_native import Model, Shape, bf16, safetensors
+from emu_native import Model, OutputSpec, bf16, safetensors
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -50,21 +50,21 @@ def refusal(library: ctypes.CDLL, data: bytes) -> str:
     ],
 )
 def test_bad_metadata_is_named(library: ctypes.CDLL, key: str, value: str, words: str) -> None:
-    shape = Shape()
+    shape = OutputSpec()
     assert words in refusal(library, safetensors({**shape.metadata(), key: value}, shape.tensors))
 
 
 @pytest.mark.parametrize("key", ["hidden", "heads", "kv_heads", "head_dim", "ffn", "kind", "format", "family"])
 def test_missing_metadata_is_named(library: ctypes.CDLL, key: str) -> None:
-    shape = Shape()
+    shape = OutputSpec()
     metadata = shape.metadata()
     del metadata[key]
     assert key in refusal(library, safetensors(metadata, shape.tensors))
 
 
-@pytest.mark.parametrize("name", sorted(Shape().tensors))
+@pytest.mark.parametrize("name", sorted(OutputSpec().tensors))
 def test_missing_or_wrong_tensor_is_named(library: ctypes.CDLL, name: str) -> None:
-    shape = Shape()
+    shape = OutputSpec()
     less = {key: value for key, value in shape.tensors.items() if key != name}
     assert f"tensor {name} is missing" in refusal(library, safetensors(shape.metadata(), less))
     wrong = np.float32 if shape.tensors[name].dtype == np.uint16 else np.uint16
@@ -75,7 +75,7 @@ def test_missing_or_wrong_tensor_is_named(library: ctypes.CDLL, name: str) -> No
 
 
 def test_other_files_are_recognised(library: ctypes.CDLL) -> None:
-    whole = Shape().file()
+    whole = OutputSpec().file()
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 31457280\n"
     assert "Git LFS pointer" in refusal(library, pointer)
     assert "not a simulated axmodel" in refusal(library, b"\x18\0\0\0" + bytes(range(256)) * 4)
@@ -83,17 +83,24 @@ def test_other_files_are_recognised(library: ctypes.CDLL) -> None:
     assert "cut short" in refusal(library, whole[:-1])
     assert "cut short" in refusal(library, whole[:100])
     assert "names no format" in refusal(library, safetensors({}, {}))
-    assert "unknown tensor" in refusal(library, safetensors(Shape().metadata(), {**Shape().tensors, "extra": bf16(np.zeros(3))}))
+    assert "unknown tensor" in refusal(
+        library, safetensors(OutputSpec().metadata(), {**OutputSpec().tensors, "extra": bf16(np.zeros(3))})
+    )
 
 
 def test_files_that_cannot_be_opened(library: ctypes.CDLL, tmp_path: Path) -> None:
     error = ctypes.create_string_buffer(256)
     (tmp_path / "empty").touch()
-    for name, words in (("absent", b"No such file"), ("", b"is not a file"), ("empty", b"is empty"), ("n" * 300, b"too long")):
+    for name, words in (
+        ("absent", b"No such file"),
+        ("", b"is not a file"),
+        ("empty", b"is empty"),
+        ("n" * 300, b"too long"),
+    ):
         assert not library.emu_model_open_file(str(tmp_path / name).encode(), error)
         assert words in error.value
     path = tmp_path / "layer.axmodel"
-    path.write_bytes(Shape().file())
+    path.write_bytes(OutputSpec().file())
     handle = library.emu_model_open_file(str(path).encode(), error)
     assert handle and error.value == b""
     library.emu_model_close(handle)
@@ -101,11 +108,13 @@ def test_files_that_cannot_be_opened(library: ctypes.CDLL, tmp_path: Path) -> No
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    edits=st.lists(st.tuples(st.integers(0, 1400), st.one_of(st.integers(0, 255), st.sampled_from(b'{}[]",:\\0-e'))), max_size=6),
+    edits=st.lists(
+        st.tuples(st.integers(0, 1400), st.one_of(st.integers(0, 255), st.sampled_from(b'{}[]",:\\0-e'))), max_size=6
+    ),
     cut=st.integers(0, 4000),
 )
 def test_damaged_headers_are_refused_or_harmless(library: ctypes.CDLL, edits: list[tuple[int, int]], cut: int) -> None:
-    data = bytearray(Shape(hidden=8, heads=2, kv_heads=1, head_dim=4, ffn=8, rows=4, chunk=2, history=(0,)).file())
+    data = bytearray(OutputSpec(hidden=8, heads=2, kv_heads=1, head_dim=4, ffn=8, rows=4, chunk=2, history=(0,)).file())
     for at, byte in edits:
         data[at % len(data)] = byte
     data = data[: len(data) - cut if cut < 2000 else len(data)]
@@ -119,7 +128,14 @@ def test_damaged_headers_are_refused_or_harmless(library: ctypes.CDLL, edits: li
 
 @pytest.mark.parametrize(
     "text",
-    ["[" * 10000, '{"a":' * 10000, '{"__metadata__":{"format":"\\ud800"}}', '{"q":{"shape":[' + "1," * 50 + "1]}}", '{"q":3}', "{} {}"],
+    [
+        "[" * 10000,
+        '{"a":' * 10000,
+        '{"__metadata__":{"format":"\\ud800"}}',
+        '{"q":{"shape":[' + "1," * 50 + "1]}}",
+        '{"q":3}',
+        "{} {}",
+    ],
 )
 def test_hostile_json(library: ctypes.CDLL, text: str) -> None:
     raw = text.encode()

@@ -1,4 +1,5 @@
-"""The emulated runtime through its own interface. Each scenario runs in a process of its own: the library keeps one state per process."""
+"""The emulated runtime through its own interface. Each scenario runs in a process of its own: the library keeps one
+state per process."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from axpress.core.emulator import Emulator, EmulatorError, emulator_library
+from axpress.core.device.emulator import Emulator, EmulatorError, emulator_library
 
 HERE = Path(__file__).parent
 FILES = (HERE / "emu_runtime_scenarios.py", HERE / "emu_engine_scenarios.py")
@@ -49,9 +50,13 @@ def test_soname_and_nothing_else_exported() -> None:
     dynamic = subprocess.run(["readelf", "-d", path], capture_output=True, text=True, check=True).stdout
     assert "[libaxcl_rt.so]" in dynamic
     symbols = subprocess.run(["readelf", "--dyn-syms", "-W", path], capture_output=True, text=True, check=True).stdout
-    defined = {line.split()[7] for line in symbols.splitlines() if re.search(r"\b(FUNC|OBJECT)\b.*\bDEFAULT\s+\d+\b", line)}
+    defined = {
+        line.split()[7] for line in symbols.splitlines() if re.search(r"\b(FUNC|OBJECT)\b.*\bDEFAULT\s+\d+\b", line)
+    }
     allowed = set((HERE / "data" / "axcl-exports.txt").read_text().split())
-    foreign = {name for name in defined if name not in allowed and not name.startswith(("axemu_", "__asan", "__odr_asan"))}
+    foreign = {
+        name for name in defined if name not in allowed and not name.startswith(("axemu_", "__asan", "__odr_asan"))
+    }
     assert foreign == set()
 
 
@@ -89,5 +94,7 @@ def test_threads_in_c(tmp_path: Path) -> None:
     source = HERE / "native" / "test_runtime.c"
     subprocess.run(["cc", "-std=gnu11", "-O1", "-o", str(program), str(source), str(library), "-pthread"], check=True)
     environment = os.environ | {"LD_LIBRARY_PATH": str(library.parent)}
-    result = subprocess.run([str(program), str(tmp_path)], env=environment, capture_output=True, text=True, timeout=120, check=False)
+    result = subprocess.run(
+        [str(program), str(tmp_path)], env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
     assert result.returncode == 0 and result.stdout.endswith("ok\n"), result.stderr

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny_models import Tiny, write_checkpoint
 
-from axpress.core.convert import convert
-from axpress.core.engine import Engine
+from axpress.core.engine.engine import Engine
 from axpress.core.errors import ContextOverflow, RequestError
+from axpress.core.model_files.convert import convert
 from axpress.core.request import GenerationRequest, SamplingParams
 
 ROWS = 255
@@ -84,7 +84,9 @@ def test_the_last_pass_of_a_prediction_is_counted_too(engine: Engine, monkeypatc
         spent = guided.wait().deltas[-1].spent
         while engine.stats()["num_running"]:  # counted before its place is given up
             time.sleep(0.001)
-        drafted, accepted = (engine.stats()[name] - before[name] for name in ("drafted_tokens", "accepted_draft_tokens"))
+        drafted, accepted = (
+            engine.stats()[name] - before[name] for name in ("drafted_tokens", "accepted_draft_tokens")
+        )
         assert [p.token for d in guided.deltas for p in d.logprobs] == told
         assert spent.rejected_prediction_tokens == 0
         assert spent.accepted_prediction_tokens == drafted == accepted > 0
@@ -138,7 +140,9 @@ def test_cancelling_a_running_answer_frees_the_card_within_one_pass(engine: Engi
     assert ask(engine, max_tokens=2).num_tokens == 2
 
 
-ONE_REQUEST = st.tuples(st.lists(st.integers(0, 250), min_size=1, max_size=100), st.integers(1, 12), st.sampled_from([0.0, 0.8, 1.5]))
+ONE_REQUEST = st.tuples(
+    st.lists(st.integers(0, 250), min_size=1, max_size=100), st.integers(1, 12), st.sampled_from([0.0, 0.8, 1.5])
+)
 REQUESTS = st.lists(ONE_REQUEST, min_size=1, max_size=4)
 
 
@@ -146,7 +150,8 @@ REQUESTS = st.lists(ONE_REQUEST, min_size=1, max_size=4)
 @given(REQUESTS)
 def test_an_answer_does_not_depend_on_who_else_asks(engine: Engine, requests) -> None:
     built = [
-        GenerationRequest(p, SamplingParams(temperature=t, seed=i, logprobs=2), n, ignore_eos=True) for i, (p, n, t) in enumerate(requests)
+        GenerationRequest(p, SamplingParams(temperature=t, seed=i, logprobs=2), n, ignore_eos=True)
+        for i, (p, n, t) in enumerate(requests)
     ]
     alone = []
     for request in built:

@@ -1,4 +1,5 @@
-"""A card that fails, hangs or gives nonsense, and an engine that ends: each test opens the card for itself, one at a time."""
+"""A card that fails, hangs or gives nonsense, and an engine that ends: each test opens the card for itself, one at a
+time."""
 
 from __future__ import annotations
 
@@ -8,13 +9,13 @@ import pytest
 from collecting import GREEDY, Collector, ask
 from tiny_models import Tiny, write_checkpoint
 
-from axpress.core.convert import convert
-from axpress.core.emulator import Emulator
-from axpress.core.engine import Engine
+from axpress.core.device.emulator import Emulator
+from axpress.core.device.model_loader import open_model
+from axpress.core.device.step import Step
+from axpress.core.engine.engine import Engine
 from axpress.core.errors import EngineClosed, QueueFull, RuntimeCallError, RuntimeUnavailable, StepTimeout
-from axpress.core.model import open_model
+from axpress.core.model_files.convert import convert
 from axpress.core.request import GenerationRequest
-from axpress.core.step import Step
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,9 @@ def test_a_hanging_card_is_a_timeout_and_a_failing_one_an_error(package) -> None
     emulator = Emulator()
     try:
         emulator.set("faults", "axclrtEngineExecuteAsync@2=fail:0x8030070c")
-        with pytest.raises(RuntimeCallError, match=r"execution of a layer failed with 0x8030070c \(engine: execute failed\)"):
+        with pytest.raises(
+            RuntimeCallError, match=r"execution of a layer failed with 0x8030070c \(engine: execute failed\)"
+        ):
             model.program.run(step)
         emulator.set("faults", "")
         model.program.run(step)

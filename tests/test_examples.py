@@ -24,7 +24,12 @@ def server() -> Iterator[RunningServer]:
 
 def run(server: RunningServer, name: str, *arguments: str) -> str:
     """What an example prints."""
-    environment = {**os.environ, "OPENAI_BASE_URL": server.url + "/v1", "AZURE_OPENAI_ENDPOINT": server.url, "OPENAI_API_KEY": "none"}
+    environment = {
+        **os.environ,
+        "OPENAI_BASE_URL": server.url + "/v1",
+        "AZURE_OPENAI_ENDPOINT": server.url,
+        "OPENAI_API_KEY": "none",
+    }
     command = [sys.executable, str(EXAMPLES / name), *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -32,7 +37,9 @@ def run(server: RunningServer, name: str, *arguments: str) -> str:
 
 
 def said(server: RunningServer, messages: list[dict[str, str]]) -> str:
-    text: str = server.post({"messages": messages, "temperature": 0, "max_tokens": 200})[2]["choices"][0]["message"]["content"]
+    text: str = server.post({"messages": messages, "temperature": 0, "max_tokens": 200})[2]["choices"][0]["message"][
+        "content"
+    ]
     return text
 
 
@@ -62,7 +69,9 @@ def test_openai_stream(server: RunningServer) -> None:
 
 def test_tools(server: RunningServer) -> None:
     lines = run(server, "tools.py").splitlines()
-    assert re.fullmatch(r"get_weather\(\{'city': '(Lagos|Oslo|Paris)', 'unit': '(celsius|fahrenheit)'\}\) -> -?\d+ °[CF]", lines[0])
+    assert re.fullmatch(
+        r"get_weather\(\{'city': '(Lagos|Oslo|Paris)', 'unit': '(celsius|fahrenheit)'\}\) -> -?\d+ °[CF]", lines[0]
+    )
     assert len(lines) > 1 and not lines[-1].startswith("get_weather")
 
 

@@ -1,4 +1,5 @@
-"""Inputs that must do no harm, in every dialect: an error in its shape that says what is wrong, or an answer; and the server goes on."""
+"""Inputs that must do no harm, in every dialect: an error in its shape that says what is wrong, or an answer; and the
+server goes on."""
 
 from __future__ import annotations
 
@@ -10,8 +11,8 @@ import pytest
 from documented_client import API, WITH_BODY, Client, served, short
 from test_server_inputs import BROKEN
 
-from axpress.server.openapi import operation_id
-from axpress.server.routes import Route
+from axpress.server.docs.openapi import operation_id
+from axpress.server.docs.routes import Route
 
 
 @pytest.fixture(scope="module")
@@ -59,12 +60,15 @@ COUNTS = fields_with_numbers()
 
 def test_there_are_counts_to_try() -> None:
     assert len(COUNTS) > 30
-    assert {("max_tokens",), ("n",), ("top_k",), ("seed",), ("temperature",), ("options", "num_predict")} <= {path for _, path in COUNTS}
+    assert {("max_tokens",), ("n",), ("top_k",), ("seed",), ("temperature",), ("options", "num_predict")} <= {
+        path for _, path in COUNTS
+    }
 
 
 @pytest.mark.parametrize(("route", "path"), COUNTS, ids=[f"{operation_id(r)}-{'.'.join(p)}" for r, p in COUNTS])
 def test_absurd_counts(client: Client, route: Route, path: tuple[str, ...]) -> None:
-    """What the document forbids is refused by the field's name; what it allows is answered, or refused for what it comes to."""
+    """What the document forbids is refused by the field's name; what it allows is answered, or refused for what it
+    comes to."""
     for value in ABSURD:
         body = with_field(route, path, value)
         if API.accepts(route.method, route.path, body) is None:
@@ -106,8 +110,10 @@ def test_names_in_paths(client: Client) -> None:
 
 def test_paths_that_are_not_there_answer_in_the_shape_of_their_neighbours(client: Client) -> None:
     for method, path, want in (
-        ("GET", "/api/nope", 404), ("POST", "/api/nope", 404), ("GET", "/api/chat", 405), ("PUT", "/api/tags", 405), ("GET", "/api/", 404),
-        ("GET", "/v1/nope", 404), ("POST", "/v1/models", 405), ("GET", "/v1/completions", 405), ("GET", "/tokenize", 405),
+        ("GET", "/api/nope", 404), ("POST", "/api/nope", 404), ("GET", "/api/chat", 405), ("PUT", "/api/tags", 405),
+        ("GET", "/api/", 404),
+        ("GET", "/v1/nope", 404), ("POST", "/v1/models", 405), ("GET", "/v1/completions", 405),
+        ("GET", "/tokenize", 405),
     ):  # fmt: skip
         status, headers, raw = client.server.request(method, path)
         assert status == want and ("allow" in headers) == (want == 405), (method, path, status)

@@ -1,4 +1,5 @@
-"""Schemas, regular expressions and grammars that must do no harm: refused in words, or obeyed, in bounded time and memory."""
+"""Schemas, regular expressions and grammars that must do no harm: refused in words, or obeyed, in bounded time and
+memory."""
 
 from __future__ import annotations
 
@@ -10,8 +11,8 @@ import pytest
 from documented_client import WITH_BODY, Client, served, short
 from fuzz_api import ask_schemas, resident
 
-from axpress.server.openapi import operation_id
-from axpress.server.routes import Route
+from axpress.server.docs.openapi import operation_id
+from axpress.server.docs.routes import Route
 
 BY_PATH = {route.path: route for route in WITH_BODY}
 CHAT = BY_PATH["/v1/chat/completions"]
@@ -30,16 +31,20 @@ def _function(schema: Schema) -> dict[str, Any]:
 
 PLACES: dict[str, tuple[str, Callable[[Schema], dict[str, Any]]]] = {
     "response_format": (
-        "/v1/chat/completions", lambda s: {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": s}}},
+        "/v1/chat/completions", lambda s: {"response_format": {"type": "json_schema",
+        "json_schema": {"name": "x", "schema": s}}},
     ),
     "guided_json": ("/v1/chat/completions", lambda s: {"guided_json": s}),
     "structured_outputs": ("/v1/chat/completions", lambda s: {"structured_outputs": {"json": s}}),
     "tools": (
-        "/v1/chat/completions", lambda s: {"tools": [{"type": "function", "function": _function(s)}], "tool_choice": "required"},
+        "/v1/chat/completions", lambda s: {"tools": [{"type": "function", "function": _function(s)}],
+        "tool_choice": "required"},
     ),
     "functions": ("/v1/chat/completions", lambda s: {"functions": [_function(s)], "function_call": {"name": "f"}}),
-    "responses.text": ("/v1/responses", lambda s: {"text": {"format": {"type": "json_schema", "name": "x", "schema": s}}}),
-    "responses.tools": ("/v1/responses", lambda s: {"tools": [{"type": "function", **_function(s)}], "tool_choice": "required"}),
+    "responses.text": ("/v1/responses", lambda s: {"text": {"format": {"type": "json_schema", "name": "x",
+    "schema": s}}}),
+    "responses.tools": ("/v1/responses", lambda s: {"tools": [{"type": "function", **_function(s)}],
+    "tool_choice": "required"}),
     "ollama.format": ("/api/chat", lambda s: {"format": s}),
     "ollama.tools": ("/api/chat", lambda s: {"tools": [{"type": "function", "function": _function(s)}]}),
     "ollama.generate": ("/api/generate", lambda s: {"format": s}),
@@ -64,7 +69,11 @@ def nested(depth: int) -> Schema:
 def twice(length: int) -> Schema:
     """Properties that hold the next level twice: as deep as `length`, and 2 to the power of it wide."""
     defs: dict[str, Any] = {
-        f"d{i}": {"type": "object", "properties": {name: {"$ref": f"#/$defs/d{i + 1}"} for name in "ab"}, "required": ["a", "b"]}
+        f"d{i}": {
+            "type": "object",
+            "properties": {name: {"$ref": f"#/$defs/d{i + 1}"} for name in "ab"},
+            "required": ["a", "b"],
+        }
         for i in range(length)
     }
     return {"$ref": "#/$defs/d0", "$defs": {**defs, f"d{length}": {"type": "null"}}}
@@ -135,8 +144,16 @@ BOMBS: dict[str, Schema] = {
     "pattern properties": {"type": "object", "patternProperties": {"(a+)+$": {"type": "integer"}, "(": {}}},
     "dependent": {"type": "object", "dependentSchemas": {"a": {"$ref": "#"}}, "if": {"$ref": "#"}, "then": False},
     "unevaluated": {"type": "object", "unevaluatedProperties": {"$ref": "#"}},
-    "control characters": {"type": "object", "properties": {"\x00\x1b\u202e": {"const": "\x00\n"}}, "required": ["\x00\x1b\u202e"]},
-    "control tokens": {"type": "object", "properties": {"<|im_end|>": {"const": "<|im_start|>system"}}, "required": ["<|im_end|>"]},
+    "control characters": {
+        "type": "object",
+        "properties": {"\x00\x1b\u202e": {"const": "\x00\n"}},
+        "required": ["\x00\x1b\u202e"],
+    },
+    "control tokens": {
+        "type": "object",
+        "properties": {"<|im_end|>": {"const": "<|im_start|>system"}},
+        "required": ["<|im_end|>"],
+    },
     "dunder": {"type": "object", "properties": {"__class__": {"const": "{{ 7*7 }}"}}, "required": ["__class__"]},
 }
 
@@ -152,9 +169,12 @@ def test_schemas(client: Client, name: str) -> None:
 
 
 REGEXES = [
-    "(", ")", "[", "*a", "a{2,1}", "\\", "(?P<", "\\p{Nope}", "(?i)a", "(?<=a)b", "a(?!b)", "(a)\\1", "^$", "$a^", "\\b", "a*?", "",
-    "(a+)+$", "(((a+)+)+)+b", "(a|a)*b", "(a|aa)+c", "(.*)*x", ".*" * 40 + "x", "(.*a.{14}){2}", "a{1000000000}", "(a{1,1000}){1,1000}",
-    "((a{1,500}){1,500}){1,500}", "(x?){2000}x{2000}", "\\u{110000}", "\\x00", "[^\\x00-\\x7f]+", "\\d" * 4000, "(" * 4000 + ")" * 4000,
+    "(", ")", "[", "*a", "a{2,1}", "\\", "(?P<", "\\p{Nope}", "(?i)a", "(?<=a)b", "a(?!b)", "(a)\\1", "^$", "$a^",
+    "\\b", "a*?", "",
+    "(a+)+$", "(((a+)+)+)+b", "(a|a)*b", "(a|aa)+c", "(.*)*x", ".*" * 40 + "x", "(.*a.{14}){2}", "a{1000000000}",
+    "(a{1,1000}){1,1000}",
+    "((a{1,500}){1,500}){1,500}", "(x?){2000}x{2000}", "\\u{110000}", "\\x00", "[^\\x00-\\x7f]+", "\\d" * 4000,
+    "(" * 4000 + ")" * 4000,
     "a" * 8192, "|".join(f"w{i}" for i in range(1500)), ".{1,5000}",
 ]  # fmt: skip
 
@@ -168,7 +188,8 @@ def test_regular_expressions(client: Client, pattern: str) -> None:
 
 GRAMMARS = [
     "start: start", "start: a\na: b\nb: a", "start: x", "", "start:", 'start: "a" start | start start', "start: /(/",
-    'start: "a"{1000000000}', 'start: ((("a"*)*)*)*', "%import common.WORD\nstart: WORD", 'start: %json {"$ref": "#"}', "start: %regex {",
+    'start: "a"{1000000000}', 'start: ((("a"*)*)*)*', "%import common.WORD\nstart: WORD", 'start: %json {"$ref": "#"}',
+    "start: %regex {",
     "\x00", 'start: "<|im_end|>"', "start: <|im_end|>", "start: <[0]>", "start: <[4294967295]>",
     "start: " + "(" * 3000 + '"a"' + ")" * 3000, "start: " + " | ".join(f'"w{i}"' for i in range(5000)),
     "start: a0\n" + "\n".join(f"a{i}: a{i + 1} a{i + 1}" for i in range(60)) + '\na60: "x"',
@@ -190,7 +211,10 @@ def test_choices_that_are_none(client: Client) -> None:
 
 
 def test_two_forms_are_refused(client: Client) -> None:
-    for fields in ({"guided_json": OBJECT, "guided_regex": "a"}, {"guided_choice": ["a"], "response_format": {"type": "json_object"}}):
+    for fields in (
+        {"guided_json": OBJECT, "guided_regex": "a"},
+        {"guided_choice": ["a"], "response_format": {"type": "json_object"}},
+    ):
         client.refused(CHAT, short(CHAT, **fields))
 
 
@@ -229,7 +253,10 @@ def test_many_different_schemas_leave_no_memory_behind(client: Client) -> None:
 def test_a_bomb_keeps_nobody_waiting_for_long(client: Client) -> None:
     body = json.dumps(short(CHAT, guided_json=BOMBS["twice"])).encode()
     with client.server.raw() as sock:
-        head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+        head = (
+            b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type:"
+            b" application/json\r\ncontent-length: %d\r\n\r\n"
+        )
         sock.sendall(head % len(body) + body)
         assert client.server.health()[0] == 200
         assert client.post(CHAT, short(CHAT))[0] == 200

@@ -1,4 +1,5 @@
-"""Answers that finish are valid JSON of their schema, whatever the model thinks: random schemas, a model of random weights.
+"""Answers that finish are valid JSON of their schema, whatever the model thinks: random schemas, a model of random
+weights.
 
 `AXPRESS_SCHEMAS=500 pytest tests/test_grammar_schemas.py` is the full campaign; without it there are fewer schemas.
 """
@@ -14,11 +15,11 @@ from random_schemas import random_schema
 from test_schedule import Answer
 from tiny_models import Tiny, write_checkpoint
 
-from axpress.core.convert import convert
-from axpress.core.engine import Engine
+from axpress.core.engine.engine import Engine
 from axpress.core.errors import RequestError
-from axpress.core.grammar import Grammars, JsonSchema, Shape
+from axpress.core.model_files.convert import convert
 from axpress.core.request import GenerationRequest, SamplingParams
+from axpress.core.structured_output.grammar_compiler import GrammarCompiler, JsonSchema, OutputSpec
 
 SCHEMAS = int(os.environ.get("AXPRESS_SCHEMAS", "80"))
 TEMPERATURES = (0.0, 1.0, 2.0)
@@ -41,24 +42,31 @@ def is_beginning_of_json(text: str) -> bool:
         json.loads(text)
     except json.JSONDecodeError as error:
         tail = text[error.pos :]
-        return error.pos >= len(text) - 1 or "Unterminated string" in error.msg or tail in ("-", "t", "tr", "tru") or len(tail) < 8
+        return (
+            error.pos >= len(text) - 1
+            or "Unterminated string" in error.msg
+            or tail in ("-", "t", "tr", "tru")
+            or len(tail) < 8
+        )
     return True
 
 
 def test_every_finished_answer_satisfies_its_schema(engine: Engine) -> None:
-    grammars = Grammars(engine.text, engine.info.vocab_size)
+    grammars = GrammarCompiler(engine.text, engine.info.vocab_size)
     asked: list[tuple[dict, float, Answer]] = []
     refused = []
     for seed in range(SCHEMAS):
         schema = random_schema(seed)
         try:
-            constraint = grammars.compile(Shape(JsonSchema(schema)))
+            constraint = grammars.compile(OutputSpec(JsonSchema(schema)))
         except RequestError as error:
             refused.append(str(error))
             continue
         for temperature in TEMPERATURES:
             params = SamplingParams(temperature=temperature, seed=seed)
-            answer = Answer(GenerationRequest([seed % 250, 7, 8], params, MAX_TOKENS, ignore_eos=True, constraint=constraint))
+            answer = Answer(
+                GenerationRequest([seed % 250, 7, 8], params, MAX_TOKENS, ignore_eos=True, constraint=constraint)
+            )
             engine.submit(answer.request, answer)
             asked.append((schema, temperature, answer))
     while engine.step():
@@ -72,7 +80,9 @@ def test_every_finished_answer_satisfies_its_schema(engine: Engine) -> None:
             finished += 1
             jsonschema.Draft202012Validator(schema, format_checker=checker).validate(json.loads(answer.text))
         else:
-            assert answer.reason == "length" and answer.num_tokens == MAX_TOKENS, f"{answer.reason} {answer.error}: {case}"
+            assert answer.reason == "length" and answer.num_tokens == MAX_TOKENS, (
+                f"{answer.reason} {answer.error}: {case}"
+            )
             assert is_beginning_of_json(answer.text), case
     assert len(refused) <= 0.06 * SCHEMAS, refused
     assert finished >= 0.7 * len(asked)

@@ -1,4 +1,5 @@
-"""oneOf is honoured where no value fits two alternatives; that is decided here, against what jsonschema says of values."""
+"""oneOf is honoured where no value fits two alternatives; that is decided here, against what jsonschema says of
+values."""
 
 from __future__ import annotations
 
@@ -7,10 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from axpress.core.json_disjoint import all_disjoint
+from axpress.core.structured_output.json_disjoint import all_disjoint
 
 DEFINITIONS = {
-    "Cat": {"type": "object", "properties": {"kind": {"const": "cat"}, "lives": {"type": "integer"}}, "required": ["kind", "lives"]},
+    "Cat": {
+        "type": "object",
+        "properties": {"kind": {"const": "cat"}, "lives": {"type": "integer"}},
+        "required": ["kind", "lives"],
+    },
     "Dog": {"type": "object", "properties": {"kind": {"const": "dog"}}, "required": ["kind"]},
     "Loop": {"$ref": "#/$defs/Loop"},
 }
@@ -44,7 +49,13 @@ def find(pointer: str) -> object:
             ],
             True,
         ),
-        ([{"type": "object", "properties": {"kind": {"const": 1}}}, {"type": "object", "properties": {"kind": {"const": 2}}}], False),
+        (
+            [
+                {"type": "object", "properties": {"kind": {"const": 1}}},
+                {"type": "object", "properties": {"kind": {"const": 2}}},
+            ],
+            False,
+        ),
         ([{"type": "string"}, {"type": "integer"}, {"const": "x"}], False),
     ],
 )
@@ -54,13 +65,34 @@ def test_what_cannot_overlap(schemas: list[object], apart: bool) -> None:
 
 
 VALUES = st.sampled_from(
-    [None, True, False, 0, 1, 2, 1.0, 2.5, "a", "b", "", [], [1], {}, {"k": 1}, {"k": 2}, {"k": "a", "l": None}, {"l": 1}]
+    [
+        None,
+        True,
+        False,
+        0,
+        1,
+        2,
+        1.0,
+        2.5,
+        "a",
+        "b",
+        "",
+        [],
+        [1],
+        {},
+        {"k": 1},
+        {"k": 2},
+        {"k": "a", "l": None},
+        {"l": 1},
+    ]
 )
 BOUNDS = st.sampled_from(["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"])
 PLAIN = st.one_of(
     st.builds(lambda v: {"const": v}, VALUES),
     st.builds(lambda v: {"enum": v}, st.lists(VALUES, min_size=1, max_size=3)),
-    st.builds(lambda t: {"type": t}, st.sampled_from(["null", "boolean", "integer", "number", "string", "array", "object"])),
+    st.builds(
+        lambda t: {"type": t}, st.sampled_from(["null", "boolean", "integer", "number", "string", "array", "object"])
+    ),
     st.builds(lambda k, v: {"type": "number", k: v}, BOUNDS, st.integers(0, 2)),
     st.just({}),
     st.booleans(),
@@ -69,7 +101,11 @@ NAMES = st.sampled_from(["k", "l"])
 SCHEMAS = st.recursive(
     PLAIN,
     lambda inner: st.fixed_dictionaries(
-        {"type": st.just("object"), "properties": st.dictionaries(NAMES, inner, max_size=2), "required": st.lists(NAMES, max_size=2)},
+        {
+            "type": st.just("object"),
+            "properties": st.dictionaries(NAMES, inner, max_size=2),
+            "required": st.lists(NAMES, max_size=2),
+        },
         optional={"additionalProperties": st.booleans()},
     ),
     max_leaves=4,

@@ -1,4 +1,5 @@
-"""Packed rows and the copies that pack them: everybody's rows survive, wanted ones come below, and nothing is written over."""
+"""Packed rows and the copies that pack them: everybody's rows survive, wanted ones come below, and nothing is written
+over."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from axpress.core.layout import Moves, clear_below, packed_highs
+from axpress.core.kv_cache.row_placement import Moves, clear_below, packed_highs
 
 ROWS = 48
 
@@ -33,7 +34,9 @@ def test_who_lies_below_changes_places_with_whom_is_wanted_there() -> None:
     held[:20] = wanted[16:20] = True
     up, down = clear_below(16, wanted, held, 4, 4)
     assert (len(up.old), len(down.old)) == (8, 4)
-    assert set(up.new) <= set(range(20, ROWS)) and set(down.new) <= set(up.old) and down.old.tolist() == [16, 17, 18, 19]
+    assert (
+        set(up.new) <= set(range(20, ROWS)) and set(down.new) <= set(up.old) and down.old.tolist() == [16, 17, 18, 19]
+    )
 
 
 def test_whole_runs_change_places_rather_than_pieces_of_many() -> None:

@@ -1,5 +1,5 @@
-"""The live view's data: true counts, shared rows seen as shared, nothing that anybody wrote, and many viewers at no cost. And the
-page's files; what a browser makes of them is in test_page.py."""
+"""The live view's data: true counts, shared rows seen as shared, nothing that anybody wrote, and many viewers at no
+cost. And the page's files; what a browser makes of them is in test_page.py."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from server_process import RunningServer, chat, hollow_package, http_post
 
-from axpress.core.emulator import Emulator
-from axpress.core.engine import Engine
+from axpress.core.device.emulator import Emulator
+from axpress.core.engine.engine import Engine
+from axpress.core.engine.snapshot import MIN_SECONDS, row_owners
 from axpress.core.errors import EngineClosed
-from axpress.core.live import MIN_SECONDS, row_owners
 from axpress.core.request import GenerationRequest, SamplingParams
-from axpress.server import live
-from axpress.server.errors import HttpError
+from axpress.server.http.errors import HttpError
+from axpress.server.monitor import live
 from axpress.server.page import page_files
-from axpress.server.service import Service
+from axpress.server.serving.engine_service import Service
 from axpress.server.settings import Settings
 
 
@@ -52,7 +52,9 @@ def threaded(package: tuple[Path, Path]) -> Iterator[Engine]:
 
 
 def request(prompt: list[int], **fields: Any) -> GenerationRequest:
-    return GenerationRequest(prompt, SamplingParams(temperature=1, seed=1), **{"max_tokens": 200, "ignore_eos": True, **fields})
+    return GenerationRequest(
+        prompt, SamplingParams(temperature=1, seed=1), **{"max_tokens": 200, "ignore_eos": True, **fields}
+    )
 
 
 COMMON = list(range(100, 140))
@@ -64,7 +66,10 @@ COMMON = list(range(100, 140))
 @given(st.integers(1, 40), st.data())
 def test_each_row_is_told_with_the_one_who_holds_it(num_rows: int, data: st.DataObject) -> None:
     row = st.integers(0, num_rows - 1)
-    held = {n: data.draw(st.lists(row, unique=True)) for n in data.draw(st.lists(st.integers(1, 99), unique=True, max_size=5))}
+    held = {
+        n: data.draw(st.lists(row, unique=True))
+        for n in data.draw(st.lists(st.integers(1, 99), unique=True, max_size=5))
+    }
     cached = data.draw(st.sets(row))
     references = np.array([(i in cached) + sum(i in rows for rows in held.values()) for i in range(num_rows)], np.int32)
     owners = row_owners(references, [(n, np.array(rows, np.int32)) for n, rows in held.items()])
@@ -91,16 +96,22 @@ def test_a_common_beginning_is_seen_as_shared_and_goes_idle_in_the_end(engine: E
     while engine.step():
         pass
     after = engine.snapshot()
-    assert after.running == [] and Counter(after.banks[0].tolist()) == {0: rows[0] - 3 * 30 + sum(r.generated for r in picture.running),
-                                                                        -1: len(COMMON) + 3 * 30}  # fmt: skip
+    assert after.running == [] and Counter(after.banks[0].tolist()) == {
+        0: rows[0] - 3 * 30 + sum(r.generated for r in picture.running),
+        -1: len(COMMON) + 3 * 30,
+    }
 
 
 def test_the_state_of_each_answer(engine: Engine) -> None:
-    engine.submit_all([request([*COMMON, *range(200, 500)], background=True), request([7, 8, 9])], [Collector(), Collector()])
+    engine.submit_all(
+        [request([*COMMON, *range(200, 500)], low_priority=True), request([7, 8, 9])], [Collector(), Collector()]
+    )
     engine.step()
     states = {r.number: r for r in engine.snapshot().running}
-    assert states[1].background and not states[2].background
-    assert states[1].state == "prompt" and 0 <= states[1].computed < states[1].prompt_tokens and states[1].generated == 0
+    assert states[1].low_priority and not states[2].low_priority
+    assert (
+        states[1].state == "prompt" and 0 <= states[1].computed < states[1].prompt_tokens and states[1].generated == 0
+    )
     while any(r.state == "prompt" for r in engine.snapshot().running):
         engine.step()
     bank = next(b for b in engine.scheduler.banks if any(s.generation.id == 1 for s in b.sequences))
@@ -151,7 +162,9 @@ def test_the_card_tells_its_temperature_and_memory_or_nothing(engine: Engine) ->
         emulator.set("TEMPERATURE", "45000")
 
 
-def test_no_picture_is_made_unless_somebody_asks_and_few_if_many_do(threaded: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_picture_is_made_unless_somebody_asks_and_few_if_many_do(
+    threaded: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made, real = [], threaded.live._picture
 
     def counted() -> Any:
@@ -232,7 +245,9 @@ def test_one_look_serves_all_viewers_and_none_is_taken_for_nobody(monkeypatch: p
     asyncio.run(main())
 
 
-def test_a_pass_that_takes_long_does_not_hold_up_those_who_watch(package: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pass_that_takes_long_does_not_hold_up_those_who_watch(
+    package: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     emulator = Emulator()
 
     async def main() -> None:
@@ -324,7 +339,11 @@ def three_answers(server: RunningServer) -> Iterator[None]:
     socks = []
     for i in range(3):
         sock = server.raw()
-        sock.sendall(http_post(chat(f"{SECRET} " * 10 + f"number {i}", stream=True, ignore_eos=True, max_tokens=700, user=SECRET)))
+        sock.sendall(
+            http_post(
+                chat(f"{SECRET} " * 10 + f"number {i}", stream=True, ignore_eos=True, max_tokens=700, user=SECRET)
+            )
+        )
         socks.append(sock)
     server.wait(lambda: len((look(server)["picture"] or {}).get("running", [])) == 3, 10, "running")
     yield
@@ -403,7 +422,9 @@ def test_a_server_that_ends_ends_its_streams(package: tuple[Path, Path]) -> None
 
 
 def test_only_those_with_a_key_watch(package: tuple[Path, Path]) -> None:
-    with RunningServer(package[0], "--emu-profile", "none", environment={"AXPRESS_API_KEYS": "sesame-sesame-sesame"}) as server:
+    with RunningServer(
+        package[0], "--emu-profile", "none", environment={"AXPRESS_API_KEYS": "sesame-sesame-sesame"}
+    ) as server:
         for path in ("/live", "/live/stream"):
             assert server.request("GET", path)[0] == 401
         assert server.request("GET", "/live", headers={"authorization": "Bearer sesame-sesame-sesame"})[0] == 200
@@ -420,7 +441,9 @@ def test_the_files_are_sent_with_what_keeps_a_browser_safe(server: RunningServer
         assert status == 200 and body
         assert head["x-content-type-options"] == "nosniff"
         policy = dict(part.strip().split(" ", 1) for part in head["content-security-policy"].split(";"))
-        assert policy["default-src"] == "'none'" and {policy[f"{kind}-src"] for kind in ("script", "style", "img", "connect")} == {"'self'"}
+        assert policy["default-src"] == "'none'" and {
+            policy[f"{kind}-src"] for kind in ("script", "style", "img", "connect")
+        } == {"'self'"}
         again = server.request("GET", path, headers={"if-none-match": head["etag"]})
         assert again[0] == 304 and again[2] == b""
         alone = server.request("HEAD", path)
@@ -429,7 +452,15 @@ def test_the_files_are_sent_with_what_keeps_a_browser_safe(server: RunningServer
 
 @pytest.mark.parametrize(
     "path",
-    ["/page/", "/page/__init__.py", "/page/../app.py", "/page/..%2fapp.py", "/page/%2e%2e%2fapp.py", "/page/x%00.js", "/page/a/b.js"],
+    [
+        "/page/",
+        "/page/__init__.py",
+        "/page/../app.py",
+        "/page/..%2fapp.py",
+        "/page/%2e%2e%2fapp.py",
+        "/page/x%00.js",
+        "/page/a/b.js",
+    ],
 )
 def test_no_other_file_is_sent(server: RunningServer, path: str) -> None:
     status, _, body = server.request("GET", path)

@@ -1,4 +1,5 @@
-"""Ollama's requests: each field reaches the engine as it was asked for, or the error names it; and how answers are put in lines."""
+"""Ollama's requests: each field reaches the engine as it was asked for, or the error names it; and how answers are put
+in lines."""
 
 from __future__ import annotations
 
@@ -13,31 +14,40 @@ from hypothesis import strategies as st
 
 from axpress.core.errors import RequestError
 from axpress.core.request import Delta, GenerationRequest, SamplingParams, Spent
-from axpress.core.shape import JsonObject, JsonSchema, Thinking
-from axpress.server.ask import Ask, Function
-from axpress.server.body import parse_json
-from axpress.server.dialect import Totals
-from axpress.server.errors import HttpError, sentence_body
-from axpress.server.job import Job
-from axpress.server.ollama_api import NothingAsked, OllamaChat, OllamaGenerate, check_served
-from axpress.server.ollama_stream import Gathering, OllamaStream, Part, Shape, durations
-from axpress.server.params import ModelLimits, generation_request
-from axpress.server.reader import Reader
-from axpress.server.schema.ollama import OllamaChatRequest, OllamaGenerateRequest, OllamaMessage, OllamaShowRequest, Options
+from axpress.core.structured_output.output_spec import JsonObject, JsonSchema, Thinking
+from axpress.server.http.errors import HttpError, sentence_body
+from axpress.server.http.request_body import parse_json
+from axpress.server.ollama.dialect import NothingAsked, OllamaChat, OllamaGenerate, check_served
+from axpress.server.ollama.requests import (
+    OllamaChatRequest,
+    OllamaGenerateRequest,
+    OllamaMessage,
+    OllamaShowRequest,
+    Options,
+)
+from axpress.server.ollama.stream import Gathering, OllamaStream, Part, ReplyFormat, durations
 from axpress.server.schema.reasoning import EFFORT_BUDGETS
-from axpress.server.style import GENERIC
+from axpress.server.serving.chat_format import GENERIC
+from axpress.server.serving.dialect import Totals
+from axpress.server.serving.generation_spec import Function, GenerationSpec
+from axpress.server.serving.input_processor import ModelLimits, generation_request
+from axpress.server.serving.output_parser import OutputParser
+from axpress.server.serving.prepared_request import PreparedRequest
 
 LIMITS = ModelLimits(frozenset({"m"}), 1000, 100, SamplingParams(temperature=0.7, top_k=20, penalty_window=30))
 HI = [{"role": "user", "content": "hi"}]
-CLOCK = {"type": "function", "function": {"name": "clock", "description": "The time", "parameters": {"type": "object", "properties": {}}}}
+CLOCK = {
+    "type": "function",
+    "function": {"name": "clock", "description": "The time", "parameters": {"type": "object", "properties": {}}},
+}
 
 
-def chat(**fields: Any) -> Ask:
-    return OllamaChat.read({"model": "m", "messages": HI, **fields}, "m").ask
+def chat(**fields: Any) -> GenerationSpec:
+    return OllamaChat.read({"model": "m", "messages": HI, **fields}, "m").spec
 
 
-def generate(**fields: Any) -> Ask:
-    return OllamaGenerate.read({"model": "m", "prompt": "hi", **fields}, "m").ask
+def generate(**fields: Any) -> GenerationSpec:
+    return OllamaGenerate.read({"model": "m", "prompt": "hi", **fields}, "m").spec
 
 
 def made(prompt: int = 1, **options: Any) -> GenerationRequest:
@@ -47,8 +57,8 @@ def made(prompt: int = 1, **options: Any) -> GenerationRequest:
 def outcome(kind: Any, document: Any) -> None:
     """Only the typed errors may come out, and they can be told."""
     try:
-        ask = kind.read(document, "m").ask
-        generation_request(ask, LIMITS, [1])
+        spec = kind.read(document, "m").spec
+        generation_request(spec, LIMITS, [1])
     except (RequestError, HttpError) as exc:
         sentence_body(str(exc))
     except NothingAsked as exc:
@@ -60,7 +70,9 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )
-FIELDS = st.sampled_from([*OllamaChatRequest.model_fields, *OllamaGenerateRequest.model_fields, *OllamaGenerateRequest.refused, "other"])
+FIELDS = st.sampled_from(
+    [*OllamaChatRequest.model_fields, *OllamaGenerateRequest.model_fields, *OllamaGenerateRequest.refused, "other"]
+)
 
 
 @settings(max_examples=200, deadline=None)
@@ -94,7 +106,8 @@ def test_every_field_of_ollamas_own_client_is_obeyed_harmless_or_refused() -> No
 
 def test_all_options_reach_the_engine() -> None:
     request = made(
-        temperature=0.3, top_k=7, top_p=0.8, min_p=0.1, repeat_penalty=1.2, repeat_last_n=33, presence_penalty=-1, frequency_penalty=2,
+        temperature=0.3, top_k=7, top_p=0.8, min_p=0.1, repeat_penalty=1.2, repeat_last_n=33, presence_penalty=-1,
+        frequency_penalty=2,
         seed=-5, num_predict=9, stop=["x", "y"], num_ctx=50,
     )  # fmt: skip
     assert request.params == SamplingParams(0.3, 0.8, 7, 0.1, 1.2, 33, -1, 2, {}, -5, None)
@@ -137,14 +150,26 @@ def test_limits_of_tokens() -> None:
 
 
 def test_stop_is_a_list_or_a_string() -> None:
-    assert made(stop="a").stop == ("a",) and made(stop=[]).stop == () and len(made(stop=[str(i) for i in range(16)]).stop) == 16
+    assert (
+        made(stop="a").stop == ("a",)
+        and made(stop=[]).stop == ()
+        and len(made(stop=[str(i) for i in range(16)]).stop) == 16
+    )
 
 
 def test_formats_and_thinking() -> None:
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
-    assert [chat(format=one).body for one in (None, "", "json", schema)] == [None, None, JsonObject(), JsonSchema(schema, "format")]
+    assert [chat(format=one).body for one in (None, "", "json", schema)] == [
+        None,
+        None,
+        JsonObject(),
+        JsonSchema(schema, "format"),
+    ]
     assert generate(format=schema).body == JsonSchema(schema, "format")
-    asked = [(one.thinking, one.thinking_budget) for one in (chat(think=t) for t in (None, False, True, "low", "medium", "high"))]
+    asked = [
+        (one.thinking, one.thinking_budget)
+        for one in (chat(think=t) for t in (None, False, True, "low", "medium", "high"))
+    ]
     assert asked == [(None, None), (False, None), (True, None), (True, 256), (True, 1024), (True, None)]
     assert EFFORT_BUDGETS["low"] == 256 and chat(think=True).thinking_field == "think"
 
@@ -158,7 +183,11 @@ def test_messages_as_templates_know_them() -> None:
     messages = [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "time?", "images": []},
-        {"role": "assistant", "thinking": "hm", "tool_calls": [{**call, "id": "c1"}, {"function": {**call["function"], "index": 1}}]},
+        {
+            "role": "assistant",
+            "thinking": "hm",
+            "tool_calls": [{**call, "id": "c1"}, {"function": {**call["function"], "index": 1}}],
+        },
         {"role": "tool", "content": "noon", "tool_name": "clock", "tool_call_id": "c1"},
         {"role": "tool", "content": "noon"},
         {"role": "assistant", "content": "Noon.", "tool_calls": [], "thinking": ""},
@@ -179,7 +208,10 @@ def test_messages_as_templates_know_them() -> None:
     assert tools.functions == (Function("clock", "The time", CLOCK["function"]["parameters"]),)  # type: ignore[index]
     assert chat(tools=[]).tools is None
     sparse = {"type": "object", "properties": {}}
-    in_go = {**CLOCK, "function": {"name": "clock", "description": "", "parameters": {**sparse, "required": None, "items": None}}}
+    in_go = {
+        **CLOCK,
+        "function": {"name": "clock", "description": "", "parameters": {**sparse, "required": None, "items": None}},
+    }
     tools = chat(tools=[in_go]).tools
     assert tools is not None and tools.functions[0].parameters == sparse
 
@@ -201,16 +233,21 @@ def test_refused_fields_are_named_and_empty_ones_are_absent(name: str) -> None:
 
 
 WRONG_OPTIONS: list[tuple[dict[str, Any], str]] = [
-    ({"temperature": float("nan")}, "temperature"), ({"temperature": -0.1}, "temperature"), ({"temperature": "1"}, "temperature"),
-    ({"temperature": 1e9}, "temperature"), ({"top_p": 1.5}, "top_p"), ({"min_p": -1}, "min_p"), ({"top_k": 1.5}, "top_k"),
+    ({"temperature": float("nan")}, "temperature"), ({"temperature": -0.1}, "temperature"),
+    ({"temperature": "1"}, "temperature"),
+    ({"temperature": 1e9}, "temperature"), ({"top_p": 1.5}, "top_p"), ({"min_p": -1}, "min_p"),
+    ({"top_k": 1.5}, "top_k"),
     ({"top_k": float("inf")}, "top_k"), ({"top_k": -2}, "top_k"), ({"repeat_penalty": 0}, "repeat_penalty"),
-    ({"repeat_last_n": -2}, "repeat_last_n"), ({"repeat_last_n": 10**30}, "repeat_last_n"), ({"num_predict": 0}, "num_predict"),
+    ({"repeat_last_n": -2}, "repeat_last_n"), ({"repeat_last_n": 10**30}, "repeat_last_n"),
+    ({"num_predict": 0}, "num_predict"),
     ({"num_predict": -3}, "num_predict"), ({"num_predict": True}, "num_predict"), ({"num_ctx": 0}, "num_ctx"),
     ({"num_ctx": -1}, "num_ctx"), ({"num_ctx": 2**70}, "num_ctx"), ({"seed": 2**63}, "seed"), ({"seed": 0.5}, "seed"),
     ({"stop": [""]}, "stop"), ({"stop": ["a"] * 17}, "stop"), ({"stop": 5}, "stop"), ({"stop": "a" * 257}, "stop"),
     ({"presence_penalty": 3}, "presence_penalty"), ({"frequency_penalty": None, "foo": 1}, "foo"),
-    ({"mirostat": 1}, "no mirostat"), ({"mirostat_tau": "x"}, "mirostat_tau"), ({"tfs_z": 0.5}, "no tail-free sampling"),
-    ({"typical_p": 0.7}, "no typical sampling"), ({"penalize_newline": False}, "penalize_newline"), ({"vocab_only": True}, "vocab_only"),
+    ({"mirostat": 1}, "no mirostat"), ({"mirostat_tau": "x"}, "mirostat_tau"),
+    ({"tfs_z": 0.5}, "no tail-free sampling"),
+    ({"typical_p": 0.7}, "no typical sampling"), ({"penalize_newline": False}, "penalize_newline"),
+    ({"vocab_only": True}, "vocab_only"),
     ({"embedding_only": True}, "embedding_only"), ({"num_gpu": "all"}, "num_gpu"), ({"use_mmap": 1}, "use_mmap"),
 ]  # fmt: skip
 
@@ -224,8 +261,10 @@ def test_wrong_options_are_named(options: dict[str, Any], named: str) -> None:
 
 def test_options_that_change_nothing() -> None:
     harmless: dict[str, Any] = {
-        "num_keep": 5, "num_batch": 512, "num_gpu": 99, "main_gpu": 0, "num_thread": 8, "numa": False, "low_vram": True, "f16_kv": True,
-        "use_mmap": True, "use_mlock": False, "logits_all": True, "mirostat": 0, "mirostat_tau": 5.0, "mirostat_eta": 0.1, "tfs_z": 1,
+        "num_keep": 5, "num_batch": 512, "num_gpu": 99, "main_gpu": 0, "num_thread": 8, "numa": False,
+        "low_vram": True, "f16_kv": True,
+        "use_mmap": True, "use_mlock": False, "logits_all": True, "mirostat": 0, "mirostat_tau": 5.0,
+        "mirostat_eta": 0.1, "tfs_z": 1,
         "typical_p": 1.0, "penalize_newline": True, "vocab_only": False, "embedding_only": False,
     }  # fmt: skip
     assert set(harmless) == set(Options.harmless)
@@ -233,20 +272,27 @@ def test_options_that_change_nothing() -> None:
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
-    ({"messages": "hi"}, "messages"), ({"messages": [{}]}, "messages[0].role"), ({"messages": [{"role": "me"}]}, "messages[0].role"),
+    ({"messages": "hi"}, "messages"), ({"messages": [{}]}, "messages[0].role"),
+    ({"messages": [{"role": "me"}]}, "messages[0].role"),
     ({"messages": [{"role": "user", "content": 5}]}, "messages[0].content"),
     ({"messages": [{"role": "user", "content": "\ud800"}]}, "messages[0].content"),
     ({"messages": [{"role": "user", "content": "x", "images": ["aGk="]}]}, "messages[0].images"),
     ({"messages": [{"role": "user", "thinking": "x"}]}, "messages[0].thinking"),
-    ({"messages": [{"role": "user", "tool_calls": [{"function": {"name": "f", "arguments": {}}}]}]}, "messages[0].tool_calls"),
+    ({"messages": [{"role": "user", "tool_calls": [{"function": {"name": "f", "arguments": {}}}]}]},
+    "messages[0].tool_calls"),
     ({"messages": [{"role": "user", "tool_name": "f"}]}, "messages[0].tool_name"),
-    ({"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}]}, "arguments"),
-    ({"messages": [*HI] * 5000}, "messages"), ({"model": 5}, "model"), ({"model": None}, "model"), ({"options": []}, "options"),
-    ({"stream": "false"}, "stream"), ({"format": "yaml"}, "format"), ({"format": True}, "format"), ({"think": "max"}, "think"),
+    ({"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}]},
+    "arguments"),
+    ({"messages": [*HI] * 5000}, "messages"), ({"model": 5}, "model"), ({"model": None}, "model"),
+    ({"options": []}, "options"),
+    ({"stream": "false"}, "stream"), ({"format": "yaml"}, "format"), ({"format": True}, "format"),
+    ({"think": "max"}, "think"),
     ({"think": 1}, "think"),
-    ({"keep_alive": "soon"}, "keep_alive"), ({"keep_alive": "\u0663m"}, "keep_alive"), ({"keep_alive": float("inf")}, "keep_alive"),
+    ({"keep_alive": "soon"}, "keep_alive"), ({"keep_alive": "\u0663m"}, "keep_alive"),
+    ({"keep_alive": float("inf")}, "keep_alive"),
     ({"keep_alive": True}, "keep_alive"), ({"keep_alive": "5" * 100}, "keep_alive"), ({"truncate": True}, "truncate"),
-    ({"shift": True}, "shift"), ({"top_logprobs": 2}, "top_logprobs"), ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+    ({"shift": True}, "shift"), ({"top_logprobs": 2}, "top_logprobs"),
+    ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
     ({"tools": [{"type": "function"}]}, "tools[0].function"), ({"tools": [CLOCK, CLOCK]}, "tools"), ({"foo": 1}, "foo"),
     ({"tools": CLOCK}, "tools"),
 ]  # fmt: skip
@@ -299,8 +345,10 @@ def test_what_show_takes() -> None:
 # ---- how answers are written ----
 
 
-def job(reader: Reader | None = None) -> Job:
-    return Job(Ask(), [GenerationRequest([1])], None, "m", "fp", [reader] if reader else [], nonce="n")  # type: ignore[arg-type]
+def prepared(parser: OutputParser | None = None) -> PreparedRequest:
+    return PreparedRequest(
+        GenerationSpec(), [GenerationRequest([1])], None, "m", "fp", [parser] if parser else [], nonce="n"
+    )  # type: ignore[arg-type]
 
 
 def deltas(*texts: str, reason: Any = "stop") -> list[Delta]:
@@ -310,20 +358,23 @@ def deltas(*texts: str, reason: Any = "stop") -> list[Delta]:
 SPENT = Spent(5, 7, queue_s=0.25, first_token_s=0.75, total_s=1.5)
 TOTALS = Totals(5, 0, 7, [SPENT])
 CALLS = (
-    '<think>\nhm</think>\n\nLet me see.\n<tool_call>\n{"name": "f", "arguments": {"a": "<b> \\" \u2028", "n": 123456789012345678901234}}\n'
-    '</tool_call>\n<tool_call>\n{"name": "g", "arguments": {}}\n</tool_call>'
+    '<think>\nhm</think>\n\nLet me see.\n<tool_call>\n{"name": "f", "arguments": {"a": "<b> \\" \u2028", "n":'
+    ' 123456789012345678901234}}\n</tool_call>\n<tool_call>\n{"name": "g", "arguments": {}}\n</tool_call>'
 )
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
 def test_calls_come_whole_and_in_order_however_the_text_is_cut(size: int) -> None:
     pieces = [CALLS[i : i + size] for i in range(0, len(CALLS), size)]
-    stream = OllamaStream(Shape("m", chat=True), job(Reader(Thinking(), GENERIC)))
+    stream = OllamaStream(ReplyFormat("m", chat=True), prepared(OutputParser(Thinking(), GENERIC)))
     raw = b"".join([stream.encode(0, [delta]) for delta in deltas(*pieces)]) + stream.end(TOTALS)
     assert len(raw.decode().splitlines()) == raw.count(b"\n")
     lines = [json.loads(line) for line in raw.decode().splitlines()]
     messages = [line["message"] for line in lines]
-    assert "".join(m.get("thinking", "") for m in messages) == "hm" and "".join(m["content"] for m in messages) == "Let me see."
+    assert (
+        "".join(m.get("thinking", "") for m in messages) == "hm"
+        and "".join(m["content"] for m in messages) == "Let me see."
+    )
     calls = [call for m in messages for call in m.get("tool_calls", ())]
     assert [call["function"] for call in calls] == [
         {"index": 0, "name": "f", "arguments": {"a": '<b> " \u2028', "n": 123456789012345678901234}},
@@ -337,8 +388,10 @@ def test_calls_come_whole_and_in_order_however_the_text_is_cut(size: int) -> Non
 
 def test_a_call_that_was_cut_off_is_not_told() -> None:
     for cut in range(CALLS.index("<tool_call>") + 11, CALLS.index("</tool_call>") - 2):
-        parts = Gathering(job(Reader(Thinking(), GENERIC))).take(deltas(CALLS[:cut], reason="length"))
-        assert [call for part in parts for call in part.calls] == [] and "".join(p.content for p in parts) == "Let me see."
+        parts = Gathering(prepared(OutputParser(Thinking(), GENERIC))).take(deltas(CALLS[:cut], reason="length"))
+        assert [call for part in parts for call in part.calls] == [] and "".join(
+            p.content for p in parts
+        ) == "Let me see."
 
 
 def test_durations_are_the_answers_own() -> None:
@@ -350,8 +403,8 @@ def test_durations_are_the_answers_own() -> None:
 
 def test_no_line_breaks_inside_a_line() -> None:
     text = "a\u0085b\u2028c\u2029d\x0b\x0c\x1c\x1d\x1e\r\n\ne\U0001f600"
-    line = Shape("m", chat=False).write(Part(content=text, thinking=text)).decode()
+    line = ReplyFormat("m", chat=False).write(Part(content=text, thinking=text)).decode()
     assert line.splitlines() == [line]
     assert json.loads(line)["response"] == json.loads(line)["thinking"] == text
-    failed = OllamaStream(Shape("m", chat=True), job()).fail(HttpError(500, "it\u2028broke")).decode()
+    failed = OllamaStream(ReplyFormat("m", chat=True), prepared()).fail(HttpError(500, "it\u2028broke")).decode()
     assert failed.endswith("\n") and json.loads(failed) == {"error": "it\u2028broke"} and len(failed.splitlines()) == 1

@@ -16,8 +16,8 @@ from openapi_spec_validator.validation.validators import OpenAPIV31SpecValidator
 from server_process import RunningServer, chat
 
 from axpress.server.app import make_app
-from axpress.server.openapi import document, operation_id
-from axpress.server.routes import ROUTES, Route
+from axpress.server.docs.openapi import document, operation_id
+from axpress.server.docs.routes import ROUTES, Route
 from axpress.server.schema.fields import RequestFields
 from axpress.server.settings import Settings
 
@@ -78,7 +78,9 @@ def test_a_request_has_exactly_the_fields_of_its_class(request_class: type[Reque
     assert schema.get("x-refused", {}) == request_class.refused
     assert schema.get("x-accepted", {}) == request_class.harmless
     assert set(request_class.harmless) <= set(schema["properties"])
-    assert all("Accepted, changes nothing here" in schema["properties"][name]["description"] for name in request_class.harmless)
+    assert all(
+        "Accepted, changes nothing here" in schema["properties"][name]["description"] for name in request_class.harmless
+    )
 
 
 def test_every_object_is_closed_and_every_component_is_of_something() -> None:
@@ -132,7 +134,8 @@ def test_refusals_are_as_documented(server: RunningServer, route: Route, body: b
     assert status == 400
     API.check(route.method, route.path, status, head, raw)
     status, head, raw = server.request(route.method, reach(server, route.path), body, {"content-type": "text/plain"})
-    assert status == (400 if route.path.startswith("/api/") else 415)  # Ollama's clients do not always say what they send
+    # Ollama's clients do not always say what they send
+    assert status == (400 if route.path.startswith("/api/") else 415)
     API.check(route.method, route.path, status, head, raw)
 
 
@@ -153,7 +156,13 @@ def test_strangers_are_told_so_as_documented() -> None:
 def test_the_rare_fields_of_chat_are_documented_too(server: RunningServer) -> None:
     asked: list[dict[str, Any]] = [
         {"logprobs": True, "top_logprobs": 3, "n": 2, "timings": True, "service_tier": "flex"},
-        {"stream": True, "stream_options": {"include_usage": True}, "timings": True, "service_tier": "auto", "logprobs": True},
+        {
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "timings": True,
+            "service_tier": "auto",
+            "logprobs": True,
+        },
         {"model": "no such model"},
         {"max_tokens": 10**6},
     ]
@@ -207,7 +216,15 @@ def test_what_the_openai_client_sends_is_documented(server: RunningServer) -> No
         list(ask(**said, max_tokens=4, stream=True, stream_options={"include_usage": True}))
         extra = {"top_k": 5, "min_p": 0.1, "timings": True}
         prediction: Any = {"type": "content", "content": "12"}
-        ask(**said, max_tokens=4, logit_bias={"5": -1}, store=False, metadata={"a": "b"}, prediction=prediction, extra_body=extra)
+        ask(
+            **said,
+            max_tokens=4,
+            logit_bias={"5": -1},
+            store=False,
+            metadata={"a": "b"},
+            prediction=prediction,
+            extra_body=extra,
+        )
         tool: Any = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
         form: Any = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}, "strict": True}}
         ask(**said, max_tokens=20, tools=[tool], tool_choice={"type": "function", "function": {"name": "f"}})
@@ -216,7 +233,11 @@ def test_what_the_openai_client_sends_is_documented(server: RunningServer) -> No
         flat: Any = {"type": "function", **tool["function"], "strict": True}
         shown: Any = {"format": {"type": "json_schema", "name": "x", "schema": {"type": "object"}}}
         client.responses.create(model="default", input="What is 7 + 5?", max_output_tokens=4, tools=[flat], store=False)
-        list(client.responses.create(model="default", input="hi", instructions="x", max_output_tokens=4, text=shown, stream=True))
+        list(
+            client.responses.create(
+                model="default", input="hi", instructions="x", max_output_tokens=4, text=shown, stream=True
+            )
+        )
     for request in sent:
         assert API.accepts("POST", request.url.path, json.loads(request.content)) is None, request.content
     assert len(sent) == 8
@@ -236,7 +257,9 @@ def test_the_docs_page_shows_every_operation_and_asks_nobody_else(server: Runnin
         page.on("request", lambda request: None if request.url.startswith(server.url) else trouble.append(request.url))
         page.goto(server.url + "/docs#post_v1_chat_completions")
         page.wait_for_selector(".operation[open] .fields")
-        shown = len({(one.method, one.path) for one in ROUTES} - {("HEAD", one.path) for one in ROUTES if one.method == "GET"})
+        shown = len(
+            {(one.method, one.path) for one in ROUTES} - {("HEAD", one.path) for one in ROUTES if one.method == "GET"}
+        )
         assert page.locator(".operation").count() == shown
         assert page.locator("#post_v1_chat_completions th code", has_text=re.compile("^temperature$")).count() == 1
         for summary in page.locator(".operation > summary").all()[1:]:

@@ -1,9 +1,8 @@
 """The emulated card's arithmetic against transformers, for the three families, many shapes, and long greedy answers.
 
-Two references, both transformers models in float32 on the bf16-rounded weights: the plain one, and one that also rounds to bf16 where the
-card does (keys, values and each layer's output). The plain one says what the rounding costs; the rounded one leaves nothing but the
-order of float32 sums and shows any real mistake.
-"""
+Two references, both transformers models in float32 on the bf16-rounded weights: the plain one, and one that also rounds
+to bf16 where the card does (keys, values and each layer's output). The plain one says what the rounding costs; the
+rounded one leaves nothing but the order of float32 sums and shows any real mistake."""
 
 from __future__ import annotations
 
@@ -18,12 +17,13 @@ from ctypes_runner import LIBRARY, Runner, open_runtime
 from oracle_cases import CASES, Case, package_of
 from tiny_models import save_checkpoint
 
-from axpress.core.package import open_package
-from axpress.core.simfile import from_bf16, to_bf16
+from axpress.core.model_files.model_package import open_package
+from axpress.core.model_files.simulated_axmodel import from_bf16, to_bf16
 
 torch = pytest.importorskip("torch", reason="the reference needs torch and transformers")
 transformers = pytest.importorskip("transformers", reason="the reference needs torch and transformers")
 pytestmark = pytest.mark.skipif(not LIBRARY.is_file(), reason="the emulated runtime is not built")
+
 
 @dataclass
 class Pair:
@@ -89,7 +89,8 @@ def rms(values: np.ndarray) -> float:
 
 @dataclass
 class References:
-    """Logits of both references for the same tokens, and what bf16 costs: the error that rounding alone brings to each logit."""
+    """Logits of both references for the same tokens, and what bf16 costs: the error that rounding alone brings to each
+    logit."""
 
     plain: np.ndarray
     rounded: np.ndarray
@@ -151,7 +152,10 @@ def test_200_greedy_tokens(pair: Pair) -> None:
     differing = [i for i, token in enumerate(answer) if token != plain[i].argmax()]
     for i in differing:
         margin = float(plain[i].max() - plain[i][answer[i]])
-        limit = 3 * float(np.abs(cost[i]).max())  # both logits may be off by the rounding, and roundings turn either way
-        assert margin < limit, f"token {i}: the reference prefers {plain[i].argmax()} by {margin:.4f}, rounding explains {limit:.4f}"
+        # both logits may be off by the rounding, and roundings turn either way
+        limit = 3 * float(np.abs(cost[i]).max())
+        assert margin < limit, (
+            f"token {i}: the reference prefers {plain[i].argmax()} by {margin:.4f}, rounding explains {limit:.4f}"
+        )
     assert len(differing) <= 20, f"{len(differing)} of 200 tokens are near ties: the model is too flat to test anything"
     assert len(set(answer)) > 5, "the answer repeats itself: the model is too simple to test anything"

@@ -11,14 +11,21 @@ from ctypes_runner import LIBRARY, Runner, open_runtime
 from oracle_cases import CASES, Case, package_of
 from tiny_models import write_checkpoint
 
-from axpress.core.hollow import hollow
-from axpress.core.model import open_model
-from axpress.core.package import open_package
+from axpress.core.device.model_loader import open_model
+from axpress.core.model_files.hollow import hollow
+from axpress.core.model_files.model_package import open_package
 
 pytestmark = pytest.mark.skipif(not LIBRARY.is_file(), reason="the emulated runtime is not built")
 
 # asynchronous, K/V rows written in place by decode, and by chunks; the last one leaves the emulator as it was
-MODES = [(False, True, True), (True, True, True), (True, True, False), (True, False, False), (False, True, False), (False, False, False)]
+MODES = [
+    (False, True, True),
+    (True, True, True),
+    (True, True, False),
+    (True, False, False),
+    (False, True, False),
+    (False, False, False),
+]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.label)

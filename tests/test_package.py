@@ -15,11 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny_models import Tiny, write_checkpoint
 
-from axpress.core.convert import EMBED_NAME, convert
 from axpress.core.errors import PackageError
-from axpress.core.hollow import hollow
-from axpress.core.package import SamplingDefaults, open_package
-from axpress.core.simfile import write_safetensors
+from axpress.core.model_files.convert import EMBED_NAME, convert
+from axpress.core.model_files.hollow import hollow
+from axpress.core.model_files.model_package import SamplingDefaults, open_package
+from axpress.core.model_files.simulated_axmodel import write_safetensors
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize 31457280\n"
 VOCAB, HIDDEN, LAYERS = 500, 32, 4
@@ -48,7 +48,8 @@ POST = {
 
 
 def publish(root: Path, config: dict[str, Any] | None = None) -> Path:
-    """A directory laid out like a published one, its compiled files filled with noise; without `config` the older vintage."""
+    """A directory laid out like a published one, its compiled files filled with noise; without `config` the older
+    vintage."""
     folder = root / "qwen3-ax650"
     folder.mkdir(parents=True)
     random = np.random.default_rng(1)
@@ -92,7 +93,12 @@ def simulated(converted: Path, tmp_path: Path) -> Path:
 
 def test_newer_vintage(newer: Path) -> None:
     package = open_package(newer)
-    assert (package.name, package.num_layers, package.vocab_size, package.hidden_size) == ("Qwen3-Tiny", LAYERS, VOCAB, HIDDEN)
+    assert (package.name, package.num_layers, package.vocab_size, package.hidden_size) == (
+        "Qwen3-Tiny",
+        LAYERS,
+        VOCAB,
+        HIDDEN,
+    )
     assert package.layer_files[2] == layer_file(newer, 2) and package.head_file.name == "qwen3_post.axmodel"
     assert package.tokenizer_path == newer / "qwen3_tokenizer" and package.tokenizer_type == "Qwen3"
     assert package.post_config == SamplingDefaults(temperature=0.7, top_k=10, repetition_penalty=1.2, penalty_window=20)
@@ -115,7 +121,12 @@ def test_older_vintage_by_file_pattern(older: Path, config: str | None) -> None:
 
 def test_everything_in_one_directory(older: Path) -> None:
     package = open_package(older)
-    for path in [*package.layer_files, package.head_file, package.embed_file, package.tokenizer_path / "tokenizer.json"]:
+    for path in [
+        *package.layer_files,
+        package.head_file,
+        package.embed_file,
+        package.tokenizer_path / "tokenizer.json",
+    ]:
         path.rename(older / path.name)
     assert open_package(older).tokenizer_path == older
     assert open_package(older).embed_file == older / EMBED_NAME
@@ -124,7 +135,9 @@ def test_everything_in_one_directory(older: Path) -> None:
 def test_ten_and_more_layers_are_in_numeric_order(older: Path) -> None:
     for layer in range(LAYERS, 12):
         shutil.copy(layer_file(older, 0), layer_file(older, layer))
-    assert [path.name for path in open_package(older).layer_files] == [layer_file(older, layer).name for layer in range(12)]
+    assert [path.name for path in open_package(older).layer_files] == [
+        layer_file(older, layer).name for layer in range(12)
+    ]
 
 
 def test_a_folder_that_was_renamed_after_publishing(newer: Path) -> None:
@@ -138,7 +151,9 @@ def test_sampling_defaults(newer: Path) -> None:
         (newer / "post_config.json").write_text(json.dumps(POST | changes))
         return open_package(newer).post_config
 
-    assert defaults(enable_top_k_sampling=False).temperature == 0.0, "neither top-k nor top-p: the vendor's runner is greedy"
+    assert defaults(enable_top_k_sampling=False).temperature == 0.0, (
+        "neither top-k nor top-p: the vendor's runner is greedy"
+    )
     assert defaults(enable_top_p_sampling=True).top_p == 0.8
     assert defaults(enable_temperature=False).temperature is None
     assert defaults(enable_repetition_penalty=False).repetition_penalty is None
@@ -161,7 +176,13 @@ def test_optional_keys(newer: Path) -> None:
 def test_simulated_package(simulated: Path) -> None:
     package = open_package(simulated)
     assert package.simulated and not package.hollow and package.profile is None
-    assert (package.num_layers, package.vocab_size, package.hidden_size, package.rows, package.chunk) == (3, 384, 64, 255, 128)
+    assert (package.num_layers, package.vocab_size, package.hidden_size, package.rows, package.chunk) == (
+        3,
+        384,
+        64,
+        255,
+        128,
+    )
     assert package.max_positions == 4096 and package.eos and package.post_config.temperature == 0.0
     assert package.embedding(64).shape == (384, 64)
     (simulated / "config.json").unlink()  # the files alone say the same
@@ -199,39 +220,81 @@ def _only_vendor_tokenizer(root: Path) -> None:
 
 
 BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "layer missing": (lambda root: layer_file(root, 2).unlink(), r"qwen3_p128_l2_together\.axmodel is missing: layer 2 of 4; download"),
-    "layers missing": (lambda root: [layer_file(root, k).unlink() for k in (1, 3)], r"_l1_.* is missing: layer 1 of 4 and 1 more"),
-    "layer is a pointer": (lambda root: _write_pointer(layer_file(root, 1)), r"_l1_.*Git LFS pointer.*31457280 bytes.*git lfs pull"),
-    "head is a pointer": (lambda root: _write_pointer(root / CONFIG["filename_post_axmodel"]), r"qwen3_post.*git lfs pull"),
-    "embedding is a pointer": (lambda root: _write_pointer(root / CONFIG["filename_tokens_embed"]), r"embed_tokens.*git lfs pull"),
-    "tokenizer is a pointer": (lambda root: _write_pointer(root / "qwen3_tokenizer/tokenizer.json"), r"tokenizer\.json.*git lfs pull"),
+    "layer missing": (
+        lambda root: layer_file(root, 2).unlink(),
+        r"qwen3_p128_l2_together\.axmodel is missing: layer 2 of 4; download",
+    ),
+    "layers missing": (
+        lambda root: [layer_file(root, k).unlink() for k in (1, 3)],
+        r"_l1_.* is missing: layer 1 of 4 and 1 more",
+    ),
+    "layer is a pointer": (
+        lambda root: _write_pointer(layer_file(root, 1)),
+        r"_l1_.*Git LFS pointer.*31457280 bytes.*git lfs pull",
+    ),
+    "head is a pointer": (
+        lambda root: _write_pointer(root / CONFIG["filename_post_axmodel"]),
+        r"qwen3_post.*git lfs pull",
+    ),
+    "embedding is a pointer": (
+        lambda root: _write_pointer(root / CONFIG["filename_tokens_embed"]),
+        r"embed_tokens.*git lfs pull",
+    ),
+    "tokenizer is a pointer": (
+        lambda root: _write_pointer(root / "qwen3_tokenizer/tokenizer.json"),
+        r"tokenizer\.json.*git lfs pull",
+    ),
     "config is a pointer": (lambda root: _write_pointer(root / "config.json"), r"config\.json.*git lfs pull"),
     "layer empty": (lambda root: layer_file(root, 0).write_bytes(b""), r"_l0_together\.axmodel is empty"),
-    "layer cut": (lambda root: _truncate(layer_file(root, 3), 0.7), r"_l3_together\.axmodel has 14027 bytes.*cut short"),
+    "layer cut": (
+        lambda root: _truncate(layer_file(root, 3), 0.7),
+        r"_l3_together\.axmodel has 14027 bytes.*cut short",
+    ),
     "embedding cut": (
         lambda root: _truncate(root / CONFIG["filename_tokens_embed"], 0.5),
         r"embed_tokens.* has 16000 bytes, a vocabulary of 500 with rows of 32 needs 32000",
     ),
     "head missing": (lambda root: (root / CONFIG["filename_post_axmodel"]).unlink(), r"qwen3_post\.axmodel is missing"),
     "embedding missing": (lambda root: (root / CONFIG["filename_tokens_embed"]).unlink(), r"embed_tokens.* is missing"),
-    "config is not JSON": (lambda root: (root / "config.json").write_text("{'a': 1}"), r"config\.json is not valid JSON"),
-    "config is a list": (lambda root: (root / "config.json").write_text("[]"), r"config\.json does not hold a JSON object"),
+    "config is not JSON": (
+        lambda root: (root / "config.json").write_text("{'a': 1}"),
+        r"config\.json is not valid JSON",
+    ),
+    "config is a list": (
+        lambda root: (root / "config.json").write_text("[]"),
+        r"config\.json does not hold a JSON object",
+    ),
     "no layer count": (lambda root: _config(root, axmodel_num=None), r"config\.json must give axmodel_num"),
-    "wrong layer count": (lambda root: _config(root, axmodel_num=6), r"_l4_together\.axmodel is missing: layer 4 of 6 and 1 more"),
+    "wrong layer count": (
+        lambda root: _config(root, axmodel_num=6),
+        r"_l4_together\.axmodel is missing: layer 4 of 6 and 1 more",
+    ),
     "absurd layer count": (lambda root: _config(root, axmodel_num=10**12), r"axmodel_num"),
     "post config missing": (lambda root: _config(root, post_config_path="sampling.json"), r"sampling\.json is missing"),
-    "post config is a directory": (lambda root: _config(root, post_config_path="qwen3_tokenizer"), r"qwen3_tokenizer is missing"),
+    "post config is a directory": (
+        lambda root: _config(root, post_config_path="qwen3_tokenizer"),
+        r"qwen3_tokenizer is missing",
+    ),
     "name too long": (lambda root: _config(root, filename_post_axmodel="x" * 300), r"xxx.* cannot be read"),
     "bad layer count": (lambda root: _config(root, axmodel_num="four"), r"axmodel_num = 'four'"),
     "template without number": (lambda root: _config(root, template_filename_axmodel="a.axmodel"), r"one %d"),
     "bad vocabulary": (lambda root: _config(root, tokens_embed_num=-5), r"tokens_embed_num = -5"),
     "vision model": (lambda root: _config(root, tokenizer_type="Qwen3VL"), r"vision inputs \(Qwen3VL\).*not supported"),
     "vision encoder": (lambda root: _config(root, filename_image_encoder_axmodel="vit.axmodel"), r"vision"),
-    "hybrid by layer types": (lambda root: _config(root, layer_types=["linear_attention", "full_attention"]), r"hybrid.*linear_attention"),
+    "hybrid by layer types": (
+        lambda root: _config(root, layer_types=["linear_attention", "full_attention"]),
+        r"hybrid.*linear_attention",
+    ),
     "hybrid by name": (lambda root: _config(root, model_name="Qwen3.5-4B"), r"hybrid.*not supported"),
-    "sliding window": (lambda root: _config(root, layer_types=["sliding_attention", "full_attention"]), r"sliding-window"),
+    "sliding window": (
+        lambda root: _config(root, layer_types=["sliding_attention", "full_attention"]),
+        r"sliding-window",
+    ),
     "Gemma": (lambda root: _config(root, tokenizer_type="Gemma4"), r"Gemma4"),
-    "vendor tokenizer only": (_only_vendor_tokenizer, r"qwen3_tokenizer\.txt.*vendor's own text format.*tokenizer\.json"),
+    "vendor tokenizer only": (
+        _only_vendor_tokenizer,
+        r"qwen3_tokenizer\.txt.*vendor's own text format.*tokenizer\.json",
+    ),
     "no tokenizer": (lambda root: shutil.rmtree(root / "qwen3_tokenizer"), r"no tokenizer.*tokenizer\.json"),
 }
 
@@ -311,10 +374,14 @@ def test_a_configuration_that_contradicts_the_layers(simulated: Path) -> None:
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(data=st.data())
 def test_no_configuration_raises_anything_but_a_package_error(newer: Path, data: st.DataObject) -> None:
-    keys = st.sampled_from([*CONFIG, "eos", "bos", "layer_types", "text_config", "axpress", "post_config_path", "num_experts"])
+    keys = st.sampled_from(
+        [*CONFIG, "eos", "bos", "layer_types", "text_config", "axpress", "post_config_path", "num_experts"]
+    )
     scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
     values = scalars | st.lists(st.integers() | st.text(max_size=3), max_size=3)
-    changes = data.draw(st.dictionaries(keys, values | st.dictionaries(st.text(max_size=4), values, max_size=2), max_size=4))
+    changes = data.draw(
+        st.dictionaries(keys, values | st.dictionaries(st.text(max_size=4), values, max_size=2), max_size=4)
+    )
     _config(newer, **changes)
     try:
         open_package(newer)
@@ -323,7 +390,11 @@ def test_no_configuration_raises_anything_but_a_package_error(newer: Path, data:
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(metadata=st.dictionaries(st.sampled_from(["format", "kind", "hidden", "heads", "layer", "history", "hollow"]), st.text(max_size=12)))
+@given(
+    metadata=st.dictionaries(
+        st.sampled_from(["format", "kind", "hidden", "heads", "layer", "history", "hollow"]), st.text(max_size=12)
+    )
+)
 def test_no_metadata_raises_anything_but_a_package_error(simulated: Path, metadata: dict[str, str]) -> None:
     path = simulated / "tiny_p128_l1_together.axmodel"
     write_safetensors(path, metadata, {})

@@ -54,14 +54,17 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def context(browser: Any, server: RunningServer) -> Iterator[Any]:
-    """A browser window of its own. Nothing that its pages ask for may leave the server, and nothing may be complained about."""
+    """A browser window of its own. Nothing that its pages ask for may leave the server, and nothing may be complained
+    about."""
     context = browser.new_context(viewport={"width": 1200, "height": 800})
     context.set_default_timeout(WAIT)
     context.grant_permissions(["clipboard-read", "clipboard-write"])
     asked: list[str] = []
     complaints: list[str] = []
     context.on("request", lambda request: asked.append(request.url))
-    context.on("console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None)
+    context.on(
+        "console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None
+    )
     context.on("weberror", lambda error: complaints.append(str(error.error)))
     context.complaints = complaints
     yield context
@@ -97,7 +100,8 @@ def text_of(page: Any) -> str:
 
 
 def until(page: Any, expression: str, timeout: int = WAIT) -> None:
-    """Waits for a JavaScript expression to be true. As a function: the page's policy forbids Playwright to evaluate text."""
+    """Waits for a JavaScript expression to be true. As a function: the page's policy forbids Playwright to evaluate
+    text."""
     page.wait_for_function(f"() => {expression}", timeout=timeout)
 
 
@@ -131,7 +135,9 @@ def test_an_answer_streams_and_says_what_it_cost(page: Any) -> None:
     lengths.append(len(text_of(page)))
     assert lengths == sorted(set(lengths))
     figures = answer(page).locator(".figures").inner_text()
-    assert re.search(r"prompt \d+ tokens.* · answer \d+ tokens · first after [\d.]+ s · [\d.]+ tokens/s, emulated", figures)
+    assert re.search(
+        r"prompt \d+ tokens.* · answer \d+ tokens · first after [\d.]+ s · [\d.]+ tokens/s, emulated", figures
+    )
     spoken = page.locator("#spoken").inner_text()
     assert "Answering." in spoken or "End of the answer." in spoken
 
@@ -194,7 +200,7 @@ def test_two_tabs_keep_a_conversation_each(page: Any, context: Any, server: Runn
 
 @browser_needed
 def test_settings_are_obeyed_and_copied(page: Any, server: RunningServer, tmp_path: Path) -> None:
-    awkward = "It's \"quoted\" $HOME `id` \\n %s é 漢 🙂\nsecond line"
+    awkward = 'It\'s "quoted" $HOME `id` \\n %s é 漢 🙂\nsecond line'
     page.get_by_role("button", name="Settings").click()
     page.get_by_label("System prompt").fill(awkward)
     page.get_by_label("Max tokens").fill("3")
@@ -273,7 +279,11 @@ def test_reasoning_is_folded_and_tool_calls_are_shown(page: Any) -> None:
         {"reasoning_content": "Two and "},
         {"reasoning_content": "two."},
         {"content": "Four."},
-        {"tool_calls": [{"index": 0, "id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a"'}}]},
+        {
+            "tool_calls": [
+                {"index": 0, "id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a"'}}
+            ]
+        },
         {"tool_calls": [{"index": 0, "function": {"arguments": ": 2}"}}]},
     ]
     chunks = [{"choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
@@ -345,8 +355,12 @@ def test_a_key_is_asked_for_kept_for_the_tab_and_a_wrong_one_is_said(browser: An
         until_served(page)
         stored = page.evaluate("JSON.stringify([{...localStorage}, {...sessionStorage}])")
         assert key not in json.dumps(json.loads(stored)[0]) and json.loads(stored)[1]["axpress.key"] == key
-        answer(page).get_by_role("button", name="curl").click()  # the clipboard is not allowed here: the page says so, or copies
-        until(page, "[...document.querySelectorAll('.actions button')].some(b => /Copied|Not allowed/.test(b.textContent))")
+        # the clipboard is not allowed here: the page says so, or copies
+        answer(page).get_by_role("button", name="curl").click()
+        until(
+            page,
+            "[...document.querySelectorAll('.actions button')].some(b => /Copied|Not allowed/.test(b.textContent))",
+        )
         context.close()
 
 
@@ -442,7 +456,10 @@ def test_everything_has_a_name_and_can_be_read(page: Any, scheme: str) -> None:
     page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
     say(page, STORY)
     until_some_text(page)
-    assert page.evaluate("getComputedStyle(document.querySelector('.text > p'), '::after').animationName") in ("none", "")
+    assert page.evaluate("getComputedStyle(document.querySelector('.text > p'), '::after').animationName") in (
+        "none",
+        "",
+    )
     assert page.evaluate(FAINT) == []
     page.get_by_role("button", name="Stop").click()
     until_state(page, "stopped")
@@ -493,9 +510,14 @@ def test_the_row_map_shows_who_holds_what(page: Any, context: Any, server: Runni
     assert len(own & set(seen)) >= 1
     said = r"Row map\. Bank 0: [\d,]+ of [\d,]+ rows in use \(\d+ shared\), [\d,]+ cached, [\d,]+ free\."
     assert re.fullmatch(said, map_.get_attribute("aria-label"))
-    assert page.locator("#card-title").inner_text() == "Emulated card" and "emulated" in page.locator("#card-note").inner_text()
+    assert (
+        page.locator("#card-title").inner_text() == "Emulated card"
+        and "emulated" in page.locator("#card-note").inner_text()
+    )
     assert page.locator("#temperature").inner_text() == "45 °C"
-    assert re.fullmatch(r"\d+ of [\d,]+ MiB", page.locator("#memory").inner_text() + " " + page.locator("#memory-note").inner_text())
+    assert re.fullmatch(
+        r"\d+ of [\d,]+ MiB", page.locator("#memory").inner_text() + " " + page.locator("#memory-note").inner_text()
+    )
     assert page.locator("#waiting").inner_text() == "2 running, 0 waiting"
     for canvas in ("#speed-chart", "#width-chart"):
         assert len(page.locator(canvas).evaluate(PIXELS)) > 1
@@ -508,7 +530,8 @@ def test_the_row_map_shows_who_holds_what(page: Any, context: Any, server: Runni
 
 @browser_needed
 def test_a_hidden_page_does_not_watch(page: Any, server: RunningServer) -> None:
-    """What a browser does with a tab that is put away, said by the page itself: the stream ends, and begins again when it is looked at."""
+    """What a browser does with a tab that is put away, said by the page itself: the stream ends, and begins again when
+    it is looked at."""
     with page.expect_event("requestfailed", lambda request: request.url.endswith("/live/stream")):
         page.evaluate(
             "Object.defineProperty(document, 'hidden', { value: true, configurable: true });"

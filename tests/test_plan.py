@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from tiny_models import Tiny, write_checkpoint
 
-from axpress.core.convert import EMBED_NAME, convert
+from axpress.core.capacity.report import plan
 from axpress.core.errors import PackageError, RequestError
-from axpress.core.hollow import hollow
-from axpress.core.plan import plan
-from axpress.core.profile import PROFILE_DIR
+from axpress.core.model_files.convert import EMBED_NAME, convert
+from axpress.core.model_files.hollow import hollow
+from axpress.core.model_files.timing_profile import PROFILE_DIR
 
 BIG, SMALL = "qwen3-1.7b-w8a16-pi5", "qwen3-0.6b-int4-pi5"
 MIB = 1 << 20
@@ -121,7 +121,10 @@ def test_more_conversations_than_a_bank_holds_take_more_banks(big) -> None:
 def test_more_conversations_than_all_banks_hold_wait(packages) -> None:
     crowd = plan(packages["qwen3-4b-w8a16-pi5"], clients=5, context=2000, target_tokens=100).crowd
     assert (crowd.running, crowd.banks) == (2, 2)
-    assert "2 run at once, 3 wait" in plan(packages["qwen3-4b-w8a16-pi5"], clients=5, context=2000, target_tokens=100).render()
+    assert (
+        "2 run at once, 3 wait"
+        in plan(packages["qwen3-4b-w8a16-pi5"], clients=5, context=2000, target_tokens=100).render()
+    )
 
 
 def test_where_no_chunk_group_reaches_clients_take_turns(packages) -> None:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import pytest
 
+from axpress.core.device.shape_groups import Group, TensorInfo, layer_shape
+from axpress.core.engine.pass_planner import Part, PassPlanner, StepPlan
 from axpress.core.errors import PackageError
-from axpress.core.groups import Group, TensorInfo, layer_shape
-from axpress.core.planner import Part, Pass, Planner
 
 H, D = 64, 16
 
@@ -79,8 +79,8 @@ class Seen:
     chance: float = 0.0
 
 
-def planner(**options) -> Planner:
-    return Planner(GROUPS, COSTS, HEAD, **options)
+def planner(**options) -> PassPlanner:
+    return PassPlanner(GROUPS, COSTS, HEAD, **options)
 
 
 def running(count: int, **fields) -> list[Seen]:
@@ -92,7 +92,7 @@ def running(count: int, **fields) -> list[Seen]:
 
 def test_a_prompt_takes_the_next_pass_and_running_sequences_ride_along() -> None:
     plan = planner().plan([Seen(), Seen(num_pending=100, high=0), Seen()])
-    assert plan == Pass(3, (Part(0, 1), Part(2, 1), Part(1, 100)))
+    assert plan == StepPlan(3, (Part(0, 1), Part(2, 1), Part(1, 100)))
 
 
 def test_a_prompt_fills_what_is_left_of_a_pass() -> None:
@@ -112,26 +112,26 @@ def test_older_prompts_fill_a_pass_first_and_background_ones_come_last() -> None
 
 def test_a_sequence_out_of_a_chunks_reach_does_not_hold_up_a_prompt() -> None:
     plan = planner().plan([Seen(num_pending=50, high=0), Seen(high=600)])
-    assert plan == Pass(2, (Part(0, 50),))
+    assert plan == StepPlan(2, (Part(0, 50),))
 
 
 def test_who_lies_so_high_that_a_chunk_would_cost_more_than_a_pass_of_its_own_is_left_out() -> None:
     costs = (0.06, 0.10, 0.16, 0.18, 0.90)
     candidates = [Seen(num_pending=50, high=0), Seen(high=100), Seen(high=400)]
-    assert Planner(GROUPS, costs, HEAD).plan(candidates) == Pass(3, (Part(1, 1), Part(0, 50)))
+    assert PassPlanner(GROUPS, costs, HEAD).plan(candidates) == StepPlan(3, (Part(1, 1), Part(0, 50)))
 
 
 def test_those_left_out_have_a_pass_after_the_prompts_but_no_more_time() -> None:
     prompt = Seen(num_pending=400, num_cached=100, high=100)
     left_out, other = Seen(high=600), Seen(high=601)
-    assert planner().plan([left_out, other, prompt]) == Pass(1, (Part(0, 1),))  # 0.12 s of the chunk's 0.18
-    assert planner().plan([other, prompt, left_out]) == Pass(3, (Part(1, 128),))  # 0.24 s would be more
-    assert planner().plan([left_out, other, prompt], in_turn=False) == Pass(3, (Part(2, 128),))
+    assert planner().plan([left_out, other, prompt]) == StepPlan(1, (Part(0, 1),))  # 0.12 s of the chunk's 0.18
+    assert planner().plan([other, prompt, left_out]) == StepPlan(3, (Part(1, 128),))  # 0.24 s would be more
+    assert planner().plan([left_out, other, prompt], in_turn=False) == StepPlan(3, (Part(2, 128),))
 
 
 def test_few_prompt_tokens_go_singly_where_that_costs_less() -> None:
-    assert planner().plan([Seen(num_pending=2, high=0)]) == Pass(0, (Part(0, 1),))
-    assert planner().plan([Seen(num_pending=3, high=0)]) == Pass(2, (Part(0, 3),))
+    assert planner().plan([Seen(num_pending=2, high=0)]) == StepPlan(0, (Part(0, 1),))
+    assert planner().plan([Seen(num_pending=3, high=0)]) == StepPlan(2, (Part(0, 3),))
 
 
 # ---- rule 4: beyond the deepest chunk ----
@@ -143,29 +143,29 @@ def far(num_pending: int, order: int, num_cached: int = 513) -> Seen:
 
 def test_a_prompt_beyond_the_deepest_chunk_goes_token_by_token_in_every_other_pass() -> None:
     prompt, stream = far(400, 1), Seen(high=513)
-    assert planner().plan([prompt, stream]) == Pass(1, (Part(0, 1),))
-    assert planner().plan([stream, prompt]) == Pass(1, (Part(0, 1),))
-    assert planner().plan([prompt]) == Pass(1, (Part(0, 1),))
+    assert planner().plan([prompt, stream]) == StepPlan(1, (Part(0, 1),))
+    assert planner().plan([stream, prompt]) == StepPlan(1, (Part(0, 1),))
+    assert planner().plan([prompt]) == StepPlan(1, (Part(0, 1),))
 
 
 def test_of_prompts_beyond_the_deepest_chunk_the_oldest_and_the_shortest_take_turns() -> None:
     oldest, shortest, other = far(400, 1), far(10, 3), far(100, 2)
-    assert planner().plan([other, shortest, oldest]) == Pass(1, (Part(1, 1),))
-    assert planner().plan([other, oldest, shortest]) == Pass(1, (Part(1, 1),))
+    assert planner().plan([other, shortest, oldest]) == StepPlan(1, (Part(1, 1),))
+    assert planner().plan([other, oldest, shortest]) == StepPlan(1, (Part(1, 1),))
 
 
 def test_an_older_prompt_whose_rows_lie_too_high_does_not_let_younger_ones_pass() -> None:
     displaced, new = far(100, 1, num_cached=64), Seen(num_pending=100, high=0, order=(False, 2))
-    assert planner().plan([new, displaced]) == Pass(1, (Part(1, 1),))
-    assert planner().plan([new, displaced], highs=[64, 64]) == Pass(3, (Part(1, 100), Part(0, 28)))
+    assert planner().plan([new, displaced]) == StepPlan(1, (Part(1, 1),))
+    assert planner().plan([new, displaced], highs=[64, 64]) == StepPlan(3, (Part(1, 100), Part(0, 28)))
 
 
 # ---- rule 2: rounds ----
 
 
 def test_one_sequence_alone_decodes_in_the_cheapest_group_that_reaches() -> None:
-    assert planner().plan([Seen(high=511)]) == Pass(0, (Part(0, 1),))
-    assert planner().plan([Seen(high=512)]) == Pass(1, (Part(0, 1),))
+    assert planner().plan([Seen(high=511)]) == StepPlan(0, (Part(0, 1),))
+    assert planner().plan([Seen(high=512)]) == StepPlan(1, (Part(0, 1),))
 
 
 def test_many_sequences_share_a_chunk() -> None:
@@ -175,15 +175,15 @@ def test_many_sequences_share_a_chunk() -> None:
 
 def test_a_chunk_carries_those_with_low_rows_when_the_rest_would_make_it_dear() -> None:
     costs = (0.06, 0.06, 0.10, 0.10, 0.90)
-    split = Planner(GROUPS, costs, HEAD).plan([*running(4), Seen(high=500)])
+    split = PassPlanner(GROUPS, costs, HEAD).plan([*running(4), Seen(high=500)])
     assert split is not None and split.slot == 3 and [p.who for p in split.parts] == [0, 1, 2, 3]
 
 
 def test_everybody_has_a_turn_before_anybody_has_two() -> None:
     candidates = [Seen(served=True, high=600), Seen(high=600)]
-    assert planner().plan(candidates) == Pass(1, (Part(1, 1),))
+    assert planner().plan(candidates) == StepPlan(1, (Part(1, 1),))
     candidates[1].served = True
-    assert planner().plan(candidates) == Pass(1, (Part(0, 1),))
+    assert planner().plan(candidates) == StepPlan(1, (Part(0, 1),))
 
 
 def test_a_pass_has_no_more_sequences_than_slots_for_logits() -> None:
@@ -196,9 +196,9 @@ def test_a_pass_has_no_more_sequences_than_slots_for_logits() -> None:
 
 def test_guesses_that_are_likely_make_a_chunk_worth_it_for_one() -> None:
     likely, unlikely = Seen(num_drafts=8, chance=0.95), Seen(num_drafts=8, chance=0.4)
-    assert planner().plan([likely]) == Pass(3, (Part(0, 1, 8),))
-    assert planner().plan([unlikely]) == Pass(0, (Part(0, 1),))
-    assert planner(drafts=False).plan([likely]) == Pass(0, (Part(0, 1),))
+    assert planner().plan([likely]) == StepPlan(3, (Part(0, 1, 8),))
+    assert planner().plan([unlikely]) == StepPlan(0, (Part(0, 1),))
+    assert planner(drafts=False).plan([likely]) == StepPlan(0, (Part(0, 1),))
 
 
 def test_in_a_chunk_that_runs_anyway_guesses_ride_along() -> None:
@@ -224,11 +224,13 @@ def test_who_waits_for_a_common_beginning_is_left_out() -> None:
 def test_without_chunks_everything_goes_token_by_token() -> None:
     exact = planner(chunks=False)
     assert exact.max_width == 1
-    assert exact.plan([Seen(num_pending=400, high=0), Seen()]) == Pass(0, (Part(0, 1),))
+    assert exact.plan([Seen(num_pending=400, high=0), Seen()]) == StepPlan(0, (Part(0, 1),))
 
 
 def test_a_long_cached_prefix_is_cut_where_chunks_could_not_go_on_from_it() -> None:
-    narrow = Planner((Group(0, 1, 2047), Group(1, 64, 0), Group(2, 64, 64), Group(3, 64, 192)), (0.1, 0.2, 0.2, 0.2), HEAD)
+    narrow = PassPlanner(
+        (Group(0, 1, 2047), Group(1, 64, 0), Group(2, 64, 64), Group(3, 64, 192)), (0.1, 0.2, 0.2, 0.2), HEAD
+    )
     assert narrow.worth_reusing(64, 250) == 64
     assert narrow.worth_reusing(193, 256) == 192
     assert narrow.worth_reusing(250, 251) == 250
@@ -236,8 +238,8 @@ def test_a_long_cached_prefix_is_cut_where_chunks_could_not_go_on_from_it() -> N
 
 def test_a_pass_is_rated_by_what_it_brings_forward() -> None:
     p, candidates = planner(), [Seen(), Seen(num_pending=100, high=0), Seen(num_drafts=2, chance=0.5)]
-    assert p.seconds_per_token(candidates, Pass(3, (Part(0, 1), Part(1, 50)))) == pytest.approx((0.18 + HEAD) / 51)
-    assert p.seconds_per_token(candidates, Pass(3, (Part(2, 1, 2),))) == pytest.approx((0.18 + 1.75 * HEAD) / 1.75)
+    assert p.seconds_per_token(candidates, StepPlan(3, (Part(0, 1), Part(1, 50)))) == pytest.approx((0.18 + HEAD) / 51)
+    assert p.seconds_per_token(candidates, StepPlan(3, (Part(2, 1, 2),))) == pytest.approx((0.18 + 1.75 * HEAD) / 1.75)
 
 
 def test_a_prompt_costs_a_busy_bank_only_what_its_chunks_add_to_rounds() -> None:

@@ -6,28 +6,28 @@ import numpy as np
 import pytest
 from prefix_trees import check, num_nodes, paths
 
-from axpress.core.prefix import PrefixTree, Priority
-from axpress.core.rows import IntegrityError, RowPool
+from axpress.core.kv_cache.radix_cache import Priority, RadixCache
+from axpress.core.kv_cache.row_pool import IntegrityError, RowPool
 
-BACKGROUND, NORMAL = Priority.BACKGROUND, Priority.NORMAL
+LOW, NORMAL = Priority.LOW, Priority.NORMAL
 
 
-def make(num_rows: int = 100) -> tuple[RowPool, PrefixTree]:
+def make(num_rows: int = 100) -> tuple[RowPool, RadixCache]:
     pool = RowPool(num_rows)
-    return pool, PrefixTree(pool)
+    return pool, RadixCache(pool)
 
 
-def store(tree: PrefixTree, tokens: list[int], salt: bytes = b"", priority: Priority = NORMAL) -> list[int]:
+def store(tree: RadixCache, tokens: list[int], cache_salt: bytes = b"", priority: Priority = NORMAL) -> list[int]:
     """What a request leaves behind: its rows in the tree, held by nobody else."""
     given = tree.pool.allocate(len(tokens))
-    rows = tree.insert(tokens, given, salt, priority=priority)
+    rows = tree.insert(tokens, given, cache_salt, priority=priority)
     tree.pool.release(given)
     check(tree)
     return rows.tolist()
 
 
-def known(tree: PrefixTree, tokens: list[int], salt: bytes = b"") -> int:
-    return tree.match(tokens, salt, touch=False).num_tokens
+def known(tree: RadixCache, tokens: list[int], cache_salt: bytes = b"") -> int:
+    return tree.match(tokens, cache_salt, touch=False).num_tokens
 
 
 def test_longest_prefix_token_by_token() -> None:
@@ -130,11 +130,13 @@ def test_looking_without_touching_changes_nothing() -> None:
 def test_background_entries_go_first() -> None:
     _, tree = make()
     store(tree, [1, 2, 3])
-    store(tree, [4, 5, 6], priority=BACKGROUND)
-    store(tree, [1, 7, 8], priority=BACKGROUND)
+    store(tree, [4, 5, 6], priority=LOW)
+    store(tree, [1, 7, 8], priority=LOW)
     tree.match([4, 5, 6])
     tree.evict(3)
-    assert [known(tree, t) for t in ([1, 2, 3], [1, 7, 8], [4, 5, 6])] == [3, 1, 2], "shared with a normal request, token 1 is normal"
+    assert [known(tree, t) for t in ([1, 2, 3], [1, 7, 8], [4, 5, 6])] == [3, 1, 2], (
+        "shared with a normal request, token 1 is normal"
+    )
     check(tree)
 
 
@@ -143,9 +145,9 @@ def test_a_background_request_spares_live_conversations() -> None:
     store(tree, [1, 2])
     live_since = tree.tick + 1
     store(tree, [3, 4])
-    store(tree, [5, 6], priority=BACKGROUND)
-    assert tree.evict(100, priority=BACKGROUND) == 2, "normal entries are not its own to drop"
-    assert tree.evict(100, priority=BACKGROUND, live_since=live_since) == 2, "unless they lie idle"
+    store(tree, [5, 6], priority=LOW)
+    assert tree.evict(100, priority=LOW) == 2, "normal entries are not its own to drop"
+    assert tree.evict(100, priority=LOW, live_since=live_since) == 2, "unless they lie idle"
     assert (known(tree, [1, 2]), known(tree, [3, 4]), known(tree, [5, 6])) == (0, 2, 0)
     check(tree)
     assert tree.evict(100) == 2
@@ -153,22 +155,22 @@ def test_a_background_request_spares_live_conversations() -> None:
 
 def test_normal_use_makes_background_entries_normal() -> None:
     _, tree = make()
-    store(tree, [1, 2, 3, 4], priority=BACKGROUND)
+    store(tree, [1, 2, 3, 4], priority=LOW)
     tree.cursor(tokens=[1, 2, 9]).close()
-    assert tree.evict(100, priority=BACKGROUND) == 2
+    assert tree.evict(100, priority=LOW) == 2
     assert known(tree, [1, 2, 3, 4]) == 2
-    store(tree, [1, 2, 5], priority=BACKGROUND)
-    assert tree.evict(100, priority=BACKGROUND) == 1, "what a background request adds to a normal entry is background"
-    with tree.cursor(tokens=[1, 2], priority=BACKGROUND) as cursor:
+    store(tree, [1, 2, 5], priority=LOW)
+    assert tree.evict(100, priority=LOW) == 1, "what a background request adds to a normal entry is background"
+    with tree.cursor(tokens=[1, 2], priority=LOW) as cursor:
         cursor.append(7, tree.pool.allocate_row())
     tree.pool.release_row(2)
-    assert tree.evict(100, priority=BACKGROUND) == 1, "also token by token"
+    assert tree.evict(100, priority=LOW) == 1, "also token by token"
 
 
 def test_a_prefix_is_as_recent_as_what_followed_it() -> None:
     _, tree = make()
     store(tree, [1, 2])
-    store(tree, [1, 2, 3], priority=BACKGROUND)
+    store(tree, [1, 2, 3], priority=LOW)
     store(tree, [5, 6])
     tree.match([1, 2, 3])
     tree.evict(1)

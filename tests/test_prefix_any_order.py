@@ -1,4 +1,5 @@
-"""The prefix tree against a dictionary of every prefix, one token at a time: rows, last use, priority, pins, in any order of operations."""
+"""The prefix tree against a dictionary of every prefix, one token at a time: rows, last use, priority, pins, in any
+order of operations."""
 
 from __future__ import annotations
 
@@ -10,8 +11,8 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from prefix_trees import Path, check, paths
 
-from axpress.core.prefix import Cursor, PrefixTree, Priority
-from axpress.core.rows import RowPool
+from axpress.core.kv_cache.radix_cache import Cursor, Priority, RadixCache
+from axpress.core.kv_cache.row_pool import RowPool
 
 
 @dataclass
@@ -26,7 +27,7 @@ class Sequence:
     """A generation as the engine will see it: it holds its rows, and its cursor follows its tokens."""
 
     cursor: Cursor
-    salt: bytes
+    cache_salt: bytes
     priority: Priority
     tokens: tuple[int, ...] = ()
     rows: list[int] = field(default_factory=list)
@@ -38,43 +39,44 @@ PRIORITIES = st.sampled_from(list(Priority))
 
 
 class TreeMachine(RuleBasedStateMachine):
-    """Any order of operations. The model knows each prefix by itself: row, priority and last use of every single token."""
+    """Any order of operations. The model knows each prefix by itself: row, priority and last use of every single
+    token."""
 
     def __init__(self) -> None:
         super().__init__()
         self.pool = RowPool(48)
-        self.tree = PrefixTree(self.pool)
+        self.tree = RadixCache(self.pool)
         self.model: dict[Path, Entry] = {}
         self.running: list[Sequence] = []
         self.held: list[list[int]] = []  # rows of sequences that have lost their cursor
 
-    def known(self, salt: bytes, tokens: tuple[int, ...]) -> list[int]:
+    def known(self, cache_salt: bytes, tokens: tuple[int, ...]) -> list[int]:
         """Rows of the longest prefix."""
         rows = []
         for n in range(1, len(tokens) + 1):
-            if (salt, tokens[:n]) not in self.model:
+            if (cache_salt, tokens[:n]) not in self.model:
                 break
-            rows.append(self.model[salt, tokens[:n]].row)
+            rows.append(self.model[cache_salt, tokens[:n]].row)
         return rows
 
-    def use(self, salt: bytes, tokens: tuple[int, ...], priority: int) -> None:
+    def use(self, cache_salt: bytes, tokens: tuple[int, ...], priority: int) -> None:
         for n in range(1, len(tokens) + 1):
-            entry = self.model[salt, tokens[:n]]
+            entry = self.model[cache_salt, tokens[:n]]
             entry.priority, entry.used = max(entry.priority, priority), self.tree.tick
 
-    def record(self, salt: bytes, tokens: tuple[int, ...], rows: list[int], priority: int) -> list[int]:
+    def record(self, cache_salt: bytes, tokens: tuple[int, ...], rows: list[int], priority: int) -> list[int]:
         """The rows that stand for `tokens` after the tree was told `rows`."""
-        first = self.known(salt, tokens)
+        first = self.known(cache_salt, tokens)
         for n in range(len(first), len(tokens)):
-            self.model[salt, tokens[: n + 1]] = Entry(rows[n], priority, 0)
+            self.model[cache_salt, tokens[: n + 1]] = Entry(rows[n], priority, 0)
         return first + rows[len(first) :]
 
     def dropped(self, limit: int, priority: int, live_since: int) -> list[Path]:
         """The prefixes that eviction takes, in order: one token at a time, the oldest of all that could go."""
         left, gone = dict(self.model), []
-        pinned = {(s.salt, s.tokens) for s in self.running}
+        pinned = {(s.cache_salt, s.tokens) for s in self.running}
         while len(gone) < limit:
-            inner = {(salt, tokens[:-1]) for salt, tokens in left}
+            inner = {(cache_salt, tokens[:-1]) for cache_salt, tokens in left}
             free = [p for p, e in left.items() if p not in inner and p not in pinned and self.pool.counts[e.row] == 1]
             if not free:
                 break
@@ -91,13 +93,13 @@ class TreeMachine(RuleBasedStateMachine):
             self.make_room(n - self.pool.num_free, Priority.NORMAL, 0)
         return self.pool.allocate(n) if self.pool.can_allocate(n) else None
 
-    @rule(salt=SALTS, tokens=TOKENS, priority=PRIORITIES)
-    def open(self, salt: bytes, tokens: list[int], priority: Priority) -> None:
-        cursor = self.tree.cursor(salt, tokens=tokens, priority=priority)
-        rows = self.known(salt, tuple(tokens))
+    @rule(cache_salt=SALTS, tokens=TOKENS, priority=PRIORITIES)
+    def open(self, cache_salt: bytes, tokens: list[int], priority: Priority) -> None:
+        cursor = self.tree.cursor(cache_salt, tokens=tokens, priority=priority)
+        rows = self.known(cache_salt, tuple(tokens))
         assert cursor.matched.tolist() == rows
         self.pool.hold(cursor.matched)
-        self.running.append(Sequence(cursor, salt, priority, tuple(tokens[: len(rows)]), rows))
+        self.running.append(Sequence(cursor, cache_salt, priority, tuple(tokens[: len(rows)]), rows))
 
     @precondition(lambda self: self.running)
     @rule(data=st.data(), tokens=TOKENS, one_by_one=st.booleans())
@@ -111,7 +113,7 @@ class TreeMachine(RuleBasedStateMachine):
         else:
             use = seq.cursor.extend(tokens, given).tolist()
         seq.tokens += tuple(tokens)
-        seq.rows = self.record(seq.salt, seq.tokens, seq.rows + given.tolist(), seq.priority)
+        seq.rows = self.record(seq.cache_salt, seq.tokens, seq.rows + given.tolist(), seq.priority)
         assert use == seq.rows[len(seq.rows) - len(tokens) :]
         self.pool.hold(np.array(use, np.int32))
         self.pool.release(given)
@@ -121,14 +123,14 @@ class TreeMachine(RuleBasedStateMachine):
     def fork(self, data: st.DataObject) -> None:
         seq = data.draw(st.sampled_from(self.running))
         self.pool.hold(np.array(seq.rows, np.int32))
-        self.running.append(Sequence(seq.cursor.fork(), seq.salt, seq.priority, seq.tokens, list(seq.rows)))
+        self.running.append(Sequence(seq.cursor.fork(), seq.cache_salt, seq.priority, seq.tokens, list(seq.rows)))
 
     @precondition(lambda self: self.running)
     @rule(data=st.data(), keep=st.booleans())
     def close(self, data: st.DataObject, keep: bool) -> None:
         seq = self.running.pop(data.draw(st.integers(0, len(self.running) - 1)))
         seq.cursor.close()
-        self.use(seq.salt, seq.tokens, seq.priority)
+        self.use(seq.cache_salt, seq.tokens, seq.priority)
         if keep:
             self.held.append(seq.rows)
         else:
@@ -139,23 +141,23 @@ class TreeMachine(RuleBasedStateMachine):
     def let_go(self) -> None:
         self.pool.release(np.array(self.held.pop(0), np.int32))
 
-    @rule(salt=SALTS, tokens=TOKENS, priority=PRIORITIES)
-    def insert(self, salt: bytes, tokens: list[int], priority: Priority) -> None:
+    @rule(cache_salt=SALTS, tokens=TOKENS, priority=PRIORITIES)
+    def insert(self, cache_salt: bytes, tokens: list[int], priority: Priority) -> None:
         given = self.rows(len(tokens))
         if given is None:
             return
-        use = self.tree.insert(tokens, given, salt, priority=priority)
-        assert use.tolist() == self.record(salt, tuple(tokens), given.tolist(), priority)
-        self.use(salt, tuple(tokens), priority)
+        use = self.tree.insert(tokens, given, cache_salt, priority=priority)
+        assert use.tolist() == self.record(cache_salt, tuple(tokens), given.tolist(), priority)
+        self.use(cache_salt, tuple(tokens), priority)
         self.pool.release(given)
 
-    @rule(salt=SALTS, tokens=TOKENS, touch=st.booleans())
-    def match(self, salt: bytes, tokens: list[int], touch: bool) -> None:
-        match = self.tree.match(tokens, salt, touch=touch)
-        rows = self.known(salt, tuple(tokens))
+    @rule(cache_salt=SALTS, tokens=TOKENS, touch=st.booleans())
+    def match(self, cache_salt: bytes, tokens: list[int], touch: bool) -> None:
+        match = self.tree.match(tokens, cache_salt, touch=touch)
+        rows = self.known(cache_salt, tuple(tokens))
         assert (match.rows.tolist(), match.num_tokens) == (rows, len(rows))
         if touch:
-            self.use(salt, tuple(tokens[: len(rows)]), 0)
+            self.use(cache_salt, tuple(tokens[: len(rows)]), 0)
 
     @rule(limit=st.integers(0, 20), priority=PRIORITIES, live=st.integers(0, 30))
     def evict(self, limit: int, priority: Priority, live: int) -> None:
@@ -164,7 +166,9 @@ class TreeMachine(RuleBasedStateMachine):
     def make_room(self, limit: int, priority: Priority, live_since: int) -> None:
         gone = self.dropped(limit, priority, live_since)
         free = self.pool.num_free
-        assert self.tree.evict(limit, priority=priority, live_since=live_since) == len(gone) == self.pool.num_free - free
+        assert (
+            self.tree.evict(limit, priority=priority, live_since=live_since) == len(gone) == self.pool.num_free - free
+        )
         for path in gone:
             del self.model[path]
 

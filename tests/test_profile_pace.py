@@ -1,4 +1,5 @@
-"""The profiles, checked against published rates: the vendor's own decode loop, modelled, comes out at the vendor's tokens/s."""
+"""The profiles, checked against published rates: the vendor's own decode loop, modelled, comes out at the vendor's
+tokens/s."""
 
 from __future__ import annotations
 
@@ -10,15 +11,16 @@ import numpy as np
 import pytest
 from ctypes_runner import LIBRARY, Runner, Runtime, open_runtime
 
-from axpress.core.hollow import hollow
-from axpress.core.package import open_package
+from axpress.core.model_files.hollow import hollow
+from axpress.core.model_files.model_package import open_package
 
 pytestmark = pytest.mark.skipif(not LIBRARY.is_file(), reason="the emulated runtime is not built")
 PUBLISHED = {"qwen3-0.6b-w8a16-pi5": 12.88, "qwen3-1.7b-w8a16-pi5": 7.38, "qwen3-4b-w8a16-pi5": 3.65}
 
 
 def vendor_token(runtime: Runtime, runner: Runner) -> None:
-    """One token as the vendor's newest runner asks for it: all calls synchronous, 6 a layer, uploads from pageable memory."""
+    """One token as the vendor's newest runner asks for it: all calls synchronous, 6 a layer, uploads from pageable
+    memory."""
     hidden, other = runner.x
     row = 2 * runner.kv
     runtime.upload(hidden, np.zeros(runner.hidden, np.uint16))
@@ -34,7 +36,8 @@ def vendor_token(runtime: Runtime, runner: Runner) -> None:
 
 
 def modelled_seconds(runtime: Runtime) -> float:
-    """Time in which the modelled card was busy since the counters were reset; the speed of this machine is not in it."""
+    """Time in which the modelled card was busy since the counters were reset; the speed of this machine is not in
+    it."""
     buffer = ctypes.create_string_buffer(1 << 16)
     runtime.lib.axemu_report(buffer, ctypes.c_size_t(len(buffer)))
     return json.loads(buffer.value)["modelled_ns"] / 1e9

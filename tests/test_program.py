@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from tiny_models import Tiny, write_checkpoint
 
-from axpress.core.convert import convert
-from axpress.core.emulator import Emulator
-from axpress.core.model import Model, open_model
-from axpress.core.probe import Modes
-from axpress.core.step import Step
+from axpress.core.device.emulator import Emulator
+from axpress.core.device.model_loader import Model, open_model
+from axpress.core.device.probe import Modes
+from axpress.core.device.step import Step
+from axpress.core.model_files.convert import convert
 
 ROWS, CHUNK = 255, 64
 
@@ -93,7 +93,9 @@ def test_chunked_prompt_equals_token_by_token_bit_for_bit(model: Model) -> None:
     together = chunk(model, tokens[128:], 128, 3, logits=True)
     assert together == alone
     rows = len(tokens) * 2 * model.program.shape.kv_dim
-    assert [b.read().tobytes()[:rows] for b in model.program.kv_buffers(0, model.program.num_layers - 1)] == [x[:rows] for x in kv]
+    assert [b.read().tobytes()[:rows] for b in model.program.kv_buffers(0, model.program.num_layers - 1)] == [
+        x[:rows] for x in kv
+    ]
 
 
 def test_a_token_may_live_in_any_row(model: Model) -> None:
@@ -134,7 +136,9 @@ def test_fallbacks_give_the_same_bytes(model: Model, modes: Modes, extra: int) -
         report = counted(lambda: decode(model, 34, 4, [(0, 4)], 4))
         assert report["submissions"] == program.num_layers * (1 + extra) + 5
     finally:
-        program.set_modes(use_async=found.use_async, in_place_decode=found.in_place_decode, in_place_chunk=found.in_place_chunk)
+        program.set_modes(
+            use_async=found.use_async, in_place_decode=found.in_place_decode, in_place_chunk=found.in_place_chunk
+        )
 
 
 def test_rows_move_on_the_card_and_tokens_still_see_them(model: Model) -> None:
@@ -182,7 +186,7 @@ def test_wrong_steps_are_refused_before_the_card_sees_them(model: Model) -> None
 
 
 def test_a_view_keeps_pinned_memory_alive(model: Model) -> None:
-    from axpress.core.buffer import PinnedBuffer
+    from axpress.core.device.buffer import PinnedBuffer
 
     buffer = PinnedBuffer(model.card, 64)
     view = buffer.view(np.uint16)
@@ -200,7 +204,7 @@ def test_a_view_keeps_pinned_memory_alive(model: Model) -> None:
 
 
 def test_device_buffers_check_their_bounds(model: Model) -> None:
-    from axpress.core.buffer import DeviceBuffer
+    from axpress.core.device.buffer import DeviceBuffer
 
     buffer = DeviceBuffer(model.card, 32)
     buffer.fill(3)
@@ -217,8 +221,8 @@ def test_device_buffers_check_their_bounds(model: Model) -> None:
 
 PROBE = """
 import json, sys
-from axpress.core.model import open_model
-from axpress.core.step import Step
+from axpress.core.device.model_loader import open_model
+from axpress.core.device.step import Step
 model = open_model(sys.argv[1], "emu", "none", json.loads(sys.argv[2]))
 step = Step(64)
 out = []
@@ -251,7 +255,11 @@ def small_package(tmp_path_factory):
 
 def probed(package, **settings: str) -> tuple[list[bool], list[int]]:
     run = subprocess.run(
-        [sys.executable, "-c", PROBE, str(package), json.dumps(settings)], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", PROBE, str(package), json.dumps(settings)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert run.returncode == 0, run.stderr
     modes, tokens = json.loads(run.stdout.splitlines()[-1])

@@ -7,8 +7,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from axpress.core.request import Delta
-from axpress.core.shape import Thinking, ToolFormat
-from axpress.server.reader import Piece, Reader
+from axpress.core.structured_output.output_spec import Thinking, ToolFormat
+from axpress.server.serving.output_parser import OutputParser, Piece
 
 QWEN = ToolFormat('<tool_call>\n{"name": "', '", "arguments": ', "}\n</tool_call>")
 DENSE = ToolFormat('<tool_call>{"name": "', '", "arguments": ', "}</tool_call>", "")
@@ -31,11 +31,13 @@ def joined(pieces: list[Piece]) -> list[Piece]:
     return out
 
 
-def read(parts: list[str], thinking: Thinking | None = None, tools: ToolFormat | None = None, reason: str = "stop") -> list[Piece]:
+def read(
+    parts: list[str], thinking: Thinking | None = None, tools: ToolFormat | None = None, reason: str = "stop"
+) -> list[Piece]:
     """The pieces of an answer that came as `parts`, a token each."""
-    reader = Reader(thinking, tools)
+    parser = OutputParser(thinking, tools)
     deltas = [Delta(text, 1) for text in parts] + [Delta("", 0, reason)]  # type: ignore[arg-type]
-    return joined([piece for delta in deltas for piece in reader.read([delta])])
+    return joined([piece for delta in deltas for piece in parser.read([delta])])
 
 
 def tell(*pieces: tuple[str, str] | tuple[str, str, int]) -> list[Piece]:
@@ -51,7 +53,8 @@ def tell(*pieces: tuple[str, str] | tuple[str, str, int]) -> list[Piece]:
         ("\n <think>hm</think>Yes", THINKING, None, [("reasoning", "hm"), ("content", "Yes")]),
         ("<think>\n\n</think>\n\nYes", THINKING, None, [("content", "Yes")]),
         ("No. <think>hm</think>", THINKING, None, [("content", "No. <think>hm</think>")]),
-        ("hm <think> so </think> a </think>", OPEN, None, [("reasoning", "hm <think> so "), ("content", " a </think>")]),
+        ("hm <think> so </think> a </think>", OPEN, None,
+        [("reasoning", "hm <think> so "), ("content", " a </think>")]),
         ("<think>cut\n</thi", THINKING, None, [("reasoning", "cut\n</thi")]),
         ("<thi", THINKING, None, [("content", "<thi")]),
         ("", OPEN, QWEN, []),
@@ -75,11 +78,15 @@ def tell(*pieces: tuple[str, str] | tuple[str, str, int]) -> list[Piece]:
         ("Well.\n<tool_call>\n{\"na", None, QWEN, [("content", "Well.")]),
         ("<tool_call>\n{\"name\": \"get_wea", None, QWEN, []),
         (QWEN.begin + "f" + QWEN.before_arguments, None, QWEN, [("call", "f", 0)]),
-        (QWEN.begin + "f" + QWEN.before_arguments + '{"a": "x\\', None, QWEN, [("call", "f", 0), ("arguments", '{"a": "x\\', 0)]),
-        (QWEN.begin + "f" + QWEN.before_arguments + "{}}\n</tool", None, QWEN, [("call", "f", 0), ("arguments", "{}", 0)]),
+        (QWEN.begin + "f" + QWEN.before_arguments + '{"a": "x\\', None, QWEN,
+        [("call", "f", 0), ("arguments", '{"a": "x\\', 0)]),
+        (QWEN.begin + "f" + QWEN.before_arguments + "{}}\n</tool", None, QWEN,
+        [("call", "f", 0), ("arguments", "{}", 0)]),
     ],
 )  # fmt: skip
-def test_pieces_in_every_split(text: str, thinking: Thinking | None, tools: ToolFormat | None, expected: list[tuple[str, str]]) -> None:
+def test_pieces_in_every_split(
+    text: str, thinking: Thinking | None, tools: ToolFormat | None, expected: list[tuple[str, str]]
+) -> None:
     assert read([text], thinking, tools) == tell(*expected)
     assert read(list(text), thinking, tools) == tell(*expected)
     for cut in range(len(text) + 1):
@@ -87,18 +94,28 @@ def test_pieces_in_every_split(text: str, thinking: Thinking | None, tools: Tool
 
 
 FRAGMENTS = st.sampled_from(
-    ["<think>", "</think>", "\n", "\n\n", " ", "a", "<", "<tool_call>", QWEN.begin, QWEN.end, call("f", '{"a": "<b>"}'), "</tool_call>",
+    ["<think>", "</think>", "\n", "\n\n", " ", "a", "<", "<tool_call>", QWEN.begin, QWEN.end,
+    call("f", '{"a": "<b>"}'), "</tool_call>",
      QWEN.begin + "g" + QWEN.before_arguments, '{"', '\\"', "}", "word ", "é"]
 )  # fmt: skip
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(FRAGMENTS, max_size=8).map("".join), st.data(), st.sampled_from([None, THINKING, OPEN]), st.sampled_from([None, QWEN]))
+@given(
+    st.lists(FRAGMENTS, max_size=8).map("".join),
+    st.data(),
+    st.sampled_from([None, THINKING, OPEN]),
+    st.sampled_from([None, QWEN]),
+)
 @example("<think>a</think>\n\n" + call("f", "{}"), None, THINKING, QWEN)
 def test_reading_in_pieces_is_reading_at_once(
     text: str, data: st.DataObject | None, thinking: Thinking | None, tools: ToolFormat | None
 ) -> None:
-    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6))) if data is not None else list(range(len(text)))
+    cuts = (
+        sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6)))
+        if data is not None
+        else list(range(len(text)))
+    )
     parts = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
     at_once = read([text], thinking, tools)
     assert read(parts, thinking, tools) == at_once
@@ -121,24 +138,37 @@ def test_text_that_is_no_call_is_given_back_whole(text: str) -> None:
 
 
 def test_arguments_come_token_by_token_and_text_is_held_only_as_long_as_needed() -> None:
-    reader = Reader(None, QWEN)
-    said = ["So", " <", "b", "<tool_call>", '\n{"name": "', "get", '", "arguments": ', '{"x"', ": 1", "}}", "\n</tool_call>"]
-    heard = [(one, [(p.kind, p.text) for p in reader.read([Delta(one, 1)])]) for one in said]
+    parser = OutputParser(None, QWEN)
+    said = [
+        "So",
+        " <",
+        "b",
+        "<tool_call>",
+        '\n{"name": "',
+        "get",
+        '", "arguments": ',
+        '{"x"',
+        ": 1",
+        "}}",
+        "\n</tool_call>",
+    ]
+    heard = [(one, [(p.kind, p.text) for p in parser.read([Delta(one, 1)])]) for one in said]
     assert heard == [
-        ("So", [("content", "So")]), (" <", []), ("b", [("content", " <b")]), ("<tool_call>", []), ('\n{"name": "', []), ("get", []),
+        ("So", [("content", "So")]), (" <", []), ("b", [("content", " <b")]), ("<tool_call>", []),
+        ('\n{"name": "', []), ("get", []),
         ('", "arguments": ', [("call", "get")]), ('{"x"', [("arguments", '{"x"')]), (": 1", [("arguments", ": 1")]),
         ("}}", [("arguments", "}")]), ("\n</tool_call>", []),
     ]  # fmt: skip
-    assert reader.num_calls == 1 and not reader.call_open
+    assert parser.num_calls == 1 and not parser.call_open
 
 
 def test_reasoning_tokens_are_those_up_to_its_end() -> None:
     def count(thinking: Thinking | None, *deltas: tuple[str, int]) -> int:
-        reader = Reader(thinking, None)
+        parser = OutputParser(thinking, None)
         for text, num in deltas:
-            reader.read([Delta(text, num)])
-        reader.read([Delta("", 0, "stop")])
-        return reader.reasoning_tokens
+            parser.read([Delta(text, num)])
+        parser.read([Delta("", 0, "stop")])
+        return parser.reasoning_tokens
 
     assert count(THINKING, ("<think>", 1), ("\n", 1), ("a", 1), ("</think>", 1), ("\n\n", 1), ("b", 1)) == 4
     assert count(OPEN, ("a", 1), ("", 1), ("</", 1), ("think>", 1), ("b", 1)) == 4
@@ -149,7 +179,12 @@ def test_reasoning_tokens_are_those_up_to_its_end() -> None:
 
 
 def test_an_open_call_is_told() -> None:
-    for text, expected in ((QWEN.begin + "f", True), (call("f", "{}"), False), ("text", False), ("<tool_call>\n", True)):
-        reader = Reader(None, QWEN)
-        reader.read([Delta(text, 1, "length")])
-        assert reader.call_open is expected
+    for text, expected in (
+        (QWEN.begin + "f", True),
+        (call("f", "{}"), False),
+        ("text", False),
+        ("<tool_call>\n", True),
+    ):
+        parser = OutputParser(None, QWEN)
+        parser.read([Delta(text, 1, "length")])
+        assert parser.call_open is expected

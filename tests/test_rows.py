@@ -10,7 +10,7 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from axpress.core.rows import IntegrityError, NoRows, RowPool, runs
+from axpress.core.kv_cache.row_pool import IntegrityError, NoRows, RowPool, runs
 
 SIZE = 24
 
@@ -38,7 +38,9 @@ def test_rows_are_int32_whatever_the_number() -> None:
     pool = RowPool(8)
     run = pool.allocate_run(2)
     assert run is not None
-    assert {a.dtype for a in (pool.allocate(0), pool.allocate(1), pool.allocate(2), run, runs(run), runs(run[:0]))} == {np.dtype(np.int32)}
+    assert {a.dtype for a in (pool.allocate(0), pool.allocate(1), pool.allocate(2), run, runs(run), runs(run[:0]))} == {
+        np.dtype(np.int32)
+    }
 
 
 def test_a_run_is_straight_or_refused() -> None:
@@ -101,7 +103,9 @@ def test_our_own_mistakes_are_caught_and_change_nothing(wrong: tuple[int, ...]) 
     pool.check_integrity()
 
 
-@pytest.mark.parametrize("field,value", [("_num_used", 3), ("_counts", np.array([1, 1, 1, -1], np.int32)), ("_flags", bytearray(4))])
+@pytest.mark.parametrize(
+    "field,value", [("_num_used", 3), ("_counts", np.array([1, 1, 1, -1], np.int32)), ("_flags", bytearray(4))]
+)
 def test_integrity_finds_what_is_wrong(field: str, value: object) -> None:
     pool = RowPool(4)
     pool.allocate(2)

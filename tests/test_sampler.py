@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from axpress.core.errors import LogitsError, RequestError
 from axpress.core.request import SamplingParams
-from axpress.core.sampler import MAX_LOGPROBS, Sampler, Scratch, uniform
+from axpress.core.sampling.sampler import MAX_LOGPROBS, Sampler, Scratch, uniform
 
 ROOT = Path(__file__).parent.parent
 FULL = 151_936
@@ -77,7 +77,11 @@ def changed_logits(logits: np.ndarray, p: SamplingParams, prompt: Sequence[int],
 
 
 def reference(
-    logits: np.ndarray, p: SamplingParams, prompt: Sequence[int] = (), answer: Sequence[int] = (), allowed: np.ndarray | None = None
+    logits: np.ndarray,
+    p: SamplingParams,
+    prompt: Sequence[int] = (),
+    answer: Sequence[int] = (),
+    allowed: np.ndarray | None = None,
 ) -> Kept:
     """Everything but the draw. `allowed` is a boolean per token."""
     values = changed_logits(logits, p, prompt, answer)
@@ -104,7 +108,9 @@ def reference(
     return Kept(ids, cumulative, (num[0], num[1]))
 
 
-def check(logits: np.ndarray, p: SamplingParams, prompt: Sequence[int], answer: Sequence[int], scratch: Scratch, draws: int) -> int:
+def check(
+    logits: np.ndarray, p: SamplingParams, prompt: Sequence[int], answer: Sequence[int], scratch: Scratch, draws: int
+) -> int:
     """Asserts `draws` tokens; returns how many were within SLACK of a boundary."""
     sampler = Sampler(len(logits), p, prompt, scratch=scratch)
     for token in answer:
@@ -175,8 +181,10 @@ def test_thousands_of_random_vectors_are_never_close_to_a_boundary_by_habit() ->
     for _ in range(1500):
         logits = bf16(rng.normal(0, rng.uniform(0.1, 6), 1000))
         p = SamplingParams(
-            temperature=rng.uniform(0.05, 3), top_p=rng.uniform(0.1, 1), top_k=int(rng.integers(0, 300)), min_p=rng.uniform(0, 0.1),
-            repetition_penalty=rng.uniform(0.8, 1.5), presence_penalty=rng.uniform(-1, 1), seed=int(rng.integers(2**63)),
+            temperature=rng.uniform(0.05, 3), top_p=rng.uniform(0.1, 1), top_k=int(rng.integers(0, 300)),
+            min_p=rng.uniform(0, 0.1),
+            repetition_penalty=rng.uniform(0.8, 1.5), presence_penalty=rng.uniform(-1, 1),
+            seed=int(rng.integers(2**63)),
         )  # fmt: skip
         ids = rng.integers(0, 1000, 60).tolist()
         close += check(logits, p, ids[:40], ids[40:], scratch, draws=3)
@@ -216,14 +224,22 @@ def test_full_vocabulary(kind: str, dtype: str) -> None:
         replace(base, min_p=0.05),
         replace(base, temperature=3.0, top_k=5000),
         replace(base, temperature=0),
-        replace(base, top_p=0.9507, repetition_penalty=1.1, presence_penalty=0.5, frequency_penalty=0.2, logit_bias={5: 3.0, 9: -100.0}),
+        replace(
+            base,
+            top_p=0.9507,
+            repetition_penalty=1.1,
+            presence_penalty=0.5,
+            frequency_penalty=0.2,
+            logit_bias={5: 3.0, 9: -100.0},
+        ),
     ]
     close = sum(check(logits, p, prompt, answer, scratch, draws=150 if dtype == "bf16" else 25) for p in variants)
     assert close <= 1
 
 
 def test_the_draw_is_exact_where_the_uncounted_tail_decides() -> None:
-    """Few strong tokens and a tail that weighs a thousandth: draws on both sides of every boundary that the tail moves."""
+    """Few strong tokens and a tail that weighs a thousandth: draws on both sides of every boundary that the tail
+    moves."""
     values = np.full(FULL, 0.0)
     values[[10, 20, 30]] = 20.25, 20.0, 19.75  # the tail is just below the first cut and weighs 2e-4 of the best
     logits, scratch = bf16(values), Scratch(FULL)
@@ -335,7 +351,9 @@ def test_logprobs_are_the_models_own(vocab: int, dtype: str) -> None:
     exact = to_float64(logits)
     logprob = exact - exact.max() - math.log(math.fsum(np.exp(exact - exact.max())))
     order = [int(i) for i in np.argsort(-exact, kind="stable") if exact[i] > -np.inf]
-    p = SamplingParams(temperature=0.5, top_k=50, repetition_penalty=1.3, logit_bias={0: -3.0}, seed=1, logprobs=MAX_LOGPROBS)
+    p = SamplingParams(
+        temperature=0.5, top_k=50, repetition_penalty=1.3, logit_bias={0: -3.0}, seed=1, logprobs=MAX_LOGPROBS
+    )
     sampler = Sampler(vocab, p, [0, vocab - 1])
     for i in range(5):
         token, got = sampler.sample(logits, i)
@@ -475,7 +493,17 @@ def test_native_under_sanitizers(tmp_path: Path) -> None:
     program = tmp_path / "test_sampler"
     names = ("sampler", "sampler_state", "logits", "logits_group")
     sources = [ROOT / "tests/native/test_sampler.c", *(ROOT / "csrc" / f"{name}.c" for name in names)]
-    flags = ["-std=c11", "-O1", "-g", "-Wall", "-Wextra", "-Wshadow", "-Wmissing-prototypes", "-Werror", "-ffp-contract=off"]
+    flags = [
+        "-std=c11",
+        "-O1",
+        "-g",
+        "-Wall",
+        "-Wextra",
+        "-Wshadow",
+        "-Wmissing-prototypes",
+        "-Werror",
+        "-ffp-contract=off",
+    ]
     flags += ["-fsanitize=address,undefined,float-divide-by-zero", "-fno-sanitize-recover=all", f"-I{ROOT / 'csrc'}"]
     flags += [f"-Wl,--wrap={name}" for name in ("malloc", "calloc", "realloc")]
     subprocess.run(["gcc", *flags, *map(str, sources), "-o", str(program), "-lm"], check=True)

@@ -1,9 +1,10 @@
-"""The property that everything hangs on: whatever else happens on the card, each request gets exactly what it gets alone.
+"""The property that everything hangs on: whatever else happens on the card, each request gets exactly what it gets
+alone.
 
-A pool of requests is answered alone first: token by token, one at a time, nothing shared, no guesses. Then a state machine lets them
-arrive, leave and crowd each other in every order on small caches, with guesses, shared prefixes, several banks, row pressure with
-preemption, and garbage in every free row; answers and log-probabilities must be the same bits.
-"""
+A pool of requests is answered alone first: token by token, one at a time, nothing shared, no guesses. Then a state
+machine lets them arrive, leave and crowd each other in every order on small caches, with guesses, shared prefixes,
+several banks, row pressure with preemption, and garbage in every free row; answers and log-probabilities must be the
+same bits."""
 
 from __future__ import annotations
 
@@ -18,17 +19,26 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from tiny_models import Tiny, write_checkpoint
 
-from axpress.core import bank as bank_module
-from axpress.core.bank import Bank
-from axpress.core.convert import convert
-from axpress.core.emulator import Emulator
-from axpress.core.engine import Engine, Generation
-from axpress.core.grammar import Grammars, JsonSchema, Regex, Shape, Thinking, ToolFormat, ToolRule
+from axpress.core.device.emulator import Emulator
+from axpress.core.engine.engine import Engine, Generation
+from axpress.core.kv_cache import cache_bank as bank_module
+from axpress.core.kv_cache.cache_bank import CacheBank
+from axpress.core.model_files.convert import convert
 from axpress.core.request import Delta, GenerationRequest, SamplingParams
+from axpress.core.structured_output.grammar_compiler import (
+    GrammarCompiler,
+    JsonSchema,
+    OutputSpec,
+    Regex,
+    Thinking,
+    ToolFormat,
+    ToolRule,
+)
 
 ROWS, CHUNK, HISTORY = 111, 16, [0, 16, 32, 48, 64, 80]
 POOL = 24
-EXAMPLES = int(os.environ.get("AXPRESS_EXAMPLES", "40"))  # `AXPRESS_EXAMPLES=2000 pytest tests/test_schedule.py` for a campaign
+# `AXPRESS_EXAMPLES=2000 pytest tests/test_schedule.py` for a campaign
+EXAMPLES = int(os.environ.get("AXPRESS_EXAMPLES", "40"))
 
 
 @dataclass
@@ -56,16 +66,26 @@ class Answer:
         return self.text, self.reason, self.num_tokens, self.logprobs
 
 
-NAMED = {"type": "object", "properties": {"name": {"maxLength": 9}, "rest": {"type": "integer"}}, "required": ["name", "rest"]}
+NAMED = {
+    "type": "object",
+    "properties": {"name": {"maxLength": 9}, "rest": {"type": "integer"}},
+    "required": ["name", "rest"],
+}
 SHAPES = [
-    Shape(JsonSchema(NAMED)),
-    Shape(Regex("[a-e]{3,9}(foo|bar) and so on")),
-    Shape(tools=(ToolRule("look"),), tool_format=ToolFormat("<tool_call>", "(", ")"), tool_choice="required", thinking=Thinking(open=True)),
+    OutputSpec(JsonSchema(NAMED)),
+    OutputSpec(Regex("[a-e]{3,9}(foo|bar) and so on")),
+    OutputSpec(
+        tools=(ToolRule("look"),),
+        tool_format=ToolFormat("<tool_call>", "(", ")"),
+        tool_choice="required",
+        thinking=Thinking(open=True),
+    ),
 ]
 
 
-def make_pool(grammars: Grammars) -> list[GenerationRequest]:
-    """Requests that share prompts' beginnings, repeat themselves, and choose tokens in every way; some obey a grammar."""
+def make_pool(grammars: GrammarCompiler) -> list[GenerationRequest]:
+    """Requests that share prompts' beginnings, repeat themselves, and choose tokens in every way; some obey a
+    grammar."""
     rnd = random.Random(5)
     heads = [[rnd.randrange(5, 250) for _ in range(n)] for n in (0, 7, 20, 40)]
     pool = []
@@ -99,8 +119,8 @@ def alone(package) -> list[tuple[GenerationRequest, tuple, list[int]]]:
     """Each request of the pool with what it gets alone, and that as token ids."""
     engine = Engine.open(package, "emu", "none", banks=1, max_running=1, exact=True, drafts=False, threaded=False)
     outcomes = []
-    for i, request in enumerate(make_pool(Grammars(engine.text, engine.info.vocab_size))):
-        answer = Answer(replace(request, salt=bytes([i])))
+    for i, request in enumerate(make_pool(GrammarCompiler(engine.text, engine.info.vocab_size))):
+        answer = Answer(replace(request, cache_salt=bytes([i])))
         engine.submit(answer.request, answer)
         assert engine.step()
         (sequence,) = engine.scheduler.banks[0].sequences or [None]
@@ -133,7 +153,7 @@ def poison(engine: Engine) -> None:
 def forget_all(engine: Engine) -> None:
     """Empty banks."""
     s = engine.scheduler
-    s.banks[:] = [Bank(b.index, ROWS, s.planner, s._move) for b in s.banks]
+    s.banks[:] = [CacheBank(b.index, ROWS, s.planner, s._move) for b in s.banks]
 
 
 class Schedule(RuleBasedStateMachine):
@@ -148,13 +168,16 @@ class Schedule(RuleBasedStateMachine):
         forget_all(self.engine)
         self.costs_change(1.0, 0.1)
 
-    @rule(i=st.integers(0, POOL - 1), variant=st.sampled_from(["plain", "salted", "background", "right guess", "wrong guess"]))
+    @rule(
+        i=st.integers(0, POOL - 1),
+        variant=st.sampled_from(["plain", "salted", "background", "right guess", "wrong guess"]),
+    )
     def arrive(self, i: int, variant: str) -> None:
         request, expected, tokens = self.alone[i]
         if variant == "salted":
-            request = replace(request, salt=b"other")
+            request = replace(request, cache_salt=b"other")
         elif variant == "background":
-            request = replace(request, background=True)
+            request = replace(request, low_priority=True)
         elif variant == "right guess":
             request = replace(request, prediction=tuple(tokens))
         elif variant == "wrong guess":
@@ -206,7 +229,8 @@ class Schedule(RuleBasedStateMachine):
 
 
 def crowd(engine: Engine, alone) -> None:
-    """The whole pool at once, each with the right prediction, chunks cheap: everything that can happen does, whatever was drawn before."""
+    """The whole pool at once, each with the right prediction, chunks cheap: everything that can happen does, whatever
+    was drawn before."""
     planner = engine.scheduler.planner
     forget_all(engine)
     planner.costs[:] = [10.0 if g.width == 1 else 1 + g.history / 10 for g in planner.groups]
@@ -247,10 +271,18 @@ def test_any_schedule_gives_what_each_request_gets_alone(package, alone, config)
     engine.scheduler.planner.observe = lambda *measured: None  # the machine decides what a pass seems to cost
     try:
         machine = type("Machine", (Schedule,), {"engine": engine, "alone": alone})
-        run_state_machine_as_test(machine, settings=settings(max_examples=EXAMPLES, stateful_step_count=40, deadline=None))
+        run_state_machine_as_test(
+            machine, settings=settings(max_examples=EXAMPLES, stateful_step_count=40, deadline=None)
+        )
         crowd(engine, alone)
         stats = engine.stats()
-        assert stats["preemptions"] and stats["chunk_passes"] and stats["decode_passes"] and stats["cached_tokens"] and stats["moved_rows"]
+        assert (
+            stats["preemptions"]
+            and stats["chunk_passes"]
+            and stats["decode_passes"]
+            and stats["cached_tokens"]
+            and stats["moved_rows"]
+        )
         assert bool(stats["accepted_draft_tokens"]) == config["drafts"]
     finally:
         engine.close()

@@ -22,20 +22,32 @@ import pytest
 from server_process import RunningServer, chat, hollow_package
 
 from axpress.core.errors import RequestError
-from axpress.server import keys
-from axpress.server.access import Access, AccessError, require_key, salt_of, slot
-from axpress.server.addresses import Authority, Hosts, Origin, Origins, is_loopback, parse_authority, parse_origin
 from axpress.server.cli import main
-from axpress.server.errors import HttpError
-from axpress.server.keys import KeyFileError, Keyring
-from axpress.server.routes import ROUTES, Route
+from axpress.server.docs.routes import ROUTES, Route
+from axpress.server.http import api_keys as keys
+from axpress.server.http.access import Access, AccessError, cache_salt_of, require_key, slot
+from axpress.server.http.addresses import Authority, Hosts, Origin, Origins, is_loopback, parse_authority, parse_origin
+from axpress.server.http.api_keys import KeyFileError, Keyring
+from axpress.server.http.errors import HttpError
 from axpress.server.settings import Settings
 
-ALICE, ALICE_NEW, BOB, PLAIN, ENVIRONMENT = (f"CANARY-{name}-0123456789" for name in ("alice", "alice-new", "bob", "plain", "environment"))
+ALICE, ALICE_NEW, BOB, PLAIN, ENVIRONMENT = (
+    f"CANARY-{name}-0123456789" for name in ("alice", "alice-new", "bob", "plain", "environment")
+)
 WRONG = "CANARY-wrong-0123456789"
 KEYS = f"# those who may\nalice:{ALICE}\nalice:{ALICE_NEW}  # replaces the first\n\nbob:{BOB}\n{PLAIN}\n"
 APP = "https://app.example"
-CLOSED = ["/v1/models", "/v1/models/x", "/v1/chat/completions", "/live", "/nope", "/v1", "//v1/models", "/page/../v1/models", "/health/x"]
+CLOSED = [
+    "/v1/models",
+    "/v1/models/x",
+    "/v1/chat/completions",
+    "/live",
+    "/nope",
+    "/v1",
+    "//v1/models",
+    "/page/../v1/models",
+    "/health/x",
+]
 
 
 def bearer(key: str) -> dict[str, str]:
@@ -58,7 +70,17 @@ def key_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def keyed(package: tuple[Path, Path], key_file: Path) -> Iterator[RunningServer]:
     """With keys, limits and an allowed page."""
-    flags = ["--banks", 1, "--key-concurrency", 2, "--separate-keys", "--allow-origin", APP, "--allow-host", "Models.Example"]
+    flags = [
+        "--banks",
+        1,
+        "--key-concurrency",
+        2,
+        "--separate-keys",
+        "--allow-origin",
+        APP,
+        "--allow-host",
+        "Models.Example",
+    ]
     flags += ["--api-keys", key_file, "--log-level", "debug"]
     environment = {"AXPRESS_API_KEYS": f" {ENVIRONMENT} ,"}
     with RunningServer(package[0], "--emu-profile", package[1], *flags, environment=environment) as running:
@@ -97,7 +119,12 @@ def test_a_key_opens(keyed: RunningServer, header: str, key: str) -> None:
 
 
 def test_one_good_key_among_several_is_enough(keyed: RunningServer) -> None:
-    assert keyed.request("GET", "/v1/models", headers={"authorization": "Basic eDp5", "api-key": WRONG, "x-api-key": BOB})[0] == 200
+    assert (
+        keyed.request("GET", "/v1/models", headers={"authorization": "Basic eDp5", "api-key": WRONG, "x-api-key": BOB})[
+            0
+        ]
+        == 200
+    )
 
 
 @pytest.mark.parametrize("path", CLOSED)
@@ -112,7 +139,8 @@ def test_nothing_is_told_without_a_key_also_not_what_exists(keyed: RunningServer
 @pytest.mark.parametrize(
     "headers",
     [
-        bearer(WRONG), bearer(ALICE[:-1]), bearer(ALICE + "x"), bearer(ALICE.lower()), bearer(f"alice:{ALICE}"), bearer("Ä" * 9),
+        bearer(WRONG), bearer(ALICE[:-1]), bearer(ALICE + "x"), bearer(ALICE.lower()), bearer(f"alice:{ALICE}"),
+        bearer("Ä" * 9),
         bearer("x" * 4000), {"api-key": WRONG}, {"x-api-key": WRONG},
     ],
 )  # fmt: skip
@@ -220,23 +248,33 @@ def talk(server: RunningServer, *parts: bytes, until: Callable[[bytes], bool] | 
     return got
 
 
-def http(method: str, path: str, *headers: str, host: str | None = "localhost", body: bytes = b"", version: str = "1.1") -> bytes:
+def http(
+    method: str, path: str, *headers: str, host: str | None = "localhost", body: bytes = b"", version: str = "1.1"
+) -> bytes:
     lines = [f"{method} {path} HTTP/{version}", *([f"host: {host}"] if host is not None else []), *headers]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + body
 
 
 def test_a_refused_upload_is_not_waited_for(keyed: RunningServer) -> None:
     kind = "content-type: application/json"
-    for length in ("content-length: 104857600", "transfer-encoding: chunked", "content-length: 104857600\r\nexpect: 100-continue"):
+    for length in (
+        "content-length: 104857600",
+        "transfer-encoding: chunked",
+        "content-length: 104857600\r\nexpect: 100-continue",
+    ):
         began = time.monotonic()
-        got = talk(keyed, http("POST", "/v1/chat/completions", kind, length), until=lambda got: b"invalid_api_key" in got)
+        got = talk(
+            keyed, http("POST", "/v1/chat/completions", kind, length), until=lambda got: b"invalid_api_key" in got
+        )
         assert got.startswith(b"HTTP/1.1 401 ") and b"connection: close" in got and b" 100 " not in got
         assert time.monotonic() - began < 3
 
 
 def test_hundred_megabytes_from_a_stranger(keyed: RunningServer) -> None:
     with keyed.raw() as sock:
-        sock.sendall(http("POST", "/v1/chat/completions", "content-type: application/json", "content-length: 104857600"))
+        sock.sendall(
+            http("POST", "/v1/chat/completions", "content-type: application/json", "content-length: 104857600")
+        )
         block, sent = b"x" * (1 << 20), 0
         try:
             for _ in range(100):
@@ -246,7 +284,9 @@ def test_hundred_megabytes_from_a_stranger(keyed: RunningServer) -> None:
             pass
         assert sock.recv(65536).startswith(b"HTTP/1.1 401 ")
         assert sent > 16 << 20  # it was let talk for a while, so that it reads the answer and not a reset
-    peak = next(line for line in Path(f"/proc/{keyed.process.pid}/status").read_text().splitlines() if line.startswith("VmHWM:"))
+    peak = next(
+        line for line in Path(f"/proc/{keyed.process.pid}/status").read_text().splitlines() if line.startswith("VmHWM:")
+    )
     assert int(peak.split()[1]) < 1_500_000
     assert keyed.request("GET", "/health")[0] == 200
 
@@ -256,7 +296,13 @@ def test_a_connection_lives_on_after_a_refusal(keyed: RunningServer) -> None:
     inner = http("GET", "/v1/models", f"x-api-key: {ALICE}")
     parts = [
         http("GET", "/v1/models"),
-        http("POST", "/v1/chat/completions", "content-type: application/json", f"content-length: {len(inner)}", body=inner),
+        http(
+            "POST",
+            "/v1/chat/completions",
+            "content-type: application/json",
+            f"content-length: {len(inner)}",
+            body=inner,
+        ),
         http("GET", "/v1/models", f"x-api-key: {BOB}"),
         http("GET", "/nope"),
         http("GET", "/health", "connection: close"),
@@ -272,7 +318,10 @@ def test_a_connection_lives_on_after_a_refusal(keyed: RunningServer) -> None:
 
 
 def test_a_key_counts_for_its_own_request_only(keyed: RunningServer) -> None:
-    got = talk(keyed, b"".join(http("GET", "/v1/models", header) for header in (f"x-api-key: {BOB}", "x: y", "connection: close")))
+    got = talk(
+        keyed,
+        b"".join(http("GET", "/v1/models", header) for header in (f"x-api-key: {BOB}", "x: y", "connection: close")),
+    )
     assert [part.split(b" ", 1)[0] for part in got.split(b"HTTP/1.1 ")[1:]] == [b"200", b"401", b"401"]
 
 
@@ -283,7 +332,12 @@ def test_answers_at_a_time(keyed: RunningServer) -> None:
     def client(key: str) -> openai.OpenAI:
         return openai.OpenAI(base_url=keyed.url + "/v1", api_key=key, max_retries=0)
 
-    long: Any = {"model": "default", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 900, "extra_body": {"ignore_eos": True}}
+    long: Any = {
+        "model": "default",
+        "messages": [{"role": "user", "content": "hi"}],
+        "max_tokens": 900,
+        "extra_body": {"ignore_eos": True},
+    }
     short: Any = {**long, "max_tokens": 2}
     with client(ALICE) as alice, client(ALICE_NEW) as same, client(BOB) as bob:
         with pytest.raises(openai.BadRequestError, match="at most 2 at a time"):
@@ -347,7 +401,9 @@ def test_a_slot_is_given_back_however_its_block_is_left() -> None:
 def request_of(access: Access, key: str | None) -> Any:
     """What is left of a request after it was admitted."""
     identity = access.keys.identify(key) if key else None
-    return SimpleNamespace(app=SimpleNamespace(ctx=SimpleNamespace(access=access)), ctx=SimpleNamespace(key=identity), headers=NO_HEADERS)
+    return SimpleNamespace(
+        app=SimpleNamespace(ctx=SimpleNamespace(access=access)), ctx=SimpleNamespace(key=identity), headers=NO_HEADERS
+    )
 
 
 NO_HEADERS = SimpleNamespace(getone=lambda name, default: default)
@@ -358,7 +414,9 @@ NO_HEADERS = SimpleNamespace(getone=lambda name, default: default)
 
 def test_prompts_are_cached_per_key(keyed: RunningServer) -> None:
     def computed(key: str, **more: Any) -> int:
-        status, _, body = keyed.post(chat("What only one of them has asked: CANARY-PROMPT pineapple.", max_tokens=1, **more), **bearer(key))
+        status, _, body = keyed.post(
+            chat("What only one of them has asked: CANARY-PROMPT pineapple.", max_tokens=1, **more), **bearer(key)
+        )
         assert status == 200
         return int(body["usage"]["prompt_tokens"] - body["usage"]["prompt_tokens_details"]["cached_tokens"])
 
@@ -373,12 +431,16 @@ def test_salts() -> None:
     ring = {"AXPRESS_API_KEYS": f"a:{ALICE},b:{BOB}"}
     shared, apart = Access(Settings(), ring), Access(Settings(separate_keys=True), ring)
     names = [None, "", "k", "l"]
-    common = [salt_of(request_of(shared, ALICE), name) for name in names]
-    assert common[0] == b"" and common == [salt_of(request_of(shared, BOB), name) for name in names] and len(set(common)) == 4
-    own = [salt_of(request_of(apart, key), name) for key in (ALICE, BOB) for name in names]
+    common = [cache_salt_of(request_of(shared, ALICE), name) for name in names]
+    assert (
+        common[0] == b""
+        and common == [cache_salt_of(request_of(shared, BOB), name) for name in names]
+        and len(set(common)) == 4
+    )
+    own = [cache_salt_of(request_of(apart, key), name) for key in (ALICE, BOB) for name in names]
     assert len(set(own)) == 8 and all(len(one) == 32 for one in own) and not set(own) & set(common)
     again = Access(Settings(separate_keys=True), ring)  # and nobody can compute them from a key
-    assert salt_of(request_of(again, ALICE), "k") != own[2]
+    assert cache_salt_of(request_of(again, ALICE), "k") != own[2]
 
 
 def test_administration_needs_a_key_even_where_nothing_else_does() -> None:
@@ -421,7 +483,12 @@ def test_what_is_no_key_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
     (tmp_path / "binary").write_bytes(b"\xff\xfe" * 20)
     (tmp_path / "open").write_text(ALICE)
     (tmp_path / "open").chmod(0o666)
-    wrong = {"absent": "absent, which .* No such file", ".": "not a regular", "binary": "not UTF-8", "open": "open, which .* add keys"}
+    wrong = {
+        "absent": "absent, which .* No such file",
+        ".": "not a regular",
+        "binary": "not UTF-8",
+        "open": "open, which .* add keys",
+    }
     wrong["\0"] = "not the path"
     for name, said in wrong.items():
         with pytest.raises(KeyFileError, match=said) as caught:
@@ -471,12 +538,19 @@ def test_the_key_file_is_read_again_on_sighup(package: tuple[Path, Path], tmp_pa
         (["--separate-keys"], None, 1, "--separate-keys"),
         (["--allow-origin", "*"], ALICE, 1, "--allow-origin"),
         (["--key-concurrency", "0"], ALICE, 2, "--key-concurrency"),
-        *[(["--allow-origin", value], None, 2, "--allow-origin") for value in ("null", "a.example", "https://a/b", "https://a@b", "")],
-        *[(["--allow-host", value], None, 2, "--allow-host") for value in ("*", "http://x", "a b", "", "[x]", "x:99999")],
+        *[(["--allow-origin", value], None, 2, "--allow-origin") for value in ("null", "a.example", "https://a/b",
+        "https://a@b", "")],
+        *[(["--allow-host", value], None, 2, "--allow-host") for value in ("*", "http://x", "a b", "", "[x]",
+        "x:99999")],
     ],
 )  # fmt: skip
 def test_flags_that_are_refused(
-    flags: list[str], variable: str | None, code: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    flags: list[str],
+    variable: str | None,
+    code: int,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.delenv("AXPRESS_API_KEYS", raising=False)
     if variable is not None:
@@ -490,13 +564,23 @@ def test_flags_that_are_refused(
 
 
 def test_rules_that_do_not_go_together() -> None:
-    for settings, variable in ((Settings(separate_keys=True), {}), (Settings(allow_origins=("*",)), {"AXPRESS_API_KEYS": ALICE})):
+    for settings, variable in (
+        (Settings(separate_keys=True), {}),
+        (Settings(allow_origins=("*",)), {"AXPRESS_API_KEYS": ALICE}),
+    ):
         with pytest.raises(AccessError):
             Access(settings, variable)
 
 
 def test_an_open_server_on_a_network_warns(caplog: pytest.LogCaptureFixture) -> None:
-    addresses = {"127.0.0.1": False, "::1": False, "0.0.0.0": True, "::": True, "192.168.1.5": True, "fe80::1%eth0": True}
+    addresses = {
+        "127.0.0.1": False,
+        "::1": False,
+        "0.0.0.0": True,
+        "::": True,
+        "192.168.1.5": True,
+        "fe80::1%eth0": True,
+    }
     for address, warned in addresses.items():
         assert is_loopback(address) != warned
         caplog.clear()
@@ -512,7 +596,9 @@ def test_an_open_server_on_a_network_warns(caplog: pytest.LogCaptureFixture) -> 
 def test_terminal_client_sends_its_key(keyed: RunningServer) -> None:
     command = [sys.executable, "-m", "axpress.server", "chat", "--url", keyed.url, "--max-tokens", "3"]
     for key, said in ((BOB, None), (WRONG, "not one of this server's keys")):
-        ended = subprocess.run(command, input="hi\n", capture_output=True, text=True, timeout=60, env={"AXPRESS_API_KEY": key + "\n"})
+        ended = subprocess.run(
+            command, input="hi\n", capture_output=True, text=True, timeout=60, env={"AXPRESS_API_KEY": key + "\n"}
+        )
         assert ended.returncode == (0 if said is None else 1), ended.stderr
         assert (said in ended.stderr) if said else ended.stdout.strip()
 
@@ -529,16 +615,31 @@ def test_a_strangers_page_is_refused(keyed: RunningServer, free: RunningServer) 
             "http://app.example",
             "https://app.example:444", "https://app.example/x", f"http://{here}, {APP}", "*", "x" * 5000,
         ):  # fmt: skip
-            for method, path in (("GET", "/v1/models"), ("POST", "/v1/chat/completions"), ("GET", "/health"), ("GET", "/nope")):
+            for method, path in (
+                ("GET", "/v1/models"),
+                ("POST", "/v1/chat/completions"),
+                ("GET", "/health"),
+                ("GET", "/nope"),
+            ):
                 answer = server.request(method, path, headers={"origin": origin, **bearer(BOB)})
                 assert "--allow-origin" in refused(answer, 403, "origin_not_allowed"), (origin, answer)
-            preflight = {"origin": origin, "access-control-request-method": "POST", "access-control-request-headers": "authorization"}
+            preflight = {
+                "origin": origin,
+                "access-control-request-method": "POST",
+                "access-control-request-headers": "authorization",
+            }
             refused(server.request("OPTIONS", "/v1/chat/completions", headers=preflight), 403, "origin_not_allowed")
 
 
 def test_our_own_page_and_programs_are_answered_without_cors_headers(free: RunningServer) -> None:
-    own: list[dict[str, str]] = [{"origin": f"http://127.0.0.1:{free.port}"}, {"origin": f"HTTP://127.0.0.1:{free.port}"}, {}]
-    own.append({"host": f"localhost:{free.port}", "origin": f"http://localhost:{free.port}", "sec-fetch-site": "same-origin"})
+    own: list[dict[str, str]] = [
+        {"origin": f"http://127.0.0.1:{free.port}"},
+        {"origin": f"HTTP://127.0.0.1:{free.port}"},
+        {},
+    ]
+    own.append(
+        {"host": f"localhost:{free.port}", "origin": f"http://localhost:{free.port}", "sec-fetch-site": "same-origin"}
+    )
     own.append({"host": "localhost", "origin": "http://localhost:80"})
     own.append({"host": f"[::1]:{free.port}", "origin": f"http://[0:0:0:0:0:0:0:1]:{free.port}"})
     for headers in own:
@@ -563,7 +664,12 @@ def test_streams_carry_cors_headers(keyed: RunningServer) -> None:
     body = json.dumps(chat(max_tokens=2, stream=True)).encode()
     headers = {"content-type": "application/json", "origin": APP, **bearer(ALICE)}
     status, head, raw = keyed.request("POST", "/v1/chat/completions", body, headers)
-    assert status == 200 and raw.endswith(b"data: [DONE]\n\n") and head["access-control-allow-origin"] == APP and head["vary"] == "origin"
+    assert (
+        status == 200
+        and raw.endswith(b"data: [DONE]\n\n")
+        and head["access-control-allow-origin"] == APP
+        and head["vary"] == "origin"
+    )
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/nope"])
@@ -586,7 +692,10 @@ def test_any_origin_where_there_are_no_keys(package: tuple[Path, Path]) -> None:
     with RunningServer(package[0], "--emu-profile", "none", "--allow-origin", "*") as server:
         for origin in ("https://anything.example", "null"):
             status, head, _ = server.request("GET", "/v1/models", headers={"origin": origin})
-            assert (status, head["access-control-allow-origin"]) == (200, "*") and "access-control-allow-credentials" not in head
+            assert (status, head["access-control-allow-origin"]) == (
+                200,
+                "*",
+            ) and "access-control-allow-credentials" not in head
         rebound = {"host": "evil.example", "origin": "http://evil.example"}
         refused(server.request("GET", "/v1/models", headers=rebound), 403, "host_not_allowed")
     assert "any page" in server.log
@@ -612,18 +721,41 @@ def test_two_origins_are_none(keyed: RunningServer) -> None:
 def test_names_that_are_ours(keyed: RunningServer) -> None:
     own = socket.gethostname()
     own_names = (own, own.upper(), own.split(".")[0] + ".local")
-    for host in ("localhost", "LOCALHOST.", "127.0.0.1", "[::1]", "[FE80::1%25eth0]", "192.168.7.9", "models.example", *own_names):
+    for host in (
+        "localhost",
+        "LOCALHOST.",
+        "127.0.0.1",
+        "[::1]",
+        "[FE80::1%25eth0]",
+        "192.168.7.9",
+        "models.example",
+        *own_names,
+    ):
         for port in ("", f":{keyed.port}", ":1", ":"):
             status, _, body = keyed.request("GET", "/health", headers={"host": host + port})
             assert status == 200, (host, port, body)
 
 
 def test_names_that_are_not(keyed: RunningServer, free: RunningServer) -> None:
-    names = ["evil.example", "x", "localhost.evil.example", "127.0.0.1.evil.example", "127.1", "2130706433", "0x7f.0.0.1", "local"]
+    names = [
+        "evil.example",
+        "x",
+        "localhost.evil.example",
+        "127.0.0.1.evil.example",
+        "127.1",
+        "2130706433",
+        "0x7f.0.0.1",
+        "local",
+    ]
     for server in (keyed, free):
         for host in names:
             headers = {"host": f"{host}:{server.port}", "origin": f"http://{host}:{server.port}", **bearer(BOB)}
-            for method, path in (("GET", "/health"), ("POST", "/v1/chat/completions"), ("OPTIONS", "/v1/models"), ("GET", "/")):
+            for method, path in (
+                ("GET", "/health"),
+                ("POST", "/v1/chat/completions"),
+                ("OPTIONS", "/v1/models"),
+                ("GET", "/"),
+            ):
                 answer = server.request(method, path, headers=headers)
                 assert f"--allow-host {host}" in refused(answer, 403, "host_not_allowed")
 
@@ -631,8 +763,10 @@ def test_names_that_are_not(keyed: RunningServer, free: RunningServer) -> None:
 @pytest.mark.parametrize(
     "host",
     [
-        "", " ", ":80", "localhost:x", "localhost:65536", "local host", "user@localhost", "localhost/", "[::1", "::1", "[localhost]",
-        "[:::1]", "a..b", ".", "localhost,evil.example", "localhost:80:80", "\xe4.example", "http://localhost", "*", "localhost#x",
+        "", " ", ":80", "localhost:x", "localhost:65536", "local host", "user@localhost", "localhost/", "[::1", "::1",
+        "[localhost]",
+        "[:::1]", "a..b", ".", "localhost,evil.example", "localhost:80:80", "\xe4.example", "http://localhost", "*",
+        "localhost#x",
         "localhost?x", "a" * 300,
     ],
 )  # fmt: skip
@@ -645,7 +779,8 @@ def test_no_host_and_two_hosts(keyed: RunningServer) -> None:
     for request, status in (
         (http("GET", "/health", "connection: close", host=None), 400),
         (http("GET", "/health", "host: localhost", "connection: close"), 400),
-        (http("GET", "/health", host=None, version="1.0"), 200),  # a health check of the old kind; browsers always name a host
+        # a health check of the old kind; browsers always name a host
+        (http("GET", "/health", host=None, version="1.0"), 200),
         (http("GET", "/health", host="evil.example", version="1.0"), 403),
         (http("GET", "/v1/models", host=None, version="1.0"), 401),
     ):
@@ -685,7 +820,11 @@ def test_a_server_on_ipv6(package: tuple[Path, Path]) -> None:
     with RunningServer(package[0], "--emu-profile", "none", "--host", "::1", ready=False) as server:
         assert f"http://[::1]:{server.port}" in server.log and "without API keys" not in server.log
         own = f"[::1]:{server.port}"
-        for host, origin, status in ((own, f"http://{own}", 200), ("x", "http://x", 403), ("[::1]", "http://[::2]", 403)):
+        for host, origin, status in (
+            (own, f"http://{own}", 200),
+            ("x", "http://x", 403),
+            ("[::1]", "http://[::2]", 403),
+        ):
             with socket.create_connection(("::1", server.port), timeout=30) as sock:
                 sock.sendall(http("GET", "/openapi.json", f"origin: {origin}", "connection: close", host=host))
                 assert sock.recv(65536).startswith(b"HTTP/1.1 %d " % status)
@@ -694,12 +833,18 @@ def test_a_server_on_ipv6(package: tuple[Path, Path]) -> None:
 def test_addresses_are_compared_in_one_form() -> None:
     assert parse_authority("[2001:DB8:0::1%25eth0]:80") == Authority("2001:db8::1", 80)
     assert parse_authority("Pi.Local.") == Authority("pi.local") and not parse_authority("pi.local").is_address
-    assert parse_origin("HTTPS://A.example") == Origin("https", "a.example", 443) == parse_origin("https://a.example:443")
+    assert (
+        parse_origin("HTTPS://A.example") == Origin("https", "a.example", 443) == parse_origin("https://a.example:443")
+    )
     assert parse_origin("chrome-extension://abcdef") == Origin("chrome-extension", "abcdef", None)
     hosts = Hosts("Pi.lan", ["other.example:8000"])
     assert all(hosts.allows(Authority(name)) for name in ("pi.lan", "other.example", "10.0.0.1", "::ffff:1.2.3.4"))
     assert not hosts.allows(Authority("lan")) and not hosts.allows(Authority("10.0.0.01"))
-    assert Origins(["app://obsidian.md"]).allows("app://obsidian.md") and not Origins().allows("null") and not Origins().any
+    assert (
+        Origins(["app://obsidian.md"]).allows("app://obsidian.md")
+        and not Origins().allows("null")
+        and not Origins().any
+    )
 
 
 # The log
@@ -711,7 +856,12 @@ def test_canaries_stay_out_of_the_log(keyed: RunningServer, free: RunningServer)
     documents.append(chat("CANARY", max_tokens=2, stop="CANARY", user="CANARY", prompt_cache_key="CANARY"))
     said: list[dict[str, str]] = [{"host": "CANARY.example"}, {"host": "CANARY/"}, {"origin": "https://CANARY.example"}]
     said += [bearer(WRONG), bearer(BOB), {**bearer(BOB), "x-request-id": "CANARY", "user-agent": "CANARY\x1b[31m"}]
-    malformed = [b"GET /CANARY HTTP/9\r\n\r\n", b"CANARY\r\n\r\n", http("GET", "/\x1bCANARY"), http("GET", "/", "CANARY : x")]
+    malformed = [
+        b"GET /CANARY HTTP/9\r\n\r\n",
+        b"CANARY\r\n\r\n",
+        http("GET", "/\x1bCANARY"),
+        http("GET", "/", "CANARY : x"),
+    ]
     malformed.append(http("GET", "//CANARY@x:y/", "connection: close"))
     for server in (keyed, free):
         for headers in said:

@@ -23,14 +23,19 @@ def server() -> Iterator[RunningServer]:
 
 @pytest.fixture(scope="module")
 def client(server: RunningServer) -> Iterator[openai.AzureOpenAI]:
-    with openai.AzureOpenAI(azure_endpoint=server.url, api_key="secret", api_version="2024-06-01", max_retries=0) as client:
+    with openai.AzureOpenAI(
+        azure_endpoint=server.url, api_key="secret", api_version="2024-06-01", max_retries=0
+    ) as client:
         yield client
 
 
 def test_embeddings_are_refused_by_name(server: RunningServer, client: openai.AzureOpenAI) -> None:
     with pytest.raises(openai.BadRequestError, match="makes no embeddings"):
         client.embeddings.create(model="anything", input="x")
-    with openai.OpenAI(base_url=server.url + "/v1", api_key="none") as plain, pytest.raises(openai.BadRequestError, match="no embeddings"):
+    with (
+        openai.OpenAI(base_url=server.url + "/v1", api_key="none") as plain,
+        pytest.raises(openai.BadRequestError, match="no embeddings"),
+    ):
         plain.embeddings.create(model="default", input="x")
 
 
@@ -59,9 +64,16 @@ def test_streams(server: RunningServer, client: openai.AzureOpenAI) -> None:
 
 
 def test_a_deployment_named_by_the_client(server: RunningServer) -> None:
-    fields: Any = {"azure_endpoint": server.url + "/", "azure_deployment": "chat", "api_key": "k", "api_version": "2025-01-01-preview"}
+    fields: Any = {
+        "azure_endpoint": server.url + "/",
+        "azure_deployment": "chat",
+        "api_key": "k",
+        "api_version": "2025-01-01-preview",
+    }
     with openai.AzureOpenAI(**fields, max_retries=0) as client:
-        assert client.chat.completions.create(model="other", messages=MESSAGES).choices[0].message.content == said(server)
+        assert client.chat.completions.create(model="other", messages=MESSAGES).choices[0].message.content == said(
+            server
+        )
         assert client.completions.create(model="other", prompt="Once").choices[0].text
         assert client.responses.create(model="other", input="Hello").output_text == said(server)
         assert [one.id for one in client.models.list()] == ["axpress-demo"]
@@ -71,7 +83,9 @@ def test_a_deployment_named_by_the_client(server: RunningServer) -> None:
 
 def test_the_v1_paths(server: RunningServer) -> None:
     with openai.OpenAI(base_url=server.url + "/openai/v1/", api_key="k", max_retries=0) as client:
-        assert client.chat.completions.create(model="gpt-4o", messages=MESSAGES).choices[0].message.content == said(server)
+        assert client.chat.completions.create(model="gpt-4o", messages=MESSAGES).choices[0].message.content == said(
+            server
+        )
         assert client.responses.create(model="gpt-4o", input="Hello").output_text == said(server)
         assert client.completions.create(model="gpt-4o", prompt="Once").choices[0].text
         assert len(client.models.list().data) == 1

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from axpress.core.request import Delta
-from axpress.server.bridge import Bridge
+from axpress.server.serving.engine_bridge import EngineBridge
 
 
 @pytest.fixture(params=["eventfd", "socketpair"])
@@ -25,7 +25,7 @@ def run(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Call
 
 def test_everything_arrives_in_order(run: Callable[[Coroutine[Any, Any, None]], None]) -> None:
     async def main() -> None:
-        bridge = Bridge(asyncio.get_running_loop())
+        bridge = EngineBridge(asyncio.get_running_loop())
         got: list[list[int]] = [[] for _ in range(6)]
         batches: list[int] = []
 
@@ -61,7 +61,7 @@ def test_everything_arrives_in_order(run: Callable[[Coroutine[Any, Any, None]], 
 
 def test_single_deltas_are_passed_on_at_once(run: Callable[[Coroutine[Any, Any, None]], None]) -> None:
     async def main() -> None:
-        bridge = Bridge(asyncio.get_running_loop())
+        bridge = EngineBridge(asyncio.get_running_loop())
         for pause in (0.0, 0.0005, 0.002, 0.01) * 5:
             arrived = asyncio.Event()
             channel = bridge.channel(lambda _, event=arrived: event.set())
@@ -75,7 +75,7 @@ def test_single_deltas_are_passed_on_at_once(run: Callable[[Coroutine[Any, Any, 
 
 def test_a_failing_receiver_disturbs_nobody(run: Callable[[Coroutine[Any, Any, None]], None]) -> None:
     async def main() -> None:
-        bridge = Bridge(asyncio.get_running_loop())
+        bridge = EngineBridge(asyncio.get_running_loop())
         calls: list[str] = []
 
         def fail(_: list[Delta]) -> None:

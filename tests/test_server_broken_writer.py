@@ -10,7 +10,7 @@ from server_process import RunningServer
 
 FAULTY = """
 import sys
-from axpress.server import sse
+from axpress.server.openai import reply_parts as sse
 from axpress.server.cli import main
 
 encode = sse.ChatStream.encode

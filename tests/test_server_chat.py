@@ -29,7 +29,13 @@ def client(server: RunningServer) -> Iterator[openai.OpenAI]:
         yield client
 
 
-FIXED: dict[str, Any] = {"model": "tests/hollow", "messages": MESSAGES, "max_tokens": 20, "seed": 7, "extra_body": {"ignore_eos": True}}
+FIXED: dict[str, Any] = {
+    "model": "tests/hollow",
+    "messages": MESSAGES,
+    "max_tokens": 20,
+    "seed": 7,
+    "extra_body": {"ignore_eos": True},
+}
 
 
 def test_whole_answer(client: openai.OpenAI) -> None:
@@ -54,7 +60,8 @@ def test_streamed_answer_is_the_whole_one(client: openai.OpenAI) -> None:
     assert chunks[-2].choices[0].finish_reason == "length"
     assert chunks[-1].choices == [] and chunks[-1].usage is not None
     assert whole.usage is not None and chunks[-1].usage.completion_tokens == whole.usage.completion_tokens
-    assert chunks[-1].usage.prompt_tokens == whole.usage.prompt_tokens  # how many were cached depends on who else was there
+    # how many were cached depends on who else was there
+    assert chunks[-1].usage.prompt_tokens == whole.usage.prompt_tokens
     assert len({(c.id, c.created, c.model, c.object) for c in chunks}) == 1
 
 
@@ -63,7 +70,11 @@ def test_chunks_have_a_null_usage_exactly_when_usage_was_asked_for(server: Runni
     for options, expected in (({}, None), ({"stream_options": {"include_usage": True}}, "usage")):
         body = json.dumps({**fields, **options}).encode()
         status, head, raw = server.request("POST", "/v1/chat/completions", body, {"content-type": "application/json"})
-        assert status == 200 and head["content-type"].startswith("text/event-stream") and head["cache-control"] == "no-cache"
+        assert (
+            status == 200
+            and head["content-type"].startswith("text/event-stream")
+            and head["cache-control"] == "no-cache"
+        )
         chunks = list(events(raw))
         assert all((("usage" in c) == (expected is not None)) for c in chunks)
         assert sum(c.get("usage") is not None for c in chunks) == (expected is not None)
@@ -113,7 +124,7 @@ def test_logit_bias_and_logprobs(client: openai.OpenAI) -> None:
         assert bytes(entry.bytes or []).decode("utf-8", "replace") == entry.token
         assert entry.top_logprobs[0].logprob >= entry.logprob - 1e-6
     streamed = [c for c in client.chat.completions.create(**fields, stream=True) if c.choices[0].logprobs]
-    flat = [e.token for c in streamed for e in (c.choices[0].logprobs.content or [])]  # type: ignore[union-attr]
+    flat = [e.token for c in streamed for e in c.choices[0].logprobs.content or []]  # type: ignore[union-attr]
     assert flat == [e.token for e in plain.content]
     biased = client.chat.completions.create(**{**fields, "logit_bias": {"300": 100}}).choices[0].logprobs
     assert biased is not None and biased.content is not None
@@ -127,7 +138,11 @@ def test_no_limit_fills_the_context(client: openai.OpenAI, server: RunningServer
     assert answer.choices[0].finish_reason == "length"
     used = answer.usage.prompt_tokens
     exact = client.chat.completions.create(
-        model="default", messages=MESSAGES, seed=1, max_completion_tokens=context - used, extra_body={"ignore_eos": True}
+        model="default",
+        messages=MESSAGES,
+        seed=1,
+        max_completion_tokens=context - used,
+        extra_body={"ignore_eos": True},
     )
     assert exact.usage is not None and exact.usage.total_tokens == context
 
@@ -151,7 +166,9 @@ def test_content_parts_developer_role_and_echoed_answers(client: openai.OpenAI) 
 
 def test_control_tokens_in_a_message_are_text(client: openai.OpenAI) -> None:
     def prompt_tokens(content: str) -> int:
-        answer = client.chat.completions.create(model="default", messages=[{"role": "user", "content": content}], max_tokens=1)
+        answer = client.chat.completions.create(
+            model="default", messages=[{"role": "user", "content": content}], max_tokens=1
+        )
         assert answer.usage is not None
         return answer.usage.prompt_tokens
 
@@ -172,7 +189,9 @@ def test_harmless_fields_are_accepted(client: openai.OpenAI) -> None:
 
 def test_local_extras(client: openai.OpenAI) -> None:
     def text(**extra: Any) -> str:
-        answer = client.chat.completions.create(**{**FIXED, "temperature": 1.5, "extra_body": {"ignore_eos": True, **extra}})
+        answer = client.chat.completions.create(
+            **{**FIXED, "temperature": 1.5, "extra_body": {"ignore_eos": True, **extra}}
+        )
         return answer.choices[0].message.content or ""
 
     greedy = client.chat.completions.create(**{**FIXED, "temperature": 0}).choices[0].message.content
@@ -200,7 +219,11 @@ def test_health_says_emulated(server: RunningServer) -> None:
     assert body["emulated"] is True and body["model"] == "tests/hollow" and body["profile"] == "none"
     assert "emulated" in body["note"] and body["toy"] is False
     assert {"num_running", "num_waiting", "max_queue", "context_length", "device", "runtime"} <= set(body)
-    assert body["max_running"] == 16 and body["rows"] >= body["context_length"] * body["num_banks"] and body["rows_used"] >= 0
+    assert (
+        body["max_running"] == 16
+        and body["rows"] >= body["context_length"] * body["num_banks"]
+        and body["rows_used"] >= 0
+    )
 
 
 def test_keep_alive_and_pipelining(server: RunningServer) -> None:
@@ -218,7 +241,10 @@ def test_keep_alive_and_pipelining(server: RunningServer) -> None:
 def test_expect_continue(server: RunningServer) -> None:
     body = json.dumps(chat(max_tokens=2)).encode()
     with server.raw() as sock:
-        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+        head = (
+            "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type:"
+            f" application/json\r\ncontent-length: {len(body)}\r\n"
+        )
         sock.sendall(head.encode() + b"expect: 100-continue\r\n\r\n")
         assert sock.recv(100).startswith(b"HTTP/1.1 100")
         sock.sendall(body)

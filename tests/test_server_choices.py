@@ -12,9 +12,9 @@ import pytest
 from openai.types.chat import ChatCompletion
 from server_process import RunningServer, tiny_package
 
-from axpress.core.package import open_package
+from axpress.core.model_files.model_package import open_package
 from axpress.core.request import choice_seed
-from axpress.core.text import Text
+from axpress.core.tokenizer.tokenizer import Tokenizer
 
 LETTERS = "BDFGJKLMNQRVXZ"
 """No two of them make a token together, so that an answer of them, encoded again, is the tokens it was made of."""
@@ -42,9 +42,10 @@ def client(server: RunningServer) -> Iterator[openai.OpenAI]:
 def fixed(package: tuple[Path, Path]) -> dict[str, Any]:
     """A request whose answer is made of LETTERS and goes on to max_tokens."""
     opened = open_package(package[0])
-    text = Text.open(opened.tokenizer_path, eos_override=opened.eos, bos_override=opened.bos)
+    text = Tokenizer.open(opened.tokenizer_path, eos_override=opened.eos, bos_override=opened.bos)
     bias = {str(text.encode(letter)[0]): 100 for letter in LETTERS}
-    return {"model": "default", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 24, "seed": 11, "temperature": 1.5,
+    return {"model": "default", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 24, "seed": 11,
+        "temperature": 1.5,
             "logit_bias": bias, "extra_body": {"ignore_eos": True}}  # fmt: skip
 
 
@@ -59,13 +60,18 @@ def texts(answer: ChatCompletion) -> list[str]:
 
 def usage(answer: ChatCompletion) -> Any:
     assert answer.usage is not None and answer.usage.prompt_tokens_details is not None
-    assert answer.usage.completion_tokens_details is not None and answer.usage.completion_tokens_details.reasoning_tokens == 0
+    assert (
+        answer.usage.completion_tokens_details is not None
+        and answer.usage.completion_tokens_details.reasoning_tokens == 0
+    )
     assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
     return answer.usage
 
 
 @pytest.mark.parametrize("logprobs", [False, True])
-def test_choices_are_the_answers_of_their_seeds_alone(client: openai.OpenAI, fixed: dict[str, Any], logprobs: bool) -> None:
+def test_choices_are_the_answers_of_their_seeds_alone(
+    client: openai.OpenAI, fixed: dict[str, Any], logprobs: bool
+) -> None:
     fields = {**fixed, "logprobs": True, "top_logprobs": 3} if logprobs else fixed
     answer = client.chat.completions.create(**fields, n=4)
     assert [choice.index for choice in answer.choices] == [0, 1, 2, 3]
@@ -82,15 +88,23 @@ def test_choices_without_a_seed_differ(client: openai.OpenAI, fixed: dict[str, A
     assert len({text for answer in both for text in texts(answer)}) == 6
 
 
-def test_usage_counts_the_prompt_once_and_the_ends_are_each_choices_own(client: openai.OpenAI, fixed: dict[str, Any]) -> None:
+def test_usage_counts_the_prompt_once_and_the_ends_are_each_choices_own(
+    client: openai.OpenAI, fixed: dict[str, Any]
+) -> None:
     whole = client.chat.completions.create(**fixed, n=3)
     assert usage(whole).completion_tokens == 72
     stop = texts(whole)[1][9:12]
     answer = client.chat.completions.create(**fixed, n=3, stop=stop)
     ends = [(text.index(stop), "stop") if stop in text else (24, "length") for text in texts(whole)]
-    assert [(len(text), choice.finish_reason) for text, choice in zip(texts(answer), answer.choices, strict=True)] == ends
+    assert [
+        (len(text), choice.finish_reason) for text, choice in zip(texts(answer), answer.choices, strict=True)
+    ] == ends
     assert len(set(ends)) > 1
-    assert usage(answer).prompt_tokens == usage(whole).prompt_tokens == usage(client.chat.completions.create(**fixed)).prompt_tokens
+    assert (
+        usage(answer).prompt_tokens
+        == usage(whole).prompt_tokens
+        == usage(client.chat.completions.create(**fixed)).prompt_tokens
+    )
     assert usage(answer).completion_tokens == sum(count + 3 if reason == "stop" else count for count, reason in ends)
 
 
@@ -131,7 +145,9 @@ def test_a_known_prompt_is_cached_for_its_own_key_only(client: openai.OpenAI, fi
     assert cached() == 1
     messages[0]["content"] += " And this is new."
     assert 5 < cached() < everything
-    *_, last = client.chat.completions.create(**{**fixed, "messages": messages}, stream=True, stream_options={"include_usage": True})
+    *_, last = client.chat.completions.create(
+        **{**fixed, "messages": messages}, stream=True, stream_options={"include_usage": True}
+    )
     assert last.usage is not None and last.usage.prompt_tokens_details is not None
     assert last.usage.prompt_tokens_details.cached_tokens == last.usage.prompt_tokens - 1
 
@@ -157,7 +173,10 @@ def test_prediction_that_comes_true(client: openai.OpenAI, fixed: dict[str, Any]
     details = usage(answer).completion_tokens_details
     assert details.accepted_prediction_tokens >= 60 and details.rejected_prediction_tokens == 0
     *_, last = client.chat.completions.create(
-        **fields, prediction={"type": "content", "content": content}, stream=True, stream_options={"include_usage": True}
+        **fields,
+        prediction={"type": "content", "content": content},
+        stream=True,
+        stream_options={"include_usage": True},
     )
     assert last.usage is not None and last.usage.completion_tokens_details is not None
     assert (last.usage.completion_tokens_details.accepted_prediction_tokens or 0) >= 60
@@ -166,7 +185,9 @@ def test_prediction_that_comes_true(client: openai.OpenAI, fixed: dict[str, Any]
 def test_prediction_that_does_not_come_true(client: openai.OpenAI, fixed: dict[str, Any]) -> None:
     fields = {**fixed, "max_tokens": 60}
     text = texts(client.chat.completions.create(**fields))[0]
-    answer = client.chat.completions.create(**fields, prediction={"type": "content", "content": "never said at all, " * 5})
+    answer = client.chat.completions.create(
+        **fields, prediction={"type": "content", "content": "never said at all, " * 5}
+    )
     assert texts(answer) == [text]
     details = usage(answer).completion_tokens_details
     assert details.accepted_prediction_tokens == 0 and details.rejected_prediction_tokens >= 1
@@ -176,7 +197,9 @@ def test_prediction_that_does_not_come_true(client: openai.OpenAI, fixed: dict[s
     assert (details.accepted_prediction_tokens, details.rejected_prediction_tokens) == (0, 0)
 
 
-@pytest.mark.parametrize(("asked", "told"), [(None, None), ("auto", "default"), ("default", "default"), ("flex", "flex")])
+@pytest.mark.parametrize(
+    ("asked", "told"), [(None, None), ("auto", "default"), ("default", "default"), ("flex", "flex")]
+)
 def test_service_tier_is_echoed(client: openai.OpenAI, fixed: dict[str, Any], asked: Any, told: str | None) -> None:
     answer = client.chat.completions.create(**fixed, service_tier=asked)
     assert answer.service_tier == told
@@ -185,7 +208,9 @@ def test_service_tier_is_echoed(client: openai.OpenAI, fixed: dict[str, Any], as
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == texts(answer)[0]
 
 
-def test_many_clients_get_what_they_would_get_alone(server: RunningServer, client: openai.OpenAI, fixed: dict[str, Any]) -> None:
+def test_many_clients_get_what_they_would_get_alone(
+    server: RunningServer, client: openai.OpenAI, fixed: dict[str, Any]
+) -> None:
     wanted = [texts(client.chat.completions.create(**{**fixed, "seed": seed}, n=3)) for seed in range(4)]
 
     async def many() -> list[list[str]]:
@@ -196,7 +221,9 @@ def test_many_clients_get_what_they_would_get_alone(server: RunningServer, clien
     assert asyncio.run(many()) == wanted * 3
 
 
-@pytest.mark.parametrize("options", [["--exact"], ["--no-drafts"], ["--banks", "1", "--max-running", "2"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "options", [["--exact"], ["--no-drafts"], ["--banks", "1", "--max-running", "2"]], ids=" ".join
+)
 def test_modes_give_the_same_answers(
     package: tuple[Path, Path], client: openai.OpenAI, fixed: dict[str, Any], options: list[str]
 ) -> None:

@@ -85,7 +85,14 @@ def test_echo_puts_the_prompt_in_front(server: RunningServer, client: openai.Ope
 
 
 def test_several_answers_to_several_prompts_are_streamed_apart(client: openai.OpenAI) -> None:
-    fields: dict[str, Any] = {"model": "default", "prompt": [STORY, "I"], "n": 2, "seed": 3, "temperature": 1.5, "max_tokens": 12}
+    fields: dict[str, Any] = {
+        "model": "default",
+        "prompt": [STORY, "I"],
+        "n": 2,
+        "seed": 3,
+        "temperature": 1.5,
+        "max_tokens": 12,
+    }
     whole = client.completions.create(**fields)
     assert len({c.text for c in whole.choices}) > 1
     parts = ["", "", "", ""]
@@ -103,7 +110,10 @@ def test_several_answers_to_several_prompts_are_streamed_apart(client: openai.Op
 
 
 def test_cached_tokens_are_those_of_all_prompts(client: openai.OpenAI) -> None:
-    first, second = "A first prompt that is long enough to be found again. " * 4, "Quite another one, of about that length. " * 4
+    first, second = (
+        "A first prompt that is long enough to be found again. " * 4,
+        "Quite another one, of about that length. " * 4,
+    )
     cached = []
     for _ in range(2):
         usage = client.completions.create(model="default", prompt=[first, second], max_tokens=1, n=2).usage
@@ -116,7 +126,13 @@ def test_legacy_logprobs(client: openai.OpenAI) -> None:
     fields: dict[str, Any] = {"model": "default", "prompt": STORY, "logprobs": 3, "max_tokens": 8}
     choice = client.completions.create(**fields).choices[0]
     logprobs = choice.logprobs
-    assert logprobs is not None and logprobs.tokens and logprobs.token_logprobs and logprobs.top_logprobs and logprobs.text_offset
+    assert (
+        logprobs is not None
+        and logprobs.tokens
+        and logprobs.token_logprobs
+        and logprobs.top_logprobs
+        and logprobs.text_offset
+    )
     assert "".join(logprobs.tokens) == choice.text and len(logprobs.tokens) == 8
     rows = zip(logprobs.tokens, logprobs.token_logprobs, logprobs.top_logprobs, logprobs.text_offset, strict=True)
     for token, logprob, top, offset in rows:
@@ -142,7 +158,9 @@ def test_parts_of_characters_are_spelled_as_bytes(server: RunningServer) -> None
 def test_stop_and_timings(client: openai.OpenAI) -> None:
     text = client.completions.create(model="default", prompt=STORY, max_tokens=24).choices[0].text
     word = text.split()[3]
-    answer = client.completions.create(model="default", prompt=STORY, max_tokens=24, stop=[word], extra_body={"timings": True})
+    answer = client.completions.create(
+        model="default", prompt=STORY, max_tokens=24, stop=[word], extra_body={"timings": True}
+    )
     assert answer.choices[0].text == text[: text.index(word)] and answer.choices[0].finish_reason == "stop"
     timings = answer.timings  # type: ignore[attr-defined]
     assert answer.usage is not None and timings["predicted_n"] == answer.usage.completion_tokens
@@ -151,8 +169,9 @@ def test_stop_and_timings(client: openai.OpenAI) -> None:
 
 def test_control_tokens_in_texts_are_text(server: RunningServer) -> None:
     as_text = tokens(server, "<|im_start|>user")
-    (control, *_), (_, answer) = post(server, "/tokenize", messages=[{"role": "user", "content": "x"}])[1]["tokens"], post(
-        server, prompt="<|im_start|>user", max_tokens=1, echo=True
+    (control, *_), (_, answer) = (
+        post(server, "/tokenize", messages=[{"role": "user", "content": "x"}])[1]["tokens"],
+        post(server, prompt="<|im_start|>user", max_tokens=1, echo=True),
     )
     assert control not in as_text and answer["usage"]["prompt_tokens"] == len(as_text)
     assert post(server, prompt=[control], max_tokens=1, echo=True)[1]["choices"][0]["text"].startswith("<|im_start|>")
@@ -210,7 +229,10 @@ def test_forms_of_answers(server: RunningServer) -> None:
         ({"guided_regex": "[0-9]{3}-[a-f]"}, "[0-9]{3}-[a-f]"),
         ({"guided_choice": ["left", "right"]}, "left|right"),
         ({"guided_json": schema}, r'\{"n": [12]\}'),
-        ({"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}}, r'\{"n": [12]\}'),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}},
+            r'\{"n": [12]\}',
+        ),
     ]
     for form, pattern in forms:
         status, answer = post(server, prompt=[STORY, "I"], max_tokens=40, temperature=1.5, seed=2, **form)
@@ -227,7 +249,9 @@ def test_another_model_is_not_found(client: openai.OpenAI) -> None:
 
 def test_harmless_fields_change_nothing(client: openai.OpenAI) -> None:
     plain = client.completions.create(model="default", prompt=STORY)
-    with_labels = client.completions.create(model="default", prompt=STORY, user="u", best_of=1, extra_body={"store": False})
+    with_labels = client.completions.create(
+        model="default", prompt=STORY, user="u", best_of=1, extra_body={"store": False}
+    )
     assert with_labels.choices == plain.choices
 
 
@@ -250,5 +274,7 @@ def test_a_stream_says_where_it_ends(server: RunningServer) -> None:
     status, head, raw = server.request("POST", "/v1/completions", body, {"content-type": "application/json"})
     assert status == 200 and head["content-type"].startswith("text/event-stream")
     chunks = list(events(raw))
-    assert {c["object"] for c in chunks} == {"text_completion"} and chunks[-2]["choices"][0]["finish_reason"] == "length"
+    assert {c["object"] for c in chunks} == {"text_completion"} and chunks[-2]["choices"][0][
+        "finish_reason"
+    ] == "length"
     assert chunks[-1]["choices"] == [] and chunks[-1]["timings"]["predicted_n"] == 2

@@ -99,7 +99,9 @@ def test_an_answer_that_is_cut_off_says_length(client: openai.OpenAI) -> None:
     whole = client.chat.completions.create(**WILD, response_format=schema_format(SCHEMA))
     assert whole.usage is not None
     for limit in (1, 7, whole.usage.completion_tokens - 1):
-        cut = client.chat.completions.create(**WILD | {"max_tokens": limit}, response_format=schema_format(SCHEMA)).choices[0]
+        cut = client.chat.completions.create(
+            **WILD | {"max_tokens": limit}, response_format=schema_format(SCHEMA)
+        ).choices[0]
         assert cut.finish_reason == "length"
         assert (whole.choices[0].message.content or "").startswith((cut.message.content or "").removesuffix("\ufffd"))
     assert whole.choices[0].finish_reason == "stop"
@@ -120,7 +122,9 @@ GUIDED: list[tuple[str, Any, str]] = [
 def test_guided_answers(client: openai.OpenAI, field: str, value: Any, pattern: str) -> None:
     answer = client.chat.completions.create(**extra(**{field: value}), n=4)
     for choice in answer.choices:
-        assert choice.finish_reason == "stop" and re.fullmatch(pattern, choice.message.content or ""), choice.message.content
+        assert choice.finish_reason == "stop" and re.fullmatch(pattern, choice.message.content or ""), (
+            choice.message.content
+        )
 
 
 def test_what_goes_beside_a_format(client: openai.OpenAI) -> None:
@@ -138,11 +142,16 @@ def test_what_goes_beside_a_format(client: openai.OpenAI) -> None:
     guessed = client.chat.completions.create(**WILD, response_format=form, prediction=guess)  # type: ignore[call-overload]
     assert guessed.choices[0].message.content == plain.choices[0].message.content
     cut = client.chat.completions.create(**WILD, response_format=form, stop='"size"').choices[0]
-    assert cut.finish_reason == "stop" and cut.message.content == (plain.choices[0].message.content or "").split('"size"')[0]
+    assert (
+        cut.finish_reason == "stop"
+        and cut.message.content == (plain.choices[0].message.content or "").split('"size"')[0]
+    )
 
 
 def test_tools_may_be_called_or_the_format_kept(client: openai.OpenAI) -> None:
-    tools: Any = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "additionalProperties": False}}}]
+    tools: Any = [
+        {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "additionalProperties": False}}}
+    ]
     answer = client.chat.completions.create(**WILD, n=8, tools=tools, response_format=schema_format(SCHEMA))
     for choice in answer.choices:
         if choice.finish_reason == "tool_calls":
@@ -187,7 +196,9 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("fields", "param"), WRONG, ids=[f"{i}-{one[1]}" for i, one in enumerate(WRONG)])
-def test_what_cannot_be_honoured_is_a_400_that_says_why(server: RunningServer, fields: dict[str, Any], param: str) -> None:
+def test_what_cannot_be_honoured_is_a_400_that_says_why(
+    server: RunningServer, fields: dict[str, Any], param: str
+) -> None:
     status, _, body = server.post(chat(max_tokens=2, **fields))
     assert status == 400, body
     assert body["error"]["param"] == param and body["error"]["type"] == "invalid_request_error"

@@ -10,14 +10,16 @@ from pathlib import Path
 import pytest
 from server_process import hollow_package
 
-from axpress.core.emulator import Emulator
+from axpress.core.device.emulator import Emulator
 from axpress.core.request import GenerationRequest
-from axpress.server import service as service_module
-from axpress.server.service import Service
+from axpress.server.serving import engine_service as service_module
+from axpress.server.serving.engine_service import Service
 from axpress.server.settings import Settings
 
 
-def test_a_card_that_falls_silent_is_told_and_an_idle_one_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_card_that_falls_silent_is_told_and_an_idle_one_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     package, profile = hollow_package(tmp_path)
     monkeypatch.setattr(service_module, "STALLED_SECONDS", 0.5)
     emulator = Emulator()

@@ -31,7 +31,9 @@ def check_error(status: int, body: Any, want: int, param: str | None, code: str 
     assert status == want, body
     error = body["error"]
     assert set(error) == {"message", "type", "param", "code"}
-    assert error["type"] == {429: "rate_limit_error"}.get(want, "server_error" if want >= 500 else "invalid_request_error")
+    assert error["type"] == {429: "rate_limit_error"}.get(
+        want, "server_error" if want >= 500 else "invalid_request_error"
+    )
     assert error["param"] == param, error
     assert len(error["message"]) < 600 and "Traceback" not in error["message"]
     if param is not None:
@@ -74,7 +76,10 @@ FIELDS: list[tuple[str, Any, str]] = [
     ("logit_bias", {"5": 101}, "logit_bias.5"),
     ("logit_bias", {"5": "1"}, "logit_bias.5"),
     ("logit_bias", {"5": True}, "logit_bias.5"),
-    *[("logit_bias", {k: 1}, "logit_bias") for k in ("-1", "2048", "4294967296", "18446744073709551616", "x", "", "1.5", "٣")],
+    *[
+        ("logit_bias", {k: 1}, "logit_bias")
+        for k in ("-1", "2048", "4294967296", "18446744073709551616", "x", "", "1.5", "٣")
+    ],
     ("logit_bias", {str(i): 1 for i in range(1025)}, "logit_bias"),
     ("model", 5, "model"),
     ("messages", None, "messages"),
@@ -196,7 +201,10 @@ def test_broken_body(server: RunningServer, name: str) -> None:
         (b'{"messages": [{"role": "user", "content": "a"}], "seed": 1, "seed": 2}', "seed"),
         (b'{"messages": [{"role": "user", "content": "a", "content": "b"}]}', "content"),
         (b'{"messages": [{"role": "user", "content": "\\ud800"}]}', "messages[0].content"),
-        (b'{"messages": [{"role": "user", "content": [{"type": "text", "text": "\\udfff"}]}]}', "messages[0].content[0].text"),
+        (
+            b'{"messages": [{"role": "user", "content": [{"type": "text", "text": "\\udfff"}]}]}',
+            "messages[0].content[0].text",
+        ),
         (b'{"messages": [{"role": "user", "content": "a"}], "stop": "\\ud800"}', "stop"),
         (b'{"messages": [{"role": "user", "content": "a"}], "model": "\\ud800"}', "model"),
     ],
@@ -207,7 +215,11 @@ def test_duplicate_keys_and_lone_surrogates(server: RunningServer, body: bytes, 
 
 
 def test_lone_surrogates_in_names(server: RunningServer) -> None:
-    for body in (b'{"\\ud800": 1}', b'{"messages": [{"role": "user", "content": "a", "\\ud800": 1}]}', b'{"\\ud800": 1, "\\ud800": 1}'):
+    for body in (
+        b'{"\\ud800": 1}',
+        b'{"messages": [{"role": "user", "content": "a", "\\ud800": 1}]}',
+        b'{"\\ud800": 1, "\\ud800": 1}',
+    ):
         status, _, answer = server.post(body)
         assert status == 400 and answer["error"]["param"]
     still_answers(server)
@@ -262,9 +274,13 @@ def test_the_list_of_models_with_a_slash_too_many(server: RunningServer) -> None
     assert status == 404 and "''" not in (message := json.loads(raw)["error"]["message"]) and "slash" in message
 
 
-@pytest.mark.parametrize("kind", [None, "text/plain", "application/x-www-form-urlencoded", "application/json; charset=utf-16"])
+@pytest.mark.parametrize(
+    "kind", [None, "text/plain", "application/x-www-form-urlencoded", "application/json; charset=utf-16"]
+)
 def test_wrong_content_type(server: RunningServer, kind: str | None) -> None:
-    status, _, raw = server.request("POST", "/v1/chat/completions", json.dumps(chat()).encode(), {"content-type": kind} if kind else {})
+    status, _, raw = server.request(
+        "POST", "/v1/chat/completions", json.dumps(chat()).encode(), {"content-type": kind} if kind else {}
+    )
     check_error(status, json.loads(raw), 415, None)
 
 

@@ -88,7 +88,8 @@ def test_client_that_leaves_while_waiting(server: RunningServer) -> None:
 
 def test_openai_stream_closed_early(server: RunningServer) -> None:
     with openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0) as client:
-        stream = client.chat.completions.create(model="default", messages=[{"role": "user", "content": "hi"}], stream=True,
+        stream = client.chat.completions.create(model="default", messages=[{"role": "user", "content": "hi"}],
+            stream=True,
                                                 max_tokens=900, extra_body={"ignore_eos": True})  # fmt: skip
         for i, _ in enumerate(stream):
             if i == 5:
@@ -190,7 +191,8 @@ def test_request_deadline(package: tuple[Path, Path]) -> None:
         assert status == 504 and body["error"]["code"] == "request_timeout" and head["x-should-retry"] == "false"
         server.wait(server.idle, 2, "idle")
         with openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0) as client:
-            stream = client.chat.completions.create(model="default", messages=[{"role": "user", "content": "hi"}], stream=True,
+            stream = client.chat.completions.create(model="default", messages=[{"role": "user", "content": "hi"}],
+                stream=True,
                                                     max_tokens=900, extra_body={"ignore_eos": True})  # fmt: skip
             with pytest.raises(openai.APIError, match=r"limit of 0\.5 seconds"):
                 for _ in stream:
@@ -336,7 +338,9 @@ def test_wrong_directory_ends_with_a_sentence(tmp_path: Path) -> None:
 def test_two_hundred_short_answers_leave_nothing_behind(server: RunningServer) -> None:
     def resources() -> tuple[int, int]:
         base = Path(f"/proc/{server.process.pid}")
-        threads = next(int(line.split()[1]) for line in (base / "status").read_text().splitlines() if line.startswith("Threads"))
+        threads = next(
+            int(line.split()[1]) for line in (base / "status").read_text().splitlines() if line.startswith("Threads")
+        )
         return len(list((base / "fd").iterdir())), threads
 
     with httpx.Client(base_url=server.url) as http:

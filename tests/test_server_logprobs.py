@@ -11,8 +11,8 @@ import pytest
 from server_process import RunningServer
 from tiny_models import Tiny, save_checkpoint
 
-from axpress.core.convert import convert
-from axpress.core.text import Text
+from axpress.core.model_files.convert import convert
+from axpress.core.tokenizer.tokenizer import Tokenizer
 
 torch = pytest.importorskip("torch", reason="the reference needs torch and transformers")
 pytest.importorskip("transformers", reason="the reference needs torch and transformers")
@@ -58,7 +58,7 @@ def reference(model: Any, ids: list[int]) -> np.ndarray:
 )
 def test_they_are_the_models_own(base: Path, model: Any, server: RunningServer, fields: dict[str, Any]) -> None:
     """Whatever chose the tokens: temperature, penalties, filters or a grammar."""
-    text = Text.open(base / "hf")
+    text = Tokenizer.open(base / "hf")
     request = {"messages": MESSAGES, "logprobs": True, "top_logprobs": 20, "max_tokens": 40, **fields}
     status, _, body = server.post(request)
     assert status == 200, body
@@ -71,7 +71,9 @@ def test_they_are_the_models_own(base: Path, model: Any, server: RunningServer, 
     expected = reference(model, prompt + chosen)[len(prompt) - 1 :]
     errors = []
     for row, token, entry in zip(expected, chosen, entries, strict=False):
-        assert [one["logprob"] for one in entry["top_logprobs"]] == sorted((one["logprob"] for one in entry["top_logprobs"]), reverse=True)
+        assert [one["logprob"] for one in entry["top_logprobs"]] == sorted(
+            (one["logprob"] for one in entry["top_logprobs"]), reverse=True
+        )
         errors.append(entry["logprob"] - row[token])
         best = [number[bytes(one["bytes"])] for one in entry["top_logprobs"]]
         errors += [one["logprob"] - row[i] for one, i in zip(entry["top_logprobs"], best, strict=True)]

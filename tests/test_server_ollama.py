@@ -1,4 +1,5 @@
-"""Ollama's own client, and clients as Home Assistant, Open WebUI and curl are, against real servers on the emulated card."""
+"""Ollama's own client, and clients as Home Assistant, Open WebUI and curl are, against real servers on the emulated
+card."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ import pytest
 from pydantic import BaseModel, Field, TypeAdapter
 from server_process import RunningServer, tiny_package
 
-from axpress.server.schema import ollama_replies as replies
+from axpress.server.ollama import replies
 
 NAME = "tests/tiny"
 HI: list[dict[str, Any]] = [{"role": "user", "content": "hi"}]
@@ -26,7 +27,11 @@ CLOCK = {
     "function": {
         "name": "clock",
         "description": "The time in a zone",
-        "parameters": {"type": "object", "properties": {"zone": {"type": "string", "enum": ["UTC", "CET"]}}, "required": ["zone"]},
+        "parameters": {
+            "type": "object",
+            "properties": {"zone": {"type": "string", "enum": ["UTC", "CET"]}},
+            "required": ["zone"],
+        },
     },
 }
 
@@ -69,7 +74,12 @@ def error(server: RunningServer, path: str, document: Any, **headers: str) -> tu
 def test_whole_answer(client: ollama.Client) -> None:
     answer = client.chat(NAME, HI, options=FIXED)
     assert answer.model == NAME and answer.message.role == "assistant" and answer.message.content
-    assert answer.done and answer.done_reason == "length" and answer.eval_count == 20 and (answer.prompt_eval_count or 0) > 2
+    assert (
+        answer.done
+        and answer.done_reason == "length"
+        and answer.eval_count == 20
+        and (answer.prompt_eval_count or 0) > 2
+    )
     assert answer.message.thinking is None and answer.message.tool_calls is None and answer.logprobs is None
     assert answer.created_at is not None and re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", answer.created_at)
     parts = (answer.prompt_eval_duration or 0), (answer.eval_duration or 0)
@@ -97,7 +107,9 @@ def test_async_client_in_parallel(server: RunningServer, client: ollama.Client) 
     async def one(api: ollama.AsyncClient, stream: bool) -> str:
         if not stream:
             return (await api.chat(NAME, HI, options=FIXED)).message.content or ""
-        return "".join([line.message.content or "" async for line in await api.chat(NAME, HI, options=FIXED, stream=True)])
+        return "".join(
+            [line.message.content or "" async for line in await api.chat(NAME, HI, options=FIXED, stream=True)]
+        )
 
     async def many() -> list[str]:
         api = ollama.AsyncClient(server.url)
@@ -144,7 +156,8 @@ def test_formats_are_kept_at_any_temperature(client: ollama.Client) -> None:
 
 
 def test_calls_of_tools(server: RunningServer) -> None:
-    """Random weights begin a call now and then: once begun, it is a whole call of a known function with arguments that match."""
+    """Random weights begin a call now and then: once begun, it is a whole call of a known function with arguments that
+    match."""
 
     async def one(api: ollama.AsyncClient, seed: int) -> list[ollama.Message]:
         options = {"seed": seed, "temperature": 1, "num_predict": 150}
@@ -167,7 +180,11 @@ def test_calls_of_tools(server: RunningServer) -> None:
 
 def test_results_of_tools_are_part_of_the_prompt(client: ollama.Client) -> None:
     call = {"function": {"name": "clock", "arguments": {"zone": "UTC"}}}
-    asked = [*HI, {"role": "assistant", "content": "", "tool_calls": [call]}, {"role": "tool", "content": "noon", "tool_name": "clock"}]
+    asked = [
+        *HI,
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "noon", "tool_name": "clock"},
+    ]
     counts = [client.chat(NAME, asked[:n], tools=[CLOCK], options=FIXED).prompt_eval_count or 0 for n in (1, 2, 3)]
     assert counts[0] < counts[1] < counts[2]
     assert (client.chat(NAME, HI, options=FIXED).prompt_eval_count or 0) < counts[0]
@@ -189,14 +206,21 @@ def test_models(client: ollama.Client, server: RunningServer) -> None:
     (listed,) = client.list().models
     (loaded,) = client.ps().models
     assert listed.model == loaded.model == loaded.name == NAME + ":latest" and listed.digest == loaded.digest
-    assert listed.size == loaded.size and (loaded.size_vram or 0) > 0 and loaded.expires_at is not None and loaded.expires_at.year > 2100
+    assert (
+        listed.size == loaded.size
+        and (loaded.size_vram or 0) > 0
+        and loaded.expires_at is not None
+        and loaded.expires_at.year > 2100
+    )
     health = server.health()[1]
     assert loaded.context_length == health["context_length"]
     for name in (NAME, listed.model, "default"):
         shown = client.show(name)
         assert shown.modelinfo is not None and shown.details is not None
         family = shown.modelinfo["general.architecture"]
-        assert shown.modelinfo[f"{family}.context_length"] == health["context_length"] and shown.details.family == family
+        assert (
+            shown.modelinfo[f"{family}.context_length"] == health["context_length"] and shown.details.family == family
+        )
         assert shown.capabilities is not None and shown.capabilities[:2] == ["completion", "tools"]
         assert shown.modified_at == listed.modified_at and shown.details == listed.details
     shapes = {"tags": replies.OllamaModels, "ps": replies.OllamaLoadedModels, "version": replies.OllamaVersion}
@@ -217,7 +241,9 @@ def test_what_is_not_done_here_is_said(client: ollama.Client, server: RunningSer
         lambda: client.delete(NAME),
     )
     for call in calls:
-        with pytest.raises(ollama.ResponseError, match=r"makes no embeddings|one model that it was started with") as refused:
+        with pytest.raises(
+            ollama.ResponseError, match=r"makes no embeddings|one model that it was started with"
+        ) as refused:
             call()
         assert refused.value.status_code == 400
     assert server.request("HEAD", "/api/blobs/sha256:00")[0] == 400
@@ -226,11 +252,19 @@ def test_what_is_not_done_here_is_said(client: ollama.Client, server: RunningSer
 
 def test_without_a_prompt(server: RunningServer) -> None:
     before = server.health()[1]["stats"]["generated_tokens"]
-    for path, document in (("/api/generate", {}), ("/api/generate", {"prompt": ""}), ("/api/chat", {}), ("/api/chat", {"messages": []})):
+    for path, document in (
+        ("/api/generate", {}),
+        ("/api/generate", {"prompt": ""}),
+        ("/api/chat", {}),
+        ("/api/chat", {"messages": []}),
+    ):
         for keep_alive, reason in (("5m", "load"), (0, "unload")):
             status, (only,) = post(server, path, {"model": NAME, "keep_alive": keep_alive, **document})
             assert status == 200 and only["done"] is True and only["done_reason"] == reason
-    assert server.health()[1]["stats"]["generated_tokens"] == before and post(server, "/api/show", {"model": NAME})[0] == 200
+    assert (
+        server.health()[1]["stats"]["generated_tokens"] == before
+        and post(server, "/api/show", {"model": NAME})[0] == 200
+    )
 
 
 def test_raw_prompts_are_laid_out_by_the_client(client: ollama.Client) -> None:
@@ -255,14 +289,18 @@ def test_limits_and_stops(client: ollama.Client) -> None:
     for stop in (text[cut : cut + 3], ["never there", text[cut : cut + 3]]):
         stopped = client.generate(NAME, "hi", options={**FIXED, "stop": stop})
         assert stopped.done_reason == "stop" and stopped.response == text[: text.index(text[cut : cut + 3])]
-    endless = client.generate(NAME, "hi", options={"num_predict": -1, "num_ctx": prompt + 40, "seed": 1, "temperature": 1})
+    endless = client.generate(
+        NAME, "hi", options={"num_predict": -1, "num_ctx": prompt + 40, "seed": 1, "temperature": 1}
+    )
     assert endless.done_reason in ("stop", "length") and (endless.eval_count or 0) <= 40
 
 
 def test_log_probabilities_are_those_of_openais_api(server: RunningServer) -> None:
     asked = {"model": NAME, "messages": HI, "options": FIXED, "logprobs": True, "top_logprobs": 2}
     _, (ours,) = post(server, "/api/chat", {**asked, "stream": False})
-    status, _, theirs = server.post({"messages": HI, "seed": 7, "temperature": 1, "max_tokens": 20, "logprobs": True, "top_logprobs": 2})
+    status, _, theirs = server.post(
+        {"messages": HI, "seed": 7, "temperature": 1, "max_tokens": 20, "logprobs": True, "top_logprobs": 2}
+    )
     assert status == 200 and len(ours["logprobs"]) == 20
     assert ours["logprobs"] == theirs["choices"][0]["logprobs"]["content"]
     _, lines = post(server, "/api/chat", asked)
@@ -286,9 +324,14 @@ def test_as_home_assistant_asks(demo: RunningServer) -> None:
         try:
             models = [one["model"] for one in (await api.list())["models"]]
             loaded = (await api.ps())["models"][0]
-            assert isinstance(loaded["expires_at"], datetime) and loaded["expires_at"].astimezone() and loaded["size_vram"] > 0
+            assert (
+                isinstance(loaded["expires_at"], datetime)
+                and loaded["expires_at"].astimezone()
+                and loaded["size_vram"] > 0
+            )
             answer = await api.chat(
-                model=models[0], messages=history, tools=[CLOCK], stream=True, keep_alive=-1, options={"num_ctx": 8192}, think=False,
+                model=models[0], messages=history, tools=[CLOCK], stream=True, keep_alive=-1,
+                options={"num_ctx": 8192}, think=False,
                 format=None,
             )  # fmt: skip
             return [line async for line in answer]
@@ -309,8 +352,10 @@ def test_as_open_webui_asks(demo: RunningServer) -> None:
         assert web.get("/api/ps").json()["models"][0]["name"] == model["name"]
         assert web.post("/api/show", json={"name": model["model"]}).json()["model_info"]
         document = {
-            "model": model["model"], "messages": [{"role": "user", "content": "Hello"}], "stream": True, "keep_alive": "5m",
-            "options": {"temperature": 0.0, "num_ctx": 2048, "repeat_last_n": 64, "tfs_z": 1, "mirostat": 0, "stop": ["###"]},
+            "model": model["model"], "messages": [{"role": "user", "content": "Hello"}], "stream": True,
+            "keep_alive": "5m",
+            "options": {"temperature": 0.0, "num_ctx": 2048, "repeat_last_n": 64, "tfs_z": 1, "mirostat": 0,
+            "stop": ["###"]},
         }  # fmt: skip
         with web.stream("POST", "/api/chat", json=document) as answer:
             lines = [json.loads(line) for line in answer.iter_lines()]
@@ -337,10 +382,13 @@ def test_as_the_documentations_curl_asks(demo: RunningServer) -> None:
 
 def test_as_the_users_program_asks(demo: RunningServer) -> None:
     options = {
-        "temperature": 0.7, "top_k": 40, "top_p": 0.9, "num_ctx": 2048, "repeat_last_n": 64, "repeat_penalty": 1.1, "num_predict": 24,
+        "temperature": 0.7, "top_k": 40, "top_p": 0.9, "num_ctx": 2048, "repeat_last_n": 64, "repeat_penalty": 1.1,
+        "num_predict": 24,
         "stop": ["\n\n", "User:"],
     }  # fmt: skip
-    answer = httpx.post(f"{demo.url}/api/chat", json={"model": "axpress-demo", "messages": HI, "stream": False, "options": options})
+    answer = httpx.post(
+        f"{demo.url}/api/chat", json={"model": "axpress-demo", "messages": HI, "stream": False, "options": options}
+    )
     assert answer.status_code == 200 and answer.json()["message"]["content"] and answer.json()["eval_count"] <= 24
 
 

@@ -15,9 +15,17 @@ from server_process import RunningServer, chat, events
 HI: list[Any] = [{"role": "user", "content": "hi"}]
 WILD: dict[str, Any] = {"model": "default", "messages": HI, "temperature": 2, "max_tokens": 60, "seed": 5}
 DIGITS = {
-    "response_format": {"type": "json_schema", "json_schema": {"name": "d", "schema": {"type": "integer", "minimum": 10, "maximum": 99}}}
+    "response_format": {
+        "type": "json_schema",
+        "json_schema": {"name": "d", "schema": {"type": "integer", "minimum": 10, "maximum": 99}},
+    }
 }
-CITY_SCHEMA = {"type": "object", "properties": {"name": {"enum": ["Oslo", "Rome"]}}, "required": ["name"], "additionalProperties": False}
+CITY_SCHEMA = {
+    "type": "object",
+    "properties": {"name": {"enum": ["Oslo", "Rome"]}},
+    "required": ["name"],
+    "additionalProperties": False,
+}
 CITY: Any = {"type": "function", "function": {"name": "city", "parameters": CITY_SCHEMA}}
 
 
@@ -57,9 +65,12 @@ def itself(packages: dict[str, Path]) -> Iterator[openai.OpenAI]:
 @pytest.fixture(scope="module")
 def wild(packages: dict[str, Path]) -> dict[str, Any]:
     """A request whose answer does not end its reasoning by itself."""
-    from axpress.core.text import Text
+    from axpress.core.tokenizer.tokenizer import Tokenizer
 
-    return {**WILD, "logit_bias": {str(Text.open(packages["told"] / "tokenizer").encode_control("</think>")): -100}}
+    return {
+        **WILD,
+        "logit_bias": {str(Tokenizer.open(packages["told"] / "tokenizer").encode_control("</think>")): -100},
+    }
 
 
 def reasoning_of(message: Any) -> str | None:
@@ -71,7 +82,8 @@ def reasoning_tokens(answer: Any) -> int:
 
 
 def test_off_by_default_here_and_by_request(client: openai.OpenAI) -> None:
-    for fields in ({}, {"reasoning_effort": "none"}, {"extra_body": {"chat_template_kwargs": {"enable_thinking": False}}},
+    for fields in ({}, {"reasoning_effort": "none"},
+        {"extra_body": {"chat_template_kwargs": {"enable_thinking": False}}},
                    {"extra_body": {"thinking_budget": 0}}):  # fmt: skip
         answer = client.chat.completions.create(**WILD, **fields)
         assert answer.choices[0].message.content and reasoning_of(answer.choices[0].message) is None
@@ -110,7 +122,9 @@ def test_a_stream_is_the_whole_answer(client: openai.OpenAI, wild: dict[str, Any
     assert order == sorted(order, reverse=True) and {"r", "c"} == set(order)
     assert reasoning_tokens(chunks[-1]) == reasoning_tokens(whole)
     tokens = [t for one in choices if one.logprobs for t in one.logprobs.content or ()]
-    assert whole.choices[0].logprobs and [t.token for t in tokens] == [t.token for t in whole.choices[0].logprobs.content or ()]
+    assert whole.choices[0].logprobs and [t.token for t in tokens] == [
+        t.token for t in whole.choices[0].logprobs.content or ()
+    ]
     assert len(tokens) == whole.usage.completion_tokens  # type: ignore[union-attr]
 
 
@@ -120,7 +134,9 @@ def test_formats_and_calls_come_after_the_reasoning(client: openai.OpenAI, wild:
     for choice in answer.choices:
         assert reasoning_of(choice.message) and 10 <= json.loads(choice.message.content or "") <= 99
         assert choice.finish_reason == "stop"
-    answer = client.chat.completions.create(**wild | {"max_tokens": 200}, **thinking, tools=[CITY], tool_choice="required", n=3)
+    answer = client.chat.completions.create(
+        **wild | {"max_tokens": 200}, **thinking, tools=[CITY], tool_choice="required", n=3
+    )
     for choice in answer.choices:
         assert reasoning_of(choice.message) and choice.finish_reason == "tool_calls" and choice.message.content is None
         for call in choice.message.tool_calls or ():
@@ -138,9 +154,9 @@ def test_stop_strings_count_after_the_reasoning(client: openai.OpenAI, wild: dic
 
 
 def test_a_model_that_begins_by_itself(itself: openai.OpenAI, packages: dict[str, Path]) -> None:
-    from axpress.core.text import Text
+    from axpress.core.tokenizer.tokenizer import Tokenizer
 
-    tag = str(Text.open(packages["itself"] / "tokenizer").encode_control("<think>"))
+    tag = str(Tokenizer.open(packages["itself"] / "tokenizer").encode_control("<think>"))
     plain = itself.chat.completions.create(**WILD)
     assert reasoning_of(plain.choices[0].message) is None and plain.choices[0].message.content
     letter = (plain.choices[0].message.content or "")[3]
@@ -203,6 +219,12 @@ def test_a_model_that_does_not_reason_says_so() -> None:
             ({"chat_template_kwargs": {"enable_thinking": True}}, "chat_template_kwargs.enable_thinking"),
         ):
             status, _, body = demo.post(chat(max_tokens=2, **fields))
-            assert status == 400 and body["error"]["param"] == param and "does not reason" in body["error"]["message"], body
-        for fields in ({"reasoning_effort": "none"}, {"thinking_budget": 0}, {"chat_template_kwargs": {"enable_thinking": False}}):
+            assert (
+                status == 400 and body["error"]["param"] == param and "does not reason" in body["error"]["message"]
+            ), body
+        for fields in (
+            {"reasoning_effort": "none"},
+            {"thinking_budget": 0},
+            {"chat_template_kwargs": {"enable_thinking": False}},
+        ):
             assert demo.post(chat(max_tokens=2, **fields))[0] == 200

@@ -16,9 +16,9 @@ from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import BaseModel, TypeAdapter
 from server_process import RunningServer, hollow_package
 
-from axpress.server.schema import responses_replies
-from axpress.server.schema.items import neutral_items
-from axpress.server.schema.responses import ResponsesRequest
+from axpress.server.openai import responses_replies
+from axpress.server.openai.response_items import neutral_items
+from axpress.server.openai.responses_request import ResponsesRequest
 
 WEATHER: Any = {
     "type": "function",
@@ -32,7 +32,11 @@ WEATHER: Any = {
     },
     "strict": True,
 }
-TIME: Any = {"type": "function", "name": "get_time", "parameters": {"type": "object", "properties": {}, "additionalProperties": False}}
+TIME: Any = {
+    "type": "function",
+    "name": "get_time",
+    "parameters": {"type": "object", "properties": {}, "additionalProperties": False},
+}
 EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 OURS: TypeAdapter[Any] = TypeAdapter(responses_replies.ResponsesEvent)
 WHOLE: TypeAdapter[Any] = TypeAdapter(responses_replies.Response)
@@ -82,7 +86,11 @@ def without_ids(value: Any) -> Any:
     if isinstance(value, list):
         return [without_ids(one) for one in value]
     if isinstance(value, dict):
-        return {k: without_ids(v) for k, v in value.items() if k not in ("id", "call_id", "created_at", "completed_at", "usage")}
+        return {
+            k: without_ids(v)
+            for k, v in value.items()
+            if k not in ("id", "call_id", "created_at", "completed_at", "usage")
+        }
     return value
 
 
@@ -90,13 +98,27 @@ def test_a_whole_answer_is_a_strict_response(server: RunningServer, client: open
     status, raw = post(server, input="Hello", metadata={"a": "b"}, user="u", instructions="Be brief.")
     assert status == 200
     answer = Response.model_validate(raw, strict=True)
-    assert answer.status == "completed" and answer.output_text and answer.id.startswith("resp_") and answer.error is None
+    assert (
+        answer.status == "completed" and answer.output_text and answer.id.startswith("resp_") and answer.error is None
+    )
     assert answer.incomplete_details is None and answer.metadata == {"a": "b"} and answer.instructions == "Be brief."
-    assert raw["store"] is False and answer.truncation == "disabled" and answer.temperature == 0 and answer.model == "axpress-demo"
+    assert (
+        raw["store"] is False
+        and answer.truncation == "disabled"
+        and answer.temperature == 0
+        and answer.model == "axpress-demo"
+    )
     usage = answer.usage
-    assert usage is not None and usage.input_tokens > 5 and usage.total_tokens == usage.input_tokens + usage.output_tokens
-    assert usage.input_tokens_details.cached_tokens + usage.input_tokens_details.cache_write_tokens == usage.input_tokens
-    assert client.responses.create(model="default", input="Hello", instructions="Be brief.").output_text == answer.output_text
+    assert (
+        usage is not None and usage.input_tokens > 5 and usage.total_tokens == usage.input_tokens + usage.output_tokens
+    )
+    assert (
+        usage.input_tokens_details.cached_tokens + usage.input_tokens_details.cache_write_tokens == usage.input_tokens
+    )
+    assert (
+        client.responses.create(model="default", input="Hello", instructions="Be brief.").output_text
+        == answer.output_text
+    )
 
 
 def test_it_says_what_the_chat_says(client: openai.OpenAI) -> None:
@@ -105,12 +127,21 @@ def test_it_says_what_the_chat_says(client: openai.OpenAI) -> None:
     )
     ways: list[Any] = [
         {"input": "Hello", "instructions": "Be brief."},
-        {"input": [{"role": "developer", "content": "Be brief."}, {"role": "user", "content": [{"type": "input_text", "text": "Hello"}]}]},
+        {
+            "input": [
+                {"role": "developer", "content": "Be brief."},
+                {"role": "user", "content": [{"type": "input_text", "text": "Hello"}]},
+            ]
+        },
     ]
     for way in ways:
         answer = client.responses.create(model="default", **way)
         assert answer.output_text == chat.choices[0].message.content
-        assert answer.usage is not None and chat.usage is not None and answer.usage.input_tokens == chat.usage.prompt_tokens
+        assert (
+            answer.usage is not None
+            and chat.usage is not None
+            and answer.usage.input_tokens == chat.usage.prompt_tokens
+        )
 
 
 def test_the_events_of_a_text(server: RunningServer) -> None:
@@ -119,12 +150,17 @@ def test_the_events_of_a_text(server: RunningServer) -> None:
     deltas = [e for e in events if e["type"] == "response.output_text.delta"]
     assert [e["type"] for e in events] == [
         "response.created", "response.in_progress", "response.output_item.added", "response.content_part.added",
-        *[e["type"] for e in deltas], "response.output_text.done", "response.content_part.done", "response.output_item.done",
+        *[e["type"] for e in deltas], "response.output_text.done", "response.content_part.done",
+        "response.output_item.done",
         "response.completed",
     ]  # fmt: skip
     whole = post(server, **fields)[1]
     last = events[-1]["response"]
-    assert "".join(e["delta"] for e in deltas) == last["output"][0]["content"][0]["text"] == whole["output"][0]["content"][0]["text"]
+    assert (
+        "".join(e["delta"] for e in deltas)
+        == last["output"][0]["content"][0]["text"]
+        == whole["output"][0]["content"][0]["text"]
+    )
     assert without_ids(last) == without_ids(whole)
     assert last["usage"]["output_tokens"] == whole["usage"]["output_tokens"]
     assert events[-2]["item"] == last["output"][0] and {e["item_id"] for e in deltas} == {last["output"][0]["id"]}
@@ -191,7 +227,9 @@ def test_a_required_call_and_its_result(server: RunningServer, client: openai.Op
     (call,) = answer.output
     assert call.type == "function_call" and call.status == "completed" and call.call_id.startswith("call_")
     assert call.name in ("get_weather", "get_time")
-    named = client.responses.create(**fields, input=conversation, tool_choice={"type": "function", "name": "get_weather"})
+    named = client.responses.create(
+        **fields, input=conversation, tool_choice={"type": "function", "name": "get_weather"}
+    )
     (call,) = named.output
     assert call.type == "function_call" and call.name == "get_weather"
     jsonschema.validate(json.loads(call.arguments), WEATHER["parameters"])
@@ -214,7 +252,12 @@ def test_the_events_of_a_call(server: RunningServer, client: openai.OpenAI) -> N
         "function_call_arguments.done", "output_item.done", "completed",
     ]  # fmt: skip
     added, done, last = events[2]["item"], events[-3], events[-1]["response"]
-    assert added["name"] == "get_weather" and added["arguments"] == "" and added["status"] == "in_progress" and added["call_id"]
+    assert (
+        added["name"] == "get_weather"
+        and added["arguments"] == ""
+        and added["status"] == "in_progress"
+        and added["call_id"]
+    )
     assert "".join(e["delta"] for e in deltas) == done["arguments"] == last["output"][0]["arguments"]
     assert last["output"][0]["call_id"] == added["call_id"] and last["tool_choice"] == fields["tool_choice"]
     with client.responses.stream(model="default", **fields) as helper:
@@ -238,20 +281,33 @@ def test_an_answer_can_be_sent_back_as_it_came(server: RunningServer, client: op
     second: list[Any] = [{"role": "user", "content": "Hello"}, *first.output, {"role": "user", "content": "And now?"}]
     dumped = [second[0], *[item.model_dump() for item in first.output], second[-1]]
     plain = [second[0], {"role": "assistant", "content": first.output_text}, second[-1]]
-    answers = [client.responses.create(model="default", input=one, max_output_tokens=30) for one in (second, dumped, plain)]
+    answers = [
+        client.responses.create(model="default", input=one, max_output_tokens=30) for one in (second, dumped, plain)
+    ]
     assert len({answer.output_text for answer in answers}) == 1
     assert len({answer.usage.input_tokens for answer in answers if answer.usage is not None}) == 1
 
 
 def test_items_of_one_turn_are_one_message() -> None:
     def call(number: int) -> dict[str, Any]:
-        return {"type": "function_call", "call_id": f"c{number}", "name": "f", "arguments": "{}", "id": "fc_1", "status": "completed"}
+        return {
+            "type": "function_call",
+            "call_id": f"c{number}",
+            "name": "f",
+            "arguments": "{}",
+            "id": "fc_1",
+            "status": "completed",
+        }
 
     items = [
         {"type": "message", "role": "developer", "content": "Be kind."},
         {"role": "user", "content": [{"type": "input_text", "text": "a"}, {"type": "input_text", "text": "b"}]},
         {"type": "reasoning", "id": "rs_1", "summary": [], "content": [{"type": "reasoning_text", "text": "hm"}]},
-        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Let me see.", "annotations": []}]},
+        {
+            "type": "message",
+            "role": "assistant",
+            "content": [{"type": "output_text", "text": "Let me see.", "annotations": []}],
+        },
         call(1),
         call(2),
         {"type": "function_call_output", "call_id": "c1", "output": "one"},
@@ -288,10 +344,19 @@ USER = {"role": "user", "content": "a"}
         ({"input": [{"role": "tool", "content": "a"}]}, "input[0].role"),
         ({"input": [USER, {"type": "item_reference", "id": "msg_1"}]}, "input[1].type"),
         ({"input": [USER, {"type": "web_search_call", "id": "ws_1", "status": "completed"}]}, "input[1].type"),
-        ({"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "http://127.0.0.1/"}]}]}, "input[0].content[0].type"),
+        (
+            {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "http://127.0.0.1/"}]}]},
+            "input[0].content[0].type",
+        ),
         ({"input": [USER, {"type": "function_call_output", "call_id": "c", "output": "x"}]}, "input[1].call_id"),
-        ({"input": [USER, {"type": "reasoning", "summary": [{"type": "summary_text", "text": "x"}]}]}, "input[1].summary"),
-        ({"input": [USER, {"type": "reasoning", "summary": [], "encrypted_content": "x"}]}, "input[1].encrypted_content"),
+        (
+            {"input": [USER, {"type": "reasoning", "summary": [{"type": "summary_text", "text": "x"}]}]},
+            "input[1].summary",
+        ),
+        (
+            {"input": [USER, {"type": "reasoning", "summary": [], "encrypted_content": "x"}]},
+            "input[1].encrypted_content",
+        ),
         ({"input": "a", "store": True}, "store"),
         ({"input": "a", "background": True}, "background"),
         ({"input": "a", "previous_response_id": "resp_1"}, "previous_response_id"),
@@ -305,10 +370,16 @@ USER = {"role": "user", "content": "a"}
         ({"input": "a", "text": {"verbosity": "low"}}, "text.verbosity"),
         ({"input": "a", "text": {"format": {"type": "xml"}}}, "text.format.type"),
         ({"input": "a", "text": {"format": {"type": "json_schema", "name": "n"}}}, "text.format.schema"),
-        ({"input": "a", "text": {"format": {"type": "json_schema", "name": "n", "schema": {"type": "nothing"}}}}, "text.format.schema"),
+        (
+            {"input": "a", "text": {"format": {"type": "json_schema", "name": "n", "schema": {"type": "nothing"}}}},
+            "text.format.schema",
+        ),
         ({"input": "a", "tools": [{"type": "web_search"}]}, "tools[0].type"),
         ({"input": "a", "tools": [TIME, TIME]}, "tools[1]"),
-        ({"input": "a", "tools": [{**TIME, "parameters": {"type": "nothing"}}], "tool_choice": "required"}, "tools[0].parameters"),
+        (
+            {"input": "a", "tools": [{**TIME, "parameters": {"type": "nothing"}}], "tool_choice": "required"},
+            "tools[0].parameters",
+        ),
         ({"input": "a", "tool_choice": "required"}, "tool_choice"),
         ({"input": "a", "tools": [TIME], "tool_choice": {"type": "function", "name": "other"}}, "tool_choice"),
         ({"input": "a", "max_output_tokens": 0}, "max_output_tokens"),
@@ -316,7 +387,10 @@ USER = {"role": "user", "content": "a"}
         ({"input": "a " * 9000}, "input"),
         ({"input": "a", "top_logprobs": 21}, "top_logprobs"),
         ({"input": "a", "stream_options": {"include_obfuscation": False}}, "stream_options"),
-        ({"input": "a", "stream": True, "stream_options": {"include_obfuscation": True}}, "stream_options.include_obfuscation"),
+        (
+            {"input": "a", "stream": True, "stream_options": {"include_obfuscation": True}},
+            "stream_options.include_obfuscation",
+        ),
         ({"input": "a", "metadata": {str(n): "" for n in range(17)}}, "metadata"),
         ({"input": "a", "messages": []}, "messages"),
     ],
@@ -329,9 +403,12 @@ def test_what_cannot_be_done_is_refused_by_name(server: RunningServer, fields: d
 
 def test_what_changes_nothing_is_accepted(server: RunningServer) -> None:
     harmless = {
-        "store": False, "background": False, "truncation": "disabled", "include": ["reasoning.encrypted_content"], "max_tool_calls": 3,
-        "user": "u", "safety_identifier": "s", "service_tier": "auto", "tools": [], "tool_choice": "auto", "parallel_tool_calls": True,
-        "previous_response_id": None, "reasoning": {"effort": None, "summary": None}, "text": {"format": {"type": "text"}},
+        "store": False, "background": False, "truncation": "disabled", "include": ["reasoning.encrypted_content"],
+        "max_tool_calls": 3,
+        "user": "u", "safety_identifier": "s", "service_tier": "auto", "tools": [], "tool_choice": "auto",
+        "parallel_tool_calls": True,
+        "previous_response_id": None, "reasoning": {"effort": None, "summary": None},
+        "text": {"format": {"type": "text"}},
     }  # fmt: skip
     status, answer = post(server, input="Hello", **harmless)
     assert status == 200
@@ -353,31 +430,45 @@ def test_reasoning_is_an_item_of_its_own(tmp_path: Path) -> None:
         events = stream(server, **fields, reasoning={"effort": "minimal"})
         last = events[-1]["response"]
         thought, message = last["output"]
-        assert thought["type"] == "reasoning" and message["type"] == "message" and last["reasoning"]["effort"] == "minimal"
+        assert (
+            thought["type"] == "reasoning" and message["type"] == "message" and last["reasoning"]["effort"] == "minimal"
+        )
         assert thought["content"][0]["text"] and thought["status"] == "completed"
         parts = [e["delta"] for e in events if e["type"] == "response.reasoning_text.delta"]
         assert "".join(parts) == thought["content"][0]["text"]
         assert 0 < last["usage"]["output_tokens_details"]["reasoning_tokens"] <= 64 + 8
         whole = post(server, **fields, reasoning={"effort": "minimal"}, top_logprobs=0)[1]
-        assert [item["content"][0]["text"] for item in whole["output"]] == [item["content"][0]["text"] for item in last["output"]]
+        assert [item["content"][0]["text"] for item in whole["output"]] == [
+            item["content"][0]["text"] for item in last["output"]
+        ]
         spelled = "".join(p["token"] for p in whole["output"][1]["content"][0]["logprobs"])
         assert spelled.strip("\n").startswith(whole["output"][1]["content"][0]["text"][:10])
         back = [{"role": "user", "content": "hi"}, *last["output"], {"role": "user", "content": "and?"}]
         assert post(server, input=back, max_output_tokens=5)[0] == 200
-        assert [item["type"] for item in post(server, **fields, reasoning={"effort": "none"})[1]["output"]] == ["message"]
+        assert [item["type"] for item in post(server, **fields, reasoning={"effort": "none"})[1]["output"]] == [
+            "message"
+        ]
         cut = post(server, **{**fields, "max_output_tokens": 5}, reasoning={"effort": "high"})[1]
         assert [(item["type"], item["status"]) for item in cut["output"]] == [("reasoning", "incomplete")]
 
 
 def test_what_the_template_refuses_is_told_of_the_input(tmp_path: Path) -> None:
     call = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "nonsense"}
-    with RunningServer(chat_templates.random_package(tmp_path, chat_templates.DENSE), "--emu-profile", "none") as server:
-        status, answer = post(server, input=[USER, call, {"type": "function_call_output", "call_id": "c", "output": "x"}])
-    assert status == 400 and answer["error"]["param"] == "input" and "'input': the arguments" in answer["error"]["message"]
+    with RunningServer(
+        chat_templates.random_package(tmp_path, chat_templates.DENSE), "--emu-profile", "none"
+    ) as server:
+        status, answer = post(
+            server, input=[USER, call, {"type": "function_call_output", "call_id": "c", "output": "x"}]
+        )
+    assert (
+        status == 400 and answer["error"]["param"] == "input" and "'input': the arguments" in answer["error"]["message"]
+    )
 
 
 def test_a_client_that_leaves_frees_the_card(server: RunningServer, client: openai.OpenAI) -> None:
-    bias: Any = {"text": {"format": {"type": "json_schema", "name": "n", "schema": {"type": "string", "minLength": 3000}}}}
+    bias: Any = {
+        "text": {"format": {"type": "json_schema", "name": "n", "schema": {"type": "string", "minLength": 3000}}}
+    }
     with client.responses.create(model="default", input="a", stream=True, max_output_tokens=1500, **bias) as events:
         for event in events:
             if event.type == "response.output_text.delta":

@@ -1,4 +1,5 @@
-"""Any bytes at all become a checked request or a RequestError; what is accepted reaches the engine as it was asked for."""
+"""Any bytes at all become a checked request or a RequestError; what is accepted reaches the engine as it was asked
+for."""
 
 from __future__ import annotations
 
@@ -11,26 +12,33 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from axpress.core.errors import RequestError
-from axpress.core.package import SamplingDefaults
+from axpress.core.model_files.model_package import SamplingDefaults
 from axpress.core.request import GenerationRequest, SamplingParams, choice_seed
-from axpress.core.shape import JsonObject, JsonSchema, Lark, OneOf, Regex
-from axpress.server.ask import Ask, Function, Tools
-from axpress.server.body import parse_json
-from axpress.server.chat_api import ask
-from axpress.server.errors import HttpError, error_body
-from axpress.server.params import ModelLimits, check_model, choices, generation_request, sampling_defaults
-from axpress.server.schema.chat import ChatRequest
+from axpress.core.structured_output.output_spec import JsonObject, JsonSchema, Lark, OneOf, Regex
+from axpress.server.http.errors import HttpError, error_body
+from axpress.server.http.request_body import parse_json
+from axpress.server.openai.chat import spec
+from axpress.server.openai.chat_request import ChatRequest
+from axpress.server.serving.generation_spec import Function, GenerationSpec, Tools
+from axpress.server.serving.input_processor import (
+    ModelLimits,
+    check_model,
+    choices,
+    generation_request,
+    sampling_defaults,
+)
 
 LIMITS = ModelLimits(frozenset({"m"}), 1000, 100, SamplingParams())
 HI = [{"role": "user", "content": "hi"}]
-OPENAI_FIELDS = """messages model audio frequency_penalty function_call functions logit_bias logprobs max_completion_tokens max_tokens
-metadata modalities n parallel_tool_calls prediction presence_penalty prompt_cache_key prompt_cache_retention reasoning_effort
-response_format safety_identifier seed service_tier stop store stream stream_options temperature tool_choice tools top_logprobs top_p
-user verbosity web_search_options"""
+OPENAI_FIELDS = """messages model audio frequency_penalty function_call functions logit_bias logprobs
+max_completion_tokens max_tokens metadata modalities n parallel_tool_calls prediction
+presence_penalty prompt_cache_key prompt_cache_retention reasoning_effort response_format
+safety_identifier seed service_tier stop store stream stream_options temperature tool_choice tools
+top_logprobs top_p user verbosity web_search_options"""
 
 
-def parse(document: Any) -> Ask:
-    return ask(ChatRequest.read(document))
+def parse(document: Any) -> GenerationSpec:
+    return spec(ChatRequest.read(document))
 
 
 def outcome(body: bytes) -> None:
@@ -71,7 +79,10 @@ def test_any_json_inside_is_judged(value: Any, where: str) -> None:
         "bias": {"messages": HI, "logit_bias": {"1": value}},
         "stop": {"messages": HI, "stop": ["a", value]},
         "tool": {"messages": HI, "tools": [{"type": "function", "function": value}]},
-        "schema": {"messages": HI, "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": value}}},
+        "schema": {
+            "messages": HI,
+            "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": value}},
+        },
         "call": {"messages": [{"role": "assistant", "content": value, "tool_calls": [value]}]},
         "choice": {"messages": HI, "tools": TOOLS, "tool_choice": value},
     }[where]
@@ -101,15 +112,17 @@ def test_refused_fields_are_named_and_null_is_absent(name: str) -> None:
 
 def test_everything_asked_for_reaches_the_engine() -> None:
     request = parse({
-        "messages": HI, "temperature": 0.3, "top_p": 0.8, "top_k": 7, "min_p": 0.1, "repetition_penalty": 1.2, "presence_penalty": -1,
-        "frequency_penalty": 2, "logit_bias": {"5": -100, "999": 3.5}, "seed": -5, "logprobs": True, "top_logprobs": 4, "max_tokens": 9,
+        "messages": HI, "temperature": 0.3, "top_p": 0.8, "top_k": 7, "min_p": 0.1, "repetition_penalty": 1.2,
+        "presence_penalty": -1,
+        "frequency_penalty": 2, "logit_bias": {"5": -100, "999": 3.5}, "seed": -5, "logprobs": True, "top_logprobs": 4,
+        "max_tokens": 9,
         "stop": ["x", "y"], "ignore_eos": True, "prompt_cache_key": "k", "service_tier": "flex",
     })  # fmt: skip
     made = generation_request(request, LIMITS, [1, 2, 3], (4, 5), b"salt")
     assert made.params == SamplingParams(0.3, 0.8, 7, 0.1, 1.2, 0, -1, 2, {5: -100.0, 999: 3.5}, -5, 4)
     assert (made.prompt_ids, made.max_tokens, made.stop, made.ignore_eos) == ([1, 2, 3], 9, ("x", "y"), True)
     assert made.prediction == (4, 5) and made.background
-    assert made.salt == b"salt" and request.prompt_cache_key == "k"
+    assert made.cache_salt == b"salt" and request.prompt_cache_key == "k"
 
 
 def test_tools_forms_and_reasoning_reach_the_ask() -> None:
@@ -121,7 +134,9 @@ def test_tools_forms_and_reasoning_reach_the_ask() -> None:
     assert parse({"messages": HI, "tools": TOOLS, "tool_choice": named}).tools == Tools((f,), "required", ("f",), False)
     allowed = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [named]}}
     assert parse({"messages": HI, "tools": TOOLS, "tool_choice": allowed}).tools == Tools((f,), "auto", ("f",))
-    assert parse({"messages": HI, "functions": [FUNCTION], "function_call": {"name": "f"}}).tools == Tools((f,), "required", ("f",), False)
+    assert parse({"messages": HI, "functions": [FUNCTION], "function_call": {"name": "f"}}).tools == Tools(
+        (f,), "required", ("f",), False
+    )
     assert parse({"messages": HI, "functions": [FUNCTION]}).tools == Tools((f,), parallel=False)
     for none in ({}, {"tools": []}, {"tool_choice": "auto"}, {"function_call": "none"}):
         assert parse({"messages": HI, **none}).tools is None
@@ -149,7 +164,8 @@ def test_tools_forms_and_reasoning_reach_the_ask() -> None:
         ({}, (None, None)), ({"reasoning_effort": "none"}, (False, None)), ({"reasoning_effort": "low"}, (True, 256)),
         ({"reasoning_effort": "high"}, (True, None)), ({"reasoning_effort": "high", "thinking_budget": 9}, (True, 9)),
         ({"thinking_budget": 9}, (True, 9)), ({"thinking_budget": 0}, (False, None)), (off, (False, None)),
-        ({**off, "reasoning_effort": "none"}, (False, None)), ({"chat_template_kwargs": {"enable_thinking": True}}, (True, None)),
+        ({**off, "reasoning_effort": "none"}, (False, None)),
+        ({"chat_template_kwargs": {"enable_thinking": True}}, (True, None)),
         ({"chat_template_kwargs": {}}, (None, None)),
     ]:  # fmt: skip
         made = parse({"messages": HI, **fields})
@@ -161,7 +177,10 @@ def test_tools_forms_and_reasoning_reach_the_ask() -> None:
     [
         ({"reasoning_effort": "low", "chat_template_kwargs": {"enable_thinking": False}}, "reasoning_effort"),
         ({"reasoning_effort": "none", "thinking_budget": 5}, "reasoning_effort"),
-        ({"thinking_budget": 5, "chat_template_kwargs": {"enable_thinking": False}}, "chat_template_kwargs.enable_thinking"),
+        (
+            {"thinking_budget": 5, "chat_template_kwargs": {"enable_thinking": False}},
+            "chat_template_kwargs.enable_thinking",
+        ),
         ({"response_format": {"type": "json_object"}, "guided_regex": "a"}, "guided_regex"),
         ({"guided_choice": ["a"], "structured_outputs": {"choice": ["a"]}}, "structured_outputs.choice"),
         ({"structured_outputs": {"choice": ["a"], "regex": "a"}}, "structured_outputs"),

@@ -29,7 +29,11 @@ def post(server: RunningServer, path: str, **fields: Any) -> tuple[int, Any]:
 @pytest.mark.parametrize("text", ["", "Hello, world!", "<|im_start|>user", "日本語 👋🏽 é\n\n  x", "\x00\t"])
 def test_a_text_comes_back(server: RunningServer, text: str) -> None:
     status, answer = post(server, "/tokenize", prompt=text)
-    assert status == 200 and answer["count"] == len(answer["tokens"]) and answer["max_model_len"] == server.health()[1]["context_length"]
+    assert (
+        status == 200
+        and answer["count"] == len(answer["tokens"])
+        and answer["max_model_len"] == server.health()[1]["context_length"]
+    )
     assert post(server, "/tokenize", content=text)[1] == answer, "the demo model has no begin token"
     status, back = post(server, "/detokenize", tokens=answer["tokens"])
     assert status == 200 and back == {"prompt": text, "content": text}
@@ -69,15 +73,20 @@ def test_the_begin_token_of_models_that_have_one(tmp_path: Path) -> None:
     tokenizer = tmp_path / "llama3"
     tiny_tokenizers.llama3(tokenizer)
     for file in tokenizer.iterdir():
-        (package / json.loads((package / "config.json").read_text())["url_tokenizer_model"] / file.name).write_bytes(file.read_bytes())
+        (package / json.loads((package / "config.json").read_text())["url_tokenizer_model"] / file.name).write_bytes(
+            file.read_bytes()
+        )
     with RunningServer(package, "--emu-profile", "none") as server:
+
         def count(**fields: Any) -> int:
             return int(post(server, "/tokenize", **fields)[1]["count"])
 
         bare = count(content="Hello")
         assert count(prompt="Hello") == count(prompt="Hello", add_special_tokens=True) == bare + 1
         assert count(content="Hello", add_special=True) == bare + 1
-        assert count(prompt="Hello", add_special_tokens=False) == bare and count(prompt="") == 1 and count(content="") == 0
+        assert (
+            count(prompt="Hello", add_special_tokens=False) == bare and count(prompt="") == 1 and count(content="") == 0
+        )
 
 
 @pytest.mark.parametrize(
@@ -105,7 +114,9 @@ def test_the_begin_token_of_models_that_have_one(tmp_path: Path) -> None:
         ("/detokenize", {"tokens": [0] * (2**18 + 1)}, "tokens"),
     ],
 )
-def test_what_cannot_be_done_is_refused_by_name(server: RunningServer, path: str, fields: dict[str, Any], param: str) -> None:
+def test_what_cannot_be_done_is_refused_by_name(
+    server: RunningServer, path: str, fields: dict[str, Any], param: str
+) -> None:
     status, answer = post(server, path, **fields)
     assert status == 400 and answer["error"]["param"] == param and param in answer["error"]["message"], answer
 

@@ -1,4 +1,5 @@
-"""Functions through OpenAI's own client: a random model at temperature 2 calls them rightly, because it cannot do otherwise."""
+"""Functions through OpenAI's own client: a random model at temperature 2 calls them rightly, because it cannot do
+otherwise."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ import pydantic
 import pytest
 from server_process import RunningServer, chat
 
-from axpress.core.text import Text
+from axpress.core.tokenizer.tokenizer import Tokenizer
 
 HI: list[Any] = [{"role": "user", "content": "hi"}]
 PARAMETERS: dict[str, Any] = {
@@ -36,7 +37,14 @@ NOW: Any = {
     "function": {"name": "now", "parameters": {"type": "object", "properties": {}, "additionalProperties": False}},
 }
 TOOLS = [WEATHER, NOW]
-FIXED: dict[str, Any] = {"model": "default", "messages": HI, "tools": TOOLS, "temperature": 2, "max_tokens": 300, "seed": 3}
+FIXED: dict[str, Any] = {
+    "model": "default",
+    "messages": HI,
+    "tools": TOOLS,
+    "temperature": 2,
+    "max_tokens": 300,
+    "seed": 3,
+}
 QUIET: dict[str, Any] = {"chat_template_kwargs": {"enable_thinking": False}}
 
 
@@ -49,7 +57,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
 
 
 @pytest.fixture(scope="module")
-def text(tmp_path_factory: pytest.TempPathFactory) -> Text:
+def text(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     return chat_templates.text_with(chat_templates.QWEN, tmp_path_factory.mktemp("text") / "tokenizer")
 
 
@@ -95,7 +103,12 @@ def test_required_calls_are_calls_at_any_temperature(client: openai.OpenAI) -> N
 
 
 def test_a_stream_is_the_whole_answer_with_arguments_in_pieces(client: openai.OpenAI) -> None:
-    fields = {**FIXED, "tool_choice": {"type": "function", "function": {"name": "weather"}}, "extra_body": QUIET, "n": 2}
+    fields = {
+        **FIXED,
+        "tool_choice": {"type": "function", "function": {"name": "weather"}},
+        "extra_body": QUIET,
+        "n": 2,
+    }
     whole = client.chat.completions.create(**fields)
     for choice in whole.choices:
         assert [name for name, _ in checked(choice.message.tool_calls)] == ["weather"]
@@ -103,8 +116,12 @@ def test_a_stream_is_the_whole_answer_with_arguments_in_pieces(client: openai.Op
     for index, choice in enumerate(whole.choices):
         mine = [chunk.choices[0] for chunk in chunks if chunk.choices and chunk.choices[0].index == index]
         deltas = [one.delta.tool_calls[0] for one in mine if one.delta.tool_calls]
-        assert deltas[0].id and deltas[0].type == "function" and deltas[0].function and deltas[0].function.arguments == ""
-        assert all(one.id is None and one.index == 0 and one.function and one.function.name is None for one in deltas[1:])
+        assert (
+            deltas[0].id and deltas[0].type == "function" and deltas[0].function and deltas[0].function.arguments == ""
+        )
+        assert all(
+            one.id is None and one.index == 0 and one.function and one.function.name is None for one in deltas[1:]
+        )
         assert deltas[0].function.name == "weather" and len(deltas) > 3
         arguments = "".join(one.function.arguments or "" for one in deltas if one.function)
         assert arguments == choice.message.tool_calls[0].function.arguments  # type: ignore[index,union-attr]
@@ -141,12 +158,16 @@ def test_parse_gives_objects(client: openai.OpenAI) -> None:
     message = answer.choices[0].message
     assert message.tool_calls and isinstance(message.tool_calls[0].function.parsed_arguments, Weather)
     # The parsed message goes back as it is.
-    results: list[Any] = [{"role": "tool", "tool_call_id": call.id, "content": "4 degrees"} for call in message.tool_calls]
-    more = client.chat.completions.create(**{**FIXED, "messages": [*HI, message, *results], "max_tokens": 5}, extra_body=QUIET)
+    results: list[Any] = [
+        {"role": "tool", "tool_call_id": call.id, "content": "4 degrees"} for call in message.tool_calls
+    ]
+    more = client.chat.completions.create(
+        **{**FIXED, "messages": [*HI, message, *results], "max_tokens": 5}, extra_body=QUIET
+    )
     assert more.usage and answer.usage and more.usage.prompt_tokens > answer.usage.prompt_tokens + 10
 
 
-def test_auto_is_held_to_the_schema_once_a_call_begins(client: openai.OpenAI, text: Text) -> None:
+def test_auto_is_held_to_the_schema_once_a_call_begins(client: openai.OpenAI, text: Tokenizer) -> None:
     mark = text.encode_control("<tool_call>")
     mark -= text.vocab_size - 384  # the served model's vocabulary is smaller; special tokens come last
     called = 0
@@ -159,7 +180,9 @@ def test_auto_is_held_to_the_schema_once_a_call_begins(client: openai.OpenAI, te
         else:
             assert choice.finish_reason in ("stop", "length")
     assert called
-    one = client.chat.completions.create(**FIXED, parallel_tool_calls=False, logit_bias={str(mark): 100}, extra_body=QUIET)
+    one = client.chat.completions.create(
+        **FIXED, parallel_tool_calls=False, logit_bias={str(mark): 100}, extra_body=QUIET
+    )
     assert len(checked(one.choices[0].message.tool_calls)) == 1 and one.choices[0].finish_reason == "tool_calls"
 
 
@@ -167,10 +190,15 @@ def test_none_and_allowed_tools(client: openai.OpenAI) -> None:
     fields = {**FIXED, "max_tokens": 4, "temperature": 0, "extra_body": QUIET}
     without = client.chat.completions.create(**{**fields, "tools": openai.omit})
     none = client.chat.completions.create(**fields, tool_choice="none")
-    assert none.choices[0].message.tool_calls is None and none.choices[0].message.content == without.choices[0].message.content
+    assert (
+        none.choices[0].message.tool_calls is None
+        and none.choices[0].message.content == without.choices[0].message.content
+    )
     assert none.usage and without.usage and none.usage.prompt_tokens == without.usage.prompt_tokens
     allowed = {"mode": "required", "tools": [{"type": "function", "function": {"name": "now"}}]}
-    some = client.chat.completions.create(**FIXED, tool_choice={"type": "allowed_tools", "allowed_tools": allowed}, extra_body=QUIET)
+    some = client.chat.completions.create(
+        **FIXED, tool_choice={"type": "allowed_tools", "allowed_tools": allowed}, extra_body=QUIET
+    )
     assert {name for name, _ in checked(some.choices[0].message.tool_calls)} == {"now"}
     assert some.usage and some.usage.prompt_tokens > none.usage.prompt_tokens  # the model is told of all of them
 
@@ -210,9 +238,13 @@ def test_the_old_form_is_obeyed(client: openai.OpenAI) -> None:
     assert choice.finish_reason == "function_call" and choice.message.tool_calls is None
     assert choice.message.function_call is not None and choice.message.function_call.name == "weather"
     jsonschema.validate(json.loads(choice.message.function_call.arguments), PARAMETERS)
-    chunks = [c.choices[0] for c in client.chat.completions.create(**fields, function_call={"name": "weather"}, stream=True)]
+    chunks = [
+        c.choices[0] for c in client.chat.completions.create(**fields, function_call={"name": "weather"}, stream=True)
+    ]
     told = [c.delta.function_call for c in chunks if c.delta.function_call]
-    assert told[0].name == "weather" and "".join(c.arguments or "" for c in told) == choice.message.function_call.arguments
+    assert (
+        told[0].name == "weather" and "".join(c.arguments or "" for c in told) == choice.message.function_call.arguments
+    )
     assert chunks[-1].finish_reason == "function_call"
     results: list[Any] = [choice.message, {"role": "function", "name": "weather", "content": "rain"}]
     again = client.chat.completions.create(**fields | {"messages": [*HI, *results], "max_tokens": 3})
@@ -223,7 +255,9 @@ def test_a_model_whose_template_knows_no_tools_calls_as_well(demo: openai.OpenAI
     answer = demo.chat.completions.create(**FIXED, tool_choice="required")
     message = answer.choices[0].message
     assert checked(message.tool_calls) and answer.choices[0].finish_reason == "tool_calls"
-    results: list[Any] = [{"role": "tool", "tool_call_id": call.id, "content": "4 degrees"} for call in message.tool_calls or ()]
+    results: list[Any] = [
+        {"role": "tool", "tool_call_id": call.id, "content": "4 degrees"} for call in message.tool_calls or ()
+    ]
     with_results = demo.chat.completions.create(**{**FIXED, "messages": [*HI, message, *results], "max_tokens": 5})
     plain = demo.chat.completions.create(model="default", messages=HI, max_tokens=3)
     assert with_results.usage and answer.usage and plain.usage
@@ -238,8 +272,12 @@ def test_logprobs_of_calls_are_those_of_all_tokens(client: openai.OpenAI) -> Non
     assert len(tokens) == answer.usage.completion_tokens
     written = b"".join(bytes(one.bytes or []) for one in tokens).decode()
     assert written.startswith('<tool_call>\n{"name": "')
-    streamed = [c.choices[0].logprobs for c in client.chat.completions.create(**fields, stream=True) if c.choices[0].logprobs]
-    assert [(t.token, t.logprob) for one in streamed for t in one.content or ()] == [(t.token, t.logprob) for t in tokens]
+    streamed = [
+        c.choices[0].logprobs for c in client.chat.completions.create(**fields, stream=True) if c.choices[0].logprobs
+    ]
+    assert [(t.token, t.logprob) for one in streamed for t in one.content or ()] == [
+        (t.token, t.logprob) for t in tokens
+    ]
 
 
 def call(key: str = "c1", **function: Any) -> dict[str, Any]:
@@ -264,18 +302,24 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"tools": [{"type": "function", "function": {"name": "x" * 65}}]}, "tools[0].function.name"),
     ({"tools": [{"type": "function", "function": {"name": "f", "more": 1}}]}, "tools[0].function.more"),
     ({"tools": [{"type": "function", "function": {"name": "f", "parameters": []}}]}, "tools[0].function.parameters"),
-    ({"tools": [{"type": "function", "function": {"name": "f", "parameters": deep(60)}}]}, "tools[0].function.parameters"),
-    ({"tools": [{"type": "function", "function": {"name": "f", "parameters": {"a": "x" * 300_000}}}]}, "tools[0].function.parameters"),
-    ({"tools": [{"type": "function", "function": {"name": "f", "parameters": {"minimum": float("inf")}}}]}, "tools[0].function.parameters"),
-    ({"tools": [NOW, {"type": "function", "function": {"name": "f", "parameters": {"not": {}}}}]}, "tools[1].function.parameters"),
-    ({"tools": [{"type": "function", "function": {"name": "f", "parameters": {"$ref": "#/a"}}}]}, "tools[0].function.parameters"),
+    ({"tools": [{"type": "function", "function": {"name": "f", "parameters": deep(60)}}]},
+    "tools[0].function.parameters"),
+    ({"tools": [{"type": "function", "function": {"name": "f", "parameters": {"a": "x" * 300_000}}}]},
+    "tools[0].function.parameters"),
+    ({"tools": [{"type": "function", "function": {"name": "f", "parameters": {"minimum": float("inf")}}}]},
+    "tools[0].function.parameters"),
+    ({"tools": [NOW, {"type": "function", "function": {"name": "f", "parameters": {"not": {}}}}]},
+    "tools[1].function.parameters"),
+    ({"tools": [{"type": "function", "function": {"name": "f", "parameters": {"$ref": "#/a"}}}]},
+    "tools[0].function.parameters"),
     ({"tools": [NOW, NOW]}, "tools[1]"),
     ({"tools": [NOW] * 129}, "tools"),
     ({"tool_choice": "required"}, "tool_choice"),
     ({"tools": TOOLS, "tool_choice": "some"}, "tool_choice"),
     ({"tools": TOOLS, "tool_choice": {"type": "function"}}, "tool_choice.function"),
     ({"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "other"}}}, "tool_choice"),
-    ({"tools": TOOLS, "tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto"}}}, "tool_choice.allowed_tools.tools"),
+    ({"tools": TOOLS, "tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto"}}},
+    "tool_choice.allowed_tools.tools"),
     ({"tools": TOOLS, "parallel_tool_calls": "yes"}, "parallel_tool_calls"),
     ({"tools": TOOLS, "functions": [NOW["function"]]}, "functions"),
     ({"functions": []}, "functions"),
@@ -291,8 +335,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"messages": [*talk(call()), {"role": "tool", "tool_call_id": "c1"}]}, "messages[2].content"),
     ({"messages": [*talk(call()), {"role": "function", "name": "weather", "content": "x"}]}, "messages[2].name"),
     ({"messages": talk(call())}, "messages[1].tool_calls"),
-    ({"messages": [*talk(call(), call("c2")), {"role": "tool", "tool_call_id": "c1", "content": "x"}]}, "messages[1].tool_calls"),
-    ({"messages": [*talk(call()), *HI, {"role": "tool", "tool_call_id": "c1", "content": "x"}]}, "messages[1].tool_calls"),
+    ({"messages": [*talk(call(), call("c2")), {"role": "tool", "tool_call_id": "c1", "content": "x"}]},
+    "messages[1].tool_calls"),
+    ({"messages": [*talk(call()), *HI, {"role": "tool", "tool_call_id": "c1", "content": "x"}]},
+    "messages[1].tool_calls"),
     ({"messages": talk()}, "messages[1].content"),
     ({"messages": talk({})}, "messages[1].tool_calls[0].id"),
     ({"messages": talk(call(arguments={}))}, "messages[1].tool_calls[0].function.arguments"),

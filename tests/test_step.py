@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from axpress.core.step import Step
+from axpress.core.device.step import Step
 
 HIDDEN = 0xC780  # bf16 of -65536
 

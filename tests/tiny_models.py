@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from axpress.core.hollow_tokenizer import special_ids, write_tokenizer
-from axpress.core.simfile import TensorSource, to_bf16, write_safetensors
+from axpress.core.model_files.hollow_tokenizer import special_ids, write_tokenizer
+from axpress.core.model_files.simulated_axmodel import TensorSource, to_bf16, write_safetensors
 
 LLAMA3_ROPE = {
     "rope_type": "llama3",
@@ -88,17 +88,21 @@ def build_model(tiny: Tiny) -> Any:
     model = model_class(config).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if name.endswith("bias") or "norm" in name:  # zeros and ones would hide a bias or a norm that is not applied
+            # zeros and ones would hide a bias or a norm that is not applied
+            if name.endswith("bias") or "norm" in name:
                 parameter.add_(0.3 * torch.randn_like(parameter))
             else:
                 embedding = 0.1 if tiny.tied else 0.6  # a tied model with large embeddings would only repeat its input
-                parameter.copy_(torch.randn_like(parameter) * (embedding if "embed" in name else 1.5 / parameter.shape[1] ** 0.5))
+                parameter.copy_(
+                    torch.randn_like(parameter) * (embedding if "embed" in name else 1.5 / parameter.shape[1] ** 0.5)
+                )
             parameter.copy_(parameter.to(torch.bfloat16).float())
     return model
 
 
 def save_checkpoint(tiny: Tiny, directory: Path, dtype: str = "bfloat16") -> Any:
-    """Write the checkpoint (weights as `dtype`, tokenizer, generation_config) into `directory`; returns the float32 model."""
+    """Write the checkpoint (weights as `dtype`, tokenizer, generation_config) into `directory`; returns the float32
+    model."""
     import torch
 
     model = build_model(tiny)
@@ -125,16 +129,24 @@ def tensor_shapes(tiny: Tiny) -> dict[str, tuple[int, ...]]:
     if tiny.family == "qwen3":
         layer |= {"self_attn.q_norm.weight": (tiny.head_dim,), "self_attn.k_norm.weight": (tiny.head_dim,)}
     if tiny.family == "qwen2" or tiny.attention_bias:
-        layer |= {"self_attn.q_proj.bias": (width,), "self_attn.k_proj.bias": (kv_width,), "self_attn.v_proj.bias": (kv_width,)}
+        layer |= {
+            "self_attn.q_proj.bias": (width,),
+            "self_attn.k_proj.bias": (kv_width,),
+            "self_attn.v_proj.bias": (kv_width,),
+        }
     if tiny.family != "qwen2" and tiny.attention_bias:
         layer |= {"self_attn.o_proj.bias": (tiny.hidden,)}
-    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (tiny.vocab, tiny.hidden), "model.norm.weight": (tiny.hidden,)}
+    shapes: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens.weight": (tiny.vocab, tiny.hidden),
+        "model.norm.weight": (tiny.hidden,),
+    }
     shapes |= {} if tiny.tied else {"lm_head.weight": (tiny.vocab, tiny.hidden)}
     return shapes | {f"model.layers.{i}.{name}": shape for i in range(tiny.layers) for name, shape in layer.items()}
 
 
 def write_checkpoint(tiny: Tiny, directory: Path, dtype: str = "BF16", shards: int = 1) -> dict[str, np.ndarray]:
-    """Write a checkpoint of random tensors (safetensors type `dtype`) with NumPy alone; returns the tensors as stored, by name."""
+    """Write a checkpoint of random tensors (safetensors type `dtype`) with NumPy alone; returns the tensors as stored,
+    by name."""
     random = np.random.default_rng(tiny.seed)
     cast: dict[str, Callable[[np.ndarray], np.ndarray]] = {
         "BF16": to_bf16,
@@ -164,7 +176,9 @@ def write_checkpoint(tiny: Tiny, directory: Path, dtype: str = "BF16", shards: i
 def hf_config(tiny: Tiny) -> dict[str, Any]:
     """config.json in the spelling that published checkpoints use (rope_theta and rope_scaling)."""
     config: dict[str, Any] = {
-        "architectures": [{"qwen3": "Qwen3ForCausalLM", "qwen2": "Qwen2ForCausalLM", "llama": "LlamaForCausalLM"}[tiny.family]],
+        "architectures": [
+            {"qwen3": "Qwen3ForCausalLM", "qwen2": "Qwen2ForCausalLM", "llama": "LlamaForCausalLM"}[tiny.family]
+        ],
         "model_type": tiny.family,
         "hidden_size": tiny.hidden,
         "num_attention_heads": tiny.heads,

@@ -1,4 +1,5 @@
-"""Small tokenizers of the kinds that models come with, trained here, with chat templates of our own in the same conventions."""
+"""Small tokenizers of the kinds that models come with, trained here, with chat templates of our own in the same
+conventions."""
 
 from __future__ import annotations
 
@@ -12,11 +13,16 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 
 CORPUS = [
     "Hello, world! How are you today? The quick brown fox jumps over the lazy dog's tail, and we're all fine.",
-    "a < b and b > c | x = [1, 22, 333]; if (x < 10) { return 'user' + \"assistant\"; }\n\tprint(system)\r\n\n  indented   text  ",
+    (
+        "a < b and b > c | x = [1, 22, 333]; if (x < 10) { return 'user' + \"assistant\"; }\n\tprint(system)\r\n\n "
+        " indented   text  "
+    ),
     "你好，世界。今天天气很好。 こんにちは世界 안녕하세요 héllo naïve café Ünïcödé Привет мир 👋🏽 🎉 e\u0301",
     "<p>html & tags</p> <think and tool> [INST] im_end im_start eot_id user_end </s> <s> <0x0A>",
 ] * 20
-QWEN_SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+QWEN_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 LLAMA_SPLIT = QWEN_SPLIT.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
 
 CHATML = """
@@ -83,7 +89,9 @@ BYTE_TOKENS = tuple(f"<0x{b:02X}>" for b in range(256))
 def _save(directory: Path, tokenizer: Tokenizer, config: dict[str, Any]) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(directory / "tokenizer.json"))
-    (directory / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"} | config))
+    (directory / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"} | config)
+    )
     return directory
 
 
@@ -97,11 +105,16 @@ def _byte_level(split: str, nfc: bool, ignore_merges: bool) -> Tokenizer:
     if nfc:
         tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(split), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        [
+            pre_tokenizers.Split(Regex(split), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
     )
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    tokenizer.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=600, initial_alphabet=alphabet, show_progress=False))
+    tokenizer.train_from_iterator(
+        CORPUS, trainers.BpeTrainer(vocab_size=600, initial_alphabet=alphabet, show_progress=False)
+    )
     return tokenizer
 
 
@@ -109,7 +122,9 @@ def qwen(directory: Path) -> Path:
     """Byte-level BPE with NFC, ChatML, reasoning and tools, in Qwen3's manner."""
     tokenizer = _byte_level(QWEN_SPLIT, nfc=True, ignore_merges=False)
     _add(tokenizer, QWEN_TOKENS)
-    return _save(directory, tokenizer, {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "chat_template": CHATML})
+    return _save(
+        directory, tokenizer, {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "chat_template": CHATML}
+    )
 
 
 def llama3(directory: Path) -> Path:
@@ -117,9 +132,13 @@ def llama3(directory: Path) -> Path:
     tokenizer = _byte_level(LLAMA_SPLIT, nfc=False, ignore_merges=True)
     _add(tokenizer, LLAMA_TOKENS)
     bos = "<|begin_of_text|>"
-    tokenizer.post_processor = processors.TemplateProcessing(f"{bos} $A", special_tokens=[(bos, tokenizer.token_to_id(bos))])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        f"{bos} $A", special_tokens=[(bos, tokenizer.token_to_id(bos))]
+    )
     return _save(
-        directory, tokenizer, {"bos_token": bos, "eos_token": {"__type": "AddedToken", "content": "<|eot_id|>"}, "chat_template": HEADERS}
+        directory,
+        tokenizer,
+        {"bos_token": bos, "eos_token": {"__type": "AddedToken", "content": "<|eot_id|>"}, "chat_template": HEADERS},
     )
 
 
@@ -128,11 +147,14 @@ def phi(directory: Path) -> Path:
     tokenizer = _byte_level(QWEN_SPLIT, nfc=False, ignore_merges=False)
     tokenizer.add_special_tokens([AddedToken(t, normalized=False, special=True, rstrip=True) for t in PHI_TOKENS[0]])
     tokenizer.add_tokens([AddedToken("   ", normalized=False), AddedToken("\n\n", normalized=False)])
-    return _save(directory, tokenizer, {"eos_token": "<|end|>", "chat_template": [{"name": "default", "template": ROLE_TOKENS}]})
+    return _save(
+        directory, tokenizer, {"eos_token": "<|end|>", "chat_template": [{"name": "default", "template": ROLE_TOKENS}]}
+    )
 
 
 def metaspace(directory: Path, prepend: str = "normalizer") -> Path:
-    """BPE with byte fallback in Llama 2's manner. `prepend`: "normalizer", or a scheme of the Metaspace pre-tokenizer."""
+    """BPE with byte fallback in Llama 2's manner. `prepend`: "normalizer", or a scheme of the Metaspace
+    pre-tokenizer."""
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
     control = ["<unk>", "<s>", "</s>"]
@@ -158,9 +180,13 @@ def unigram(directory: Path) -> Path:
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
-    trainer = trainers.UnigramTrainer(vocab_size=400, special_tokens=["<unk>", "<s>", "</s>"], unk_token="<unk>", show_progress=False)
+    trainer = trainers.UnigramTrainer(
+        vocab_size=400, special_tokens=["<unk>", "<s>", "</s>"], unk_token="<unk>", show_progress=False
+    )
     tokenizer.train_from_iterator(CORPUS, trainer)
-    return _save(directory, tokenizer, {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "chat_template": INST})
+    return _save(
+        directory, tokenizer, {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "chat_template": INST}
+    )
 
 
 def sentence_piece(directory: Path) -> Path:

@@ -1,21 +1,22 @@
-"""What a pass should take, added up from what it submits (see program.py): uploads, the layers, rows copied on the card, a head and
-its logits for each token that is chosen, one wait, and the host's share. On paper: times of a profile or a model file, none measured.
-"""
+"""What a pass should take, added up from what it submits (see program.py): uploads, the layers, rows copied on the
+card, a head and its logits for each token that is chosen, one wait, and the host's share. On paper: times of a profile
+or a model file, none measured."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
 
-from axpress.core.profile import Cost
+from ..model_files.timing_profile import Cost
 
 HOST_STEP_MS = 0.3  # assumed: planning a pass and filling its buffers
 HOST_TOKEN_MS = 0.4  # assumed: choosing a token and handing its text on
 
 
 @dataclass(frozen=True)
-class Shape:
-    """What a pass depends on: sizes in elements; times of one layer in ms by rows of the decode cache and of a chunk's history."""
+class ModelShape:
+    """What a pass depends on: sizes in elements; times of one layer in ms by rows of the decode cache and of a chunk's
+    history."""
 
     layers: int
     hidden: int
@@ -41,7 +42,7 @@ class Shape:
 class Passes:
     """Milliseconds of whole passes of one model with the calls and the bus of one profile."""
 
-    shape: Shape
+    shape: ModelShape
     cost: Cost
 
     def _bus(self, nbytes: float) -> float:
@@ -62,7 +63,9 @@ class Passes:
 
     def uploads(self, width: int, history: int) -> float:
         """Mask, positions and embeddings of a pass."""
-        return self._bus(2 * width * (history + width)) + self._bus(4 * width) + self._bus(2 * width * self.shape.hidden)
+        return (
+            self._bus(2 * width * (history + width)) + self._bus(4 * width) + self._bus(2 * width * self.shape.hidden)
+        )
 
     def decode(self, rows: int) -> float:
         """One token of one sequence, `rows` rows back, its row written in place."""
@@ -75,7 +78,8 @@ class Passes:
         return min((p for p in self.shape.chunk_ms if p >= rows), default=None)
 
     def chunk(self, rows: int, heads: int) -> float | None:
-        """A chunk `rows` rows back that chooses `heads` tokens, its rows in one stretch; None: no group reaches back so far."""
+        """A chunk `rows` rows back that chooses `heads` tokens, its rows in one stretch; None: no group reaches back so
+        far."""
         group = self.group(rows)
         if group is None:
             return None
@@ -85,7 +89,8 @@ class Passes:
         return shape.layers * shape.chunk_ms[group] + copies + heads * self.head + calls
 
     def round(self, clients: int, rows: int) -> float:
-        """The next token of `clients` sequences whose bank holds `rows` rows: in one chunk or one by one, whichever is sooner."""
+        """The next token of `clients` sequences whose bank holds `rows` rows: in one chunk or one by one, whichever is
+        sooner."""
         singles = clients * self.decode(min(rows, self.shape.rows))
         together = self.chunk(rows, clients)
         return singles if together is None else min(singles, together)
@@ -99,6 +104,8 @@ class Passes:
             together = self.chunk(at, int(last)) if self.shape.chunk else None
             singles = take * (self.decode(at + take) - self.head) + last * self.head
             ms = singles if together is None else min(singles, together)
-            terms.append(f"{ms:.0f}" + (f" (chunk, history {self.group(at)})" if ms == together else f" ({take} single passes)"))
+            terms.append(
+                f"{ms:.0f}" + (f" (chunk, history {self.group(at)})" if ms == together else f" ({take} single passes)")
+            )
             total, at = total + ms, at + take
         return total, terms

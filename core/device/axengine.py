@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from axpress.core.errors import PackageError, RuntimeUnavailable
-from axpress.core.groups import TensorInfo, find_tensor, layer_shape
-from axpress.core.package import ModelPackage
-from axpress.core.step import Step
+from ..errors import PackageError, RuntimeUnavailable
+from ..model_files.model_package import ModelPackage
+from .shape_groups import TensorInfo, find_tensor, layer_shape
+from .step import Step
 
 _BF16, _FP32, _UINT32 = 14, 15, 8
 
@@ -27,7 +27,9 @@ def open_axengine() -> Any:
     try:
         import axengine
     except ImportError as error:
-        raise RuntimeUnavailable(f"the axengine backend needs the vendor's PyAXEngine wheel, which is not installed ({error})") from None
+        raise RuntimeUnavailable(
+            f"the axengine backend needs the vendor's PyAXEngine wheel, which is not installed ({error})"
+        ) from None
     except AssertionError as error:
         raise RuntimeUnavailable(f"PyAXEngine finds no runtime library: {error}") from None
     return axengine
@@ -70,7 +72,9 @@ class AxengineProgram:
         axengine = open_axengine()
         self.logits_slots = logits_slots
         options = {"provider_options": [{"device_id": device}]} if device else {}
-        sessions = [axengine.InferenceSession(os.fspath(p), **options) for p in (package.head_file, *package.layer_files)]
+        sessions = [
+            axengine.InferenceSession(os.fspath(p), **options) for p in (package.head_file, *package.layer_files)
+        ]
         self.head, self.layers = sessions[0], sessions[1:]
         self.num_layers = len(self.layers)
         inputs, outputs = _tensors(self.layers[0], "inputs"), _tensors(self.layers[0], "outputs")
@@ -78,7 +82,9 @@ class AxengineProgram:
         self.shape = layer_shape(inputs, outputs, where)
         self.groups = self.shape.decode + self.shape.chunks
         self.bank_rows = self.shape.rows
-        self._names = {n: inputs[find_tensor(inputs, n, where)].name for n in ("K_cache", "V_cache", "indices", "input", "mask")}
+        self._names = {
+            n: inputs[find_tensor(inputs, n, where)].name for n in ("K_cache", "V_cache", "indices", "input", "mask")
+        }
         self._outputs = [outputs[find_tensor(outputs, n, where)].name for n in ("K_cache_out", "V_cache_out", "output")]
         self._bind_head(str(package.head_file))
         self._bf16 = self.layers[0].get_inputs(0)[0].dtype
@@ -91,7 +97,9 @@ class AxengineProgram:
         self._head_output = find_tensor(tensors, "output", where)
         output = tensors[self._head_output]
         if self.head.get_inputs(0)[0].shape[-1] != self.shape.hidden:
-            raise PackageError(f"{where}: it takes {self.head.get_inputs(0)[0].shape}, the layers give rows of {self.shape.hidden}")
+            raise PackageError(
+                f"{where}: it takes {self.head.get_inputs(0)[0].shape}, the layers give rows of {self.shape.hidden}"
+            )
         self._head_input = self.head.get_inputs(0)[0].name
         self.vocab_size = output.shapes[0][-1]
         self.logits_dtype = "float32" if output.dtype == _FP32 else "uint16"
@@ -116,7 +124,9 @@ class AxengineProgram:
         state = hidden.view(self._bf16)
         kept = queries["row"] >= 0
         for layer, session in enumerate(self.layers):
-            state = self._layer(session, layer, group, {"indices": indices, "mask": mask, "input": state}, queries["row"], kept)
+            state = self._layer(
+                session, layer, group, {"indices": indices, "mask": mask, "input": state}, queries["row"], kept
+            )
         self._state = state
         self.more_logits(np.flatnonzero(queries["logits"] >= 0))
 
@@ -131,7 +141,9 @@ class AxengineProgram:
         """Copies K and V of rows `old` to rows `new` in every layer."""
         self._k[:, :, new], self._v[:, :, new] = self._k[:, :, old], self._v[:, :, old]
 
-    def _layer(self, session: Any, layer: int, group: Any, feed: dict[str, Any], rows: np.ndarray, kept: np.ndarray) -> Any:
+    def _layer(
+        self, session: Any, layer: int, group: Any, feed: dict[str, Any], rows: np.ndarray, kept: np.ndarray
+    ) -> Any:
         seen = max(group.history, 1)
         feed = {"K_cache": self._k[layer][:, :seen], "V_cache": self._v[layer][:, :seen], **feed}
         named = {self._names[n]: np.ascontiguousarray(a) for n, a in feed.items()}
@@ -164,6 +176,11 @@ def _tensors(session: Any, side: str) -> list[TensorInfo]:
             break
     kinds = {"bfloat16": _BF16, "float32": _FP32, "uint32": _UINT32, "int32": 7}
     return [
-        TensorInfo(first.name, kinds.get(np.dtype(first.dtype).name, 0), tuple(tuple(g[i].shape) for g in groups), tuple(0 for _ in groups))
+        TensorInfo(
+            first.name,
+            kinds.get(np.dtype(first.dtype).name, 0),
+            tuple(tuple(g[i].shape) for g in groups),
+            tuple(0 for _ in groups),
+        )
         for i, first in enumerate(groups[0])
     ]

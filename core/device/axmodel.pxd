@@ -2,7 +2,7 @@
 
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 
-from axpress.core.runtime cimport Card, axclrtEngineIO, axclrtEngineIOInfo
+from .runtime cimport Card, axclrtEngineIO, axclrtEngineIOInfo
 
 
 cdef class LoadedModel:

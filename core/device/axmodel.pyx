@@ -5,11 +5,11 @@ import weakref
 
 cimport cython
 
-from axpress.core.buffer cimport DeviceBuffer
-from axpress.core.runtime cimport Card, axclError, axclrtEngineDataType, axclrtEngineIO, axclrtEngineIODims
+from .buffer cimport DeviceBuffer
+from .runtime cimport Card, axclError, axclrtEngineDataType, axclrtEngineIO, axclrtEngineIODims
 
-from axpress.core.errors import PackageError, RuntimeUnavailable
-from axpress.core.groups import TensorInfo
+from ..errors import PackageError, RuntimeUnavailable
+from .shape_groups import TensorInfo
 
 MAX_DIMS = 32  # room in the runtime's struct
 

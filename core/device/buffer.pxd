@@ -1,6 +1,6 @@
 """Owners of memory: on the card (handles) and pinned in the host (zero-copy views)."""
 
-from axpress.core.runtime cimport Card
+from .runtime cimport Card
 
 
 cdef class DeviceBuffer:

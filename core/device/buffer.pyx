@@ -8,7 +8,7 @@ cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.string cimport memset
 
-from axpress.core.runtime cimport (
+from .runtime cimport (
     AXCL_COPY_DEVICE_TO_HOST, AXCL_COPY_HOST_TO_DEVICE, AXCL_MEM_NORMAL_ONLY, Card, axclError)
 
 import numpy as np

@@ -1,8 +1,8 @@
-"""The emulated runtime's control interface (csrc/emu/README.md): settings, faults, counters, and why a call was refused.
+"""The emulated runtime's control interface (csrc/emu/README.md): settings, faults, counters, and why a call was
+refused.
 
-Nothing here needs another part of the core. The library keeps one state per process, so that an `Emulator` in a program that also
-runs an engine on the same library talks about that engine's card.
-"""
+Nothing here needs another part of the core. The library keeps one state per process, so that an `Emulator` in a program
+that also runs an engine on the same library talks about that engine's card."""
 
 from __future__ import annotations
 
@@ -20,19 +20,21 @@ class EmulatorError(ValueError):
 
 
 def emulator_library() -> Path:
-    """Path of the emulated libaxcl_rt.so that belongs to this installation. Raises FileNotFoundError when it was not built."""
-    path = Path(__file__).parent / "lib" / "libaxcl_rt.so"
+    """Path of the emulated libaxcl_rt.so that belongs to this installation. Raises FileNotFoundError when it was not
+    built."""
+    path = Path(__file__).parents[1] / "lib" / "libaxcl_rt.so"
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: build it with `make build` (or install a wheel, which contains it)")
+        raise FileNotFoundError(
+            f"{path} is missing: build it with `make build` (or install a wheel, which contains it)"
+        )
     return path
 
 
 class Emulator:
     """Control of the emulated runtime in this process.
 
-    `library`: path of a libaxcl_rt.so of ours; without it the installation's own. Raises EmulatorError for a library that is not
-    emulated (it lacks the axemu_ functions), OSError for one that cannot be loaded.
-    """
+    `library`: path of a libaxcl_rt.so of ours; without it the installation's own. Raises EmulatorError for a library
+    that is not emulated (it lacks the axemu_ functions), OSError for one that cannot be loaded."""
 
     def __init__(self, library: str | os.PathLike[str] | None = None) -> None:
         self.path = Path(library) if library is not None else emulator_library()
@@ -60,7 +62,8 @@ class Emulator:
             raise EmulatorError(self.last_error())
 
     def report(self) -> dict[str, Any]:
-        """Counters, bytes by kind, modelled time (ns), memory, leaks and the settings in force; keys as the README lists them."""
+        """Counters, bytes by kind, modelled time (ns), memory, leaks and the settings in force; keys as the README
+        lists them."""
         size = 4096
         while True:
             buffer = ctypes.create_string_buffer(size)

@@ -9,17 +9,17 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from axpress.core.axengine import AxengineCard, AxengineProgram
-from axpress.core.axmodel import LoadedModel
-from axpress.core.errors import PackageError, RuntimeUnavailable
-from axpress.core.groups import layer_shape
-from axpress.core.package import ModelPackage, open_package
-from axpress.core.probe import Costs, Modes, probe
-from axpress.core.profile import profile_path
-from axpress.core.program import Program
-from axpress.core.request import EngineInfo
-from axpress.core.runtime import Card, emulated_library, find_library
-from axpress.core.text import Text
+from ..errors import PackageError, RuntimeUnavailable
+from ..model_files.model_package import ModelPackage, open_package
+from ..model_files.timing_profile import profile_path
+from ..request import EngineInfo
+from ..tokenizer.tokenizer import Tokenizer
+from .axengine import AxengineCard, AxengineProgram
+from .axmodel import LoadedModel
+from .probe import Costs, Modes, probe
+from .program import Program
+from .runtime import Card, emulated_library, find_library
+from .shape_groups import layer_shape
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class Model:
         self,
         card: Card | AxengineCard,
         package: ModelPackage,
-        text: Text,
+        text: Tokenizer,
         program: Program | AxengineProgram,
         modes: Modes,
         costs: Costs,
@@ -78,14 +78,14 @@ def open_model(
 ) -> Model:
     """Loads a model directory on a card.
 
-    `device`: a card's number; "emu": the emulated card, with timing `profile` (None: the package's own, or "none"); "auto": the
-    emulated card for simulated packages, card 0 for others; "axengine": card 0 through the vendor's PyAXEngine, slow, for a card
-    that only that can open. `settings` are further emulator settings. `banks`: caches of R rows each (None: as many as fit, at most
-    MAX_BANKS); `logits_slots`: how many queries of a pass may want logits at once. Raises PackageError for
-    everything that can be known without the card, RuntimeUnavailable, RuntimeCallError.
+    `device`: a card's number; "emu": the emulated card, with timing `profile` (None: the package's own, or "none");
+    "auto": the emulated card for simulated packages, card 0 for others; "axengine": card 0 through the vendor's
+    PyAXEngine, slow, for a card that only that can open. `settings` are further emulator settings. `banks`: caches of R
+    rows each (None: as many as fit, at most MAX_BANKS); `logits_slots`: how many queries of a pass may want logits at
+    once. Raises PackageError for everything that can be known without the card, RuntimeUnavailable, RuntimeCallError.
     """
     package = open_package(directory)
-    text = Text.open(package.tokenizer_path, eos_override=package.eos, bos_override=package.bos)
+    text = Tokenizer.open(package.tokenizer_path, eos_override=package.eos, bos_override=package.bos)
     if device == "axengine":
         return _open_axengine(package, text, logits_slots)
     card, profile = _open_card(package, device, profile, settings or {})
@@ -97,14 +97,18 @@ def open_model(
         raise
 
 
-def _open_axengine(package: ModelPackage, text: Text, logits_slots: int) -> Model:
+def _open_axengine(package: ModelPackage, text: Tokenizer, logits_slots: int) -> Model:
     program = AxengineProgram(package, logits_slots=logits_slots)
     costs = Costs(tuple(program.time_layers(i) for i in range(len(program.groups))), 0.0)
-    log.warning("%s: served through PyAXEngine, which moves the whole cache for every layer: expect it to be slow", package.name)
+    log.warning(
+        "%s: served through PyAXEngine, which moves the whole cache for every layer: expect it to be slow", package.name
+    )
     return Model(AxengineCard(), package, text, program, Modes(chunks=True), costs, None)
 
 
-def _open_card(package: ModelPackage, device: str | int, profile: str | None, settings: dict[str, str]) -> tuple[Card, str | None]:
+def _open_card(
+    package: ModelPackage, device: str | int, profile: str | None, settings: dict[str, str]
+) -> tuple[Card, str | None]:
     if device == "emu" or (device == "auto" and package.simulated):
         chosen = profile or package.profile or os.environ.get("AXPRESS_EMU_PROFILE") or "none"
         if chosen != "none":
@@ -113,18 +117,26 @@ def _open_card(package: ModelPackage, device: str | int, profile: str | None, se
     if package.simulated:
         raise PackageError(f"{package.directory}: a simulated model runs on the emulated card only (--device emu)")
     if profile is not None:
-        raise RuntimeUnavailable("an emulator profile was given, but the model goes to a real card; add --device emu or drop the profile")
+        raise RuntimeUnavailable(
+            "an emulator profile was given, but the model goes to a real card; add --device emu or drop the profile"
+        )
     library = find_library()
     if library is None:
         raise RuntimeUnavailable(
-            "no AXCL runtime found (looked at $AXPRESS_AXCL_LIB, $LD_LIBRARY_PATH and /usr/lib/axcl): install the vendor's axcl package, "
-            "or use --device emu with a simulated model"
+            "no AXCL runtime found (looked at $AXPRESS_AXCL_LIB, $LD_LIBRARY_PATH and /usr/lib/axcl): install the"
+            " vendor's axcl package, or use --device emu with a simulated model"
         )
     return Card(library, 0 if device == "auto" else int(device), settings), None
 
 
 def _load(
-    card: Card, package: ModelPackage, text: Text, profile: str | None, progress: Progress | None, banks: int | None, logits_slots: int
+    card: Card,
+    package: ModelPackage,
+    text: Tokenizer,
+    profile: str | None,
+    progress: Progress | None,
+    banks: int | None,
+    logits_slots: int,
 ) -> Model:
     started = time.monotonic()
     _check_memory(card, package)
@@ -141,12 +153,14 @@ def _load(
     known = package.embedding(hidden).shape[0]
     if program.vocab_size > known:
         raise PackageError(
-            f"{package.head_file.name}: gives {program.vocab_size} logits for an embedding of {known} tokens: files of two models?"
+            f"{package.head_file.name}: gives {program.vocab_size} logits for an embedding of {known} tokens: files of"
+            " two models?"
         )
     if progress:
         progress("probing", len(files), len(files))
     modes, costs = probe(program)
-    log.info("%s: %d layers, %d bank(s) of %d rows, loaded in %.1f s on %s", package.name, program.num_layers, num_banks, program.bank_rows,
+    log.info("%s: %d layers, %d bank(s) of %d rows, loaded in %.1f s on %s", package.name, program.num_layers,
+        num_banks, program.bank_rows,
              time.monotonic() - started, "the emulated card" if card.emulated else f"card {card.device}")  # fmt: skip
     return Model(card, package, text, program, modes, costs, profile)
 
@@ -158,9 +172,9 @@ def _check_memory(card: Card, package: ModelPackage) -> None:
     need = sum(sizes.values()) + CMM_FLOOR
     if need > free:
         raise PackageError(
-            f"{package.directory}: its {len(sizes)} model files need {sum(sizes.values()) >> 20} MiB of card memory and "
-            f"{CMM_FLOOR >> 20} MiB stay free, but the card has {free >> 20} MiB free; close other programs on the card, reset it, or "
-            "choose a smaller model"
+            f"{package.directory}: its {len(sizes)} model files need {sum(sizes.values()) >> 20} MiB of card memory and"
+            f" {CMM_FLOOR >> 20} MiB stay free, but the card has {free >> 20} MiB free; close other programs on the"
+            " card, reset it, or choose a smaller model"
         )
 
 
@@ -173,12 +187,13 @@ def _num_banks(card: Card, layers: list[LoadedModel], wanted: int | None) -> int
     count = wanted or 1
     if fit < count:
         raise PackageError(
-            f"{count} bank(s) of {shape.rows} rows need {count * bank_bytes >> 20} MiB, but {max(free, 0) >> 20} MiB of card memory are "
-            f"left beside the model and a reserve of {CMM_FLOOR >> 20} MiB: ask for fewer banks (--banks) or choose a smaller model"
+            f"{count} bank(s) of {shape.rows} rows need {count * bank_bytes >> 20} MiB, but {max(free, 0) >> 20} MiB of"
+            f" card memory are left beside the model and a reserve of {CMM_FLOOR >> 20} MiB: ask for fewer banks"
+            " (--banks) or choose a smaller model"
         )
     return wanted or min(fit, MAX_BANKS)
 
 
 def default_model() -> Path:
     """The demo model that ships with the package."""
-    return Path(__file__).parent / "demo" / "package"
+    return Path(__file__).parents[1] / "demo" / "package"

@@ -1,8 +1,7 @@
 """Load-time probes: what this card can be trusted with, and what each group costs on it.
 
-Every probe compares bytes that two ways of doing the same step left behind. An inconclusive one chooses the conservative
-way: it costs time, never a wrong token.
-"""
+Every probe compares bytes that two ways of doing the same step left behind. An inconclusive one chooses the
+conservative way: it costs time, never a wrong token."""
 
 from __future__ import annotations
 
@@ -13,17 +12,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from axpress.core.errors import RuntimeCallError
-from axpress.core.program import Program
-from axpress.core.step import Step
+from ..errors import RuntimeCallError
+from .program import Program
+from .step import Step
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """Measured seconds of a whole pass by group (index as in `Program.groups`, all layers, no head), of one head, and of moving one
-    row to another place in all layers."""
+    """Measured seconds of a whole pass by group (index as in `Program.groups`, all layers, no head), of one head, and
+    of moving one row to another place in all layers."""
 
     groups: tuple[float, ...]
     head: float
@@ -32,8 +31,8 @@ class Costs:
 
 @dataclass(frozen=True, slots=True)
 class Modes:
-    """What the probes found. All False is the conservative fallback: synchronous calls, rows copied on the card, and prompts
-    computed token by token."""
+    """What the probes found. All False is the conservative fallback: synchronous calls, rows copied on the card, and
+    prompts computed token by token."""
 
     use_async: bool = False
     in_place_decode: bool = False
@@ -42,8 +41,8 @@ class Modes:
 
 
 def probe(program: Program) -> tuple[Modes, Costs]:
-    """Probes the modes, sets them on the program, measures costs and logs both. The bank's rows hold garbage afterwards:
-    finite, and nobody sees a row before it is written."""
+    """Probes the modes, sets them on the program, measures costs and logs both. The bank's rows hold garbage
+    afterwards: finite, and nobody sees a row before it is written."""
     modes = Modes()
     _set(program, modes)
     modes = replace(modes, use_async=_probe_async(program))
@@ -69,7 +68,9 @@ def probe(program: Program) -> tuple[Modes, Costs]:
 def _log_costs(program: Program, modes: Modes, costs: Costs) -> None:
     """One line for everybody, each group for who looks closer."""
     for group, seconds in zip(program.groups, costs.groups, strict=True):
-        log.debug("cost: group %d, %d wide over %d rows: %.2f ms", group.index, group.width, group.history, seconds * 1e3)
+        log.debug(
+            "cost: group %d, %d wide over %d rows: %.2f ms", group.index, group.width, group.history, seconds * 1e3
+        )
     log.debug("cost: moving a row %.2f ms", costs.copy * 1e3)
     decode = len(program.shape.decode) - 1  # the deepest
     parts = [f"decode {costs.groups[decode] * 1e3:.2f} ms over {program.groups[decode].history} rows"]
@@ -89,7 +90,9 @@ def measure(program: Program) -> Costs:
 
 
 def _set(program: Program, modes: Modes) -> None:
-    program.set_modes(use_async=modes.use_async, in_place_decode=modes.in_place_decode, in_place_chunk=modes.in_place_chunk)
+    program.set_modes(
+        use_async=modes.use_async, in_place_decode=modes.in_place_decode, in_place_chunk=modes.in_place_chunk
+    )
 
 
 def _probe_async(program: Program) -> bool:
@@ -129,8 +132,8 @@ def _probe_in_place(program: Program, *, decode: bool) -> bool:
 
 
 def _probe_chunk(program: Program) -> bool:
-    """Whether a chunk's hidden state is worth anything: some narrow groups leave it unwritten. Compares the last layer's K and V
-    of one token with those that decode gives."""
+    """Whether a chunk's hidden state is worth anything: some narrow groups leave it unwritten. Compares the last
+    layer's K and V of one token with those that decode gives."""
     width = program.shape.chunks[0].width
     program.run(_decode_step(row=width))
     program.run(_chunk_step(program)(row=0))
@@ -141,9 +144,13 @@ def _probe_chunk(program: Program) -> bool:
     a, b = a.view(np.float32), b.view(np.float32)
     close = bool(np.isfinite(b).all() and np.abs(a - b).max() <= 0.05 * np.abs(a).max())
     if close:
-        log.warning("chunks and decode differ in the last bits on this card: answers may depend on how a prompt was split")
+        log.warning(
+            "chunks and decode differ in the last bits on this card: answers may depend on how a prompt was split"
+        )
     else:
-        log.warning("chunk groups of %d tokens give a wrong hidden state on this card: prompts go token by token", width)
+        log.warning(
+            "chunk groups of %d tokens give a wrong hidden state on this card: prompts go token by token", width
+        )
     return close
 
 

@@ -2,9 +2,9 @@
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from axpress.core.buffer cimport DeviceBuffer
-from axpress.core.runtime cimport Card, axclError, axclrtEngineIO
-from axpress.core.step cimport Step
+from .buffer cimport DeviceBuffer
+from .runtime cimport Card, axclError, axclrtEngineIO
+from .step cimport Step
 
 
 cdef struct group_plan:

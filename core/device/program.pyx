@@ -17,17 +17,17 @@ cimport cython
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
-from axpress.core.axmodel cimport Binding, LoadedModel
-from axpress.core.buffer cimport DeviceBuffer, PinnedBuffer
-from axpress.core.runtime cimport (
+from .axmodel cimport Binding, LoadedModel
+from .buffer cimport DeviceBuffer, PinnedBuffer
+from .runtime cimport (
     AXCL_COPY_DEVICE_TO_DEVICE, AXCL_COPY_DEVICE_TO_HOST, AXCL_COPY_HOST_TO_DEVICE, AXCL_TYPE_BF16, AXCL_TYPE_FP32, Card,
     axclError, axclrtEngineIO, axclrtMemcpyKind)
-from axpress.core.step cimport Step, ax_mask_fill, ax_query
+from .step cimport Step, ax_mask_fill, ax_query
 
 from time import perf_counter
 
-from axpress.core.errors import PackageError
-from axpress.core.groups import find_tensor, layer_shape
+from ..errors import PackageError
+from .shape_groups import find_tensor, layer_shape
 
 cdef enum:
     SETTLE_MS = 5000  # how long a step that failed half way may take to end

@@ -5,7 +5,7 @@ import os
 import weakref
 from pathlib import Path
 
-from axpress.core.errors import RuntimeCallError, RuntimeUnavailable, StepTimeout
+from ..errors import RuntimeCallError, RuntimeUnavailable, StepTimeout
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def describe_code(code: int) -> str:
 
 def emulated_library() -> Path:
     """The emulated runtime that was built with this package."""
-    return Path(__file__).parent / "lib" / "libaxcl_rt.so"
+    return Path(__file__).parents[1] / "lib" / "libaxcl_rt.so"
 
 
 def find_library() -> str | None:

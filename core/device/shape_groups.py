@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from axpress.core.errors import PackageError
+from ..errors import PackageError
 
 LAYER_INPUTS = ("K_cache", "V_cache", "indices", "input", "mask")
 LAYER_OUTPUTS = ("K_cache_out", "V_cache_out", "output")
@@ -50,17 +50,20 @@ class LayerShape:
 def find_tensor(tensors: list[TensorInfo], name: str, where: str) -> int:
     """Index of `name`, also where a build suffixed it per group (`K_cache_1`). PackageError names what is there."""
     exact = [i for i, t in enumerate(tensors) if t.name == name]
-    suffixed = [i for i, t in enumerate(tensors) if t.name.rpartition("_")[0] == name and t.name.rpartition("_")[2].isdigit()]
+    suffixed = [
+        i for i, t in enumerate(tensors) if t.name.rpartition("_")[0] == name and t.name.rpartition("_")[2].isdigit()
+    ]
     if exact or suffixed:
         return (exact or suffixed)[0]
     raise PackageError(
-        f"{where}: no tensor named {name!r} (it has {', '.join(t.name for t in tensors)}); axpress serves transformer layers with "
-        f"inputs {', '.join(LAYER_INPUTS)}"
+        f"{where}: no tensor named {name!r} (it has {', '.join(t.name for t in tensors)}); axpress serves transformer"
+        f" layers with inputs {', '.join(LAYER_INPUTS)}"
     )
 
 
 def layer_shape(inputs: list[TensorInfo], outputs: list[TensorInfo], where: str) -> LayerShape:
-    """Reads groups from a layer's IO. PackageError where the shapes contradict each other or are of another kind of model."""
+    """Reads groups from a layer's IO. PackageError where the shapes contradict each other or are of another kind of
+    model."""
     k, indices, x, mask = (inputs[find_tensor(inputs, n, where)] for n in ("K_cache", "indices", "input", "mask"))
     for name in LAYER_OUTPUTS:
         find_tensor(outputs, name, where)
@@ -69,15 +72,26 @@ def layer_shape(inputs: list[TensorInfo], outputs: list[TensorInfo], where: str)
     hidden, kv_dim = x.shapes[0][-1], k.shapes[0][-1]
     for g in range(len(x.shapes)):
         if len(indices.shapes[g]) > 1 and indices.shapes[g][0] != 1:
-            raise PackageError(f"{where}: indices of shape {indices.shapes[g]} in group {g}: multimodal positions are not supported yet")
+            raise PackageError(
+                f"{where}: indices of shape {indices.shapes[g]} in group {g}: multimodal positions are not"
+                " supported yet"
+            )
         width, seen = indices.shapes[g][-1], mask.shapes[g][-1]
         history = seen - width
-        if history < 0 or max(history, 1) != k.shapes[g][-2] or k.shapes[g][-1] != kv_dim or x.shapes[g][-2:] != (width, hidden):
+        if (
+            history < 0
+            or max(history, 1) != k.shapes[g][-2]
+            or k.shapes[g][-1] != kv_dim
+            or x.shapes[g][-2:] != (width, hidden)
+        ):
             raise PackageError(
-                f"{where}: shape group {g} is not a transformer layer's (indices {indices.shapes[g]}, mask {mask.shapes[g]}, "
-                f"K_cache {k.shapes[g]}, input {x.shapes[g]}); hybrid and sliding-window models are not supported yet"
+                f"{where}: shape group {g} is not a transformer layer's (indices {indices.shapes[g]}, mask"
+                f" {mask.shapes[g]}, K_cache {k.shapes[g]}, input {x.shapes[g]}); hybrid and sliding-window models are"
+                " not supported yet"
             )
         (decode if width == 1 else chunks).append(Group(g, width, history))
     if not decode:
         raise PackageError(f"{where}: no decode group (one token a pass) among its {len(x.shapes)} shape groups")
-    return LayerShape(hidden, kv_dim, tuple(sorted(decode, key=lambda g: g.history)), tuple(sorted(chunks, key=lambda g: g.history)))
+    return LayerShape(
+        hidden, kv_dim, tuple(sorted(decode, key=lambda g: g.history)), tuple(sorted(chunks, key=lambda g: g.history))
+    )

@@ -1,8 +1,8 @@
-"""Guessed tokens: what followed the last time the answer's latest tokens stood in this conversation, or in its `prediction`.
+"""Guessed tokens: what followed the last time the answer's latest tokens stood in this conversation, or in its
+`prediction`.
 
-A guess is checked in the same pass that computes the next token, so it can only save time. How often guesses of this answer
-come true is measured, and they stop where they do not pay.
-"""
+A guess is checked in the same pass that computes the next token, so it can only save time. How often guesses of this
+answer come true is measured, and they stop where they do not pay."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ MAX_MATCH = 32  # longer agreement says nothing more
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """Guessed next tokens. `match` is how many tokens before them agreed; `predicted`: they come from the prediction text; `certain`:
-    nothing else can come."""
+    """Guessed next tokens. `match` is how many tokens before them agreed; `predicted`: they come from the prediction
+    text; `certain`: nothing else can come."""
 
     tokens: tuple[int, ...]
     match: int
@@ -53,7 +53,8 @@ class SuffixIndex:
         return len(self._latest) > 1
 
     def longest(self, tail: Sequence[int], before: int) -> tuple[int, int]:
-        """Where the longest suffix of `tail` ends in this text, before index `before`: (index that follows it, length); (0, 0): nowhere."""
+        """Where the longest suffix of `tail` ends in this text, before index `before`: (index that follows it, length);
+        (0, 0): nowhere."""
         best, length = 0, 0
         for end in reversed(self._places.get(tuple(tail[-GRAM:]), ())[-MAX_CANDIDATES - 1 :]):
             if end >= before:
@@ -66,7 +67,7 @@ class SuffixIndex:
         return best, length
 
 
-class Drafter:
+class DraftProposer:
     """Guesses for one answer. `prediction` is the token ids of the text that the client expects to see."""
 
     def __init__(self, prompt: Sequence[int], prediction: Sequence[int] = ()) -> None:
@@ -88,7 +89,9 @@ class Drafter:
             return NO_DRAFT
         tail = self._own.tokens[-MAX_MATCH:]
         if self._prediction.tokens:
-            at = self._at if self._at >= 0 else self._prediction.longest(tail, len(self._prediction.tokens) + 1)[0] or -1
+            at = (
+                self._at if self._at >= 0 else self._prediction.longest(tail, len(self._prediction.tokens) + 1)[0] or -1
+            )
             guess = tuple(self._prediction.tokens[at : at + limit]) if at >= 0 else ()
             if guess:
                 self._at = at
@@ -98,13 +101,18 @@ class Drafter:
         return Draft(guess, match) if guess else NO_DRAFT
 
     def chance(self, draft: Draft) -> float:
-        """The measured chance that the next token of `draft` comes true; a long agreement is trusted more than a short one."""
+        """The measured chance that the next token of `draft` comes true; a long agreement is trusted more than a short
+        one."""
         if draft.certain:
             return 1.0
         base = self._hits[draft.predicted]
         if draft.predicted:
             return base
-        return 1 - (1 - base) * TRUSTED_MATCH / draft.match if draft.match > TRUSTED_MATCH else base * draft.match / TRUSTED_MATCH
+        return (
+            1 - (1 - base) * TRUSTED_MATCH / draft.match
+            if draft.match > TRUSTED_MATCH
+            else base * draft.match / TRUSTED_MATCH
+        )
 
     def checked(self, draft: Draft, accepted: int) -> None:
         """`accepted` of the draft's tokens came true. Forgets half of what it knew about every four guesses."""

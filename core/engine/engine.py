@@ -11,14 +11,14 @@ from collections import deque
 from pathlib import Path
 from typing import Any, Literal
 
-from axpress.core.detokenize import check_stop
-from axpress.core.errors import ContextOverflow, EngineClosed, QueueFull, RequestError, RuntimeCallError
-from axpress.core.live import Live, Picture
-from axpress.core.model import Model, Progress, open_model
-from axpress.core.request import Delta, FinishReason, GenerationRequest, Sink, Spent
-from axpress.core.sampler import check_params
-from axpress.core.scheduler import Scheduler
-from axpress.core.sequence import Generation, Sequence
+from ..device.model_loader import Model, Progress, open_model
+from ..errors import ContextOverflow, EngineClosed, QueueFull, RequestError, RuntimeCallError
+from ..request import Delta, FinishReason, GenerationRequest, Sink, Spent
+from ..sampling.sampler import check_params
+from ..tokenizer.detokenizer import check_stop
+from .scheduler import Scheduler
+from .sequence import Generation, Sequence
+from .snapshot import EngineSnapshot, Live
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +41,9 @@ class Engine:
         step_timeout_ms: int = STEP_TIMEOUT_MS,
         threaded: bool = True,
     ) -> None:
-        """`exact`: single decodes only, for cards whose graphs differ in the last bit. `drafts`: check guessed tokens. `trace`: write
-        every pass to this file in Chrome's trace format. `threaded` False: nothing runs by itself, the caller calls `step()`."""
+        """`exact`: single decodes only, for cards whose graphs differ in the last bit. `drafts`: check guessed tokens.
+        `trace`: write every pass to this file in Chrome's trace format. `threaded` False: nothing runs by itself, the
+        caller calls `step()`."""
         self.model, self.info, self.text, self.package = model, model.info, model.text, model.package
         self.max_queue, self.max_running = max_queue, max_running
         self.state: State = "ready"
@@ -54,7 +55,9 @@ class Engine:
         names = ("prompt_tokens", "cached_tokens", "generated_tokens", "finished", "cancelled")
         self._totals = dict.fromkeys(names, 0)
         self._mean_seconds = 1.0
-        self.live = Live(self.scheduler, lambda: len(self._waiting), lambda: self._totals["generated_tokens"], self.wake)
+        self.live = Live(
+            self.scheduler, lambda: len(self._waiting), lambda: self._totals["generated_tokens"], self.wake
+        )
         self._thread = threading.Thread(target=self._main, name="axpress-engine", daemon=True) if threaded else None
         if self._thread is not None:
             self._thread.start()
@@ -73,8 +76,8 @@ class Engine:
         max_running: int = 16,
         **options: Any,
     ) -> Engine:
-        """Loads a model directory and starts serving it; blocks until a token can be had. See `open_model` for errors, the
-        constructor for `options`."""
+        """Loads a model directory and starts serving it; blocks until a token can be had. See `open_model` for errors,
+        the constructor for `options`."""
         model = open_model(directory, device, profile, settings, progress, banks=banks, logits_slots=max_running)
         try:
             return cls(model, max_queue=max_queue, max_running=max_running, **options)
@@ -85,7 +88,8 @@ class Engine:
     # ---- any thread ----
 
     def submit(self, request: GenerationRequest, sink: Sink) -> Generation:
-        """Queues a request. Raises RequestError or ContextOverflow (can never be served), QueueFull (try later), EngineClosed."""
+        """Queues a request. Raises RequestError or ContextOverflow (can never be served), QueueFull (try later),
+        EngineClosed."""
         return self.submit_all([request], [sink])[0]
 
     def submit_all(self, requests: list[GenerationRequest], sinks: list[Sink]) -> list[Generation]:
@@ -115,14 +119,15 @@ class Engine:
             raise RequestError("the prompt is empty: a model needs at least one token to continue", "messages")
         if len(ids) >= context:
             raise ContextOverflow(
-                f"the prompt has {len(ids)} tokens, the model's context holds {context} with the answer; shorten the prompt"
+                f"the prompt has {len(ids)} tokens, the model's context holds {context} with the answer; shorten the"
+                " prompt"
             )
         if request.max_tokens < 1:
             raise RequestError(f"max_tokens is {request.max_tokens}; an answer has at least one token", "max_tokens")
         if len(ids) + request.max_tokens > context:
             raise ContextOverflow(
-                f"the prompt has {len(ids)} tokens and {request.max_tokens} are asked for, the model's context holds {context}; "
-                f"ask for at most {context - len(ids)} or shorten the prompt",
+                f"the prompt has {len(ids)} tokens and {request.max_tokens} are asked for, the model's context holds"
+                f" {context}; ask for at most {context - len(ids)} or shorten the prompt",
                 "max_tokens",
             )
         known = self.package.vocab_size or self.info.vocab_size
@@ -133,7 +138,8 @@ class Engine:
         check_stop(request.stop)
 
     def stats(self) -> dict[str, Any]:
-        """Counters and gauges: requests, tokens, rows, passes and seconds by kind, drafts, preemptions, seconds since the last pass."""
+        """Counters and gauges: requests, tokens, rows, passes and seconds by kind, drafts, preemptions, seconds since
+        the last pass."""
         s = self.scheduler
         with self._change:
             return {
@@ -151,13 +157,14 @@ class Engine:
                 "seconds_since_progress": time.monotonic() - s.last_progress,
             }
 
-    def snapshot(self, wait_s: float = 2.0) -> Picture:
-        """What the engine is at (see `live`). Waits for the pass that runs; TimeoutError where that takes longer than `wait_s` seconds,
-        EngineClosed once the engine ended. `live.ask()` is the same without waiting."""
+    def snapshot(self, wait_s: float = 2.0) -> EngineSnapshot:
+        """What the engine is at (see `live`). Waits for the pass that runs; TimeoutError where that takes longer than
+        `wait_s` seconds, EngineClosed once the engine ended. `live.ask()` is the same without waiting."""
         return self.live.take() if self._thread is None else self.live.ask().result(wait_s)
 
     def close(self, drain_s: float = 0.0) -> None:
-        """Stops taking requests, lets running and waiting ones finish for `drain_s` seconds, ends the rest, frees the card."""
+        """Stops taking requests, lets running and waiting ones finish for `drain_s` seconds, ends the rest, frees the
+        card."""
         with self._change:
             if self.state == "closed":
                 return
@@ -195,7 +202,8 @@ class Engine:
             self._end_all()
 
     def step(self) -> bool:
-        """Runs one pass on the calling thread; False when there is nothing to do. For an engine made with `threaded=False`."""
+        """Runs one pass on the calling thread; False when there is nothing to do. For an engine made with
+        `threaded=False`."""
         self._drop_cancelled()
         with self._change:
             self._admit()
@@ -209,7 +217,8 @@ class Engine:
             self._account(sequence)
 
     def _gather(self) -> bool:
-        """Ends what was cancelled, takes in what fits, waits while there is nothing to do. False when the engine is to end."""
+        """Ends what was cancelled, takes in what fits, waits while there is nothing to do. False when the engine is to
+        end."""
         while True:
             self._drop_cancelled()
             if self.live.asked:
@@ -246,7 +255,7 @@ class Engine:
                 if scheduler.enter(scheduler.preempted[0]):
                     scheduler.preempted.pop(0)
             elif self._waiting:
-                generation = next((g for g in self._waiting if not g.request.background), self._waiting[0])
+                generation = next((g for g in self._waiting if not g.request.low_priority), self._waiting[0])
                 try:
                     sequence = scheduler.make(generation)
                     entered = scheduler.enter(sequence)

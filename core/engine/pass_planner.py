@@ -2,20 +2,22 @@
 
 The rules, all of them:
 
-1. A waiting prompt goes on with the very next pass. Running sequences ride along with their next token, as far as that costs less than
-   passes of their own: nobody pauses longer than one chunk pass and its heads. Those left out have such passes in between, for no
-   more time than the prompt's. Prompts fill what is left of a chunk, older ones first, background ones last.
-2. Without prompts, sequences go in rounds: each gets its next token once a round. A round is split into one chunk, which carries
-   those with the lowest rows, and single decodes for the rest, so that the time per token is least.
-3. Guessed tokens (drafts) ride along in a chunk as far as they are likely to come true; they can also make a chunk worth it for one
-   sequence alone. A chunk that is only worth it for its drafts must promise a gain, for a guess may fail.
-4. A pass uses the cheapest group that reaches the highest row anybody in it sees. A prompt that no chunk reaches goes token by token,
-   in every other pass; of several the oldest and the one with the fewest tokens left take turns.
-5. A prompt that begins like an older one which is being computed waits for the common part instead of computing it twice (`blocked`).
+1. A waiting prompt goes on with the very next pass. Running sequences ride along with their next token, as far as that
+   costs less than passes of their own: nobody pauses longer than one chunk pass and its heads. Those left out have such
+   passes in between, for no more time than the prompt's. Prompts fill what is left of a chunk, older ones first,
+   background ones last.
+2. Without prompts, sequences go in rounds: each gets its next token once a round. A round is split into one chunk,
+   which carries those with the lowest rows, and single decodes for the rest, so that the time per token is least.
+3. Guessed tokens (drafts) ride along in a chunk as far as they are likely to come true; they can also make a chunk
+   worth it for one sequence alone. A chunk that is only worth it for its drafts must promise a gain, for a guess may
+   fail.
+4. A pass uses the cheapest group that reaches the highest row anybody in it sees. A prompt that no chunk reaches goes
+   token by token, in every other pass; of several the oldest and the one with the fewest tokens left take turns.
+5. A prompt that begins like an older one which is being computed waits for the common part instead of computing it
+   twice (`blocked`).
 
-Candidates come in the order of their last passes, longest ago first. Where their rows lie is not decided here, but what a pass costs
-depends on it: see `highs` of `plan`, and layout.py.
-"""
+Candidates come in the order of their last passes, longest ago first. Where their rows lie is not decided here, but what
+a pass costs depends on it: see `highs` of `plan`, and layout.py."""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ from collections.abc import Sequence as Items
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from axpress.core.groups import Group
+from ..device.shape_groups import Group
 
 GAIN_FOR_DRAFTS = 0.95  # a chunk chosen for its guesses alone must cost at most this share of the time without
 SMOOTHING = 0.05  # weight of a new measurement in a running average
@@ -74,17 +76,17 @@ class Part(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Pass:
+class StepPlan:
     """Run group `slot` (index in the program's list) with these parts."""
 
     slot: int
     parts: tuple[Part, ...]
 
 
-class Planner:
-    """Plans for one model. `groups` are decode groups by growing cache, then chunks by growing history; `costs` are seconds of a whole
-    pass without heads, same order; `head` seconds of one head, `copy` of moving one row in all layers. `max_parts` sequences fit one
-    pass."""
+class PassPlanner:
+    """Plans for one model. `groups` are decode groups by growing cache, then chunks by growing history; `costs` are
+    seconds of a whole pass without heads, same order; `head` seconds of one head, `copy` of moving one row in all
+    layers. `max_parts` sequences fit one pass."""
 
     def __init__(
         self,
@@ -145,7 +147,8 @@ class Planner:
         return seconds
 
     def entry_seconds(self, num_cached: int, num_tokens: int, highs: Items[int]) -> float:
-        """What such a prompt costs a bank beyond the rounds of those who live there, who see `highs` rows and ride along."""
+        """What such a prompt costs a bank beyond the rounds of those who live there, who see `highs` rows and ride
+        along."""
         alone = self.prefill_seconds(num_cached, num_tokens)
         slot = self.chunk_slot(min(max(highs, default=0) + num_tokens, self.reach))
         if not highs or slot is None or num_tokens > self.reach:
@@ -154,8 +157,8 @@ class Planner:
         return min(alone, passes * max(self.costs[slot] - self.round_seconds(highs), 0.0))
 
     def worth_reusing(self, num_cached: int, num_tokens: int) -> int:
-        """How much of `num_cached` cached tokens a prompt of `num_tokens` should reuse: where chunks do not reach far back, computing
-        a few again in a chunk costs less than going on token by token."""
+        """How much of `num_cached` cached tokens a prompt of `num_tokens` should reuse: where chunks do not reach far
+        back, computing a few again in a chunk costs less than going on token by token."""
         if self.chunk_slot(num_cached) is not None:
             return num_cached
         shorter = [self.groups[i].history for i in self._chunks if self.groups[i].history < num_cached]
@@ -174,7 +177,7 @@ class Planner:
             best = min(best, self.costs[slot] + k * self.head + rest)
         return best
 
-    def seconds_per_token(self, candidates: Items[Candidate], planned: Pass) -> float:
+    def seconds_per_token(self, candidates: Items[Candidate], planned: StepPlan) -> float:
         """Seconds of a pass for each token it is expected to bring forward."""
         tokens = heads = 0.0
         for part in planned.parts:
@@ -198,12 +201,13 @@ class Planner:
 
     # ---- plans ----
 
-    def plan(self, candidates: Items[Candidate], highs: Items[int] | None = None, *, in_turn: bool = True) -> Pass | None:
+    def plan(
+        self, candidates: Items[Candidate], highs: Items[int] | None = None, *, in_turn: bool = True
+    ) -> StepPlan | None:
         """The next pass; None where nothing can run (all blocked).
 
-        `highs` instead of the candidates' own: what if their rows lay there? Not `in_turn`: the pass in which prompts go on, or else the
-        next of a round, whoever is left out by it.
-        """
+        `highs` instead of the candidates' own: what if their rows lay there? Not `in_turn`: the pass in which prompts
+        go on, or else the next of a round, whoever is left out by it."""
         if highs is None:
             highs = [c.high for c in candidates]
         prompts: list[int] = []
@@ -230,18 +234,20 @@ class Planner:
         waiting = [i for i in running if not candidates[i].served] or running
         return self._round(candidates, highs, waiting)
 
-    def _single(self, highs: Items[int], who: int) -> Pass:
-        return Pass(self.decode_slot(highs[who]), (Part(who, 1),))
+    def _single(self, highs: Items[int], who: int) -> StepPlan:
+        return StepPlan(self.decode_slot(highs[who]), (Part(who, 1),))
 
     def _token_by_token(self, candidates: Items[Candidate], far: list[int]) -> list[int]:
         """Rule 4: whose turn it may be among the prompts that no chunk reaches."""
         if not far:
             return []
-        background = min(candidates[i].order[0] for i in far)
-        far = [i for i in far if candidates[i].order[0] == background]
+        low_priority = min(candidates[i].order[0] for i in far)
+        far = [i for i in far if candidates[i].order[0] == low_priority]
         return [min(far, key=lambda i: candidates[i].order), min(far, key=lambda i: candidates[i].num_pending)]
 
-    def _with_prompts(self, candidates: Items[Candidate], highs: Items[int], prompts: list[int], running: list[int]) -> Pass | None:
+    def _with_prompts(
+        self, candidates: Items[Candidate], highs: Items[int], prompts: list[int], running: list[int]
+    ) -> StepPlan | None:
         """Rule 1, the chunk. None where single decodes cost less."""
         prompts = self._that_fit(candidates, [i for i in prompts if highs[i] <= self.reach])
         slot, riders = self._riders(highs, max(highs[i] for i in prompts), running)
@@ -254,7 +260,7 @@ class Planner:
         alone = sum(p.num_tokens * self.costs[self.decode_slot(highs[p.who])] for p in parts)
         if alone < self.costs[slot]:
             return None
-        return Pass(slot, tuple(self._with_drafts(candidates, parts, room)))
+        return StepPlan(slot, tuple(self._with_drafts(candidates, parts, room)))
 
     def _that_fit(self, candidates: Items[Candidate], prompts: list[int]) -> list[int]:
         """The first of these prompts that fill a chunk."""
@@ -266,7 +272,8 @@ class Planner:
         return prompts
 
     def _riders(self, highs: Items[int], floor: int, running: list[int]) -> tuple[int, list[int]]:
-        """The group of a chunk over at least `floor` rows, and those who ride along because passes of their own would cost more."""
+        """The group of a chunk over at least `floor` rows, and those who ride along because passes of their own would
+        cost more."""
         slot = self.chunk_slot(floor)
         assert slot is not None
         ordered = sorted(running, key=highs.__getitem__)
@@ -281,7 +288,7 @@ class Planner:
                 best, best_slot, count = seconds, slot, k
         return best_slot, ordered[:count]
 
-    def _left_out(self, highs: Items[int], chunk: Pass, prompt: int, waiting: list[int]) -> int | None:
+    def _left_out(self, highs: Items[int], chunk: StepPlan, prompt: int, waiting: list[int]) -> int | None:
         """Who is to have a pass before the next chunk of the oldest prompt: rule 1."""
         carried = {part.who for part in chunk.parts}
         waiting = [i for i in waiting if i not in carried]
@@ -289,7 +296,7 @@ class Planner:
         before = [i for i in waiting if i < prompt]
         return before[0] if before and since + self.single_seconds(highs[before[0]]) <= self.costs[chunk.slot] else None
 
-    def _round(self, candidates: Items[Candidate], highs: Items[int], waiting: list[int]) -> Pass:
+    def _round(self, candidates: Items[Candidate], highs: Items[int], waiting: list[int]) -> StepPlan:
         """Rules 2 and 3: how much of this round one chunk should carry."""
         ordered = sorted((highs[i], i) for i in waiting)
         singles = [self.single_seconds(high) for high, _ in ordered]
@@ -312,7 +319,7 @@ class Planner:
         slot = self.chunk_slot(ordered[best - 1][0])
         assert slot is not None
         parts = [Part(i, 1) for _, i in ordered[:best]]
-        return Pass(slot, tuple(self._with_drafts(candidates, parts, self.groups[slot].width - best)))
+        return StepPlan(slot, tuple(self._with_drafts(candidates, parts, self.groups[slot].width - best)))
 
     def _expected(self, candidate: Candidate) -> float:
         """How many of its guesses will come true."""

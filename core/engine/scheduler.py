@@ -9,19 +9,20 @@ from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
-from axpress.core.bank import Bank, headroom
-from axpress.core.drafts import NO_DRAFT
-from axpress.core.model import Model
-from axpress.core.planner import Part, Pass, Planner
-from axpress.core.rows import Rows
-from axpress.core.sampler import Scratch
-from axpress.core.sequence import Generation, Sequence
-from axpress.core.step import Step
-from axpress.core.trace import Trace
+from ..device.model_loader import Model
+from ..device.step import Step
+from ..kv_cache.cache_bank import CacheBank, headroom
+from ..kv_cache.row_pool import Rows
+from ..sampling.sampler import Scratch
+from .draft_proposer import NO_DRAFT
+from .pass_planner import Part, PassPlanner, StepPlan
+from .sequence import Generation, Sequence
+from .trace import Trace
 
 
-class Seat(NamedTuple):
-    """One sequence's place in the pass being run: its queries from `query` on, their rows, how many are known and how many guessed."""
+class ScheduledSequence(NamedTuple):
+    """One sequence's place in the pass being run: its queries from `query` on, their rows, how many are known and how
+    many guessed."""
 
     sequence: Sequence
     query: int
@@ -39,7 +40,7 @@ class Scheduler:
     def __init__(self, model: Model, *, exact: bool, drafts: bool, trace: Path | None, step_timeout_ms: int) -> None:
         program = model.program
         self.model = model
-        self.planner = Planner(
+        self.planner = PassPlanner(
             program.groups,
             model.costs.groups,
             model.costs.head,
@@ -48,11 +49,19 @@ class Scheduler:
             max_parts=program.logits_slots,
             drafts=drafts,
         )
-        self.banks = [Bank(i, program.bank_rows, self.planner, self._move) for i in range(program.num_banks)]
+        self.banks = [CacheBank(i, program.bank_rows, self.planner, self._move) for i in range(program.num_banks)]
         self.preempted: list[Sequence] = []
         self.room_changed = True  # since a sequence was last refused a place
         self.last_progress = time.monotonic()
-        names = ("preemptions", "drafted_tokens", "accepted_draft_tokens", "decode_passes", "chunk_passes", "chunk_queries", "heads")
+        names = (
+            "preemptions",
+            "drafted_tokens",
+            "accepted_draft_tokens",
+            "decode_passes",
+            "chunk_passes",
+            "chunk_queries",
+            "heads",
+        )
         self.totals = dict.fromkeys(names, 0)
         self.widths: deque[tuple[int, int]] = deque(maxlen=48)  # (queries, sequences) of the latest passes
         self.seconds = {"decode": 0.0, "chunk": 0.0, "plan": 0.0, "move": 0.0}
@@ -76,7 +85,8 @@ class Scheduler:
         return Sequence(generation, self.model.text, self.model.info.vocab_size, self._scratch, drafts=self._drafts)
 
     def enter(self, sequence: Sequence) -> bool:
-        """Gives the sequence its place; False where no bank has room for it. It may have ended with that (see `finish`)."""
+        """Gives the sequence its place; False where no bank has room for it. It may have ended with that (see
+        `finish`)."""
         bank = self._place(sequence)
         if bank is None:
             self.room_changed = False  # until somebody leaves or comes: looking again would find the same
@@ -102,7 +112,7 @@ class Scheduler:
         self.room_changed |= bool(gone)
         return gone
 
-    def _leave(self, bank: Bank, sequence: Sequence) -> None:
+    def _leave(self, bank: CacheBank, sequence: Sequence) -> None:
         """The sequence has ended; what it computed is kept for those who go on from it."""
         bank.leave(sequence)
         self.room_changed = True
@@ -120,18 +130,18 @@ class Scheduler:
             bank.sequences.clear()
         return left
 
-    def _place(self, sequence: Sequence) -> Bank | None:
-        """The bank where the sequence costs least: what it must compute there, and what its rows add to everybody's passes. Of equal
-        ones that where fewer rows that others might go on from are pushed out."""
-        best: tuple[tuple[float, int], Bank] | None = None
+    def _place(self, sequence: Sequence) -> CacheBank | None:
+        """The bank where the sequence costs least: what it must compute there, and what its rows add to everybody's
+        passes. Of equal ones that where fewer rows that others might go on from are pushed out."""
+        best: tuple[tuple[float, int], CacheBank] | None = None
         tokens, answer = sequence.tokens, sequence.request.max_tokens - sequence.num_generated
         for bank in self.banks:
-            cached, common = bank.num_shared(tokens[:-1], sequence.salt)
+            cached, common = bank.num_shared(tokens[:-1], sequence.cache_salt)
             shared = max(cached, common)
             need = min(len(tokens) - shared + headroom(sequence), bank.pool.num_rows)
             sizes = bank.sizes()
             promised = bank.num_promised()
-            if not bank.has_room(tokens[:-1], sequence.salt, need + promised, background=sequence.background):
+            if not bank.has_room(tokens[:-1], sequence.cache_salt, need + promised, low_priority=sequence.low_priority):
                 continue
             highs = [min(h, bank.pool.num_rows) for h in accumulate(sizes)]
             more = sorted([*sizes, len(tokens) - common + headroom(sequence)])
@@ -152,7 +162,7 @@ class Scheduler:
         bank = self._next_bank()
         bank.sequences.sort(key=lambda s: s.last_pass)
         for sequence in bank.sequences:
-            if sequence.leader is not None and not sequence.blocked:
+            if sequence.prefix_owner is not None and not sequence.blocked:
                 bank.catch_up(sequence)
             if self._drafts:
                 sequence.guess()
@@ -170,21 +180,21 @@ class Scheduler:
         self._run(bank, planned, seats)
         return self._ended
 
-    def _next_bank(self) -> Bank:
-        """The bank that waited longest; but a round that was begun is finished first, where no bank has prompts waiting. So all streams get
-        their tokens equally often, however many passes a round of their bank takes."""
+    def _next_bank(self) -> CacheBank:
+        """The bank that waited longest; but a round that was begun is finished first, where no bank has prompts
+        waiting. So all streams get their tokens equally often, however many passes a round of their bank takes."""
         busy = [b for b in self.banks if b.sequences]
         latest = max(busy, key=lambda b: b.last_pass)
         if any(s.served for s in latest.sequences) and not any(s.num_pending > 1 for b in busy for s in b.sequences):
             return latest
         return min(busy, key=lambda b: b.last_pass)
 
-    def _seat(self, bank: Bank, planned: Pass) -> list[Seat] | None:
+    def _seat(self, bank: CacheBank, planned: StepPlan) -> list[ScheduledSequence] | None:
         """Finds rows and fills the step. None when rows ran out and a sequence was preempted instead."""
         parts = [(bank.sequences[p.who], p) for p in planned.parts]
         count = sum(p.num_tokens + p.num_drafts for p in planned.parts)
         above = parts[0][0].high  # one that goes singly stays where its rows are: low ones are for chunks
-        rows = bank.take(count, above=above, background=all(s.background for s, _ in parts))
+        rows = bank.take(count, above=above, low_priority=all(s.low_priority for s, _ in parts))
         if rows is None and any(p.num_drafts for p in planned.parts):
             parts = [(s, p._replace(num_drafts=0)) for s, p in parts]  # guesses are the first to go
             count = sum(p.num_tokens for _, p in parts)
@@ -202,17 +212,17 @@ class Scheduler:
             seats.append(self._fill(step, sequence, part, taken))
         return seats
 
-    def _fill(self, step: Step, sequence: Sequence, part: Part, rows: Rows) -> Seat:
+    def _fill(self, step: Step, sequence: Sequence, part: Part, rows: Rows) -> ScheduledSequence:
         first = sequence.num_cached
         tokens = sequence.tokens[first : first + part.num_tokens].tolist()
         tokens += sequence.offer(part.num_drafts)
         wanted = part.num_tokens - 1 if part.num_tokens == sequence.num_pending else -1
         query = step.add_tokens(tokens, first, rows.tolist(), step.add_view_rows(sequence.rows), wanted)
-        return Seat(sequence, query, rows, part.num_tokens, part.num_drafts)
+        return ScheduledSequence(sequence, query, rows, part.num_tokens, part.num_drafts)
 
-    def _preempt(self, bank: Bank) -> None:
+    def _preempt(self, bank: CacheBank) -> None:
         """The youngest sequence gives its place back; it keeps its tokens and goes on later."""
-        youngest = max(bank.sequences, key=lambda s: (s.background, s.generation.id))
+        youngest = max(bank.sequences, key=lambda s: (s.low_priority, s.generation.id))
         bank.leave(youngest)
         youngest.draft = NO_DRAFT
         self.preempted.append(youngest)
@@ -220,7 +230,7 @@ class Scheduler:
         self.room_changed = False  # its rows are for those who stay
         self.totals["preemptions"] += 1
 
-    def _run(self, bank: Bank, planned: Pass, seats: list[Seat]) -> None:
+    def _run(self, bank: CacheBank, planned: StepPlan, seats: list[ScheduledSequence]) -> None:
         step = self._step
         now = time.monotonic()
         for seat in seats:
@@ -247,8 +257,9 @@ class Scheduler:
         if self._trace:
             self._trace.add_pass(started, kind, bank, planned, seats, num_heads)
 
-    def _sample(self, bank: Bank, seats: list[Seat]) -> int:
-        """Next tokens in order, checking each sequence's guesses as far as they come true. Returns the number of further heads."""
+    def _sample(self, bank: CacheBank, seats: list[ScheduledSequence]) -> int:
+        """Next tokens in order, checking each sequence's guesses as far as they come true. Returns the number of
+        further heads."""
         further = 0
         active = list(enumerate(seats))
         accepted = [0] * len(seats)
@@ -268,8 +279,9 @@ class Scheduler:
             self._settle(bank, seat, count)
         return further
 
-    def _confirm(self, bank: Bank, seat: Seat, accepted: int) -> int:
-        """Commits the guesses, after the first `accepted`, that the sequence's latest tokens made true. Returns how many."""
+    def _confirm(self, bank: CacheBank, seat: ScheduledSequence, accepted: int) -> int:
+        """Commits the guesses, after the first `accepted`, that the sequence's latest tokens made true. Returns how
+        many."""
         sequence, count = seat.sequence, 0
         guesses = sequence.draft.tokens[accepted : seat.num_drafts]
         while sequence.finish is None and sequence.num_pending and count < len(guesses):
@@ -281,7 +293,7 @@ class Scheduler:
             count += 1
         return count
 
-    def _settle(self, bank: Bank, seat: Seat, accepted: int) -> None:
+    def _settle(self, bank: CacheBank, seat: ScheduledSequence, accepted: int) -> None:
         """After a sequence's turn: rows of wrong guesses go back, one that ended leaves."""
         sequence = seat.sequence
         if seat.num_drafts > accepted:
@@ -295,7 +307,7 @@ class Scheduler:
             self._leave(bank, sequence)
             self._ended.append(sequence)
 
-    def _finish_round(self, bank: Bank) -> None:
+    def _finish_round(self, bank: CacheBank) -> None:
         running = [s for s in bank.sequences if s.num_pending == 1]
         if all(s.served for s in running):
             for sequence in running:

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from axpress.core.constraint import Constraint, OneToken
-from axpress.core.detokenize import StopChecker
-from axpress.core.drafts import NO_DRAFT, Draft, Drafter
-from axpress.core.errors import AxpressError, RequestError
-from axpress.core.request import Delta, FinishReason, GenerationRequest, Sink, Spent, TokenLogprob
-from axpress.core.rows import Rows
-from axpress.core.sampler import Sampler, Scratch
-from axpress.core.text import Text
+from ..errors import AxpressError, RequestError
+from ..kv_cache.row_pool import Rows
+from ..request import Delta, FinishReason, GenerationRequest, Sink, Spent, TokenLogprob
+from ..sampling.sampler import Sampler, Scratch
+from ..structured_output.constraint import Constraint, OneToken
+from ..tokenizer.detokenizer import StopChecker
+from ..tokenizer.tokenizer import Tokenizer
+from .draft_proposer import NO_DRAFT, Draft, DraftProposer
 
 if TYPE_CHECKING:
-    from axpress.core.bank import Bank
-    from axpress.core.engine import Engine
-    from axpress.core.prefix import Cursor
+    from ..kv_cache.cache_bank import CacheBank
+    from ..kv_cache.radix_cache import Cursor
+    from .engine import Engine
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,8 @@ MAX_DRAFT = 12  # guessed tokens a pass checks for one sequence
 
 
 class Generation:
-    """One answer being generated, as its client holds it. `cancel()` may be called from any thread, at any time, more than once."""
+    """One answer being generated, as its client holds it. `cancel()` may be called from any thread, at any time, more
+    than once."""
 
     __slots__ = ("_engine", "cancelled", "created", "first_pass", "first_token", "id", "request", "sink")
 
@@ -53,31 +54,35 @@ class Generation:
 class Sequence:
     """The engine's side of a generation. Also what the planner sees of it (`Candidate`)."""
 
-    def __init__(self, generation: Generation, text: Text, vocab_size: int, scratch: Scratch, *, drafts: bool) -> None:
+    def __init__(
+        self, generation: Generation, text: Tokenizer, vocab_size: int, scratch: Scratch, *, drafts: bool
+    ) -> None:
         request = generation.request
         self.generation = generation
         self.request = request
         self.tokens = array("i", request.prompt_ids)
         self.num_prompt = len(request.prompt_ids)
         self.num_generated = 0
-        self.salt, self.background = request.salt, request.background
+        self.cache_salt, self.low_priority = request.cache_salt, request.low_priority
         self.sampler = Sampler(vocab_size, request.params, request.prompt_ids, scratch=scratch)
         self.detokenizer = text.detokenizer()
         self.stops = StopChecker(request.stop, request.stop_after, request.stop_after_begin)
         self.constraint: Constraint | None = None
         self._due: list[int] = []  # tokens that must come next, the last one first
-        self._only = OneToken(vocab_size) if request.constraint is not None and request.params.logprobs is not None else None
+        self._only = (
+            OneToken(vocab_size) if request.constraint is not None and request.params.logprobs is not None else None
+        )
         self._text = text
-        self._drafter = Drafter(request.prompt_ids, request.prediction) if drafts else None
+        self._drafter = DraftProposer(request.prompt_ids, request.prediction) if drafts else None
         self.draft: Draft = NO_DRAFT
         self.finish: FinishReason | None = None
         # where it lives
-        self.bank: Bank | None = None
+        self.bank: CacheBank | None = None
         self.cursor: Cursor | None = None
         self.rows = array("i")
         self.high = 0
-        self.leader: Sequence | None = None
-        self.leader_tokens = 0
+        self.prefix_owner: Sequence | None = None
+        self.prefix_owner_tokens = 0
         self.served = False
         self.last_pass = 0
         # what it cost
@@ -101,12 +106,12 @@ class Sequence:
 
     @property
     def blocked(self) -> bool:
-        leader = self.leader
-        return leader is not None and leader.num_cached < self.leader_tokens
+        prefix_owner = self.prefix_owner
+        return prefix_owner is not None and prefix_owner.num_cached < self.prefix_owner_tokens
 
     @property
     def order(self) -> tuple[bool, int]:
-        return self.background, self.generation.id
+        return self.low_priority, self.generation.id
 
     @property
     def num_drafts(self) -> int:
@@ -144,7 +149,8 @@ class Sequence:
             self.draft = replace(self.draft, tokens=self.draft.tokens[: self._possible(self.draft.tokens)])
 
     def _possible(self, tokens: tuple[int, ...]) -> int:
-        """How many of these guesses the constraint lets pass; none where it fails on them: they would only have saved time."""
+        """How many of these guesses the constraint lets pass; none where it fails on them: they would only have saved
+        time."""
         assert self.constraint is not None
         try:
             return self.constraint.check(tokens)
@@ -165,13 +171,15 @@ class Sequence:
         self.draft, self._offered = NO_DRAFT, 0
 
     def _prediction(self) -> tuple[int, int]:
-        """Tokens of the request's prediction that were accepted and rejected, those of the pass being run among them."""
+        """Tokens of the request's prediction that were accepted and rejected, those of the pass being run among
+        them."""
         if not self.draft.predicted or not self._offered:
             return self._accepted_prediction, self._rejected_prediction
         return self._accepted_prediction + self._agreed, self._rejected_prediction + self._offered - self._agreed
 
     def begin(self) -> None:
-        """The answer begins, now that the sequence has a place: tokens that must come first join the prompt. May end it."""
+        """The answer begins, now that the sequence has a place: tokens that must come first join the prompt. May end
+        it."""
         if self.constraint is not None or self.request.constraint is None:
             return
         try:
@@ -181,12 +189,16 @@ class Sequence:
             self._break(error)
 
     def sample(self, logits: object) -> None:
-        """Chooses the next token, takes those that must follow it, and tells the client. May end the answer (see `finish`)."""
+        """Chooses the next token, takes those that must follow it, and tells the client. May end the answer (see
+        `finish`)."""
         try:
             if self.constraint is not None:
-                self.sampler.allow(self._only.words(self._due[-1]) if self._due and self._only else self.constraint.mask())
+                self.sampler.allow(
+                    self._only.words(self._due[-1]) if self._due and self._only else self.constraint.mask()
+                )
             token, logprob = self.sampler.sample(logits, self.num_generated)
-            if self.generation.first_token is None:  # those that were certain before it came without a pass: the prompt was not read yet
+            # those that were certain before it came without a pass: the prompt was not read yet
+            if self.generation.first_token is None:
                 self.generation.first_token = time.monotonic()
             self._take(token, (logprob,) if logprob is not None else ())
             self._force()
@@ -202,7 +214,8 @@ class Sequence:
         self.end("error", error=text, error_code=error.code if isinstance(error, RequestError) else None)
 
     def _force(self) -> None:
-        """Takes the tokens that must come next. Where log-probabilities are wanted the model is asked for each of them all the same."""
+        """Takes the tokens that must come next. Where log-probabilities are wanted the model is asked for each of them
+        all the same."""
         if self.constraint is None or self.finish is not None:
             return
         if not self._due:

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from axpress.core.bank import Bank
-    from axpress.core.planner import Pass
-    from axpress.core.request import EngineInfo
-    from axpress.core.scheduler import Seat
+    from ..kv_cache.cache_bank import CacheBank
+    from ..request import EngineInfo
+    from .pass_planner import StepPlan
+    from .scheduler import ScheduledSequence
 
 
 class Trace:
-    """A trace file. One track for each bank's passes and one for each answer; the file is readable even if it is not closed."""
+    """A trace file. One track for each bank's passes and one for each answer; the file is readable even if it is not
+    closed."""
 
     def __init__(self, path: Path, info: EngineInfo) -> None:
         self._file = open(path, "w")  # noqa: SIM115 - lives as long as the engine
@@ -26,16 +27,35 @@ class Trace:
         about = f"{info.model} on {info.device}, profile {info.profile}"
         self._write({"name": "process_name", "ph": "M", "pid": 1, "args": {"name": about}})
 
-    def add_pass(self, started: float, kind: str, bank: Bank, planned: Pass, seats: Iterable[Seat], num_heads: int) -> None:
+    def add_pass(
+        self,
+        started: float,
+        kind: str,
+        bank: CacheBank,
+        planned: StepPlan,
+        seats: Iterable[ScheduledSequence],
+        num_heads: int,
+    ) -> None:
         """A pass that began at `started` (perf_counter seconds) and has just ended."""
         ended = time.perf_counter()
         times = {"ts": round(started * 1e6, 1), "dur": round((ended - started) * 1e6, 1), "ph": "X", "pid": 1}
         members: list[dict[str, int]] = [
-            {"answer": s.sequence.generation.id, "tokens": s.num_tokens, "guesses": s.num_drafts, "cached": s.sequence.num_cached}
+            {
+                "answer": s.sequence.generation.id,
+                "tokens": s.num_tokens,
+                "guesses": s.num_drafts,
+                "cached": s.sequence.num_cached,
+            }
             for s in seats
         ]
         width = sum(m["tokens"] + m["guesses"] for m in members)
-        args = {"group": planned.slot, "queries": width, "heads": num_heads, "rows_used": bank.pool.num_used, "answers": members}
+        args = {
+            "group": planned.slot,
+            "queries": width,
+            "heads": num_heads,
+            "rows_used": bank.pool.num_used,
+            "answers": members,
+        }
         self._write({"name": f"{kind} {width}", "tid": f"bank {bank.index}", "args": args, **times})
         for member in members:
             self._write({"name": kind, "tid": f"answer {member['answer']}", "args": member, **times})

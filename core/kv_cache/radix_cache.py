@@ -1,16 +1,16 @@
 """Which row holds a token after which other tokens: a radix tree over all conversations of a bank.
 
-    root of a salt -- [system prompt] -- [question A] -- [answer A]       an edge holds the tokens of its node and their rows;
-                                     \\- [question B]                      the tree holds one reference on each of its rows
+    root of a salt -- [system prompt] -- [question A] -- [answer A] an edge holds the tokens of its node and their rows;
+                                     \\- [question B]                the tree holds one reference on each of its rows
 
-A row's K and V depend on nothing but its token and those before it, so a row found here stands for computing it again, bit for bit.
-A sequence follows its tokens with a Cursor. What lies before a cursor stays; the rest goes when rows are needed: leaves first, from
-their ends, background before normal entries, least recently used before others. Plain bookkeeping for one thread, like the pool.
+A row's K and V depend on nothing but its token and those before it, so a row found here stands for computing it again,
+bit for bit. A sequence follows its tokens with a Cursor. What lies before a cursor stays; the rest goes when rows are
+needed: leaves first, from their ends, background before normal entries, least recently used before others. Plain
+bookkeeping for one thread, like the pool.
 
-How leaves are kept in order: a node's age (priority, then last use) only ever grows, and a parent takes over the age of its children
-when they go. So a heap entry is never younger than its node, and one that is older is put back when it comes up: using a prefix
-costs nothing in the heap.
-"""
+How leaves are kept in order: a node's age (priority, then last use) only ever grows, and a parent takes over the age of
+its children when they go. So a heap entry is never younger than its node, and one that is older is put back when it
+comes up: using a prefix costs nothing in the heap."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from enum import IntEnum
 
 import numpy as np
 
-from axpress.core.rows import IntegrityError, RowPool, Rows
+from .row_pool import IntegrityError, RowPool, Rows
 
 Tokens = Sequence[int] | np.ndarray
 Ints = array  # array("i"): grows in place, compares and copies as bytes, and gives single numbers fast
@@ -31,7 +31,7 @@ Ints = array  # array("i"): grows in place, compares and copies as bytes, and gi
 class Priority(IntEnum):
     """Whose entries go first when rows are needed."""
 
-    BACKGROUND = 0
+    LOW = 0
     NORMAL = 1
 
 
@@ -44,7 +44,7 @@ class Node:
     rows: Ints
     priority: int
     used: int  # tick of the last use of the whole edge; of a child's, only once that child is gone
-    salt: bytes
+    cache_salt: bytes
     children: dict[int, Node] = field(default_factory=dict)  # by the first token of their edge
     cursors: list[Cursor] = field(default_factory=list)
     queued: bool = False  # whether the heap has an entry for it
@@ -72,8 +72,9 @@ class Match:
     rows: Rows
 
 
-class PrefixTree:
-    """Token ids -> rows of `pool`, token by token. A salt has a tree of its own: tenants do not see each other's prefixes."""
+class RadixCache:
+    """Token ids -> rows of `pool`, token by token. A salt has a tree of its own: tenants do not see each other's
+    prefixes."""
 
     def __init__(self, pool: RowPool) -> None:
         self.pool = pool
@@ -83,33 +84,36 @@ class PrefixTree:
         self._heap: list[tuple[int, int, int, Node]] = []
         self._serial = 0  # orders heap entries of one age; nodes have no order
 
-    def match(self, tokens: Tokens, salt: bytes = b"", *, touch: bool = True) -> Match:
-        """The longest prefix of `tokens` that has rows. `touch` counts as a use; without it nothing changes (to compare banks)."""
-        if (root := self.roots.get(salt)) is None:
+    def match(self, tokens: Tokens, cache_salt: bytes = b"", *, touch: bool = True) -> Match:
+        """The longest prefix of `tokens` that has rows. `touch` counts as a use; without it nothing changes (to compare
+        banks)."""
+        if (root := self.roots.get(cache_salt)) is None:
             return Match(0, np.empty(0, np.int32))
         node, offset, rows = _walk(root, 0, _ints(tokens))
         if touch and offset:
             self._use(self._cut(node, offset), 0)
         return Match(len(rows), _rows(rows))
 
-    def cursor(self, salt: bytes = b"", *, tokens: Tokens = (), priority: Priority = Priority.NORMAL) -> Cursor:
-        """A cursor behind the longest known prefix of `tokens`, whose rows are `cursor.matched`. Close it in the end."""
-        if (root := self.roots.get(salt)) is None:
-            root = self.roots[salt] = Node(None, array("i"), array("i"), priority, 0, salt)
+    def cursor(self, cache_salt: bytes = b"", *, tokens: Tokens = (), priority: Priority = Priority.NORMAL) -> Cursor:
+        """A cursor behind the longest known prefix of `tokens`, whose rows are `cursor.matched`. Close it in the
+        end."""
+        if (root := self.roots.get(cache_salt)) is None:
+            root = self.roots[cache_salt] = Node(None, array("i"), array("i"), priority, 0, cache_salt)
         node, offset, rows = _walk(root, 0, _ints(tokens))
         return Cursor(self, node, offset, priority, rows)
 
-    def insert(self, tokens: Tokens, rows: Tokens, salt: bytes = b"", *, priority: Priority = Priority.NORMAL) -> Rows:
+    def insert(
+        self, tokens: Tokens, rows: Tokens, cache_salt: bytes = b"", *, priority: Priority = Priority.NORMAL
+    ) -> Rows:
         """Records that `rows[i]` holds `tokens[i]` after `tokens[:i]`: see `Cursor.extend`. Nothing stays pinned."""
-        with self.cursor(salt, priority=priority) as cursor:
+        with self.cursor(cache_salt, priority=priority) as cursor:
             return cursor.extend(tokens, rows)
 
     def evict(self, num_rows: int, *, priority: Priority = Priority.NORMAL, live_since: int = 0) -> int:
         """Frees `num_rows` rows, or as many as it can; returns how many. The order is the module's.
 
-        A row that anyone but the tree holds stays, and what comes before it, for freeing it would gain nothing. Entries of a
-        higher priority than `priority` (the asker's) stay too if they were used at tick `live_since` or later.
-        """
+        A row that anyone but the tree holds stays, and what comes before it, for freeing it would gain nothing. Entries
+        of a higher priority than `priority` (the asker's) stay too if they were used at tick `live_since` or later."""
         freed, held = 0, []
         while freed < num_rows and self._heap:
             *age, _, node = heapq.heappop(self._heap)
@@ -165,13 +169,22 @@ class PrefixTree:
     def _check_node(self, node: Node, depth: int) -> None:
         _check(len(node.tokens) == len(node.rows), "an edge has other numbers of tokens and rows")
         _check(all(c._tree is self and c.node is node for c in node.cursors), "a cursor is pinned where it is not")
-        _check(all((c.offset > 0) == bool(node.tokens) and c.offset <= len(node.tokens) for c in node.cursors), "a cursor is off its edge")
+        _check(
+            all((c.offset > 0) == bool(node.tokens) and c.offset <= len(node.tokens) for c in node.cursors),
+            "a cursor is off its edge",
+        )
         _check(all(c.num_tokens == depth + c.offset for c in node.cursors), "a cursor has lost count")
         for token, child in node.children.items():
-            _check(child.parent is node and child.tokens[:1] == array("i", [token]), "a child is filed under another token or parent")
-            _check(child.salt == node.salt, "a child has another salt")
+            _check(
+                child.parent is node and child.tokens[:1] == array("i", [token]),
+                "a child is filed under another token or parent",
+            )
+            _check(child.cache_salt == node.cache_salt, "a child has another salt")
         if node.parent is None:
-            _check(bool(node.children or node.cursors) and self.roots.get(node.salt) is node, "a root is empty or lost")
+            _check(
+                bool(node.children or node.cursors) and self.roots.get(node.cache_salt) is node,
+                "a root is empty or lost",
+            )
         elif not node.children:
             _check(node.queued or node.pinned == len(node.tokens), "a leaf can never be evicted")
 
@@ -194,16 +207,17 @@ class PrefixTree:
     def _settle(self, node: Node) -> None:
         """To be called where a node lost a child or a cursor: queues what became evictable and forgets empty roots."""
         if node.parent is None and not node.children and not node.cursors:
-            del self.roots[node.salt]
+            del self.roots[node.cache_salt]
         elif not node.children and not node.queued and node.pinned < len(node.tokens):  # never a root: it has no tokens
             self._push(node)
 
     def _cut(self, node: Node, offset: int) -> Node:
-        """The node whose edge ends at `offset` of this one: itself, or a new one that takes over the first part of its edge."""
+        """The node whose edge ends at `offset` of this one: itself, or a new one that takes over the first part of its
+        edge."""
         if offset == len(node.tokens):
             return node
         assert node.parent is not None
-        upper = Node(node.parent, node.tokens[:offset], node.rows[:offset], node.priority, node.used, node.salt)
+        upper = Node(node.parent, node.tokens[:offset], node.rows[:offset], node.priority, node.used, node.cache_salt)
         upper.parent.children[upper.tokens[0]] = upper  # type: ignore[union-attr]
         del node.tokens[:offset], node.rows[:offset]
         upper.children[node.tokens[0]] = node
@@ -243,7 +257,8 @@ class PrefixTree:
         return freed
 
     def _merge(self, parent: Node, child: Node) -> None:
-        """Makes one edge of two, so that forgotten branches leave no chain of short edges. Not where the parent outlives the child."""
+        """Makes one edge of two, so that forgotten branches leave no chain of short edges. Not where the parent
+        outlives the child."""
         if parent.priority > child.priority or parent.used > child.used:
             return
         above = parent.parent
@@ -255,23 +270,28 @@ class PrefixTree:
         child.tokens, child.rows = parent.tokens + child.tokens, parent.rows + child.rows
         child.parent = above
         above.children[child.tokens[0]] = child
-        parent.tokens, parent.rows, parent.children = array("i"), array("i"), {}  # a heap entry of it is skipped by that
+        # a heap entry of it is skipped by that
+        parent.tokens, parent.rows, parent.children = array("i"), array("i"), {}
 
 
 class Cursor:
-    """Where a sequence stands in the tree: all tokens before it, `num_tokens`, are kept until it moves on or is closed."""
+    """Where a sequence stands in the tree: all tokens before it, `num_tokens`, are kept until it moves on or is
+    closed."""
 
     __slots__ = ("_tree", "matched", "node", "num_tokens", "offset", "priority")
 
-    def __init__(self, tree: PrefixTree, node: Node, offset: int, priority: Priority, rows: Ints, num_tokens: int | None = None) -> None:
-        self._tree: PrefixTree | None = tree
+    def __init__(
+        self, tree: RadixCache, node: Node, offset: int, priority: Priority, rows: Ints, num_tokens: int | None = None
+    ) -> None:
+        self._tree: RadixCache | None = tree
         self.node, self.offset, self.priority = node, offset, priority
         self.matched: Rows = _rows(rows)
         self.num_tokens = len(rows) if num_tokens is None else num_tokens
         node.cursors.append(self)
 
     def append(self, token: int, row: int) -> int:
-        """`extend` by one token: the row that holds it from now on. About a microsecond at the end of a conversation."""
+        """`extend` by one token: the row that holds it from now on. About a microsecond at the end of a
+        conversation."""
         tree = self._tree
         if tree is None or not self._at_open_end():
             return int(self.extend((token,), (row,))[0])
@@ -284,11 +304,11 @@ class Cursor:
         return row
 
     def extend(self, tokens: Tokens, rows: Tokens) -> Rows:
-        """Moves on by `tokens`, of which `rows[i]` (held by the caller) holds the i-th; returns the rows to use from now on, int32.
+        """Moves on by `tokens`, of which `rows[i]` (held by the caller) holds the i-th; returns the rows to use from
+        now on, int32.
 
-        Where the tree has a token already, its row is kept and returned in place of the caller's: hold that one and release
-        your own. Of a token that is new the tree takes a reference on the caller's row.
-        """
+        Where the tree has a token already, its row is kept and returned in place of the caller's: hold that one and
+        release your own. Of a token that is new the tree takes a reference on the caller's row."""
         if self._tree is None:
             raise IntegrityError("a closed cursor is extended")
         if len(tokens) != len(rows):
@@ -331,7 +351,12 @@ class Cursor:
     def _at_open_end(self) -> bool:
         """Whether the next token is new to the tree and may join this edge."""
         node = self.node
-        return self.offset == len(node.tokens) and not node.children and node.priority == self.priority and node.parent is not None
+        return (
+            self.offset == len(node.tokens)
+            and not node.children
+            and node.priority == self.priority
+            and node.parent is not None
+        )
 
     def _move(self, node: Node, offset: int) -> None:
         if node is not self.node:
@@ -341,7 +366,8 @@ class Cursor:
         self.offset = offset
 
     def _grow(self, tokens: Ints, rows: Ints) -> None:
-        """Adds tokens that the tree does not have here: to this edge where it ends a leaf of the same priority, else as a child."""
+        """Adds tokens that the tree does not have here: to this edge where it ends a leaf of the same priority, else as
+        a child."""
         tree = self._tree
         assert tree is not None
         tree.pool.hold(_rows(rows))
@@ -352,7 +378,7 @@ class Cursor:
             node = tree._cut(node, self.offset)
             tree._use(node, self.priority)
         if node.children or not node.tokens or node.priority > self.priority:
-            child = Node(node, tokens, rows, self.priority, tree.tick, node.salt)
+            child = Node(node, tokens, rows, self.priority, tree.tick, node.cache_salt)
             node.children[tokens[0]] = child
             return self._move(child, len(tokens))
         node.tokens.extend(tokens)
@@ -361,7 +387,8 @@ class Cursor:
 
 
 def _walk(node: Node, offset: int, tokens: Ints) -> tuple[Node, int, Ints]:
-    """Follows `tokens` from `offset` of a node's edge: where they lead, as (node, offset), and the rows passed on the way."""
+    """Follows `tokens` from `offset` of a node's edge: where they lead, as (node, offset), and the rows passed on the
+    way."""
     rows = array("i")
     data, size, done = tokens.tobytes(), len(tokens), 0
     if offset < len(node.tokens) and size:

@@ -1,8 +1,7 @@
 """Where rows should lie, and which copies bring them there. Pure: numbers of rows, never the card.
 
-The card reads a group's whole history, so a pass costs what the highest row costs that anybody in it sees. Packed, the sequences of a
-bank lie above each other from row 0 on, in the order given, and what they share counts once.
-"""
+The card reads a group's whole history, so a pass costs what the highest row costs that anybody in it sees. Packed, the
+sequences of a bank lie above each other from row 0 on, in the order given, and what they share counts once."""
 
 from __future__ import annotations
 
@@ -13,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from axpress.core.rows import Rows
+from .row_pool import Rows
 
 Mask = NDArray[np.bool_]
 
@@ -28,7 +27,8 @@ class Moves(NamedTuple):
 
     @property
     def copies(self) -> float:
-        """What they cost, in copies of one row: each stretch is a copy of its own (one of K and one of V in every layer)."""
+        """What they cost, in copies of one row: each stretch is a copy of its own (one of K and one of V in every
+        layer)."""
         if not self.old.size:
             return 0.0
         stretches = 1 + np.count_nonzero((np.diff(self.old) != 1) | (np.diff(self.new) != 1))
@@ -36,7 +36,8 @@ class Moves(NamedTuple):
 
 
 def packed_highs(rows: Iterable[array | Rows], num_rows: int) -> tuple[list[int], Mask]:
-    """1 + the highest row that each of these sequences would see if they were packed in this order; and a mask of all their rows."""
+    """1 + the highest row that each of these sequences would see if they were packed in this order; and a mask of all
+    their rows."""
     mask = np.zeros(num_rows, np.bool_)
     highs = []
     for own in rows:
@@ -46,7 +47,8 @@ def packed_highs(rows: Iterable[array | Rows], num_rows: int) -> tuple[list[int]
 
 
 def clear_below(limit: int, wanted: Mask, held: Mask, room: int, most: int) -> tuple[Moves, Moves]:
-    """Moves that bring up to `most` of the `wanted` rows, the highest first, below row `limit`, and leave `room` rows free there.
+    """Moves that bring up to `most` of the `wanted` rows, the highest first, below row `limit`, and leave `room` rows
+    free there.
 
     First others that lie there go up into free rows, then the wanted ones down. As far as free rows above allow.
     """

@@ -1,4 +1,5 @@
-"""Who holds which row of a bank. A token's K and V of every layer live in one row; conversations that share a prefix share its rows.
+"""Who holds which row of a bank. A token's K and V of every layer live in one row; conversations that share a prefix
+share its rows.
 
 Plain bookkeeping for one thread: it never sees the card, and never moves or clears what a row holds.
 """
@@ -8,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from axpress.core.errors import AxpressError
+from ..errors import AxpressError
 
 Rows = NDArray[np.int32]
 
@@ -18,7 +19,8 @@ class NoRows(AxpressError):
 
 
 class IntegrityError(AssertionError):
-    """Our own bookkeeping of rows contradicts itself (a free row released, a count lost): a bug of axpress, never of a request."""
+    """Our own bookkeeping of rows contradicts itself (a free row released, a count lost): a bug of axpress, never of a
+    request."""
 
 
 class RowPool:
@@ -32,7 +34,8 @@ class RowPool:
         if num_rows < 1:
             raise ValueError(f"a bank has at least one row, not {num_rows}")
         self.num_rows = num_rows
-        self._flags = bytearray(num_rows)  # 1 = held: bytes, because find() on them is the fastest search for a free row or run
+        # 1 = held: bytes, because find() on them is the fastest search for a free row or run
+        self._flags = bytearray(num_rows)
         self._held = np.frombuffer(self._flags, np.bool_)  # the same bytes
         self._counts = np.zeros(num_rows, np.int32)
         self._count = memoryview(self._counts.data)  # the same numbers: a single one is read faster here
@@ -75,7 +78,8 @@ class RowPool:
         return rows
 
     def allocate_row(self, start: int = 0) -> int:
-        """The lowest free row from `start` on, or else of all, held once: `allocate(1)` without the array. NoRows where none is free."""
+        """The lowest free row from `start` on, or else of all, held once: `allocate(1)` without the array. NoRows where
+        none is free."""
         row = self._flags.find(0, start)
         if row < 0:
             row = self._flags.find(0)
@@ -87,7 +91,8 @@ class RowPool:
         return row
 
     def allocate_run(self, n: int) -> Rows | None:
-        """The lowest straight run of n free rows, int32 [n], held once each; None where there is none (see `allocate`)."""
+        """The lowest straight run of n free rows, int32 [n], held once each; None where there is none (see
+        `allocate`)."""
         start = self._flags.find(bytes(n))
         if start < 0:
             return None
@@ -108,7 +113,8 @@ class RowPool:
         return self._held.copy()
 
     def hold(self, rows: Rows) -> None:
-        """One more reference on each of `rows` (a row named twice gets two). IntegrityError, nothing changed, where one is free."""
+        """One more reference on each of `rows` (a row named twice gets two). IntegrityError, nothing changed, where one
+        is free."""
         if len(rows) == 1:
             return self.hold_row(int(rows[0]))
         index = self._index(rows)
@@ -124,7 +130,8 @@ class RowPool:
         self._count[row] += 1
 
     def release(self, rows: Rows) -> int:
-        """One reference less on each of `rows`; returns how many rows became free. IntegrityError, nothing changed, where one is free."""
+        """One reference less on each of `rows`; returns how many rows became free. IntegrityError, nothing changed,
+        where one is free."""
         if len(rows) == 1:
             return int(self.release_row(int(rows[0])))
         index = self._index(rows)
@@ -156,7 +163,9 @@ class RowPool:
             raise IntegrityError(f"row {self._counts.argmin()} has {self._counts.min()} references")
         wrong = np.flatnonzero((self._counts > 0) != (np.frombuffer(self._flags, np.uint8) == 1))
         if wrong.size:
-            raise IntegrityError(f"row {wrong[0]} has {self._counts[wrong[0]]} references and its flag says {self._flags[wrong[0]]}")
+            raise IntegrityError(
+                f"row {wrong[0]} has {self._counts[wrong[0]]} references and its flag says {self._flags[wrong[0]]}"
+            )
         if self._num_used != np.count_nonzero(self._counts):
             raise IntegrityError(f"{np.count_nonzero(self._counts)} rows are held, {self._num_used} were counted")
 
@@ -167,7 +176,8 @@ class RowPool:
         self._num_used += len(rows)
 
     def _index(self, rows: Rows) -> NDArray[np.intp]:
-        """`rows` in the type that NumPy indexes with fastest. IntegrityError where one is no row: -1 would be taken for the last."""
+        """`rows` in the type that NumPy indexes with fastest. IntegrityError where one is no row: -1 would be taken for
+        the last."""
         index = rows.astype(np.intp)
         if index.size and (index.min() < 0 or index.max() >= self.num_rows):
             raise IntegrityError(f"rows {index.min()}..{index.max()} are named; the bank has 0..{self.num_rows - 1}")

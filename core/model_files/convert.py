@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from axpress.core.checkpoint import Checkpoint, ModelSpec, read_json, read_spec
-from axpress.core.errors import PackageError
-from axpress.core.simfile import COMPILER, SimMeta, TensorSource, array_source, check_shapes, write_axmodel
+from ..errors import PackageError
+from .hf_checkpoint import Checkpoint, ModelSpec, read_json, read_spec
+from .simulated_axmodel import COMPILER, SimMeta, TensorSource, array_source, check_shapes, write_axmodel
 
 EMBED_NAME = "model.embed_tokens.weight.bfloat16.bin"
 TOKENIZER_DIR = "tokenizer"
@@ -62,12 +62,13 @@ def convert(
     name: str | None = None,
     progress: bool = True,
 ) -> Path:
-    """Convert the checkpoint in `hf_dir` into a simulated package at `out_dir`, which must be absent or empty; returns its path.
+    """Convert the checkpoint in `hf_dir` into a simulated package at `out_dir`, which must be absent or empty; returns
+    its path.
 
-    `rows` is the decode group's cache (R), `chunk` the prefill chunk's width (0: no chunk groups), `history` the cache rows that
-    each chunk group takes (default: multiples of `chunk` up to 1024, at most `rows`). Everything is checked before the first byte is
-    written, and `out_dir` appears only when it is complete. PackageError: one sentence saying what cannot be converted and why.
-    """
+    `rows` is the decode group's cache (R), `chunk` the prefill chunk's width (0: no chunk groups), `history` the cache
+    rows that each chunk group takes (default: multiples of `chunk` up to 1024, at most `rows`). Everything is checked
+    before the first byte is written, and `out_dir` appears only when it is complete. PackageError: one sentence saying
+    what cannot be converted and why."""
     source, target = Path(hf_dir), Path(out_dir)
     if not source.is_dir():
         raise PackageError(f"{source} is not a directory: give the directory of a Hugging Face checkpoint")
@@ -93,7 +94,8 @@ def default_history(rows: int, chunk: int) -> list[int]:
 
 
 def package_name(text: str) -> str:
-    """`text` as a file name prefix: letters, digits, dots and dashes; underscores separate the parts of published names."""
+    """`text` as a file name prefix: letters, digits, dots and dashes; underscores separate the parts of published
+    names."""
     return re.sub(r"[^A-Za-z0-9.-]+", "-", text).strip("-.").lower() or "model"
 
 
@@ -132,28 +134,36 @@ def check_groups(rows: int, chunk: int, history: Sequence[int]) -> None:
     if any(later <= earlier for earlier, later in pairwise(history)) or (history and history[0] < 0):
         raise PackageError(f"--history must be ascending numbers of rows from 0, not {','.join(map(str, history))}")
     if history and history[-1] > rows:
-        raise PackageError(f"--history goes up to {history[-1]} rows, but the cache has only {rows}: raise --rows or shorten --history")
+        raise PackageError(
+            f"--history goes up to {history[-1]} rows, but the cache has only {rows}: raise --rows or shorten --history"
+        )
 
 
-Job = tuple[str, SimMeta | None, Mapping[str, TensorSource]]
+PreparedRequest = tuple[str, SimMeta | None, Mapping[str, TensorSource]]
 """File name, metadata (None: the embedding file, raw bytes) and tensors."""
 
 
-def _plan(checkpoint: Checkpoint, spec: ModelSpec, base: SimMeta, name: str) -> list[Job]:
+def _plan(checkpoint: Checkpoint, spec: ModelSpec, base: SimMeta, name: str) -> list[PreparedRequest]:
     """Every file to write, with its shapes checked against the configuration; nothing is written yet."""
     embed = checkpoint.source("model.embed_tokens.weight")
     if embed.shape != (spec.vocab, spec.hidden):
         raise PackageError(
-            f"{checkpoint.directory}: the embedding has shape {list(embed.shape)}, config.json says [{spec.vocab}, {spec.hidden}]"
+            f"{checkpoint.directory}: the embedding has shape {list(embed.shape)}, config.json says [{spec.vocab},"
+            f" {spec.hidden}]"
         )
-    jobs: list[Job] = [(EMBED_NAME, None, {"embed": embed})]
+    jobs: list[PreparedRequest] = [(EMBED_NAME, None, {"embed": embed})]
     used = {"model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"}
     for layer in range(spec.layers):
         tensors = _layer_tensors(checkpoint, layer, spec.inv_freq, used)
         meta = replace(base, layer=layer)
-        check_shapes({key: tensor.shape for key, tensor in tensors.items()}, meta, f"layer {layer} of {checkpoint.directory}")
+        check_shapes(
+            {key: tensor.shape for key, tensor in tensors.items()}, meta, f"layer {layer} of {checkpoint.directory}"
+        )
         jobs.append((layer_pattern(name, base.chunk) % layer, meta, tensors))
-    head = {"norm": checkpoint.source("model.norm.weight"), "head": embed if spec.tied else checkpoint.source("lm_head.weight")}
+    head = {
+        "norm": checkpoint.source("model.norm.weight"),
+        "head": embed if spec.tied else checkpoint.source("lm_head.weight"),
+    }
     meta = replace(base, layer=None)
     check_shapes({key: tensor.shape for key, tensor in head.items()}, meta, f"the head of {checkpoint.directory}")
     jobs.append((f"{name}_post.axmodel", meta, head))
@@ -179,9 +189,11 @@ def _layer_tensors(checkpoint: Checkpoint, layer: int, inv_freq: np.ndarray, use
     return tensors
 
 
-def _write_all(work: Path, jobs: Sequence[Job], progress: bool) -> None:
+def _write_all(work: Path, jobs: Sequence[PreparedRequest], progress: bool) -> None:
     total = sum(tensor.num_bytes for _, _, tensors in jobs for tensor in tensors.values())
-    with tqdm(total=total, unit="B", unit_scale=True, unit_divisor=1024, disable=not progress, desc="converting") as bar:
+    with tqdm(
+        total=total, unit="B", unit_scale=True, unit_divisor=1024, disable=not progress, desc="converting"
+    ) as bar:
         for file_name, meta, tensors in jobs:
             bar.set_postfix_str(file_name, refresh=False)
             counted = {key: _counted(tensor, bar) for key, tensor in tensors.items()}
@@ -225,7 +237,8 @@ def post_config(generation: Mapping[str, Any]) -> dict[str, Any]:
         "enable_repetition_penalty": penalty != 1.0,
         "repetition_penalty": penalty,
         "penalty_window": WHOLE_CONTEXT,
-        "enable_top_p_sampling": sample and (top_p is not None or top_k is None),  # neither would mean greedy to a runner
+        # neither would mean greedy to a runner
+        "enable_top_p_sampling": sample and (top_p is not None or top_k is None),
         "top_p": 1.0 if top_p is None else top_p,
         "enable_top_k_sampling": sample and bool(top_k),
         "top_k": top_k or 1,
@@ -263,7 +276,8 @@ def write_json(path: Path, value: object) -> None:
 
 @contextmanager
 def new_directory(target: Path) -> Iterator[Path]:
-    """A temporary directory beside `target` that takes its place when the block succeeds and vanishes when it does not."""
+    """A temporary directory beside `target` that takes its place when the block succeeds and vanishes when it does
+    not."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise PackageError(f"{target} exists and is not empty: give a new directory, or remove it first")
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,5 @@
-"""A Hugging Face checkpoint on disk: its configuration, checked against what axpress can convert, and its tensors by mmap."""
+"""A Hugging Face checkpoint on disk: its configuration, checked against what axpress can convert, and its tensors by
+mmap."""
 
 from __future__ import annotations
 
@@ -12,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from axpress.core.errors import PackageError
-from axpress.core.simfile import SafetensorsFile, TensorSource, bf16_source, lfs_pointer_size
+from ..errors import PackageError
+from .simulated_axmodel import SafetensorsFile, TensorSource, bf16_source, lfs_pointer_size
 
 FAMILIES = ("qwen3", "qwen2", "llama")
 FLOAT_DTYPES = ("F32", "F16", "BF16")
@@ -41,7 +42,8 @@ class ModelSpec:
 
 
 def read_json(path: Path, default: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The JSON object in `path`, or `default` when the file is absent and a default is given; PackageError otherwise."""
+    """The JSON object in `path`, or `default` when the file is absent and a default is given; PackageError
+    otherwise."""
     try:
         text = path.read_bytes()
     except FileNotFoundError:
@@ -92,7 +94,9 @@ class Checkpoint:
             if not path.is_file():
                 raise PackageError(f"{path} is missing: {INDEX_NAME} lists it, download it again")
             if (size := lfs_pointer_size(path)) is not None:
-                raise PackageError(f"{path} is a Git LFS pointer of a file of {size} bytes, not the weights: run `git lfs pull`")
+                raise PackageError(
+                    f"{path} is a Git LFS pointer of a file of {size} bytes, not the weights: run `git lfs pull`"
+                )
             self._files[shard] = SafetensorsFile(path)
         return self._files[shard]
 
@@ -107,19 +111,24 @@ class Checkpoint:
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of tensor `name`; PackageError when the checkpoint lacks it."""
         if name not in self._where:
-            raise PackageError(f"{self.directory} has no tensor {name!r}: it is not a checkpoint of the family that config.json says")
+            raise PackageError(
+                f"{self.directory} has no tensor {name!r}: it is not a checkpoint of the family that config.json says"
+            )
         file = self._open(self._where[name])
         if name not in file.tensors:
             raise PackageError(f"{file.path} lacks the tensor {name!r} that {INDEX_NAME} promises: download it again")
         return file.tensors[name].shape
 
     def source(self, name: str) -> TensorSource:
-        """Tensor `name` as bf16, read and rounded while it is written. PackageError: absent, or not a plain float type."""
+        """Tensor `name` as bf16, read and rounded while it is written. PackageError: absent, or not a plain float
+        type."""
         self.shape(name)
         file = self._open(self._where[name])
         dtype = file.tensors[name].dtype
         if dtype not in FLOAT_DTYPES:
-            raise PackageError(f"tensor {name!r} in {file.path} has type {dtype}: convert the original, not a quantised checkpoint")
+            raise PackageError(
+                f"tensor {name!r} in {file.path} has type {dtype}: convert the original, not a quantised checkpoint"
+            )
         return bf16_source(file.array(name))
 
 
@@ -168,7 +177,8 @@ def _integer(config: Mapping[str, Any], key: str, where: str) -> int:
 
 
 def unsupported_attention(config: Mapping[str, Any]) -> str | None:
-    """What kind of attention or model `config` (Hugging Face keys) asks for that axpress does not run; None if it is plain."""
+    """What kind of attention or model `config` (Hugging Face keys) asks for that axpress does not run; None if it is
+    plain."""
     types = config.get("layer_types")
     kinds = {str(kind) for kind in types if kind != "full_attention"} if isinstance(types, list) else set()
     if any("linear" in kind or "mamba" in kind or "conv" in kind for kind in kinds):
@@ -178,7 +188,9 @@ def unsupported_attention(config: Mapping[str, Any]) -> str | None:
     if kinds:
         return f"a model with layers of an unknown kind ({', '.join(sorted(kinds))})"
     plain_layers, layers = config.get("max_window_layers"), config.get("num_hidden_layers")
-    plain = "layer_types" in config or (isinstance(plain_layers, int) and isinstance(layers, int) and plain_layers >= layers)
+    plain = "layer_types" in config or (
+        isinstance(plain_layers, int) and isinstance(layers, int) and plain_layers >= layers
+    )
     if config.get("use_sliding_window") and config.get("sliding_window") and not plain:
         return f"a model with sliding-window attention (window {config['sliding_window']})"
     if config.get("num_kv_shared_layers"):
@@ -194,7 +206,9 @@ def _refuse_unsupported(config: Mapping[str, Any], where: str) -> None:
     supported = f"axpress converts plain text models of the families {', '.join(FAMILIES)}"
     if quantised := config.get("quantization_config"):
         method = quantised.get("quant_method", "unknown method") if isinstance(quantised, dict) else "unknown method"
-        raise PackageError(f"{where} describes a quantised checkpoint ({method}): convert the original bf16 or float checkpoint")
+        raise PackageError(
+            f"{where} describes a quantised checkpoint ({method}): convert the original bf16 or float checkpoint"
+        )
     if kind := unsupported_attention(config):
         raise PackageError(f"{where} describes {kind}, which is not supported: {supported}")
     if config.get("model_type") not in FAMILIES:
@@ -203,19 +217,23 @@ def _refuse_unsupported(config: Mapping[str, Any], where: str) -> None:
     if architectures and not any(name.endswith("ForCausalLM") for name in architectures):
         raise PackageError(f"{where} is a {architectures[0]}, not a language model (...ForCausalLM): {supported}")
     if config.get("hidden_act", "silu") not in ("silu", "swish"):
-        raise PackageError(f"{where} uses the activation {config['hidden_act']!r}, which is not supported (only silu is)")
+        raise PackageError(
+            f"{where} uses the activation {config['hidden_act']!r}, which is not supported (only silu is)"
+        )
 
 
 def rope_frequencies(config: Mapping[str, Any], head_dim: int, where: str = "config.json") -> npt.NDArray[np.float32]:
     """RoPE frequencies, float32 [head_dim/2], with the model's scaling applied: default, linear or llama3.
 
-    Reads both spellings: `rope_parameters` (transformers 5) and `rope_theta` + `rope_scaling`. PackageError names other kinds.
-    """
+    Reads both spellings: `rope_parameters` (transformers 5) and `rope_theta` + `rope_scaling`. PackageError names other
+    kinds."""
     rope = dict(config.get("rope_scaling") or {}) | dict(config.get("rope_parameters") or {})
     kind = str(rope.get("rope_type", rope.get("type", "default")))
     if kind not in ("default", "linear", "llama3") or "mrope_section" in rope:
         kind = "mrope" if "mrope_section" in rope else kind
-        raise PackageError(f"{where} asks for RoPE of type {kind!r}, which is not supported (default, linear and llama3 are)")
+        raise PackageError(
+            f"{where} asks for RoPE of type {kind!r}, which is not supported (default, linear and llama3 are)"
+        )
     if float(rope.get("partial_rotary_factor", config.get("partial_rotary_factor", 1.0))) != 1.0:
         raise PackageError(f"{where} rotates only a part of each head (partial_rotary_factor), which is not supported")
     theta = float(rope.get("rope_theta", config.get("rope_theta", 10000.0)))
@@ -226,10 +244,14 @@ def rope_frequencies(config: Mapping[str, Any], head_dim: int, where: str = "con
     try:
         return _scale_frequencies(kind, frequencies, rope, config.get("max_position_embeddings"))
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise PackageError(f"{where} has an incomplete RoPE scaling of type {kind!r} ({error}): download it again") from None
+        raise PackageError(
+            f"{where} has an incomplete RoPE scaling of type {kind!r} ({error}): download it again"
+        ) from None
 
 
-def _scale_frequencies(kind: str, frequencies: np.ndarray, rope: Mapping[str, Any], max_positions: Any) -> npt.NDArray[np.float32]:
+def _scale_frequencies(
+    kind: str, frequencies: np.ndarray, rope: Mapping[str, Any], max_positions: Any
+) -> npt.NDArray[np.float32]:
     factor = np.float32(rope["factor"])
     if factor <= 0:
         raise ValueError(f"factor is {factor}")
@@ -238,6 +260,7 @@ def _scale_frequencies(kind: str, frequencies: np.ndarray, rope: Mapping[str, An
     low, high = float(rope["low_freq_factor"]), float(rope["high_freq_factor"])
     original = float(rope.get("original_max_position_embeddings") or max_positions)
     wavelength = np.float32(2 * math.pi) / frequencies
-    smooth = (original / wavelength - low) / (high - low)  # 1 for short waves (left alone), 0 for long ones (divided by factor)
+    # 1 for short waves (left alone), 0 for long ones (divided by factor)
+    smooth = (original / wavelength - low) / (high - low)
     smooth = np.clip(smooth, 0.0, 1.0)
     return ((1 - smooth) * (frequencies / factor) + smooth * frequencies).astype(np.float32)

@@ -1,7 +1,8 @@
-"""`axpress hollow`: a package with a published model's full shapes, costs and memory, but without weights, in a few megabytes.
+"""`axpress hollow`: a package with a published model's full shapes, costs and memory, but without weights, in a few
+megabytes.
 
-For benchmarks on the emulator: its text is noise. The embedding file has its full size but no data (a sparse file of zeros).
-"""
+For benchmarks on the emulator: its text is noise. The embedding file has its full size but no data (a sparse file of
+zeros)."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from axpress.core.convert import (
+from .convert import (
     EMBED_NAME,
     TOKENIZER_DIR,
     check_groups,
@@ -19,9 +20,9 @@ from axpress.core.convert import (
     package_name,
     write_json,
 )
-from axpress.core.hollow_tokenizer import write_tokenizer
-from axpress.core.profile import Profile, load_profile
-from axpress.core.simfile import SimMeta, write_axmodel
+from .hollow_tokenizer import write_tokenizer
+from .simulated_axmodel import SimMeta, write_axmodel
+from .timing_profile import Profile, load_profile
 
 SAMPLING = {  # Qwen3's published defaults
     "enable_temperature": True,
@@ -39,8 +40,8 @@ SAMPLING = {  # Qwen3's published defaults
 def hollow(profile: str, out_dir: str | os.PathLike[str], *, name: str | None = None) -> Path:
     """Write a hollow package of the profile's full size to `out_dir` (absent or empty) and return its path.
 
-    `profile` is the name of a shipped profile or the path of a TOML file. Raises PackageError as load_profile and convert do.
-    """
+    `profile` is the name of a shipped profile or the path of a TOML file. Raises PackageError as load_profile and
+    convert do."""
     loaded = load_profile(profile)
     name = package_name(name or f"{loaded.name}-hollow")
     meta = _layer_meta(loaded)
@@ -55,13 +56,16 @@ def hollow(profile: str, out_dir: str | os.PathLike[str], *, name: str | None = 
         special = write_tokenizer(work / TOKENIZER_DIR, meta.vocab)
         write_json(work / "post_config.json", SAMPLING)
         eos = [special["<|im_end|>"], special["<|endoftext|>"]]
-        write_json(work / "config.json", package_config(name, meta, eos, None, {"hollow": True, "profile": loaded.name}))
+        write_json(
+            work / "config.json", package_config(name, meta, eos, None, {"hollow": True, "profile": loaded.name})
+        )
     return Path(out_dir)
 
 
 def _layer_meta(profile: Profile) -> SimMeta:
     model, cost = profile.model, profile.cost
-    history = tuple(sorted({min(rows, model.rows) for rows in model.history}))  # a group cannot read more rows than the cache has
+    # a group cannot read more rows than the cache has
+    history = tuple(sorted({min(rows, model.rows) for rows in model.history}))
     return SimMeta(
         family=model.family,
         layer=0,

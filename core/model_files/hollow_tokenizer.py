@@ -1,8 +1,8 @@
 """A small real byte-level BPE tokenizer whose ids cover any vocabulary: for hollow packages and tiny test models.
 
-The first 256 ids are the bytes, then come merges trained on a short text, then made-up words that no text encodes to, so that every
-id decodes to something printable. ChatML's special tokens have Qwen3's own ids where the vocabulary is Qwen3's, else the last ones.
-"""
+The first 256 ids are the bytes, then come merges trained on a short text, then made-up words that no text encodes to,
+so that every id decodes to something printable. ChatML's special tokens have Qwen3's own ids where the vocabulary is
+Qwen3's, else the last ones."""
 
 from __future__ import annotations
 
@@ -14,12 +14,36 @@ from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from axpress.core.errors import PackageError
+from ..errors import PackageError
 
 SPECIAL_TOKENS = (
-    *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>", "<|box_end|>"),
-    *("<|quad_start|>", "<|quad_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>"),
-    *("<tool_call>", "</tool_call>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|fim_pad|>", "<|repo_name|>"),
+    *(
+        "<|endoftext|>",
+        "<|im_start|>",
+        "<|im_end|>",
+        "<|object_ref_start|>",
+        "<|object_ref_end|>",
+        "<|box_start|>",
+        "<|box_end|>",
+    ),
+    *(
+        "<|quad_start|>",
+        "<|quad_end|>",
+        "<|vision_start|>",
+        "<|vision_end|>",
+        "<|vision_pad|>",
+        "<|image_pad|>",
+        "<|video_pad|>",
+    ),
+    *(
+        "<tool_call>",
+        "</tool_call>",
+        "<|fim_prefix|>",
+        "<|fim_middle|>",
+        "<|fim_suffix|>",
+        "<|fim_pad|>",
+        "<|repo_name|>",
+    ),
     *("<|file_sep|>", "<tool_response>", "</tool_response>", "<think>", "</think>"),
 )
 NUM_CONTROL = 14  # of SPECIAL_TOKENS: left out of decoded text; the others are text that a model writes
@@ -70,9 +94,12 @@ def special_ids(vocab: int) -> dict[str, int]:
 
 
 def build_tokenizer(vocab: int) -> str:
-    """The text of a tokenizer.json with exactly `vocab` ids, the same on every run. PackageError when `vocab` is too small."""
+    """The text of a tokenizer.json with exactly `vocab` ids, the same on every run. PackageError when `vocab` is too
+    small."""
     if vocab < MIN_VOCAB:
-        raise PackageError(f"a vocabulary of {vocab} is too small for a byte-level tokenizer: it needs at least {MIN_VOCAB} entries")
+        raise PackageError(
+            f"a vocabulary of {vocab} is too small for a byte-level tokenizer: it needs at least {MIN_VOCAB} entries"
+        )
     special = special_ids(vocab)
     free = [number for number in range(vocab) if not special["<|endoftext|>"] <= number <= special["</think>"]]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -102,7 +129,8 @@ def _trained(alphabet: list[str], limit: int) -> tuple[list[str], list[list[str]
 
 
 def _made_up_words(taken: set[str]) -> Iterator[str]:
-    """Endless distinct words such as " bado", in the byte-level alphabet (where a space is written Ġ), none of them in `taken`."""
+    """Endless distinct words such as " bado", in the byte-level alphabet (where a space is written Ġ), none of them in
+    `taken`."""
     syllables = [consonant + vowel for consonant in "bdfghjklmnprstvz" for vowel in "aeiou"]
     for length in count(2):
         for number in range(len(syllables) ** length):
@@ -118,7 +146,8 @@ def _added(token: str, number: int, first: int) -> dict[str, Any]:
 
 
 def write_tokenizer(directory: Path, vocab: int) -> dict[str, int]:
-    """Write tokenizer.json and tokenizer_config.json (ChatML template) into `directory`; returns the special tokens' ids."""
+    """Write tokenizer.json and tokenizer_config.json (ChatML template) into `directory`; returns the special tokens'
+    ids."""
     (directory / "tokenizer.json").write_text(build_tokenizer(vocab), encoding="utf-8")
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",

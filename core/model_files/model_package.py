@@ -1,4 +1,5 @@
-"""Opens a model directory, published or simulated, and checks everything that can be checked before the card is touched."""
+"""Opens a model directory, published or simulated, and checks everything that can be checked before the card is
+touched."""
 
 from __future__ import annotations
 
@@ -13,12 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from axpress.core.checkpoint import read_json, token_ids, unsupported_attention
-from axpress.core.errors import PackageError
-from axpress.core.simfile import SimMeta, is_simulated, lfs_pointer_size, read_axmodel
+from ..errors import PackageError
+from .hf_checkpoint import read_json, token_ids, unsupported_attention
+from .simulated_axmodel import SimMeta, is_simulated, lfs_pointer_size, read_axmodel
 
 LAYER_RE = re.compile(r"(?P<name>.+)_p\d+_l(?P<layer>\d+)_together\.axmodel")
-SMALLEST_LAYER = 0.9  # of the median layer file: compiled layers of one model differ by far less, a cut download by more
+# of the median layer file: compiled layers of one model differ by far less, a cut download by more
+SMALLEST_LAYER = 0.9
 MAX_LAYERS = 1000  # no model has as many; keeps a damaged number from becoming as many paths
 MAX_DEPTH = 2  # directories below the package in which files are looked for
 AGAIN = "download the model again"
@@ -37,12 +39,13 @@ class SamplingDefaults:
 
 @dataclass(frozen=True, slots=True)
 class ModelPackage:
-    """A model directory that has passed the checks. Paths are absolute; sizes in elements, None where only the card can say.
+    """A model directory that has passed the checks. Paths are absolute; sizes in elements, None where only the card can
+    say.
 
-    `tokenizer_path` is the directory with tokenizer.json or tokenizer.model. `eos` and `bos` override the tokenizer's when given.
-    `rows`, `chunk` and `max_positions` are hints (simulated packages have them); the truth about shapes comes from the loaded layers.
-    `device_bytes` is what layers and head are expected to take of the card's memory: the files' sizes, or what a simulated file says.
-    """
+    `tokenizer_path` is the directory with tokenizer.json or tokenizer.model. `eos` and `bos` override the tokenizer's
+    when given. `rows`, `chunk` and `max_positions` are hints (simulated packages have them); the truth about shapes
+    comes from the loaded layers. `device_bytes` is what layers and head are expected to take of the card's memory: the
+    files' sizes, or what a simulated file says."""
 
     directory: Path
     name: str
@@ -79,19 +82,21 @@ class ModelPackage:
         size = self.embed_file.stat().st_size
         if self.hidden_size not in (None, hidden) or size % (2 * hidden):
             known = self.hidden_size or f"unknown and it has {size} bytes"
-            raise PackageError(f"{self.embed_file} does not fit the layers, which take rows of {hidden}: its width is {known}; {AGAIN}")
+            raise PackageError(
+                f"{self.embed_file} does not fit the layers, which take rows of {hidden}: its width is {known}; {AGAIN}"
+            )
         with open(self.embed_file, "rb") as file:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        mapped.madvise(mmap.MADV_RANDOM)  # a token needs one row: reading ahead around it cost a millisecond in the middle of a step
+        # a token needs one row: reading ahead around it cost a millisecond in the middle of a step
+        mapped.madvise(mmap.MADV_RANDOM)
         return np.frombuffer(mapped, dtype="<u2").reshape(size // (2 * hidden), hidden)
 
 
 def open_package(directory: str | os.PathLike[str]) -> ModelPackage:
     """Open the model directory: by its config.json, or by file patterns where that is absent or empty.
 
-    Raises PackageError, one sentence with the file's name and what to do: anything missing, cut short, a Git LFS pointer, inconsistent,
-    or of a kind that is not supported.
-    """
+    Raises PackageError, one sentence with the file's name and what to do: anything missing, cut short, a Git LFS
+    pointer, inconsistent, or of a kind that is not supported."""
     root = Path(directory).absolute()
     if not root.is_dir():
         what = "is a file, not a model directory" if root.exists() else "does not exist"
@@ -99,7 +104,9 @@ def open_package(directory: str | os.PathLike[str]) -> ModelPackage:
     try:
         return _open(root)
     except OSError as error:
-        raise PackageError(f"{error.filename or root} cannot be read ({error.strerror}): correct its name or permissions") from None
+        raise PackageError(
+            f"{error.filename or root} cannot be read ({error.strerror}): correct its name or permissions"
+        ) from None
 
 
 def _open(root: Path) -> ModelPackage:
@@ -136,7 +143,9 @@ def _read_config(root: Path) -> dict[str, Any]:
         return {}
     config = read_json(path, {})
     if next(root.glob("*.safetensors"), None) and not _find(root, "*.axmodel"):
-        raise PackageError(f"{root} is a Hugging Face checkpoint, not a compiled model: run `axpress convert {root} OUT_DIR` first")
+        raise PackageError(
+            f"{root} is a Hugging Face checkpoint, not a compiled model: run `axpress convert {root} OUT_DIR` first"
+        )
     return config
 
 
@@ -151,19 +160,28 @@ def _refuse_unsupported(config: Mapping[str, Any], where: Path) -> None:
     if "qwen35" in plain or "qwen3next" in plain:
         kind = kind or f"a hybrid model with linear attention ({tokenizer or config.get('model_name')})"
     if "gemma" in plain:
-        kind = kind or f"a model with sliding-window layers and shared keys and values ({tokenizer or config.get('model_name')})"
+        kind = (
+            kind
+            or f"a model with sliding-window layers and shared keys and values "
+            f"({tokenizer or config.get('model_name')})"
+        )
     if kind:
-        raise PackageError(f"{where} describes {kind}, which is not supported yet: use a plain Qwen2.5, Qwen3 or Llama-type text model")
+        raise PackageError(
+            f"{where} describes {kind}, which is not supported yet: use a plain Qwen2.5, Qwen3 or Llama-type text model"
+        )
 
 
 def _find(root: Path, pattern: str) -> list[Path]:
     """Files that match `pattern` in `root` or up to MAX_DEPTH directories below, nearest first, then by name."""
-    found = [path for depth in range(MAX_DEPTH + 1) for path in sorted(root.glob("*/" * depth + pattern)) if path.is_file()]
+    found = [
+        path for depth in range(MAX_DEPTH + 1) for path in sorted(root.glob("*/" * depth + pattern)) if path.is_file()
+    ]
     return [path for path in found if not any(part.startswith(".") for part in path.relative_to(root).parts)]
 
 
 def _resolve(root: Path, name: str) -> Path:
-    """The file or directory that a configuration calls `name`: relative to the package, or beside config.json whatever folder it names."""
+    """The file or directory that a configuration calls `name`: relative to the package, or beside config.json whatever
+    folder it names."""
     given = root / name
     beside = root / Path(name).name
     return beside if not given.exists() and beside.exists() else given
@@ -175,7 +193,9 @@ def _layer_files(root: Path, config: Mapping[str, Any]) -> tuple[Path, ...]:
         return _layers_by_pattern(root)
     count = _size(config, "axmodel_num", root)
     if count is None or count > MAX_LAYERS or template.count("%d") != 1:
-        raise PackageError(f"{root / 'config.json'} must give axmodel_num and a template_filename_axmodel with one %d in it: {AGAIN}")
+        raise PackageError(
+            f"{root / 'config.json'} must give axmodel_num and a template_filename_axmodel with one %d in it: {AGAIN}"
+        )
     files = tuple(_resolve(root, template.replace("%d", str(layer))) for layer in range(count))
     _check_numbering({layer: path for layer, path in enumerate(files) if path.is_file()}, count, files[0])
     return files
@@ -187,10 +207,16 @@ def _layers_by_pattern(root: Path) -> tuple[Path, ...]:
         if match := LAYER_RE.fullmatch(path.name):
             models.setdefault((path.parent, match["name"]), {})[int(match["layer"])] = path
     if not models:
-        raise PackageError(f"{root} is not a model directory: there is no ..._l0_together.axmodel in it; give the directory that has one")
+        raise PackageError(
+            f"{root} is not a model directory: there is no ..._l0_together.axmodel in it; give the directory that"
+            " has one"
+        )
     if len(models) > 1:
         names = _some(sorted(str((folder / name).relative_to(root)) for folder, name in models))
-        raise PackageError(f"{root} holds several models ({names}) and no config.json that picks one: give the directory of one of them")
+        raise PackageError(
+            f"{root} holds several models ({names}) and no config.json that picks one: give the directory of one of"
+            " them"
+        )
     layers = next(iter(models.values()))
     count = max(layers) + 1
     _check_numbering(layers, count, next(iter(layers.values())))
@@ -223,7 +249,9 @@ def _one_file(root: Path, config: Mapping[str, Any], key: str, pattern: str, wha
         raise PackageError(f"{root} has no {pattern}: the model's {what} is missing; {AGAIN}")
     if len(found) > 1:
         names = _some([path.name for path in found])
-        raise PackageError(f"{root} has several files that could be the {what} ({names}): keep one, or name it in config.json as {key}")
+        raise PackageError(
+            f"{root} has several files that could be the {what} ({names}): keep one, or name it in config.json as {key}"
+        )
     return found[0]
 
 
@@ -238,7 +266,9 @@ def _check_files(files: list[Path]) -> None:
     for path in layers:
         if path.stat().st_size < SMALLEST_LAYER * middle and not is_simulated(path):
             size = path.stat().st_size
-            raise PackageError(f"{path} has {size} bytes, the model's other layers about {middle:.0f}: it was cut short, {AGAIN}")
+            raise PackageError(
+                f"{path} has {size} bytes, the model's other layers about {middle:.0f}: it was cut short, {AGAIN}"
+            )
 
 
 def _check_not_pointer(path: Path) -> None:
@@ -262,7 +292,9 @@ def _tokenizer(root: Path, config: Mapping[str, Any]) -> Path:
             return path.parent
     original = "copy tokenizer.json and tokenizer_config.json of the original Hugging Face model into the directory"
     if vendor := [*_find(root, "*_tokenizer.txt"), *_find(root, "*tokenizer*.txt")]:
-        raise PackageError(f"{vendor[0]} is a tokenizer in the vendor's own text format, which axpress does not read: {original}")
+        raise PackageError(
+            f"{vendor[0]} is a tokenizer in the vendor's own text format, which axpress does not read: {original}"
+        )
     raise PackageError(f"{root} has no tokenizer (tokenizer.json or tokenizer.model): {original}")
 
 
@@ -315,7 +347,8 @@ def _simulation(layers: tuple[Path, ...], head: Path, config: Mapping[str, Any])
     """The fields of ModelPackage that simulated packages fill; for others, their neutral values."""
     own = config.get("axpress")
     own = own if isinstance(own, dict) else {}
-    simulated = any(is_simulated(path) for path in (*layers, head))  # then all must be: a damaged one is named when it is read
+    # then all must be: a damaged one is named when it is read
+    simulated = any(is_simulated(path) for path in (*layers, head))
     return {
         "simulated": simulated,
         "hollow": simulated and bool(own.get("hollow")),
@@ -337,12 +370,20 @@ def _with_meta(package: ModelPackage) -> ModelPackage:
         raise PackageError(f"{package.head_file} is a layer, not a head: {AGAIN}")
     for number, (meta, path) in enumerate(zip(layers, package.layer_files, strict=True)):
         if meta.layer != number or meta.layers not in (0, len(layers)):
-            raise PackageError(f"{path} holds layer {meta.layer} of {meta.layers}, its place is layer {number} of {len(layers)}: {AGAIN}")
+            raise PackageError(
+                f"{path} holds layer {meta.layer} of {meta.layers}, its place is layer {number} of {len(layers)}:"
+                f" {AGAIN}"
+            )
         if difference := _difference(meta, layers[0]):
             raise PackageError(f"{path} does not belong to {package.layer_files[0].name}: its {difference}; {AGAIN}")
     if head.hidden != layers[0].hidden:
-        raise PackageError(f"{package.head_file} takes rows of {head.hidden}, the layers give {layers[0].hidden}: {AGAIN}")
-    sizes = [meta.cmm_bytes or path.stat().st_size for meta, path in zip(metas, (*package.layer_files, package.head_file), strict=True)]
+        raise PackageError(
+            f"{package.head_file} takes rows of {head.hidden}, the layers give {layers[0].hidden}: {AGAIN}"
+        )
+    sizes = [
+        meta.cmm_bytes or path.stat().st_size
+        for meta, path in zip(metas, (*package.layer_files, package.head_file), strict=True)
+    ]
     return replace(
         package,
         hidden_size=_agree(package, "tokens_embed_size", package.hidden_size, head.hidden),
@@ -358,14 +399,20 @@ def _with_meta(package: ModelPackage) -> ModelPackage:
 def _difference(meta: SimMeta, first: SimMeta) -> str | None:
     for field in fields(SimMeta):
         mine, other = getattr(meta, field.name), getattr(first, field.name)
-        if field.name not in ("layer", "cmm_bytes", "compiler") and not field.name.startswith("cost_") and mine != other:
+        if (
+            field.name not in ("layer", "cmm_bytes", "compiler")
+            and not field.name.startswith("cost_")
+            and mine != other
+        ):
             return f"{field.name} is {mine}, not {other}"
     return None
 
 
 def _agree(package: ModelPackage, key: str, configured: int | None, actual: int) -> int:
     if configured not in (None, actual):
-        raise PackageError(f"{package.directory / 'config.json'} says {key} {configured}, the layers take {actual}: {AGAIN}")
+        raise PackageError(
+            f"{package.directory / 'config.json'} says {key} {configured}, the layers take {actual}: {AGAIN}"
+        )
     return actual
 
 
@@ -374,11 +421,14 @@ def _with_sizes(package: ModelPackage) -> ModelPackage:
     size, vocab, hidden = package.embed_file.stat().st_size, package.vocab_size, package.hidden_size
     if vocab and hidden and size != vocab * hidden * 2:
         raise PackageError(
-            f"{package.embed_file} has {size} bytes, a vocabulary of {vocab} with rows of {hidden} needs {vocab * hidden * 2}: {AGAIN}"
+            f"{package.embed_file} has {size} bytes, a vocabulary of {vocab} with rows of {hidden} needs"
+            f" {vocab * hidden * 2}: {AGAIN}"
         )
     known = vocab or hidden
     if known and size % (2 * known):
-        raise PackageError(f"{package.embed_file} has {size} bytes, which is no multiple of {2 * known}: it was cut short, {AGAIN}")
+        raise PackageError(
+            f"{package.embed_file} has {size} bytes, which is no multiple of {2 * known}: it was cut short, {AGAIN}"
+        )
     if known and not (vocab and hidden):
         vocab, hidden = vocab or size // (2 * known), hidden or size // (2 * known)
     return replace(package, vocab_size=vocab, hidden_size=hidden)

@@ -1,9 +1,8 @@
 """Simulated axmodels and Hugging Face checkpoints: safetensors files, read by mmap and written as streams.
 
-A safetensors file is an 8-byte little-endian header length, a JSON header (tensor name -> dtype, shape, byte range after the
-header; `__metadata__` holds strings) and the tensors' bytes, row-major. bf16 has no NumPy dtype: here it is always a uint16 array
-that holds the 16 bits.
-"""
+A safetensors file is an 8-byte little-endian header length, a JSON header (tensor name -> dtype, shape, byte range
+after the header; `__metadata__` holds strings) and the tensors' bytes, row-major. bf16 has no NumPy dtype: here it is
+always a uint16 array that holds the 16 bits."""
 
 from __future__ import annotations
 
@@ -17,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from axpress.core.errors import PackageError
+from ..errors import PackageError
 
 FORMAT = "axpress-sim-1"
 COMPILER = "axpress-sim 1"
@@ -35,7 +34,8 @@ NUMPY_DTYPES: dict[str, np.dtype] = {
     "U8": np.dtype("u1"),
     "I8": np.dtype("i1"),
 }
-FAMILY_TENSORS = {"qwen3": ("q_norm", "k_norm"), "qwen2": ("q_bias", "k_bias", "v_bias")}  # what such a layer cannot lack
+# what such a layer cannot lack
+FAMILY_TENSORS = {"qwen3": ("q_norm", "k_norm"), "qwen2": ("q_bias", "k_bias", "v_bias")}
 UInt16Array = npt.NDArray[np.uint16]
 
 
@@ -72,9 +72,8 @@ class TensorInfo:
 class SafetensorsFile:
     """A safetensors file mapped into memory. Raises PackageError, naming the file, when it is not a sound one.
 
-    `metadata` is the header's string map, `tensors` name -> TensorInfo. Arrays from `array` are views of the mapping, so
-    pages are read only when touched; the mapping lives as long as any of them.
-    """
+    `metadata` is the header's string map, `tensors` name -> TensorInfo. Arrays from `array` are views of the mapping,
+    so pages are read only when touched; the mapping lives as long as any of them."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
@@ -118,18 +117,23 @@ class SafetensorsFile:
             raise self._broken(f"tensor {name!r} reaches {missing} bytes past the end of the file, which was cut short")
         known = NUMPY_DTYPES.get(dtype)
         if known is not None and int(np.prod(shape, dtype=object)) * known.itemsize != end - begin:
-            raise self._broken(f"tensor {name!r} of shape {list(shape)} and type {dtype} cannot have {end - begin} bytes")
+            raise self._broken(
+                f"tensor {name!r} of shape {list(shape)} and type {dtype} cannot have {end - begin} bytes"
+            )
         return TensorInfo(dtype, shape, self._data_start + begin, self._data_start + end)
 
     def array(self, name: str) -> np.ndarray:
-        """Tensor `name` as a read-only view of the mapping; BF16 comes as uint16. PackageError: absent, or a type without arrays."""
+        """Tensor `name` as a read-only view of the mapping; BF16 comes as uint16. PackageError: absent, or a type
+        without arrays."""
         info = self.tensors.get(name)
         if info is None:
             raise PackageError(f"{self.path} has no tensor {name!r}")
         dtype = NUMPY_DTYPES.get(info.dtype)
         if dtype is None:
             raise PackageError(f"tensor {name!r} in {self.path} has type {info.dtype}, which cannot be read here")
-        return np.frombuffer(self._map, dtype, count=(info.end - info.start) // dtype.itemsize, offset=info.start).reshape(info.shape)
+        return np.frombuffer(
+            self._map, dtype, count=(info.end - info.start) // dtype.itemsize, offset=info.start
+        ).reshape(info.shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,13 +169,20 @@ def bf16_source(array: np.ndarray) -> TensorSource:
     return TensorSource("BF16", array.shape, blocks)
 
 
-def write_safetensors(path: str | os.PathLike[str], metadata: Mapping[str, str], tensors: Mapping[str, TensorSource]) -> None:
-    """Write a safetensors file block by block. The 4-byte types come first, so every tensor is aligned to its element."""
+def write_safetensors(
+    path: str | os.PathLike[str], metadata: Mapping[str, str], tensors: Mapping[str, TensorSource]
+) -> None:
+    """Write a safetensors file block by block. The 4-byte types come first, so every tensor is aligned to its
+    element."""
     ordered = sorted(tensors.items(), key=lambda item: -NUMPY_DTYPES[item[1].dtype].itemsize)
     header: dict[str, object] = {"__metadata__": dict(metadata)}
     offset = 0
     for name, source in ordered:
-        header[name] = {"dtype": source.dtype, "shape": list(source.shape), "data_offsets": [offset, offset + source.num_bytes]}
+        header[name] = {
+            "dtype": source.dtype,
+            "shape": list(source.shape),
+            "data_offsets": [offset, offset + source.num_bytes],
+        }
         offset += source.num_bytes
     raw = json.dumps(header, separators=(",", ":")).encode()
     raw += b" " * (-(len(raw) + 8) % ALIGNMENT)
@@ -224,7 +235,7 @@ class SimMeta:
 
     @property
     def kind(self) -> str:
-        """"layer" or "head"."""
+        """ "layer" or "head"."""
         return "head" if self.layer is None else "layer"
 
     def to_metadata(self) -> dict[str, str]:
@@ -243,12 +254,19 @@ class SimMeta:
     def from_metadata(cls, metadata: Mapping[str, str], path: str | os.PathLike[str]) -> SimMeta:
         """Parse and check the `__metadata__` of the file `path`; PackageError names the file and the key."""
         if metadata.get("format") != FORMAT:
-            raise PackageError(f"{path} is not a simulated axmodel of this version: format is {metadata.get('format')!r}, not {FORMAT!r}")
+            raise PackageError(
+                f"{path} is not a simulated axmodel of this version: format is {metadata.get('format')!r}, not"
+                f" {FORMAT!r}"
+            )
         kind = metadata.get("kind")
         if kind not in ("layer", "head"):
             raise PackageError(f"{path} is damaged: its kind is {kind!r}, not 'layer' or 'head'; convert it again")
         values: dict[str, object] = {"layer": None}
-        required = {"family", "hidden", *(("vocab",) if kind == "head" else ("layer", "heads", "kv_heads", "head_dim", "ffn"))}
+        required = {
+            "family",
+            "hidden",
+            *(("vocab",) if kind == "head" else ("layer", "heads", "kv_heads", "head_dim", "ffn")),
+        }
         for name, parse in _PARSERS.items():
             if name not in metadata:
                 if name in required:
@@ -257,7 +275,9 @@ class SimMeta:
             try:
                 values[name] = parse(metadata[name])
             except ValueError:
-                raise PackageError(f"{path} is damaged: {name} is {metadata[name]!r} in its metadata; convert it again") from None
+                raise PackageError(
+                    f"{path} is damaged: {name} is {metadata[name]!r} in its metadata; convert it again"
+                ) from None
         if kind == "head":
             values["layer"] = None
         for name in ("layers", "heads", "kv_heads", "head_dim", "ffn", "vocab"):
@@ -289,7 +309,9 @@ _LAYER_ONLY = (
 _HEAD_ONLY = ("vocab", "head_rows", "output_dtype", "cost_head_us")
 _PARSERS: dict[str, Callable[[str], object]] = {
     **dict.fromkeys(("family", "output_dtype", "profile", "compiler"), str),
-    **dict.fromkeys(("layer", "layers", "hidden", "heads", "kv_heads", "head_dim", "ffn", "vocab", "chunk", "cmm_bytes"), int),
+    **dict.fromkeys(
+        ("layer", "layers", "hidden", "heads", "kv_heads", "head_dim", "ffn", "vocab", "chunk", "cmm_bytes"), int
+    ),
     **dict.fromkeys(("rms_eps", "rope_attention_factor", "cost_decode_us", "cost_head_us"), float),
     **dict.fromkeys(("decode_rows", "history", "head_rows"), _ints),
     "cost_chunk_us": _floats,
@@ -297,7 +319,9 @@ _PARSERS: dict[str, Callable[[str], object]] = {
 }
 
 
-def write_axmodel(path: str | os.PathLike[str], meta: SimMeta, tensors: Mapping[str, TensorSource] | None = None) -> None:
+def write_axmodel(
+    path: str | os.PathLike[str], meta: SimMeta, tensors: Mapping[str, TensorSource] | None = None
+) -> None:
     """Write a simulated axmodel; without `tensors` it must be a hollow one. Shapes are checked against `meta`."""
     tensors = tensors or {}
     if not meta.hollow:
@@ -353,7 +377,12 @@ def tensor_shapes(meta: SimMeta) -> tuple[dict[str, tuple[int, ...]], dict[str, 
         "down": (meta.hidden, meta.ffn),
         "inv_freq": (meta.head_dim // 2,),
     }
-    optional: dict[str, tuple[int, ...]] = {"q_bias": (width,), "k_bias": (kv_width,), "v_bias": (kv_width,), "o_bias": (meta.hidden,)}
+    optional: dict[str, tuple[int, ...]] = {
+        "q_bias": (width,),
+        "k_bias": (kv_width,),
+        "v_bias": (kv_width,),
+        "o_bias": (meta.hidden,),
+    }
     optional |= {"q_norm": (meta.head_dim,), "k_norm": (meta.head_dim,)}
     for name in FAMILY_TENSORS.get(meta.family, ()):
         required[name] = optional.pop(name)
@@ -365,10 +394,14 @@ def check_shapes(shapes: Mapping[str, Sequence[int]], meta: SimMeta, path: str |
     required, optional = tensor_shapes(meta)
     for name in required:
         if name not in shapes:
-            raise PackageError(f"{path} has no tensor {name!r}, which a {meta.kind} of family {meta.family} needs: convert it again")
+            raise PackageError(
+                f"{path} has no tensor {name!r}, which a {meta.kind} of family {meta.family} needs: convert it again"
+            )
     for name, shape in shapes.items():
         expected = required.get(name) or optional.get(name)
         if expected is None:
             raise PackageError(f"{path} has a tensor {name!r} that a {meta.kind} of family {meta.family} does not know")
         if tuple(shape) != expected:
-            raise PackageError(f"{path} is damaged: tensor {name!r} has shape {list(shape)}, its metadata asks for {list(expected)}")
+            raise PackageError(
+                f"{path} is damaged: tensor {name!r} has shape {list(shape)}, its metadata asks for {list(expected)}"
+            )

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from axpress.core.errors import PackageError
+from ..errors import PackageError
 
-PROFILE_DIR = Path(__file__).parent / "profiles"
+PROFILE_DIR = Path(__file__).parents[1] / "profiles"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,25 +87,33 @@ def profile_names() -> list[str]:
 
 
 def profile_path(name: str) -> Path:
-    """The file of the profile called `name`, which may be the path itself where it contains a slash. PackageError: there is none."""
+    """The file of the profile called `name`, which may be the path itself where it contains a slash. PackageError:
+    there is none."""
     path = Path(name) if "/" in name else PROFILE_DIR / f"{name}.toml"
     if not path.is_file():
-        raise PackageError(f"there is no profile {name!r}: use one of {', '.join(profile_names())}, or the path of a TOML file")
+        raise PackageError(
+            f"there is no profile {name!r}: use one of {', '.join(profile_names())}, or the path of a TOML file"
+        )
     return path
 
 
 def load_profile(name: str) -> Profile:
-    """The profile called `name`, or the file at the path `name` if it contains a slash. PackageError: unknown or malformed."""
+    """The profile called `name`, or the file at the path `name` if it contains a slash. PackageError: unknown or
+    malformed."""
     path = profile_path(name)
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise PackageError(f"{path} is not a readable TOML file: {error}") from None
     sections = {"model": ModelShape, "cost": Cost, "memory": Memory}
-    loaded: dict[str, Any] = {section: _section(kind, data.get(section), section, path) for section, kind in sections.items()}
+    loaded: dict[str, Any] = {
+        section: _section(kind, data.get(section), section, path) for section, kind in sections.items()
+    }
     cost = loaded["cost"]
     if len(cost.decode_rows) != len(cost.decode_layer_ms) or len(cost.chunk_history) != len(cost.chunk_layer_ms):
-        raise PackageError(f"{path}: decode_rows and decode_layer_ms, chunk_history and chunk_layer_ms must be equally long")
+        raise PackageError(
+            f"{path}: decode_rows and decode_layer_ms, chunk_history and chunk_layer_ms must be equally long"
+        )
     return Profile(name=str(data.get("name", path.stem)), **loaded)
 
 

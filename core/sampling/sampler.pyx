@@ -6,8 +6,8 @@ from libc.stdlib cimport free, malloc
 import math
 import os
 
-from axpress.core.errors import LogitsError, RequestError
-from axpress.core.request import TokenLogprob
+from ..errors import LogitsError, RequestError
+from ..request import TokenLogprob
 
 MAX_LOGPROBS = AX_SAMPLER_MAX_LOGPROBS
 """The most best tokens whose log-probabilities can be asked for."""

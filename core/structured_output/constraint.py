@@ -9,7 +9,8 @@ import numpy as np
 
 
 class Constraint(Protocol):
-    """One answer's rules. Made when its answer begins, used on the engine's thread only. Tokens are told to it once each, in order.
+    """One answer's rules. Made when its answer begins, used on the engine's thread only. Tokens are told to it once
+    each, in order.
 
     An AxpressError raised by any of these ends the answer with that error; other answers are not touched.
     """
@@ -50,12 +51,15 @@ class OneToken:
 
 
 class ThinkingBudget:
-    """Lets an answer think for `budget` tokens, then forces `closing`; before and after that, `inner` (None: nothing) rules.
+    """Lets an answer think for `budget` tokens, then forces `closing`; before and after that, `inner` (None: nothing)
+    rules.
 
-    `data`: each token's bytes. Thinking begins where the answer begins with `begin` (empty: at once) and ends with `end`.
-    """
+    `data`: each token's bytes. Thinking begins where the answer begins with `begin` (empty: at once) and ends with
+    `end`."""
 
-    def __init__(self, inner: Constraint | None, budget: int, closing: list[int], data: list[bytes], begin: bytes, end: bytes) -> None:
+    def __init__(
+        self, inner: Constraint | None, budget: int, closing: list[int], data: list[bytes], begin: bytes, end: bytes
+    ) -> None:
         self._inner, self._budget, self._closing = inner, budget, closing
         self._data, self._begin, self._end = data, begin, end
         self._thinking, self._over = not begin, False

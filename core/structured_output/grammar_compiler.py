@@ -14,14 +14,14 @@ from typing import Any, cast
 
 import numpy as np
 
-from axpress.core import grammar_text
-from axpress.core.constraint import Constraint, ThinkingBudget
-from axpress.core.errors import RequestError
-from axpress.core.shape import Body, JsonObject, JsonSchema, Lark, OneOf, Regex, Shape, Thinking, ToolFormat, ToolRule
-from axpress.core.text import Text
+from ..errors import RequestError
+from ..tokenizer.tokenizer import Tokenizer
+from . import grammar_text
+from .constraint import Constraint, ThinkingBudget
+from .output_spec import Body, JsonObject, JsonSchema, Lark, OneOf, OutputSpec, Regex, Thinking, ToolFormat, ToolRule
 
-__all__ = ["Body", "GrammarError", "Grammars", "JsonObject", "JsonSchema", "Lark", "OneOf", "Regex"]
-__all__ += ["Shape", "Thinking", "ToolFormat", "ToolRule"]
+__all__ = ["Body", "GrammarCompiler", "GrammarError", "JsonObject", "JsonSchema", "Lark", "OneOf", "Regex"]
+__all__ += ["OutputSpec", "Thinking", "ToolFormat", "ToolRule"]
 
 MAX_CACHED = 128  # compiled grammars that are kept
 MAX_CACHED_TEXT = 1 << 19  # characters of their texts in all; a large one takes about 150 times its text in memory
@@ -30,11 +30,13 @@ MAX_LEXER_STATES = 20_000  # of one answer: about 1 to 2 KB each
 MAX_ROW_ITEMS = 8_000  # what the parser follows at one time
 MAX_STEP_ITEMS = 8_000  # and begins to follow within one call; each costs a look at all that it follows
 MAX_SYMBOLS = 60_000  # of one grammar; the compiler counts them in 16 bits
-MAX_SECONDS, MAX_SECONDS_PER_TOKEN = 2.0, 0.02  # of the processor's for one answer: the engine's thread waits for it, and so do all others
+# of the processor's for one answer: the engine's thread waits for it, and so do all others
+MAX_SECONDS, MAX_SECONDS_PER_TOKEN = 2.0, 0.02
 
 
 class GrammarError(RequestError):
-    """An answer cannot go on as its grammar demands: too complex at this place, or a dead end. Known only once the answer is there."""
+    """An answer cannot go on as its grammar demands: too complex at this place, or a dead end. Known only once the
+    answer is there."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, None, "invalid_grammar")
@@ -78,10 +80,14 @@ class GrammarConstraint:
         return int(self._matcher.validate_tokens(list(tokens)))
 
     def _spend(self, started: float) -> None:
-        """Counts the time since `started`. Raises GrammarError where this answer has kept all others waiting for long enough."""
+        """Counts the time since `started`. Raises GrammarError where this answer has kept all others waiting for long
+        enough."""
         self._seconds_left -= time.thread_time() - started
         if self._seconds_left < 0:
-            text = "finding out what may follow takes too long; a grammar in which one text can be read in fewer ways is quicker"
+            text = (
+                "finding out what may follow takes too long; a grammar in which one text can be read in fewer ways is"
+                " quicker"
+            )
             raise GrammarError(f"the answer is ended where it is: {text}")
 
     @property
@@ -89,17 +95,18 @@ class GrammarConstraint:
         return bool(self._matcher.is_stopped()) and not self._matcher.is_error()
 
     def _error(self, text: str) -> GrammarError:
-        return GrammarError(f"the answer cannot go on as its grammar demands: {text} ({_first_line(self._matcher.get_error())})")
+        return GrammarError(
+            f"the answer cannot go on as its grammar demands: {text} ({_first_line(self._matcher.get_error())})"
+        )
 
 
-class Grammars:
+class GrammarCompiler:
     """Compiles shapes for one model; safe to use from several threads. The model's head has `vocab_size` logits.
 
-    Grammars are kept by their text, the latest ones within a bound. The first use builds the table of the model's tokens (half a
-    second for 150,000).
-    """
+    Grammars are kept by their text, the latest ones within a bound. The first use builds the table of the model's
+    tokens (half a second for 150,000)."""
 
-    def __init__(self, text: Text, vocab_size: int) -> None:
+    def __init__(self, text: Tokenizer, vocab_size: int) -> None:
         self._text = text
         self._vocab_size = vocab_size
         self._lock = threading.Lock()
@@ -108,21 +115,25 @@ class Grammars:
         self._cache: OrderedDict[str, Any] = OrderedDict()
         self._cached_text = 0
 
-    def compile(self, shape: Shape, *, thinking_budget: int | None = None) -> Callable[[], Constraint] | None:
+    def compile(self, shape: OutputSpec, *, thinking_budget: int | None = None) -> Callable[[], Constraint] | None:
         """What makes the constraint of one answer of this shape; None where there is nothing to obey.
 
-        `thinking_budget`: after so many tokens of thinking its end is forced. Takes milliseconds, for large schemas a second: not on
-        the event loop. Raises RequestError that says why a shape cannot be guaranteed; its param is the field at fault.
-        """
+        `thinking_budget`: after so many tokens of thinking its end is forced. Takes milliseconds, for large schemas a
+        second: not on the event loop. Raises RequestError that says why a shape cannot be guaranteed; its param is the
+        field at fault."""
         make = self._follower(shape) if shape.body is not None or shape.tools else None
         thinking = shape.thinking
         if thinking is None or thinking_budget is None:
             return make
         closing = self._table().tokenize("\n" + thinking.end + grammar_text.AFTER_THINKING)
-        data, begin, end = self._text.pieces.data, b"" if thinking.open else thinking.begin.encode(), thinking.end.encode()
+        data, begin, end = (
+            self._text.pieces.data,
+            b"" if thinking.open else thinking.begin.encode(),
+            thinking.end.encode(),
+        )
         return lambda: ThinkingBudget(make() if make else None, thinking_budget, closing, data, begin, end)
 
-    def _follower(self, shape: Shape) -> Callable[[], Constraint]:
+    def _follower(self, shape: OutputSpec) -> Callable[[], Constraint]:
         text = grammar_text.write(shape, self._text.added_tokens, self._text.lead)
         with self._lock:
             matcher = self._cache.get(text)
@@ -146,7 +157,7 @@ class Grammars:
                 old, _ = self._cache.popitem(last=False)
                 self._cached_text -= len(old)
 
-    def _refusal(self, shape: Shape, reason: str) -> RequestError:
+    def _refusal(self, shape: OutputSpec, reason: str) -> RequestError:
         """Which part of the shape the compiler does not like."""
         whole = grammar_text.parts(shape)
         for field, part in whole if len(whole) > 1 else ():
@@ -164,12 +175,13 @@ class Grammars:
 
 
 class _Tokens:
-    """The model's tokens as llguidance sees them (its `TokenizerWrapper` interface), and the compiler that needs them."""
+    """The model's tokens as llguidance sees them (its `TokenizerWrapper` interface), and the compiler that needs
+    them."""
 
     is_tokenizer_wrapper = True
     bos_token_id = None
 
-    def __init__(self, text: Text, vocab_size: int) -> None:
+    def __init__(self, text: Tokenizer, vocab_size: int) -> None:
         import llguidance  # loads a library of 10 MB: only for those who need it
 
         if text.pieces.join is not None or not text.eos_ids:

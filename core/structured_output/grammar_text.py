@@ -1,7 +1,7 @@
 """Shapes of answers as text of llguidance's grammar language: who may follow whom, and where free text ends.
 
-Lexemes: names in capitals are regular expressions; a rule marked [lazy] ends as soon as it can, so what ends it cannot occur within.
-"""
+Lexemes: names in capitals are regular expressions; a rule marked [lazy] ends as soon as it can, so what ends it cannot
+occur within."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from typing import Any
 
 import orjson
 
-from axpress.core.errors import RequestError
-from axpress.core.json_schema import prepare, too_many_branches
-from axpress.core.shape import JsonObject, JsonSchema, Lark, OneOf, Regex, Shape, Thinking, ToolFormat, ToolRule
+from ..errors import RequestError
+from .json_schema import prepare, too_many_branches
+from .output_spec import JsonObject, JsonSchema, Lark, OneOf, OutputSpec, Regex, Thinking, ToolFormat, ToolRule
 
-LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}  # one way to write it: most of it is certain
+# one way to write it: most of it is certain
+LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 AFTER_THINKING = "\n\n"
 ANY_OBJECT: dict[str, Any] = {"type": "object"}
 MAX_TEXT = 128 * 1024  # characters of a regular expression, a grammar, or of all choices
@@ -25,19 +26,19 @@ MAX_SCHEMAS = 512 * 1024  # characters of all JSON schemas of one request togeth
 MAX_CHOICES = 20_000
 
 
-def write(shape: Shape, added_tokens: Collection[str], lead: str = "") -> str:
-    """The grammar of a shape that has a body or tools. `added_tokens`: texts that are one token each; a call begins where its first one
-    stands. `lead`: what the answer begins with because decoding drops it. Raises RequestError."""
+def write(shape: OutputSpec, added_tokens: Collection[str], lead: str = "") -> str:
+    """The grammar of a shape that has a body or tools. `added_tokens`: texts that are one token each; a call begins
+    where its first one stands. `lead`: what the answer begins with because decoding drops it. Raises RequestError."""
     return _Grammar(shape, added_tokens, lead).text()
 
 
-def parts(shape: Shape) -> list[tuple[str, Shape]]:
+def parts(shape: OutputSpec) -> list[tuple[str, OutputSpec]]:
     """(field, shape) of each part that a client wrote: to find out which one is at fault."""
-    out = [(_field(shape), Shape(body=shape.body))] if shape.body is not None else []
-    return out + [(tool.field, Shape(body=_arguments(tool))) for tool in shape.tools]
+    out = [(_field(shape), OutputSpec(body=shape.body))] if shape.body is not None else []
+    return out + [(tool.field, OutputSpec(body=_arguments(tool))) for tool in shape.tools]
 
 
-def _field(shape: Shape) -> str:
+def _field(shape: OutputSpec) -> str:
     return getattr(shape.body, "field", "response_format") if shape.body is not None else "tools"
 
 
@@ -46,7 +47,7 @@ def _arguments(tool: ToolRule) -> JsonSchema | JsonObject:
 
 
 class _Grammar:
-    def __init__(self, shape: Shape, added_tokens: Collection[str], lead: str) -> None:
+    def __init__(self, shape: OutputSpec, added_tokens: Collection[str], lead: str) -> None:
         self._shape, self._added, self._lead = shape, added_tokens, lead
         self._lines: list[str] = []
         self._schemas = 0  # characters of those written so far
@@ -54,13 +55,19 @@ class _Grammar:
 
     def text(self) -> str:
         shape = self._shape
-        begin = (_quoted(self._lead) + " " if self._lead else "") + (self._thinking(shape.thinking) if shape.thinking else "")
+        begin = (_quoted(self._lead) + " " if self._lead else "") + (
+            self._thinking(shape.thinking) if shape.thinking else ""
+        )
         self._lines.append(f"start: {begin}answer")
         self._lines.append(f"answer: {self._answer()}")
         if self._user is None:
             return "\n".join(self._lines)
-        self._lines.insert(0, '%llguidance {"no_forcing": true}')  # certain bytes of a client's own grammar may never end
-        grammars = [{"name": "answer", "lark_grammar": "\n".join(self._lines)}, {"name": "user", "lark_grammar": self._user}]
+        # certain bytes of a client's own grammar may never end
+        self._lines.insert(0, '%llguidance {"no_forcing": true}')
+        grammars = [
+            {"name": "answer", "lark_grammar": "\n".join(self._lines)},
+            {"name": "user", "lark_grammar": self._user},
+        ]
         return json.dumps({"grammars": grammars})
 
     def _rule(self, name: str, definition: str) -> str:
@@ -135,7 +142,8 @@ class _Grammar:
 
 
 def _split(begin: str, added_tokens: Collection[str]) -> tuple[str, str]:
-    """What shows that a call begins, and the rest of its beginning: the first token of its own or <tag>, else all of it."""
+    """What shows that a call begins, and the rest of its beginning: the first token of its own or <tag>, else all of
+    it."""
     token = max((t for t in added_tokens if begin.startswith(t)), key=len, default="")
     tag = re.match(r"<[^<>\s]+>", begin)
     mark = token or (tag.group() if tag else begin)
@@ -148,7 +156,9 @@ def _quoted(text: str) -> str:
 
 def _check_size(text: str, what: str, field: str) -> None:
     if len(text) > MAX_TEXT:
-        raise RequestError(f"{what} has {len(text)} characters; at most {MAX_TEXT} are compiled.", field, "invalid_grammar")
+        raise RequestError(
+            f"{what} has {len(text)} characters; at most {MAX_TEXT} are compiled.", field, "invalid_grammar"
+        )
 
 
 def _pattern(body: Regex) -> str:
@@ -169,9 +179,13 @@ def _slash(match: re.Match[str]) -> str:
 def _choices(body: OneOf) -> str:
     _check_size("".join(body.strings), "the list of choices", body.field)
     if not body.strings or not any(body.strings):
-        raise RequestError("there must be at least one string to choose, and one that is not empty.", body.field, "invalid_grammar")
+        raise RequestError(
+            "there must be at least one string to choose, and one that is not empty.", body.field, "invalid_grammar"
+        )
     if len(body.strings) > MAX_CHOICES:
-        raise RequestError(f"there are {len(body.strings)} choices; at most {MAX_CHOICES} are compiled.", body.field, "invalid_grammar")
+        raise RequestError(
+            f"there are {len(body.strings)} choices; at most {MAX_CHOICES} are compiled.", body.field, "invalid_grammar"
+        )
     return " | ".join(map(_quoted, dict.fromkeys(body.strings)))
 
 
@@ -186,7 +200,9 @@ def _checked_lark(body: Lark) -> str:
     for attributes in _ATTRIBUTES.finditer(body.text):
         found = _UNSUPPORTED.search(attributes.group(1))
         if found:
-            raise RequestError(f"the grammar's attribute '{found.group(1)}' is not supported.", body.field, "invalid_grammar")
+            raise RequestError(
+                f"the grammar's attribute '{found.group(1)}' is not supported.", body.field, "invalid_grammar"
+            )
     for embedded in re.finditer(r"%json\s*(?=\{)", body.text):
         try:
             schema, _ = json.JSONDecoder().raw_decode(body.text, embedded.end())

@@ -18,7 +18,8 @@ _TYPES: dict[type, str] = {
 
 
 def all_disjoint(schemas: Sequence[Any], find: Find) -> bool:
-    """True if no value satisfies two of the schemas, as far as types, constants, enumerations, ranges and required properties tell.
+    """True if no value satisfies two of the schemas, as far as types, constants, enumerations, ranges and required
+    properties tell.
 
     False where it is not certain.
     """
@@ -48,12 +49,18 @@ class _Look:
             assert constants is not None
             return not any(_kind(x) in _kinds(schema) for x in constants)
         kinds = _kinds(a) & _kinds(b)
-        return all((kind == "object" and self._objects(a, b, level)) or (kind == "number" and _ranges(a, b)) for kind in kinds)
+        return all(
+            (kind == "object" and self._objects(a, b, level)) or (kind == "number" and _ranges(a, b)) for kind in kinds
+        )
 
     def _resolved(self, schema: Any) -> Any:
         """Follows a `$ref` that stands alone, but for remarks."""
         for _ in range(MAX_LEVELS):
-            if not isinstance(schema, Mapping) or "$ref" not in schema or set(schema) - {"$ref", "title", "description"}:
+            if (
+                not isinstance(schema, Mapping)
+                or "$ref" not in schema
+                or set(schema) - {"$ref", "title", "description"}
+            ):
                 break
             schema = self._find(schema["$ref"])
         return schema
@@ -62,7 +69,9 @@ class _Look:
         """Whether a property that both require cannot be the same in both, or one requires what the other forbids."""
         own, others = (schema.get("properties", {}) for schema in (a, b))
         needed, wanted = (set(schema.get("required", ())) for schema in (a, b))
-        if any(self.disjoint(own[name], others[name], level + 1) for name in needed & wanted & own.keys() & others.keys()):
+        if any(
+            self.disjoint(own[name], others[name], level + 1) for name in needed & wanted & own.keys() & others.keys()
+        ):
             return True
         return _forbids(a, wanted - own.keys()) or _forbids(b, needed - others.keys())
 
@@ -100,6 +109,10 @@ def _ranges(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
 
 
 def _below(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
-    high, open_high = min((a.get("maximum", math.inf), False), (a.get("exclusiveMaximum", math.inf), True), key=lambda x: (x[0], not x[1]))
-    low, open_low = max((b.get("minimum", -math.inf), False), (b.get("exclusiveMinimum", -math.inf), True), key=lambda x: (x[0], x[1]))
+    high, open_high = min(
+        (a.get("maximum", math.inf), False), (a.get("exclusiveMaximum", math.inf), True), key=lambda x: (x[0], not x[1])
+    )
+    low, open_low = max(
+        (b.get("minimum", -math.inf), False), (b.get("exclusiveMinimum", -math.inf), True), key=lambda x: (x[0], x[1])
+    )
     return high < low or (high == low and (open_high or open_low) and math.isfinite(high))

@@ -1,9 +1,9 @@
-"""A JSON schema made ready for the grammar: what can be guaranteed is kept, what means nothing is dropped, the rest is refused by name.
+"""A JSON schema made ready for the grammar: what can be guaranteed is kept, what means nothing is dropped, the rest is
+refused by name.
 
-The rules are those of draft 2020-12. `title`, `description`, `default`, `examples` and unknown keywords are annotations: they never
-decide whether JSON is valid. So is a `format` that JSON schema does not define; of those it defines, FORMATS are enforced and the
-others refused. `$ref` goes to places in the same schema.
-"""
+The rules are those of draft 2020-12. `title`, `description`, `default`, `examples` and unknown keywords are
+annotations: they never decide whether JSON is valid. So is a `format` that JSON schema does not define; of those it
+defines, FORMATS are enforced and the others refused. `$ref` goes to places in the same schema."""
 
 from __future__ import annotations
 
@@ -14,26 +14,41 @@ from urllib.parse import unquote
 
 import orjson
 
-from axpress.core.errors import RequestError
-from axpress.core.json_disjoint import all_disjoint
+from ..errors import RequestError
+from .json_disjoint import all_disjoint
 
 MAX_TEXT = 128 * 1024  # bytes of a schema as JSON
 MAX_DEPTH = 100  # levels of JSON within one definition
 MAX_LEVELS = 4000  # levels of all definitions together: the compiler goes down one within another
 MAX_OPTIONAL = 1000  # properties of one object that may be left out: the parser follows all of them at once
 MAX_ITEMS = 10_000  # that an array can be made to have
-MAX_BRANCHES = 100_000  # alternatives of each definition times the references to it: the parser looks at them within one token
+# alternatives of each definition times the references to it: the parser looks at them within one token
+MAX_BRANCHES = 100_000
 EXACT = 2**53  # integers beyond are not compared exactly
 
 FORMATS = frozenset(("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"))
-_DAY = r"(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)|02-(?:0[1-9]|1[0-9]|2[0-8]))"
+_DAY = (
+    r"(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])"
+    r"|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)|02-(?:0[1-9]|1[0-9]|2[0-8]))"
+)
 _YEAR = r"(?:[1-9][0-9]{3}|0[1-9][0-9]{2}|00[1-9][0-9]|000[1-9])"
 _LEAP_YEAR = r"(?:[0-9]{2}(?:0[48]|[2468][048]|[13579][26])|(?:0[48]|[2468][048]|[13579][26])00)"
 _DATE = rf"(?:{_YEAR}-{_DAY}|{_LEAP_YEAR}-02-29)"
 _TIME = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,9})?(?:Z|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
-EXACT_FORMATS = {"date": f"^{_DATE}$", "time": f"^{_TIME}$", "date-time": f"^{_DATE}T{_TIME}$"}  # every one is a real day and second
+# every one is a real day and second
+EXACT_FORMATS = {"date": f"^{_DATE}$", "time": f"^{_TIME}$", "date-time": f"^{_DATE}T{_TIME}$"}
 REFUSED_FORMATS = frozenset(
-    ("idn-email", "idn-hostname", "uri-reference", "iri", "iri-reference", "uri-template", "json-pointer", "relative-json-pointer", "regex")
+    (
+        "idn-email",
+        "idn-hostname",
+        "uri-reference",
+        "iri",
+        "iri-reference",
+        "uri-template",
+        "json-pointer",
+        "relative-json-pointer",
+        "regex",
+    )
 )
 COUNTS = ("minProperties", "maxProperties", "minItems", "maxItems", "minLength", "maxLength")
 NUMBERS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
@@ -41,7 +56,18 @@ ONE_SCHEMA = ("items", "additionalProperties")
 SCHEMA_LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
 SCHEMA_MAPS = ("properties", "patternProperties")
 REFUSED = frozenset(
-    ("not", "if", "then", "else", "dependentRequired", "dependentSchemas", "dependencies", "propertyNames", "contains", "minContains")
+    (
+        "not",
+        "if",
+        "then",
+        "else",
+        "dependentRequired",
+        "dependentSchemas",
+        "dependencies",
+        "propertyNames",
+        "contains",
+        "minContains",
+    )
 ) | {"maxContains", "unevaluatedItems", "unevaluatedProperties", "additionalItems", "$dynamicRef", "$recursiveRef"}
 SCALARS = frozenset(("string", "number", "integer", "boolean", "null"))
 TYPES = SCALARS | {"array", "object"}
@@ -50,8 +76,8 @@ TYPES = SCALARS | {"array", "object"}
 def prepare(schema: Mapping[str, Any] | bool, field: str, what: str = "the JSON schema") -> dict[str, Any]:
     """An equivalent schema in which everything is honoured: `$ref`s lead to "#" and "#/$defs/0", "1", ...
 
-    Raises RequestError that names the keyword and its place; `field` is its param, `what` the schema's name in the sentence.
-    """
+    Raises RequestError that names the keyword and its place; `field` is its param, `what` the schema's name in the
+    sentence."""
     return _Preparation(schema, field, what).result()
 
 
@@ -151,7 +177,9 @@ class _Preparation:
             if not isinstance(value, str):
                 raise self._error(f"'format' must be a string, not {_shown(value)}", place)
             if value in REFUSED_FORMATS:
-                raise self._error(f"the format '{value}' is not supported; supported are {', '.join(sorted(FORMATS))}", place)
+                raise self._error(
+                    f"the format '{value}' is not supported; supported are {', '.join(sorted(FORMATS))}", place
+                )
             if value in EXACT_FORMATS:
                 out["allOf"] = [*out.get("allOf", ()), {"pattern": EXACT_FORMATS[value]}]
             elif value in FORMATS:
@@ -162,7 +190,10 @@ class _Preparation:
 
     def _check_plain(self, key: str, value: Any, place: str) -> None:
         if key in COUNTS:
-            good, wanted = isinstance(value, int) and not isinstance(value, bool) and value >= 0, "a whole number from 0 on"
+            good, wanted = (
+                isinstance(value, int) and not isinstance(value, bool) and value >= 0,
+                "a whole number from 0 on",
+            )
         elif key == "type":
             kinds = [value] if isinstance(value, str) else value
             good = isinstance(kinds, list) and bool(kinds) and all(isinstance(k, str) and k in TYPES for k in kinds)
@@ -197,13 +228,17 @@ class _Preparation:
             raise self._error(f"more than {MAX_OPTIONAL} properties may be left out; list them in 'required'", place)
         least = out.get("minProperties", 0)
         if least > len(named) + 1:
-            raise self._error(f"'minProperties' is {least} with {len(named)} in 'properties': other names might repeat", place)
+            raise self._error(
+                f"'minProperties' is {least} with {len(named)} in 'properties': other names might repeat", place
+            )
         if out.get("minItems", 0) > MAX_ITEMS:
             raise self._error(f"'minItems' is {out['minItems']}; at most {MAX_ITEMS} are supported", place)
 
     def _reference(self, pointer: Any, place: str) -> str:
         if not isinstance(pointer, str) or not (pointer == "#" or pointer.startswith("#/")):
-            raise self._error(f"'$ref' is {_shown(pointer)}; references go to places in the same schema, as in '#/$defs/name'", place)
+            raise self._error(
+                f"'$ref' is {_shown(pointer)}; references go to places in the same schema, as in '#/$defs/name'", place
+            )
         if pointer == "#":
             return "#"
         self._find(pointer, place)
@@ -222,8 +257,8 @@ class _Preparation:
 
 
 def too_many_branches(references: Mapping[str, int], begun: Mapping[str, Sequence[str]]) -> bool:
-    """Whether a parser would have too much to look at in one place. `references`: how often each definition is referred to; `begun`: the
-    ways in which each can begin, by name of a definition or "" where there is none."""
+    """Whether a parser would have too much to look at in one place. `references`: how often each definition is referred
+    to; `begun`: the ways in which each can begin, by name of a definition or "" where there is none."""
     total = 0
     for name, count in references.items():
         seen, waiting = {name}, [name]
@@ -248,7 +283,8 @@ def _escaped(name: str) -> str:
 
 
 def _ending(places: Mapping[str, Any]) -> set[str]:
-    """The references that some finite JSON can satisfy: the least fixed point. `places`: all prepared schemas by reference."""
+    """The references that some finite JSON can satisfy: the least fixed point. `places`: all prepared schemas by
+    reference."""
     users: dict[str, list[str]] = {}
     for place, schema in places.items():
         for reference in set(_referred(schema)):
@@ -326,5 +362,7 @@ def _type_ends(kind: Any, schema: Mapping[str, Any], ending: set[str]) -> bool:
     if kind == "object":
         named, other = schema.get("properties", {}), schema.get("additionalProperties", True)
         required = schema.get("required", ())
-        return all(_ends(named.get(name, other if not schema.get("patternProperties") else True), ending) for name in required)
+        return all(
+            _ends(named.get(name, other if not schema.get("patternProperties") else True), ending) for name in required
+        )
     return kind in SCALARS

@@ -1,4 +1,4 @@
-"""What an answer must look like, in the words of an API: what `Grammars.compile` makes into a constraint."""
+"""What an answer must look like, in the words of an API: what `GrammarCompiler.compile` makes into a constraint."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ Body = JsonObject | JsonSchema | Regex | OneOf | Lark
 
 @dataclass(frozen=True, slots=True)
 class ToolRule:
-    """A function that may be called. `schema` is that of its arguments; None: any JSON object. `field` is the request's, for errors."""
+    """A function that may be called. `schema` is that of its arguments; None: any JSON object. `field` is the
+    request's, for errors."""
 
     name: str
     schema: Mapping[str, Any] | None = None
@@ -79,12 +80,11 @@ class Thinking:
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class OutputSpec:
     """What an answer consists of: perhaps thinking, then calls of tools or a body (None: free text).
 
-    `tool_choice` "auto": free text, or the body, with calls where the model begins one; "required": calls only, at least one.
-    `parallel` False: at most one call.
-    """
+    `tool_choice` "auto": free text, or the body, with calls where the model begins one; "required": calls only, at
+    least one. `parallel` False: at most one call."""
 
     body: Body | None = None
     tools: tuple[ToolRule, ...] = ()

@@ -1,9 +1,9 @@
 """Chat templates in Hugging Face's Jinja dialect: messages in, text and control tokens out, within fixed bounds.
 
 The dialect is what transformers documents for `apply_chat_template`: trim_blocks and lstrip_blocks, loop controls, the
-`generation` tag, `tojson` without HTML escapes, `raise_exception`, `strftime_now`, the names of the special tokens, message
-keys whose value is null left out, and `reasoning_content` filled from `thinking` or `reasoning`. Templates come with the
-model, never from a client. What the client sent is rebuilt from plain JSON types and guarded (see guard.py).
+`generation` tag, `tojson` without HTML escapes, `raise_exception`, `strftime_now`, the names of the special tokens,
+message keys whose value is null left out, and `reasoning_content` filled from `thinking` or `reasoning`. Templates come
+with the model, never from a client. What the client sent is rebuilt from plain JSON types and guarded (see guard.py).
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
-from axpress.core.errors import PackageError, RequestError
-from axpress.core.guard import ANY_NONCHARACTER, NONCHARACTERS, ControlToken, Guard, ends_open
+from ..errors import PackageError, RequestError
+from .template_guard import ANY_NONCHARACTER, NONCHARACTERS, ControlToken, Guard, ends_open
 
 MAX_CHARACTERS = 8 << 20
 MAX_ITERATIONS = 2_000_000
@@ -33,13 +33,22 @@ MAX_DEPTH = 64
 # Words that templates build control tokens from ('<|' + role + '|>'): the only client strings that may.
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 RESERVED = frozenset(
-    {"messages", "add_generation_prompt", "chat_template", "raise_exception", "strftime_now", "namespace", "range", "dict"}
+    {
+        "messages",
+        "add_generation_prompt",
+        "chat_template",
+        "raise_exception",
+        "strftime_now",
+        "namespace",
+        "range",
+        "dict",
+    }
 )
 _REASONING = ("reasoning_content", "thinking", "reasoning")
 
 CHATML = (
-    "{%- for message in messages %}{{- '<|im_start|>' + message.role + '\\n' + (message.content or '') + '<|im_end|>\\n' }}"
-    "{%- endfor %}{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
+    "{%- for message in messages %}{{- '<|im_start|>' + message.role + '\\n' + (message.content or '') +"
+    " '<|im_end|>\\n' }}{%- endfor %}{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
 )
 
 
@@ -92,7 +101,9 @@ class _Environment(ImmutableSandboxedEnvironment):
         self.concat = self._concat  # type: ignore[method-assign]
         self.filters["tojson"] = self._tojson
         self.filters["_bounded"] = _bounded
-        self.globals.update(raise_exception=_raise_exception, strftime_now=_strftime_now, dict=_Dict(), namespace=Namespace)
+        self.globals.update(
+            raise_exception=_raise_exception, strftime_now=_strftime_now, dict=_Dict(), namespace=Namespace
+        )
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         tree = super()._parse(source, name, filename)
@@ -108,12 +119,23 @@ class _Environment(ImmutableSandboxedEnvironment):
         return text
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        sizes = [len(v) if isinstance(v, (str, list, tuple)) else abs(v) for v in (left, right) if isinstance(v, (str, list, tuple, int))]
+        sizes = [
+            len(v) if isinstance(v, (str, list, tuple)) else abs(v)
+            for v in (left, right)
+            if isinstance(v, (str, list, tuple, int))
+        ]
         if len(sizes) == 2 and (sizes[0] * sizes[1] > MAX_CHARACTERS if operator == "*" else sizes[1] > 64):
             raise jinja2.TemplateError(f"the template computes something too large with {operator}")
         return super().call_binop(context, operator, left, right)
 
-    def _tojson(self, value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False) -> str:
+    def _tojson(
+        self,
+        value: Any,
+        ensure_ascii: bool = False,
+        indent: Any = None,
+        separators: Any = None,
+        sort_keys: bool = False,
+    ) -> str:
         text = json.dumps(value, ensure_ascii=False, indent=indent, separators=separators, sort_keys=sort_keys)
         if ensure_ascii:  # but not the marks
             text = re.sub(r"[^\x00-\x7f]", lambda m: m[0] if m[0] == self.guard.mark else json.dumps(m[0])[1:-1], text)
@@ -145,7 +167,9 @@ class ChatTemplate:
     Raises PackageError, naming `origin`, if a template does not compile.
     """
 
-    def __init__(self, templates: Mapping[str, str], control: Sequence[ControlToken], names: Mapping[str, Any], origin: str) -> None:
+    def __init__(
+        self, templates: Mapping[str, str], control: Sequence[ControlToken], names: Mapping[str, Any], origin: str
+    ) -> None:
         self._templates = dict(templates)
         self._control = tuple(control)
         self._names = dict(names)
@@ -154,7 +178,9 @@ class ChatTemplate:
             try:
                 self._compile(name, NONCHARACTERS[0])
             except jinja2.TemplateSyntaxError as error:
-                raise PackageError(f"{origin}: the chat template {name!r} does not compile: {error} (line {error.lineno})") from error
+                raise PackageError(
+                    f"{origin}: the chat template {name!r} does not compile: {error} (line {error.lineno})"
+                ) from error
 
     def _compile(self, name: str, mark: str) -> tuple[Guard, jinja2.Template]:
         key = (name, mark)
@@ -182,9 +208,13 @@ class ChatTemplate:
         used: set[str] = set()
         chat = [_aliased(m) for m in _checked(list(messages), "messages", used)]
         values = {name: _checked(value, name, used) for name, value in extra.items()}
-        mark = next((c for c in NONCHARACTERS if c not in used and not any(c in t for t in self._templates.values())), None)
+        mark = next(
+            (c for c in NONCHARACTERS if c not in used and not any(c in t for t in self._templates.values())), None
+        )
         if mark is None:
-            raise RequestError("the messages use every one of the noncharacters U+FDD0 to U+FDEF; remove them", "messages")
+            raise RequestError(
+                "the messages use every one of the noncharacters U+FDD0 to U+FDEF; remove them", "messages"
+            )
         use_tools = bool(extra.get("tools")) and "tool_use" in self._templates
         guard, template = self._compile("tool_use" if use_tools else "default", mark)
         chat = [_guarded(m, guard) | {k: v for k, v in m.items() if k == "role" and v in ROLES} for m in chat]
@@ -226,7 +256,9 @@ def check_text(text: str, param: str, used: set[str] | None = None) -> str:
             text.encode()
         except UnicodeEncodeError as error:
             bad = ord(text[error.start])
-            raise RequestError(f"{param} holds the lone surrogate U+{bad:04X}, which is not a character; remove it", param) from error
+            raise RequestError(
+                f"{param} holds the lone surrogate U+{bad:04X}, which is not a character; remove it", param
+            ) from error
         if used is not None:
             used.update(ANY_NONCHARACTER.findall(text))
     return text

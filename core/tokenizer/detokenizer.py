@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from axpress.core.errors import RequestError
+from ..errors import RequestError
 
 REPLACEMENT = "\ufffd"
 
@@ -16,10 +16,10 @@ REPLACEMENT = "\ufffd"
 class Pieces:
     """What each token id stands for. Index = token id.
 
-    `data`: its bytes within a text (an empty string for ids that no token has); `special`: ids left out of decoded text;
-    `strip`: how many leading spaces a decoded text loses; `strip_first`: it loses all spaces of its first token instead
-    (the Metaspace rule). `join` is set where tokens are not simply strings of bytes: it decodes a list of `tokens`.
-    """
+    `data`: its bytes within a text (an empty string for ids that no token has); `special`: ids left out of decoded
+    text; `strip`: how many leading spaces a decoded text loses; `strip_first`: it loses all spaces of its first token
+    instead (the Metaspace rule). `join` is set where tokens are not simply strings of bytes: it decodes a list of
+    `tokens`."""
 
     data: list[bytes]
     special: frozenset[int]
@@ -30,19 +30,18 @@ class Pieces:
 
 
 class HasPieces(Protocol):
-    """A `Text`, for one."""
+    """A `Tokenizer`, for one."""
 
     @property
     def pieces(self) -> Pieces: ...
 
 
 class Detokenizer:
-    """Text of one answer. What `push` and `flush` return, joined, is `Text.decode` of all ids.
+    """Text of one answer. What `push` and `flush` return, joined, is `Tokenizer.decode` of all ids.
 
     A character whose bytes come in several tokens appears with its last one. Bytes that cannot become UTF-8 appear as
-    U+FFFD as soon as that is certain (so a valid character beside them survives; the `tokenizers` library's byte-fallback
-    decoder would replace the whole run).
-    """
+    U+FFFD as soon as that is certain (so a valid character beside them survives; the `tokenizers` library's
+    byte-fallback decoder would replace the whole run)."""
 
     def __init__(self, text: HasPieces, skip_special_tokens: bool = True) -> None:
         self._pieces = pieces = text.pieces
@@ -111,11 +110,10 @@ def check_stop(stop: Sequence[str]) -> tuple[str, ...]:
 class StopChecker:
     """Passes text on, except what is, or may still become, a stop string.
 
-    The answer ends where the first stop string is complete (the longest, if several end there); it and all after it
-    is dropped. What comes up to the end of the first `after` is not looked at, unless the answer does not begin (blanks aside)
-    with `begin`. The result does not depend on how the text is cut into pushes. Cost per character is constant, whatever the
-    length of the stop strings. Raises RequestError for an empty stop string.
-    """
+    The answer ends where the first stop string is complete (the longest, if several end there); it and all after it is
+    dropped. What comes up to the end of the first `after` is not looked at, unless the answer does not begin (blanks
+    aside) with `begin`. The result does not depend on how the text is cut into pushes. Cost per character is constant,
+    whatever the length of the stop strings. Raises RequestError for an empty stop string."""
 
     def __init__(self, stop: Sequence[str], after: str = "", begin: str = "") -> None:
         self.matched: str | None = None
@@ -130,7 +128,8 @@ class StopChecker:
         self._held = ""
 
     def push(self, text: str) -> str:
-        """The text that can be shown now. Sets `matched` to the stop string once there is one; then nothing more comes."""
+        """The text that can be shown now. Sets `matched` to the stop string once there is one; then nothing more
+        comes."""
         if self.matched is not None:
             return ""
         if self._begin:
@@ -202,7 +201,8 @@ class StopChecker:
 
 
 def _borders(text: str) -> list[int]:
-    """For each prefix of `text` the length of its longest proper prefix that is also its suffix (Knuth-Morris-Pratt)."""
+    """For each prefix of `text` the length of its longest proper prefix that is also its suffix
+    (Knuth-Morris-Pratt)."""
     out = [0] * len(text)
     state = 0
     for at in range(1, len(text)):

@@ -1,7 +1,7 @@
 """A sentencepiece model file (a protocol buffer), read and edited as far as axpress needs, without a protobuf library.
 
-ModelProto: field 1 = pieces {1 text, 2 score, 3 type}, field 3 = normalizer {3 add_dummy_prefix}; see sentencepiece_model.proto.
-"""
+ModelProto: field 1 = pieces {1 text, 2 score, 3 type}, field 3 = normalizer {3 add_dummy_prefix}; see
+sentencepiece_model.proto."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from axpress.core.errors import PackageError
+from ..errors import PackageError
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
@@ -53,7 +53,9 @@ def read(path: Path) -> Model:
         normalizer = next((payload for number, _, payload in fields if number == 3), b"")
         prefix = [payload for number, _, payload in _fields(normalizer) if number == 3]
     except (OSError, ValueError, IndexError) as error:
-        raise PackageError(f"{path}: not a sentencepiece model ({error}); copy it again from the model's page") from error
+        raise PackageError(
+            f"{path}: not a sentencepiece model ({error}); copy it again from the model's page"
+        ) from error
     if not pieces:
         raise PackageError(f"{path}: a sentencepiece model without pieces; copy it again from the model's page")
     return Model(fields, pieces, not prefix or prefix[-1] != b"\0")

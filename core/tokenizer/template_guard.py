@@ -3,9 +3,9 @@
 A control token (`<|im_end|>`, `<think>`, ...) counts only where the template itself wrote it. Before rendering, every
 character of a client string that could begin a control token is followed by a mark, one Unicode noncharacter that no
 client string of this request contains; no control token can then be found there, however the template cuts, joins or
-replaces. Strings without such a character are not touched at all, so harmless text is rendered exactly as anywhere else.
-Marked strings are `GuardedStr`, whose methods do not see the marks: `'</think>' in content` answers as for plain text.
-"""
+replaces. Strings without such a character are not touched at all, so harmless text is rendered exactly as anywhere
+else. Marked strings are `GuardedStr`, whose methods do not see the marks: `'</think>' in content` answers as for plain
+text."""
 
 from __future__ import annotations
 
@@ -33,9 +33,8 @@ class ControlToken:
 class GuardedStr(str):
     """Text with marks in it. Methods that templates use act on the text without marks, and keep marks in their results.
 
-    Subclasses made by `Guard` set `_mark` and `_lead` (its `protect_start`). The names begin with an underscore because the
-    sandbox hides such attributes from templates.
-    """
+    Subclasses made by `Guard` set `_mark` and `_lead` (its `protect_start`). The names begin with an underscore because
+    the sandbox hides such attributes from templates."""
 
     _mark: ClassVar[str] = NONCHARACTERS[0]
     _lead: ClassVar[bool] = False
@@ -71,7 +70,8 @@ class GuardedStr(str):
         return cut
 
     def _pieces(self, parts: Iterable[str], sep: str | None) -> list[str]:
-        """The marked form of `parts`, which lie in this order in the plain text, `sep` (None: anything) between them."""
+        """The marked form of `parts`, which lie in this order in the plain text, `sep` (None: anything) between
+        them."""
         cut, plain, at, out = self._cutter(), self._plain, 0, []
         for part in parts:
             if sep is None:
@@ -176,8 +176,33 @@ def _through(name: str) -> Callable[..., Any]:
 
 
 _BLIND = (
-    *("__contains__", "__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__", "__len__", "find", "rfind", "index", "rindex"),
-    *("count", "startswith", "endswith", "isspace", "isdigit", "isalpha", "isalnum", "isnumeric", "isdecimal", "isupper", "islower"),
+    *(
+        "__contains__",
+        "__eq__",
+        "__ne__",
+        "__lt__",
+        "__le__",
+        "__gt__",
+        "__ge__",
+        "__len__",
+        "find",
+        "rfind",
+        "index",
+        "rindex",
+    ),
+    *(
+        "count",
+        "startswith",
+        "endswith",
+        "isspace",
+        "isdigit",
+        "isalpha",
+        "isalnum",
+        "isnumeric",
+        "isdecimal",
+        "isupper",
+        "islower",
+    ),
 )
 for _name in _BLIND:
     setattr(GuardedStr, _name, _blind(_name))
@@ -215,7 +240,11 @@ class Guard:
         """Cuts rendered text at the control tokens that the template wrote; the other parts come without marks."""
         parts: list[str | ControlToken] = [str.__str__(rendered)]
         for matcher in self._matchers:
-            parts = [new for part in parts for new in ([part] if isinstance(part, ControlToken) else self._cut(matcher, part))]
+            parts = [
+                new
+                for part in parts
+                for new in ([part] if isinstance(part, ControlToken) else self._cut(matcher, part))
+            ]
         plain = (p if isinstance(p, ControlToken) else p.replace(self.mark, "") for p in parts)
         return [p for p in plain if p]
 

@@ -7,26 +7,30 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from axpress.core.detokenize import Detokenizer, StopChecker, check_stop
-from axpress.core.errors import RequestError
-from axpress.core.guard import ControlToken
-from axpress.core.template import CHATML, ChatTemplate, check_text
-from axpress.core.tokenizer_files import Override, TokenizerFiles
-from axpress.core.vocabulary import JsonVocabulary, SentencePieceVocabulary, Vocabulary
+from ..errors import RequestError
+from .chat_template import CHATML, ChatTemplate, check_text
+from .detokenizer import Detokenizer, StopChecker, check_stop
+from .template_guard import ControlToken
+from .tokenizer_files import Override, TokenizerFiles
+from .vocabulary import JsonVocabulary, SentencePieceVocabulary, Vocabulary
 
-__all__ = ["Detokenizer", "StopChecker", "Text", "check_stop"]
+__all__ = ["Detokenizer", "StopChecker", "Tokenizer", "check_stop"]
 
 
-class Text:
+class Tokenizer:
     """A model's tokenizer and chat template. Safe to use from several threads at once.
 
     `vocab_size`: one more than the highest token id (the model's head may be wider). `eos_ids`: ids that end an answer.
-    `special_ids`: ids left out of decoded text. `bos_id`: the id that begins a text, or None. `begin`: the ids that the model expects
-    before a plain text that begins its context: the begin token, or nothing.
-    """
+    `special_ids`: ids left out of decoded text. `bos_id`: the id that begins a text, or None. `begin`: the ids that the
+    model expects before a plain text that begins its context: the begin token, or nothing."""
 
     def __init__(
-        self, vocabulary: Vocabulary, template: ChatTemplate | None, eos_ids: frozenset[int], bos_id: int | None, begins: bool = False
+        self,
+        vocabulary: Vocabulary,
+        template: ChatTemplate | None,
+        eos_ids: frozenset[int],
+        bos_id: int | None,
+        begins: bool = False,
     ) -> None:
         self._vocabulary = vocabulary
         self._template = template
@@ -41,7 +45,7 @@ class Text:
         self.begin = [bos_id] if begins and bos_id is not None else []
 
     @classmethod
-    def open(cls, tokenizer_path: Path, *, eos_override: Override = None, bos_override: Override = None) -> Text:
+    def open(cls, tokenizer_path: Path, *, eos_override: Override = None, bos_override: Override = None) -> Tokenizer:
         """Opens a directory of tokenizer files, or a tokenizer.json or tokenizer.model with its neighbours.
 
         The overrides are ids or token texts (or lists of them) and replace what the files say. Raises PackageError,
@@ -56,7 +60,9 @@ class Text:
         templates = files.templates()
         if not templates and "<|im_start|>" in vocabulary.ids and "<|im_end|>" in vocabulary.ids:
             templates = {"default": CHATML}
-        template = ChatTemplate(templates, vocabulary.control, names, str(files.tokenizer.parent)) if templates else None
+        template = (
+            ChatTemplate(templates, vocabulary.control, names, str(files.tokenizer.parent)) if templates else None
+        )
         eos_ids = files.eos_ids(eos_override, vocabulary.ids, vocabulary.pieces.special)
         return cls(vocabulary, template, eos_ids, bos_id, files.begins(vocabulary.begins, names.get("bos_token")))
 
@@ -68,9 +74,8 @@ class Text:
     def encode(self, text: str, *, control: bool = False) -> list[int]:
         """Ids of plain text, without a begin token; nothing in `text` becomes a special or other added token.
 
-        `control`: what spells such a token is one, for prompts that were laid out by whoever sent them. Raises RequestError if
-        `text` holds half of a surrogate pair.
-        """
+        `control`: what spells such a token is one, for prompts that were laid out by whoever sent them. Raises
+        RequestError if `text` holds half of a surrogate pair."""
         parts: list[str | ControlToken] = [check_text(text, "prompt")]
         if control and self._control:
             spelled = re.split("(" + "|".join(map(re.escape, self._control)) + ")", text)
@@ -81,7 +86,9 @@ class Text:
         """The id of one token by its exact text, special ones too. Raises KeyError if there is none."""
         return self._vocabulary.ids[token]
 
-    def render(self, messages: Sequence[Mapping[str, Any]], /, *, add_generation_prompt: bool = True, **template_kwargs: Any) -> list[int]:
+    def render(
+        self, messages: Sequence[Mapping[str, Any]], /, *, add_generation_prompt: bool = True, **template_kwargs: Any
+    ) -> list[int]:
         """The ids of a conversation, laid out by the model's own chat template.
 
         `template_kwargs` are variables for the template (tools, enable_thinking, ...). Control tokens come from the
@@ -90,8 +97,9 @@ class Text:
         """
         if self._template is None:
             raise RequestError(
-                "this model has no chat template (no chat_template.jinja, no chat_template in tokenizer_config.json, and no"
-                " <|im_start|> token for ChatML), so it cannot chat; add the template of the original model to its package",
+                "this model has no chat template (no chat_template.jinja, no chat_template in tokenizer_config.json,"
+                " and no <|im_start|> token for ChatML), so it cannot chat; add the template of the original model to"
+                " its package",
                 "messages",
             )
         return self._vocabulary.encode(self._template.render(messages, add_generation_prompt, template_kwargs))

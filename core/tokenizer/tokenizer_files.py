@@ -1,4 +1,5 @@
-"""The files around a tokenizer: where they are, and what they say about special tokens, ends of answers and templates."""
+"""The files around a tokenizer: where they are, and what they say about special tokens, ends of answers and
+templates."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from axpress.core.errors import PackageError
+from ..errors import PackageError
 
 TOKEN_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 # Special tokens that end an answer in known families; used only where no file says what does.
@@ -21,7 +22,8 @@ Override = int | str | Sequence[int | str] | None
 
 @dataclass(frozen=True, slots=True)
 class TokenizerFiles:
-    """`tokenizer`: tokenizer.json or tokenizer.model; the parsed JSON files beside it are empty where there are none."""
+    """`tokenizer`: tokenizer.json or tokenizer.model; the parsed JSON files beside it are empty where there are
+    none."""
 
     tokenizer: Path
     config: Mapping[str, Any]
@@ -49,9 +51,14 @@ class TokenizerFiles:
         """The `added_tokens_decoder` of tokenizer_config.json as entries like those of tokenizer.json."""
         entries = self.config.get("added_tokens_decoder") or {}
         try:
-            return [{"special": False} | dict(entry) | {"id": int(key), "content": str(entry["content"])} for key, entry in entries.items()]
+            return [
+                {"special": False} | dict(entry) | {"id": int(key), "content": str(entry["content"])}
+                for key, entry in entries.items()
+            ]
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise PackageError(f"{self._in('tokenizer_config.json')}: added_tokens_decoder is malformed ({error!r})") from error
+            raise PackageError(
+                f"{self._in('tokenizer_config.json')}: added_tokens_decoder is malformed ({error!r})"
+            ) from error
 
     def token_names(self) -> dict[str, Any]:
         """bos_token and so on with their texts, as templates read them; unset ones are left out."""
@@ -83,10 +90,11 @@ class TokenizerFiles:
         return min(self._resolve(named, ids, "bos"))
 
     def begins(self, first: str | None, bos: str | None) -> bool:
-        """Whether plain texts begin with the begin token: as tokenizer_config.json says, else as the tokenizer's own file does.
+        """Whether plain texts begin with the begin token: as tokenizer_config.json says, else as the tokenizer's own
+        file does.
 
-        `first`: the token that the tokenizer puts in front; "": it leaves that to the configuration, whose default is to put it.
-        """
+        `first`: the token that the tokenizer puts in front; "": it leaves that to the configuration, whose default is
+        to put it."""
         said = self.config.get("add_bos_token")
         return said if isinstance(said, bool) else first is not None and first in ("", bos)
 
@@ -101,7 +109,9 @@ class TokenizerFiles:
     def templates(self) -> dict[str, str]:
         """Chat template sources by name; "default" is the usual one. Empty if the model has none."""
         directory = self.tokenizer.parent
-        found = _named(read_json(directory / "chat_template.json").get("chat_template"), directory / "chat_template.json")
+        found = _named(
+            read_json(directory / "chat_template.json").get("chat_template"), directory / "chat_template.json"
+        )
         found |= _named(self.config.get("chat_template"), directory / "tokenizer_config.json")
         for path in sorted((directory / "additional_chat_templates").glob("*.jinja")):
             found[path.stem] = _read_text(path)
@@ -121,7 +131,9 @@ def _tokenizer_file(path: Path) -> Path:
         if (directory / name).is_file():
             return directory / name
     if not path.exists():
-        raise PackageError(f"{path}: there is no such tokenizer file or directory; check the path in the package's config.json")
+        raise PackageError(
+            f"{path}: there is no such tokenizer file or directory; check the path in the package's config.json"
+        )
     raise PackageError(
         f"{path}: found neither tokenizer.json nor tokenizer.model; put the tokenizer files of the original model there"
         " (vocab.json with merges.txt, or a vendor's text format, is not enough)"
@@ -137,7 +149,9 @@ def check_not_pointer(path: Path) -> None:
         raise PackageError(f"{path}: cannot be read ({error.strerror})") from error
     if head.startswith(b"version https://git-lfs"):
         size = path.stat().st_size
-        raise PackageError(f"{path}: a Git LFS pointer of {size} bytes, not the file; run `git lfs pull` in the model's directory")
+        raise PackageError(
+            f"{path}: a Git LFS pointer of {size} bytes, not the file; run `git lfs pull` in the model's directory"
+        )
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -168,7 +182,11 @@ def _named(value: Any, path: Path) -> dict[str, str]:
         return {}
     if isinstance(value, str):
         return {"default": value}
-    pairs = value.items() if isinstance(value, dict) else [(v.get("name"), v.get("template")) for v in value if isinstance(v, dict)]
+    pairs = (
+        value.items()
+        if isinstance(value, dict)
+        else [(v.get("name"), v.get("template")) for v in value if isinstance(v, dict)]
+    )
     named = dict(pairs)
     if not all(isinstance(k, str) and isinstance(v, str) for k, v in named.items()):
         raise PackageError(f"{path}: chat_template is neither a string nor a list of named templates")

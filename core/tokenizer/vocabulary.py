@@ -14,17 +14,17 @@ from typing import Any, Protocol
 import sentencepiece
 import tokenizers
 
-from axpress.core import spmodel
-from axpress.core.detokenize import Pieces
-from axpress.core.errors import PackageError, RequestError
-from axpress.core.guard import NONCHARACTERS, ControlToken
+from ..errors import PackageError, RequestError
+from . import sentencepiece_file as spmodel
+from .detokenizer import Pieces
+from .template_guard import NONCHARACTERS, ControlToken
 
 SPACE = "\u2581"
 Added = dict[str, Any]
 
 
 class Vocabulary(Protocol):
-    """What `Text` needs of a tokenizer. `ids`: every token's id by its text, control tokens included."""
+    """What `Tokenizer` needs of a tokenizer. `ids`: every token's id by its text, control tokens included."""
 
     control: tuple[ControlToken, ...]
     ids: dict[str, int]
@@ -89,7 +89,9 @@ class JsonVocabulary:
             spec = json.loads(path.read_text(encoding="utf-8"))
             spec["model"]["vocab"]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise PackageError(f"{path}: not a Hugging Face tokenizer.json ({error}); copy it again from the model's page") from error
+            raise PackageError(
+                f"{path}: not a Hugging Face tokenizer.json ({error}); copy it again from the model's page"
+            ) from error
         return dict(spec)
 
     def _build(self, spec: dict[str, Any], entries: list[Added], path: Path) -> tokenizers.Tokenizer:
@@ -124,8 +126,12 @@ class JsonVocabulary:
     def _control_token(self, entry: Added, path: Path) -> ControlToken:
         token_id = self._token_id(entry)
         if token_id != entry["id"]:
-            raise PackageError(f"{path}: the added token {entry['content']!r} should have id {entry['id']} but would get {token_id}")
-        return ControlToken(entry["content"], token_id, entry["special"], bool(entry.get("single_word")), bool(entry.get("normalized")))
+            raise PackageError(
+                f"{path}: the added token {entry['content']!r} should have id {entry['id']} but would get {token_id}"
+            )
+        return ControlToken(
+            entry["content"], token_id, entry["special"], bool(entry.get("single_word")), bool(entry.get("normalized"))
+        )
 
 
 class SentencePieceVocabulary:
@@ -139,10 +145,18 @@ class SentencePieceVocabulary:
         model = spmodel.read(path)
         spelled = {piece.text for piece in model.pieces if piece.kind in (spmodel.CONTROL, spmodel.USER_DEFINED)}
         extra = [e for e in added if e["content"] not in spelled and e["id"] >= len(model.pieces)]
-        own = [p for p in model.pieces if p.kind in (spmodel.CONTROL, spmodel.USER_DEFINED) and is_control(p.text, False, False)]
+        own = [
+            p
+            for p in model.pieces
+            if p.kind in (spmodel.CONTROL, spmodel.USER_DEFINED) and is_control(p.text, False, False)
+        ]
         self.control = tuple(
             [ControlToken(p.text, p.id, p.kind == spmodel.CONTROL) for p in own]
-            + [ControlToken(e["content"], e["id"], e["special"]) for e in extra if is_control(e["content"], e["special"], False)]
+            + [
+                ControlToken(e["content"], e["id"], e["special"])
+                for e in extra
+                if is_control(e["content"], e["special"], False)
+            ]
         )
         # A user-defined symbol would be recognised in any text: make it unused, and put its id there ourselves.
         hidden = [p for p in own if p.kind == spmodel.USER_DEFINED]
@@ -180,7 +194,9 @@ def is_control(text: str, special: bool, in_model: bool) -> bool:
     return not (in_model and len(text) == 1)
 
 
-def _merge_added(own: list[Added], more: Iterable[Added], special_names: frozenset[str], vocab: dict[str, int]) -> list[Added]:
+def _merge_added(
+    own: list[Added], more: Iterable[Added], special_names: frozenset[str], vocab: dict[str, int]
+) -> list[Added]:
     """Added tokens of both files and the model's tokens that the configuration calls special, by id."""
     merged = {e["content"]: dict(e) for e in own}
     for name in special_names & vocab.keys() - merged.keys():
@@ -198,7 +214,11 @@ def _merge_added(own: list[Added], more: Iterable[Added], special_names: frozens
 def _vocab_ids(model: dict[str, Any], path: Path) -> dict[str, int]:
     vocab = model["vocab"]
     try:
-        return {p: i for i, (p, _) in enumerate(vocab)} if isinstance(vocab, list) else {str(p): int(i) for p, i in vocab.items()}
+        return (
+            {p: i for i, (p, _) in enumerate(vocab)}
+            if isinstance(vocab, list)
+            else {str(p): int(i) for p, i in vocab.items()}
+        )
     except (TypeError, ValueError) as error:
         raise PackageError(f"{path}: its vocabulary is malformed ({error})") from error
 
@@ -226,7 +246,9 @@ def _flat(decoder: dict[str, Any] | None) -> list[dict[str, Any]]:
     return [decoder]
 
 
-def _json_pieces(decoder: dict[str, Any] | None, ids: dict[str, int], entries: list[Added], tokenizer: tokenizers.Tokenizer) -> Pieces:
+def _json_pieces(
+    decoder: dict[str, Any] | None, ids: dict[str, int], entries: list[Added], tokenizer: tokenizers.Tokenizer
+) -> Pieces:
     """The table of bytes per token for the usual decoders; the decoder itself for others."""
     tokens = [""] * (max(ids.values(), default=-1) + 1)
     for text, token_id in ids.items():

@@ -1,4 +1,5 @@
-"""`python -m axpress.server.compat` writes docs/compat.md: what becomes of every field of every request, from the schemas themselves."""
+"""`python -m axpress.server.docs.field_table` writes docs/compat.md: what becomes of every field of every request, from
+the schemas themselves."""
 
 from __future__ import annotations
 
@@ -8,17 +9,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
 
+from ..schema.fields import RequestFields, Strict
 from .routes import ROUTES
-from .schema.fields import RequestFields, Strict
 
-COMMAND = "python -m axpress.server.compat"
+COMMAND = "python -m axpress.server.docs.field_table"
 INTRODUCTION = f"""# What becomes of each field
 
 Written by `{COMMAND}` from the classes that read the requests (server/schema); do not edit.
 
-**obeyed**: the answer is as the field says. **accepted**: nothing follows from it here, and why. **refused**: known, not supported
-here, and answered with an error that names it, as every field is that stands in no table. null means "not given" for each field that
-may be absent. `a.b` is field b of the object a, `a[].b` of each object in the list a. What values a field takes: /docs, /openapi.json.
+**obeyed**: the answer is as the field says. **accepted**: nothing follows from it here, and why. **refused**: known,
+not supported here, and answered with an error that names it, as every field is that stands in no table. null means "not
+given" for each field that may be absent. `a.b` is field b of the object a, `a[].b` of each object in the list a. What
+values a field takes: /docs, /openapi.json.
 """
 
 Row = tuple[str, str, str]
@@ -91,7 +93,7 @@ def _cell(text: str) -> str:
 
 def target() -> Path:
     """docs/compat.md of the source tree that this runs from."""
-    return Path(__file__).resolve().parents[1] / "docs" / "compat.md"
+    return Path(__file__).resolve().parents[2] / "docs" / "compat.md"
 
 
 def main() -> int:

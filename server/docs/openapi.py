@@ -1,9 +1,9 @@
-"""GET /openapi.json and /docs: the API's description in OpenAPI 3.1, generated from the table of routes and the schemas.
+"""GET /openapi.json and /docs: the API's description in OpenAPI 3.1, generated from the table of routes and the
+schemas.
 
-Beyond OpenAPI 3.1, which has no words for streams: `x-item-schema` is the schema of one line of JSON, or of the JSON in one event's
-data, and `x-stream` says how they come. `x-refused` of a request's schema names known fields that are not supported, `x-accepted`
-those that change nothing here, each with the reason.
-"""
+Beyond OpenAPI 3.1, which has no words for streams: `x-item-schema` is the schema of one line of JSON, or of the JSON in
+one event's data, and `x-stream` says how they come. `x-refused` of a request's schema names known fields that are not
+supported, `x-accepted` those that change nothing here, each with the reason."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from sanic import Blueprint
 from sanic.request import Request
 from sanic.response import HTTPResponse
 
-from . import version
-from .page import send_file
+from .. import version
+from ..page import send_file
 from .routes import JSON, ROUTES, Route, Stream, reads
 
 openapi = Blueprint("openapi")
@@ -25,8 +25,9 @@ openapi = Blueprint("openapi")
 Schemas = dict[Any, Any]
 """JSON schemas, or references to them, by whatever they are of."""
 
-DESCRIPTION = """Large language models on an AXERA AX650 card. Each field is obeyed, or accepted because it changes nothing here (its \
-description says why), or refused by name. null means: not given. What is answered to GET is answered to HEAD, without the body."""
+DESCRIPTION = """Large language models on an AXERA AX650 card. Each field is obeyed, or accepted because it \
+changes nothing here (its description says why), or refused by name. null means: not given. \
+What is answered to GET is answered to HEAD, without the body."""
 LICENSE = {"name": "Apache-2.0", "identifier": "Apache-2.0"}
 REFUSALS = {
     400: "The request is wrong; the message says where.",
@@ -52,7 +53,10 @@ SECURITY = {
     "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
 }
 HEADERS = {
-    "x-request-id": {"schema": {"type": "string"}, "description": "The request's own x-request-id where it is harmless, else a new one."},
+    "x-request-id": {
+        "schema": {"type": "string"},
+        "description": "The request's own x-request-id where it is harmless, else a new one.",
+    },
     "retry-after": {"schema": {"type": "string", "pattern": "^[0-9]+$"}, "description": "Seconds."},
 }
 
@@ -87,11 +91,7 @@ def document(routes: tuple[Route, ...] = ROUTES) -> dict[str, Any]:
         "servers": [{"url": "/"}],
         "tags": [{"name": name} for name in dict.fromkeys(route.group for route in routes)],
         "paths": paths,
-        "components": {
-            "schemas": dict(sorted(components.items())),
-            "headers": HEADERS,
-            "securitySchemes": SECURITY,
-        },
+        "components": {"schemas": dict(sorted(components.items())), "headers": HEADERS, "securitySchemes": SECURITY},
     }
 
 
@@ -118,8 +118,12 @@ def operation_id(route: Route) -> str:
 
 def _parameters(route: Route) -> list[dict[str, Any]]:
     names = [word[1:-1] for word in route.path.split("/") if word.startswith("{")]
-    named = [{"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}} for name in names]
-    return named + [{"name": name, "in": "query", "required": False, "schema": {"type": "string"}} for name in route.query]
+    named = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}} for name in names
+    ]
+    return named + [
+        {"name": name, "in": "query", "required": False, "schema": {"type": "string"}} for name in route.query
+    ]
 
 
 def _success(route: Route, schemas: Schemas) -> dict[str, Any]:
@@ -141,7 +145,9 @@ def _stream(route: Route, stream: Stream, schemas: Schemas) -> dict[str, Any]:
 
 def _failures(route: Route, schemas: Schemas) -> dict[str, Any]:
     statuses = {*ANY_REQUEST, *(WITH_BODY if route.request is not None else ())}
-    statuses |= {status for status, wanted in ((401, not route.open), (404, route.not_found), (429, route.busy)) if wanted}
+    statuses |= {
+        status for status, wanted in ((401, not route.open), (404, route.not_found), (429, route.busy)) if wanted
+    }
     failures = {}
     for status in sorted(statuses):
         reply = dict(route.others).get(status, route.error)
@@ -164,7 +170,13 @@ def _schemas(routes: tuple[Route, ...]) -> tuple[Schemas, Schemas]:
     """The schema of each type that the routes name, by type; and the components that these refer to, by name."""
     wanted: dict[Any, TypeAdapter[Any]] = {}
     for route in routes:
-        kinds = [route.request, route.reply, route.error, route.stream and route.stream.event, *(kind for _, kind in route.others)]
+        kinds = [
+            route.request,
+            route.reply,
+            route.error,
+            route.stream and route.stream.event,
+            *(kind for _, kind in route.others),
+        ]
         wanted |= {kind: TypeAdapter(kind) for kind in kinds if kind is not None and kind not in wanted}
     found, definitions = TypeAdapter.json_schemas(
         [(kind, "validation", adapter) for kind, adapter in wanted.items()], ref_template="#/components/schemas/{model}"
@@ -182,16 +194,18 @@ def _is_nothing(name: str) -> bool:
 
 
 def _short(name: str) -> str:
-    """pydantic's name for one of several classes of the same name, axpress__server__schema__ollama__Message, as OllamaMessage."""
+    """pydantic's name for one of several classes of the same name, axpress__server__schema__ollama__Message, as
+    OllamaMessage."""
     *_, module, last = ["", *name.split("__")]
     return last if not module else "".join(word.capitalize() for word in module.split("_")) + last
 
 
 def _tidy(schema: Any, names: dict[str, str]) -> Any:
-    """Without titles that repeat names, and without the defaults of fields that are not given; with short names; alternatives plainly.
+    """Without titles that repeat names, and without the defaults of fields that are not given; with short names;
+    alternatives plainly.
 
-    pydantic chooses among alternatives before it looks at the value's parts, so it says oneOf; by their schemas alone some overlap.
-    """
+    pydantic chooses among alternatives before it looks at the value's parts, so it says oneOf; by their schemas alone
+    some overlap."""
     if isinstance(schema, list):
         return [_tidy(one, names) for one in schema]
     if not isinstance(schema, dict):

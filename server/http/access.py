@@ -1,14 +1,17 @@
 """Who may ask: hosts, origins and keys, decided for every request before Sanic routes it and before its body is read.
 
 In this order, each with an answer that names the flag that would let it pass:
-1. Host: an address in numbers, localhost, this machine's name, --host's name or --allow-host's; so no name can be rebound to us.
-2. Origin: of our own page, or one that --allow-origin names; CORS headers and preflights for the latter only. `*` only where there
-   are no keys (a page that asks for a key should be known by name), and no answer ever allows a browser's credentials.
-3. Key, where there are keys: `Authorization: Bearer KEY`, `api-key: KEY` or `x-api-key: KEY`. Open without one are the routes in
-   OPEN, reads only: nothing in them tells of this server more than that it is here and whether it is ready. The decision is
-   taken on the route that Sanic's router finds, not on the path as it was sent; what has no route needs a key.
-Nothing administrative is served without a key, also where no keys are configured: such a route calls `require_key` first.
-"""
+1. Host: an address in numbers, localhost, this machine's name, --host's name or --allow-host's; so no name can be
+   rebound to us.
+2. Origin: of our own page, or one that --allow-origin names; CORS headers and preflights for the latter only. `*` only
+   where there are no keys (a page that asks for a key should be known by name), and no answer ever allows a browser's
+   credentials.
+3. Key, where there are keys: `Authorization: Bearer KEY`, `api-key: KEY` or `x-api-key: KEY`. Open without one are the
+   routes in OPEN, reads only: nothing in them tells of this server more than that it is here and whether it is ready.
+   The decision is taken on the route that Sanic's router finds, not on the path as it was sent; what has no route needs
+   a key.
+Nothing administrative is served without a key, also where no keys are configured: such a route calls `require_key`
+first."""
 
 from __future__ import annotations
 
@@ -28,19 +31,19 @@ from sanic.response import BaseHTTPResponse, HTTPResponse
 
 from axpress.core.errors import AxpressError, RequestError
 
+from ..settings import Settings
 from .addresses import ANY, Authority, Hosts, Origins, is_loopback, parse_authority
-from .body import answer_unread
+from .api_keys import VARIABLE, Identity, KeyFileError, Keyring
 from .connections import LimitedProtocol
 from .errors import HttpError
-from .keys import VARIABLE, Identity, KeyFileError, Keyring
-from .settings import Settings
+from .request_body import answer_unread
 
 log = logging.getLogger("axpress.access")
 
 OPEN = frozenset({"", "health", "docs", "openapi.json"})
 OPEN_BELOW = "page/"
-"""Routes (as written in the router) that need no key: the page and what it is made of, the docs, which are the same on every server
-of this version, and /health, which tells strangers its status only (see `is_known`)."""
+"""Routes (as written in the router) that need no key: the page and what it is made of, the docs, which are the same on
+every server of this version, and /health, which tells strangers its status only (see `is_known`)."""
 
 _READS = ("GET", "HEAD", "OPTIONS")
 _TARGET = re.compile(r"(?:[Hh][Tt][Tt][Pp][Ss]?://([^/?#]*))?/.*", re.DOTALL)
@@ -64,16 +67,23 @@ class Access:
         self.answers: Counter[bytes] = Counter()
         for flag, given in (("--key-concurrency", self.limit is not None), ("--separate-keys", self.separate)):
             if given and not self.keys:
-                raise AccessError(f"{flag} is about API keys and there are none; give them with --api-keys FILE or {VARIABLE}")
+                raise AccessError(
+                    f"{flag} is about API keys and there are none; give them with --api-keys FILE or {VARIABLE}"
+                )
         if self.origins.any and self.keys:
-            raise AccessError("--allow-origin '*' is not taken together with API keys; name the pages that may use them")
+            raise AccessError(
+                "--allow-origin '*' is not taken together with API keys; name the pages that may use them"
+            )
 
     def announce(self, address: str) -> None:
         """Say in the log who may use a server that listens on `address`."""
         if self.keys:
             log.info("requests need one of %d API keys", len(self.keys))
         elif not is_loopback(address):
-            log.warning("listening on %s without API keys: whoever reaches this address can use the card; see --api-keys", address)
+            log.warning(
+                "listening on %s without API keys: whoever reaches this address can use the card; see --api-keys",
+                address,
+            )
         if self.origins.any:
             log.warning("--allow-origin '*': any page that is open in a browser on this network can use the card")
 
@@ -87,7 +97,8 @@ class Access:
             log.info("the key file was read again: requests need one of %d API keys", len(self.keys))
 
     def admit(self, request: Request) -> HTTPResponse | None:
-        """The answer to a preflight; None for a request that may go on, with `request.ctx.key` set. Raises HttpError."""
+        """The answer to a preflight; None for a request that may go on, with `request.ctx.key` set. Raises
+        HttpError."""
         request.ctx.key = request.ctx.allowed_origin = None
         host = self._check_host(request)
         preflight = self._check_origin(request, host)
@@ -114,7 +125,10 @@ class Access:
             raise _bad_host()
         host = found.pop() if found else None
         if host is not None and not self.hosts.allows(host):
-            text = f"This server does not answer under the name '{host.host}'; start it with --allow-host {host.host} if it should."
+            text = (
+                f"This server does not answer under the name '{host.host}'; start it with --allow-host {host.host} if"
+                " it should."
+            )
             raise HttpError(403, text, code="host_not_allowed")
         return host
 
@@ -122,8 +136,12 @@ class Access:
         """The answer to an allowed page's preflight, else None. Raises HttpError 403 for a stranger's page."""
         given = request.headers.getall("origin", [])
         if not given:
-            # Every browser says its origin with a write; one that says only that it comes from elsewhere is not believed.
-            if request.method not in _READS and request.headers.getone("sec-fetch-site", "none") in ("cross-site", "same-site"):
+            # Every browser says its origin with a write; one that says only that it comes from elsewhere is not
+            # believed.
+            if request.method not in _READS and request.headers.getone("sec-fetch-site", "none") in (
+                "cross-site",
+                "same-site",
+            ):
                 raise _foreign("another site")
             return None
         origin = given[0]
@@ -142,11 +160,18 @@ class Access:
 
 
 def _bad_host() -> HttpError:
-    return HttpError(400, "The request does not name its host well: one Host header, and the same host in the target.", code="bad_request")
+    return HttpError(
+        400,
+        "The request does not name its host well: one Host header, and the same host in the target.",
+        code="bad_request",
+    )
 
 
 def _foreign(who: str) -> HttpError:
-    text = f"Requests from pages of {who} are not answered here; start the server with --allow-origin ORIGIN for a page that may."
+    text = (
+        f"Requests from pages of {who} are not answered here; start the server with --allow-origin ORIGIN for a page"
+        " that may."
+    )
     return HttpError(403, text, code="origin_not_allowed")
 
 
@@ -154,14 +179,20 @@ def _unauthorized(wrong: bool) -> HttpError:
     if wrong:
         text = "This API key is not one of this server's keys."
     else:
-        text = "This server wants an API key: send it as 'Authorization: Bearer KEY', or in the header api-key or x-api-key."
+        text = (
+            "This server wants an API key: send it as 'Authorization: Bearer KEY', or in the header api-key or"
+            " x-api-key."
+        )
     return HttpError(401, text, code="invalid_api_key", headers={"www-authenticate": 'Bearer realm="axpress"'})
 
 
 def _presented(request: Request) -> list[str]:
     """The keys a request carries: at most one from each header."""
     scheme, _, bearer = request.headers.getone("authorization", "").partition(" ")
-    given = [bearer if scheme.lower() == "bearer" else "", *(request.headers.getone(name, "") for name in ("api-key", "x-api-key"))]
+    given = [
+        bearer if scheme.lower() == "bearer" else "",
+        *(request.headers.getone(name, "") for name in ("api-key", "x-api-key")),
+    ]
     return [key.strip(" \t") for key in given if key.strip(" \t")]
 
 
@@ -196,7 +227,8 @@ async def mark(request: Request, response: BaseHTTPResponse) -> None:
 
 
 class GuardedProtocol(LimitedProtocol):
-    """HTTP/1.1 whose requests pass `Access` before Sanic sees them: unknown paths, wrong methods and pipelined ones as well."""
+    """HTTP/1.1 whose requests pass `Access` before Sanic sees them: unknown paths, wrong methods and pipelined ones as
+    well."""
 
     __slots__ = ()
 
@@ -226,7 +258,8 @@ def is_known(request: Request) -> bool:
 
 
 def require_key(request: Request) -> Identity:
-    """For administrative routes: whose key it is. Raises HttpError 403 on a server without keys, 401 without a good one."""
+    """For administrative routes: whose key it is. Raises HttpError 403 on a server without keys, 401 without a good
+    one."""
     access: Access = request.app.ctx.access
     if not access.keys:
         text = f"This needs an API key, and the server has none; start it with --api-keys FILE or {VARIABLE}."
@@ -237,11 +270,11 @@ def require_key(request: Request) -> Identity:
     return identity
 
 
-def salt_of(request: Request, prompt_cache_key: str | None) -> bytes:
+def cache_salt_of(request: Request, prompt_cache_key: str | None) -> bytes:
     """What a request's cached prompts are kept under: b"" for what all share, else 32 bytes of the tenant's own.
 
-    Tenants are told apart by `prompt_cache_key`, and with --separate-keys by API key too: nobody's cache key then reaches another's rows.
-    """
+    Tenants are told apart by `prompt_cache_key`, and with --separate-keys by API key too: nobody's cache key then
+    reaches another's rows."""
     access: Access = request.app.ctx.access
     tenant = request.ctx.key.digest if access.separate and request.ctx.key is not None else b""
     if not tenant and prompt_cache_key is None:
@@ -252,10 +285,11 @@ def salt_of(request: Request, prompt_cache_key: str | None) -> bytes:
 
 @contextmanager
 def slot(request: Request, answers: int = 1) -> Iterator[None]:
-    """Around the answers to one request: they count against their key's --key-concurrency until the block is left, however it is.
+    """Around the answers to one request: they count against their key's --key-concurrency until the block is left,
+    however it is.
 
-    Raises HttpError 429 when the key has no room for them now, RequestError when it never will. Event loop only, so it is atomic.
-    """
+    Raises HttpError 429 when the key has no room for them now, RequestError when it never will. Event loop only, so it
+    is atomic."""
     access: Access = request.app.ctx.access
     identity: Identity | None = request.ctx.key
     if access.limit is None or identity is None:

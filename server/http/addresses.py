@@ -1,9 +1,8 @@
 """Hosts and origins as HTTP writes them, and which of them this server answers. Pure: no request, no socket.
 
-A page of a stranger reaches a server on loopback in two ways. It sends requests across origins: those carry an Origin header.
-Or its own name is made to resolve to 127.0.0.1 (DNS rebinding), so that the browser takes us for the page's own server: those
-carry that name as Host. An address in numbers cannot be rebound.
-"""
+A page of a stranger reaches a server on loopback in two ways. It sends requests across origins: those carry an Origin
+header. Or its own name is made to resolve to 127.0.0.1 (DNS rebinding), so that the browser takes us for the page's own
+server: those carry that name as Host. An address in numbers cannot be rebound."""
 
 from __future__ import annotations
 
@@ -13,7 +12,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
-_AUTHORITY = re.compile(r"(?:\[([0-9A-Fa-f:.]{2,45})(?:%[A-Za-z0-9._-]{1,32})?\]|([A-Za-z0-9._-]{1,253}))(?::([0-9]{0,5}))?")
+_AUTHORITY = re.compile(
+    r"(?:\[([0-9A-Fa-f:.]{2,45})(?:%[A-Za-z0-9._-]{1,32})?\]|([A-Za-z0-9._-]{1,253}))(?::([0-9]{0,5}))?"
+)
 _ORIGIN = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,63})://([^/?#@\\]+)/?")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 ANY = "*"
@@ -21,7 +22,8 @@ ANY = "*"
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """Host and port of a request or a URL. The host is in lower case, an IPv6 address in its short form without brackets."""
+    """Host and port of a request or a URL. The host is in lower case, an IPv6 address in its short form without
+    brackets."""
 
     host: str
     port: int | None = None
@@ -66,7 +68,8 @@ def parse_authority(text: str) -> Authority:
 
 
 def parse_origin(text: str) -> Origin:
-    """`scheme://host[:port]`, as a browser sends it and as --allow-origin takes it. Raises ValueError, for "null" too."""
+    """`scheme://host[:port]`, as a browser sends it and as --allow-origin takes it. Raises ValueError, for "null"
+    too."""
     match = _ORIGIN.fullmatch(text)
     if match is None:
         raise ValueError("not an origin (scheme://host or scheme://host:port)")
@@ -81,7 +84,8 @@ def is_loopback(address: str) -> bool:
 
 
 class Hosts:
-    """The names under which this server answers: addresses in numbers, localhost, the machine's own name, and those it was given."""
+    """The names under which this server answers: addresses in numbers, localhost, the machine's own name, and those it
+    was given."""
 
     def __init__(self, listen: str, allowed: Iterable[str] = ()) -> None:
         own = socket.gethostname().lower().removesuffix(".")
@@ -102,7 +106,8 @@ class Origins:
         self._allowed = {parse_origin(one) for one in allowed if one != ANY}
 
     def same(self, origin: str, host: Authority | None) -> bool:
-        """True for a page that came from `host`, which is this server. We speak http only, whatever stands before us."""
+        """True for a page that came from `host`, which is this server. We speak http only, whatever stands before
+        us."""
         found = _origin(origin)
         return found is not None and host is not None and found == Origin("http", host.host, host.port or 80)
 

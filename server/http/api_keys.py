@@ -1,9 +1,9 @@
 """API keys: read from a file or the environment, kept as digests only, compared in constant time.
 
-A key file holds one key per line, plain or as `name:key`; blank lines and what follows a # are skipped. Two keys of one name
-are one tenant, so that a key can be replaced without a gap. The variable AXPRESS_API_KEYS holds a list with commas.
-Keys are never taken from the command line (every process of the machine may read that) and appear in no message.
-"""
+A key file holds one key per line, plain or as `name:key`; blank lines and what follows a # are skipped. Two keys of one
+name are one tenant, so that a key can be replaced without a gap. The variable AXPRESS_API_KEYS holds a list with
+commas. Keys are never taken from the command line (every process of the machine may read that) and appear in no
+message."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ class KeyFileError(AxpressError):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Whom a key stands for. `digest` tells tenants apart (32 bytes, for this process only: nobody can try keys against it)."""
+    """Whom a key stands for. `digest` tells tenants apart (32 bytes, for this process only: nobody can try keys against
+    it)."""
 
     name: str
     digest: bytes = field(repr=False)
@@ -67,13 +68,16 @@ class Keyring:
             tenant = self._digest(b"name", name) if name else digest
             found.append((digest, Identity(name or f"key {len(found) + 1}", tenant)))
         if not found:
-            raise KeyFileError(f"There is no key in {self._source()}; add one, or serve without keys by not giving it at all.")
+            raise KeyFileError(
+                f"There is no key in {self._source()}; add one, or serve without keys by not giving it at all."
+            )
         if len(found) > MAX_KEYS:
             raise KeyFileError(f"There are more than {MAX_KEYS} keys.")
         self._keys = found
 
     def identify(self, key: str) -> Identity | None:
-        """Whose key this is. Takes the same time whichever key matches, or none: all digests are compared, to their ends."""
+        """Whose key this is. Takes the same time whichever key matches, or none: all digests are compared, to their
+        ends."""
         presented = self._digest(b"key", key)
         found = None
         for digest, identity in self._keys:
@@ -105,9 +109,14 @@ def _split(entry: str, where: str) -> tuple[str, str]:
     if not colon:
         name, key = "", entry
     elif not _NAME.fullmatch(name):
-        raise KeyFileError(f"{where} has a name that is not 1 to 64 letters, digits, dots, dashes or underscores (it is name:key).")
+        raise KeyFileError(
+            f"{where} has a name that is not 1 to 64 letters, digits, dots, dashes or underscores (it is name:key)."
+        )
     if not _KEY.fullmatch(key):
-        text = f"{where} is not a key: 8 to 512 visible ASCII characters without blanks. `openssl rand -hex 24` makes a good one."
+        text = (
+            f"{where} is not a key: 8 to 512 visible ASCII characters without blanks. `openssl rand -hex 24` makes a"
+            " good one."
+        )
         raise KeyFileError(text)
     return name, key
 

@@ -1,9 +1,8 @@
 """Limits on connections that Sanic's idle timeouts do not give: a cap, a total time per request sent, no smuggling.
 
-Sanic 25.12 (checked in its source): its request timeout restarts with each byte, it accepts `Content-Length :` as another
-header (and then runs the body as a second request), NUL and bare LF in header values, and it stops reading from a
-connection whose buffer is full, so that a client that leaves is not noticed.
-"""
+Sanic 25.12 (checked in its source): its request timeout restarts with each byte, it accepts `Content-Length :` as
+another header (and then runs the body as a second request), NUL and bare LF in header values, and it stops reading from
+a connection whose buffer is full, so that a client that leaves is not noticed."""
 
 from __future__ import annotations
 
@@ -39,9 +38,12 @@ def check_head(head: bytes) -> None:
 
 
 class SafeRequest(Request):
-    """A request whose stand-in for a malformed one can always be made: Sanic's own fails on the URL that it is to report."""
+    """A request whose stand-in for a malformed one can always be made: Sanic's own fails on the URL that it is to
+    report."""
 
-    def __init__(self, url_bytes: bytes, headers: Any, version: str, method: str, transport: Any, app: Sanic, **more: Any) -> None:
+    def __init__(
+        self, url_bytes: bytes, headers: Any, version: str, method: str, transport: Any, app: Sanic, **more: Any
+    ) -> None:
         url = b"/" if method == "NONE" else url_bytes
         super().__init__(url, headers, version, method, transport, app, **more)
 
@@ -63,8 +65,13 @@ class LimitedProtocol(HttpProtocol):
         open_now: set[LimitedProtocol] = self.app.ctx.connections
         if len(open_now) >= limit:
             self._refused = True
-            body = error_body(503, f"This server has its {limit} connections in use; try again.", None, "too_many_connections")
-            head = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\nconnection: close\r\n"
+            body = error_body(
+                503, f"This server has its {limit} connections in use; try again.", None, "too_many_connections"
+            )
+            head = (
+                b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\nconnection:"
+                b" close\r\n"
+            )
             transport.write(head + b"content-length: %d\r\n\r\n" % len(body) + body)
             transport.close()
             return
@@ -89,9 +96,13 @@ class LimitedProtocol(HttpProtocol):
             self.abort()
 
     def _refuse_tls(self) -> None:
-        """At once and in plain HTTP, which TLS clients report as such; else they would wait until the time for a header is over."""
+        """At once and in plain HTTP, which TLS clients report as such; else they would wait until the time for a header
+        is over."""
         body = error_body(400, "This server speaks http, not https.", None, "bad_request")
-        head = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
+        head = (
+            b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length:"
+            b" %d\r\n\r\n"
+        )
         transport: Any = self.transport
         transport.write(head % len(body) + body)
         transport.close()

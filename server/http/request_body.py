@@ -24,16 +24,17 @@ LINGER_BYTES = 256 << 20
 def check_content_type(request: Request, any_content_type: bool = False) -> None:
     """Raise 415 unless the body is plain (uncompressed) JSON in UTF-8.
 
-    `any_content_type`: a client that is no page need not say that it is JSON. Of a page, saying so is asked in any case: no browser
-    lets a page say it to another site without having asked there.
-    """
+    `any_content_type`: a client that is no page need not say that it is JSON. Of a page, saying so is asked in any
+    case: no browser lets a page say it to another site without having asked there."""
     if any_content_type and "origin" not in request.headers:
         _check_encoding(request)
         return
     kind, _, rest = (request.headers.getone("content-type", "") or "").partition(";")
     charset = rest.strip().lower().replace('"', "")
     if kind.strip().lower() != "application/json" or charset not in ("", "charset=utf-8", "charset=utf8"):
-        raise HttpError(415, "Send the request as Content-Type: application/json (UTF-8).", code="unsupported_media_type")
+        raise HttpError(
+            415, "Send the request as Content-Type: application/json (UTF-8).", code="unsupported_media_type"
+        )
     _check_encoding(request)
 
 
@@ -66,7 +67,9 @@ async def read_body(request: Request, limit: int, seconds: float) -> bytes:
                 parts.append(part)
     except TimeoutError:
         stream.keep_alive = False
-        raise HttpError(408, f"The request body did not arrive within {seconds:g} seconds.", code="request_timeout") from None
+        raise HttpError(
+            408, f"The request body did not arrive within {seconds:g} seconds.", code="request_timeout"
+        ) from None
     return b"".join(parts)
 
 
@@ -110,11 +113,11 @@ async def _discard(request: Request) -> None:
 
 
 def parse_json(body: bytes) -> Any:
-    """The document in `body`. Stricter than the standard library: no duplicate keys, no BOM, valid UTF-8, bounded depth.
+    """The document in `body`. Stricter than the standard library: no duplicate keys, no BOM, valid UTF-8, bounded
+    depth.
 
-    NaN, Infinity and absurdly long integers come out as non-finite floats, so that the schema refuses them by field name.
-    Raises RequestError.
-    """
+    NaN, Infinity and absurdly long integers come out as non-finite floats, so that the schema refuses them by field
+    name. Raises RequestError."""
     if not body:
         raise RequestError("The request body is empty; send a JSON object.", None, "invalid_json")
     try:

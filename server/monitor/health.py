@@ -9,11 +9,11 @@ from sanic import Blueprint
 from sanic.request import Request
 from sanic.response import HTTPResponse
 
-from .access import is_known
-from .errors import HttpError
-from .params import check_model
-from .routes import reads
-from .service import Service
+from ..docs.routes import reads
+from ..http.access import is_known
+from ..http.errors import HttpError
+from ..serving.engine_service import Service
+from ..serving.input_processor import check_model
 
 health = Blueprint("health")
 
@@ -26,8 +26,8 @@ def _json(document: object, status: int = 200, headers: dict[str, str] | None = 
 async def get_health(request: Request) -> HTTPResponse:
     """200 when a token can be had, else 503 with the reason; says which device and model, and whether it is emulated.
 
-    Where keys are needed, whoever has none learns only the status: enough for a load balancer, nothing of what runs here for whom.
-    """
+    Where keys are needed, whoever has none learns only the status: enough for a load balancer, nothing of what runs
+    here for whom."""
     service: Service = request.app.ctx.service
     status, body = service.health()
     if not is_known(request):
@@ -47,8 +47,8 @@ async def list_models(request: Request) -> HTTPResponse:
 
 
 def model_list(request: Request) -> HTTPResponse:
-    """OpenAI's list of models. Raises EngineClosed while there is none: OpenAI's clients come back after a 503, but take an empty list
-    for an answer, and some keep it."""
+    """OpenAI's list of models. Raises EngineClosed while there is none: OpenAI's clients come back after a 503, but
+    take an empty list for an answer, and some keep it."""
     service: Service = request.app.ctx.service
     service.ready()
     return _json({"object": "list", "data": [_card(service)]})
@@ -60,6 +60,8 @@ async def get_model(request: Request, name: str) -> HTTPResponse:
     service: Service = request.app.ctx.service
     limits, name = service.ready().limits, unquote(name)
     if not name:
-        raise HttpError(404, "This path ends with a model's name, or without the slash.", param="model", code="model_not_found")
+        raise HttpError(
+            404, "This path ends with a model's name, or without the slash.", param="model", code="model_not_found"
+        )
     check_model(name, limits)
     return _json(_card(service))

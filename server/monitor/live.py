@@ -1,4 +1,5 @@
-"""GET /live and /live/stream: what the card is doing, for people who watch. Numbers only: no text, no tokens, no names of clients."""
+"""GET /live and /live/stream: what the card is doing, for people who watch. Numbers only: no text, no tokens, no names
+of clients."""
 
 from __future__ import annotations
 
@@ -13,13 +14,13 @@ from sanic import Blueprint, Sanic
 from sanic.request import Request
 from sanic.response import HTTPResponse
 
+from axpress.core.engine.snapshot import FREE, IDLE, EngineSnapshot
 from axpress.core.errors import EngineClosed
-from axpress.core.live import FREE, IDLE, Picture
-from axpress.core.rows import Rows
+from axpress.core.kv_cache.row_pool import Rows
 
-from .errors import HttpError
-from .routes import reads
-from .service import Service
+from ..docs.routes import reads
+from ..http.errors import HttpError
+from ..serving.engine_service import Service
 
 log = logging.getLogger("axpress.server")
 live = Blueprint("live")
@@ -32,11 +33,24 @@ HEARTBEAT = 10.0
 MAX_VIEWERS = 32
 PICTURE_SECONDS = 1.5
 """How long to wait for a pass to end; after that the picture before is told again."""
-_FACTS = ("status", "reason", "model", "device", "emulated", "toy", "profile", "context_length", "num_banks", "max_running", "max_queue")
+_FACTS = (
+    "status",
+    "reason",
+    "model",
+    "device",
+    "emulated",
+    "toy",
+    "profile",
+    "context_length",
+    "num_banks",
+    "max_running",
+    "max_queue",
+)
 
 
-def describe(health: dict[str, Any], picture: Picture | None) -> dict[str, Any]:
-    """The document of /live: what /health says of model and card, and the picture (null while there is no engine to look at)."""
+def describe(health: dict[str, Any], picture: EngineSnapshot | None) -> dict[str, Any]:
+    """The document of /live: what /health says of model and card, and the picture (null while there is no engine to
+    look at)."""
     facts: dict[str, Any] = {name: health.get(name) for name in _FACTS}
     if picture is None:
         return {**facts, "picture": None}
@@ -54,7 +68,8 @@ def describe(health: dict[str, Any], picture: Picture | None) -> dict[str, Any]:
 
 
 def describe_bank(owners: Rows) -> dict[str, Any]:
-    """A bank's rows: how many, and `runs`: holder, length, holder, length ... from row 0 on, holders as in `core.live.FREE`."""
+    """A bank's rows: how many, and `runs`: holder, length, holder, length ... from row 0 on, holders as in
+    `core.live.FREE`."""
     cuts = np.flatnonzero(np.diff(owners)) + 1
     starts = np.concatenate(([0], cuts))
     runs = np.empty(2 * len(starts), np.int64)
@@ -70,7 +85,8 @@ def describe_bank(owners: Rows) -> dict[str, Any]:
 
 
 class Viewer:
-    """One who watches: the latest event not yet sent to it. One that reads slowly misses some, and holds no more memory for that."""
+    """One who watches: the latest event not yet sent to it. One that reads slowly misses some, and holds no more memory
+    for that."""
 
     def __init__(self, first: bytes | None) -> None:
         self._next = first
@@ -109,7 +125,7 @@ class Feed:
         self._viewers: set[Viewer] = set()
         self._task: asyncio.Task[None] | None = None
         self._latest: bytes | None = None
-        self._picture: Picture | None = None
+        self._picture: EngineSnapshot | None = None
         self._closed = False
 
     def join(self) -> Viewer:
@@ -117,7 +133,10 @@ class Feed:
         if self._closed:
             raise EngineClosed("the server is shutting down")
         if len(self._viewers) >= MAX_VIEWERS:
-            text = f"{MAX_VIEWERS} viewers are watching already, as many as this server allows; close one, or ask /live once in a while."
+            text = (
+                f"{MAX_VIEWERS} viewers are watching already, as many as this server allows; close one, or ask /live"
+                " once in a while."
+            )
             raise HttpError(429, text, code="too_many_viewers", headers={"retry-after": "10"})
         viewer = Viewer(self._latest)
         self._viewers.add(viewer)
@@ -145,7 +164,7 @@ class Feed:
         picture = await self._look()
         return orjson.dumps(describe(self._service.health()[1], picture))
 
-    async def _look(self) -> Picture | None:
+    async def _look(self) -> EngineSnapshot | None:
         try:
             engine = self._service.ready().engine
             self._picture = await asyncio.wait_for(asyncio.wrap_future(engine.live.ask()), PICTURE_SECONDS)
@@ -189,7 +208,8 @@ async def get_live(request: Request) -> HTTPResponse:
 
 @reads(live, "/live/stream")
 async def stream_live(request: Request) -> HTTPResponse | None:
-    """The same as server-sent events, about two a second while something changes, until the client leaves or the server ends."""
+    """The same as server-sent events, about two a second while something changes, until the client leaves or the server
+    ends."""
     feed: Feed = request.app.ctx.live
     stall = request.app.ctx.service.settings.stall_timeout
     viewer = feed.join()

@@ -11,18 +11,18 @@ from sanic.request import Request
 from sanic.response import HTTPResponse
 
 from axpress.core.errors import AxpressError
-from axpress.core.shape import Body, JsonObject, JsonSchema
+from axpress.core.structured_output.output_spec import Body, JsonObject, JsonSchema
 
-from .answering import answer
-from .ask import Ask, Tools, said
-from .dialect import Answer, Dialect, StreamWriter, Totals
-from .errors import HttpError, sentence_response
-from .job import Job
-from .ollama_stream import OllamaStream, Part, Shape, whole
-from .schema.fields import stop_strings
-from .schema.ollama import Call, OllamaChatRequest, OllamaGenerateRequest, OllamaMessage, OllamaRequest, Options
-from .schema.reasoning import EFFORT_BUDGETS
-from .schema.tools import chat_tools
+from ..http.errors import HttpError, sentence_response
+from ..schema.fields import stop_strings
+from ..schema.reasoning import EFFORT_BUDGETS
+from ..schema.tools import chat_tools
+from ..serving.dialect import Answer, Dialect, StreamWriter, Totals
+from ..serving.generation_spec import GenerationSpec, Tools, said
+from ..serving.handler import answer
+from ..serving.prepared_request import PreparedRequest
+from .requests import Call, OllamaChatRequest, OllamaGenerateRequest, OllamaMessage, OllamaRequest, Options
+from .stream import OllamaStream, Part, ReplyFormat, whole
 
 ollama = Blueprint("ollama")
 
@@ -52,8 +52,8 @@ class OllamaDialect(Dialect):
 
     any_content_type = True
 
-    def __init__(self, ask: Ask, shape: Shape) -> None:
-        self.ask, self.shape = ask, shape
+    def __init__(self, spec: GenerationSpec, shape: ReplyFormat) -> None:
+        self.spec, self.shape = spec, shape
 
     @classmethod
     @abstractmethod
@@ -66,11 +66,11 @@ class OllamaDialect(Dialect):
             return HTTPResponse(error.reply, content_type="application/json")
         return sentence_response(error)
 
-    def stream(self, job: Job) -> StreamWriter:
-        return OllamaStream(self.shape, job)
+    def stream(self, prepared: PreparedRequest) -> StreamWriter:
+        return OllamaStream(self.shape, prepared)
 
-    def whole(self, job: Job, answers: list[Answer], totals: Totals) -> bytes:
-        return whole(self.shape, job, answers[0], totals)
+    def whole(self, prepared: PreparedRequest, answers: list[Answer], totals: Totals) -> bytes:
+        return whole(self.shape, prepared, answers[0], totals)
 
 
 class OllamaChat(OllamaDialect):
@@ -80,7 +80,7 @@ class OllamaChat(OllamaDialect):
     def read(cls, document: Any, served: str = "") -> Self:
         request = OllamaChatRequest.read(document)
         check_served(request.model, served)
-        shape = Shape(request.model, chat=True)
+        shape = ReplyFormat(request.model, chat=True)
         if not request.messages:
             raise NothingAsked(_nothing(shape, request))
         return cls(chat_ask(request, request.messages), shape)
@@ -93,13 +93,13 @@ class OllamaGenerate(OllamaDialect):
     def read(cls, document: Any, served: str = "") -> Self:
         request = OllamaGenerateRequest.read(document)
         check_served(request.model, served)
-        shape = Shape(request.model, chat=False)
+        shape = ReplyFormat(request.model, chat=False)
         if not request.prompt:
             raise NothingAsked(_nothing(shape, request))
         return cls(generate_ask(request, request.prompt), shape)
 
 
-def _nothing(shape: Shape, request: OllamaRequest) -> bytes:
+def _nothing(shape: ReplyFormat, request: OllamaRequest) -> bytes:
     reason: Literal["load", "unload"] = "unload" if request.unloads else "load"
     return shape.write(Part(), {"done_reason": reason})
 
@@ -109,16 +109,16 @@ def check_served(name: str, served: str) -> None:
     if name == "default" or name.removesuffix(":latest") == served.removesuffix(":latest"):
         return
     shown = name if len(name) <= 128 else name[:128] + "..."
-    raise HttpError(404, f"model '{shown}' not found: this server has '{served}', which also answers as 'default'.", code="model_not_found")
-
-
-def chat_ask(request: OllamaChatRequest, messages: list[OllamaMessage]) -> Ask:
-    """A chat in neutral form."""
-    return Ask(
-        messages=[_message(one) for one in messages],
-        tools=_tools(request),
-        **_common(request),
+    raise HttpError(
+        404,
+        f"model '{shown}' not found: this server has '{served}', which also answers as 'default'.",
+        code="model_not_found",
     )
+
+
+def chat_ask(request: OllamaChatRequest, messages: list[OllamaMessage]) -> GenerationSpec:
+    """A chat in neutral form."""
+    return GenerationSpec(messages=[_message(one) for one in messages], tools=_tools(request), **_common(request))
 
 
 def _tools(request: OllamaChatRequest) -> Tools | None:
@@ -127,18 +127,20 @@ def _tools(request: OllamaChatRequest) -> Tools | None:
     if tools is None:
         return None
     given = [(one, one.parameters or {}) for one in tools.functions]
-    cleared = [replace(one, parameters={k: v for k, v in schema.items() if v is not None} or None) for one, schema in given]
+    cleared = [
+        replace(one, parameters={k: v for k, v in schema.items() if v is not None} or None) for one, schema in given
+    ]
     return replace(tools, functions=tuple(cleared))
 
 
-def generate_ask(request: OllamaGenerateRequest, prompt: str) -> Ask:
+def generate_ask(request: OllamaGenerateRequest, prompt: str) -> GenerationSpec:
     """A prompt in neutral form: one message, but for raw ones."""
     if request.raw:
-        return Ask(prompts=(prompt,), control_tokens=True, prompt_field="prompt", **_common(request))
+        return GenerationSpec(prompts=(prompt,), control_tokens=True, prompt_field="prompt", **_common(request))
     messages = [{"role": "user", "content": prompt}]
     if request.system:
         messages.insert(0, {"role": "system", "content": request.system})
-    return Ask(messages=messages, prompt_field="prompt", **_common(request))
+    return GenerationSpec(messages=messages, prompt_field="prompt", **_common(request))
 
 
 def _common(request: OllamaRequest) -> dict[str, Any]:
@@ -162,7 +164,8 @@ def _common(request: OllamaRequest) -> dict[str, Any]:
 
 
 def _sampling(options: Options) -> dict[str, Any]:
-    """Names and values of SamplingParams. Its windows count otherwise than Ollama's: 0 is all tokens there, -1 here, and 0 is none."""
+    """Names and values of SamplingParams. Its windows count otherwise than Ollama's: 0 is all tokens there, -1 here,
+    and 0 is none."""
     penalty, window = options.repeat_penalty, options.repeat_last_n
     if window == 0:
         penalty, window = 1.0, None

@@ -12,22 +12,23 @@ import orjson
 from sanic.request import Request
 from sanic.response import HTTPResponse
 
-from axpress.core.package import ModelPackage
+from axpress.core.model_files.model_package import ModelPackage
 
-from . import version
-from .answering import refuse, take_body
-from .body import parse_json
-from .errors import HttpError
-from .ollama_api import OllamaChat, check_served, ollama
-from .ollama_stream import timestamp
-from .params import Served
-from .routes import reads
-from .schema.ollama import OllamaShowRequest
-from .service import Service
-from .tokens_api import no_embeddings
+from .. import version
+from ..docs.routes import reads
+from ..http.errors import HttpError
+from ..http.request_body import parse_json
+from ..openai.tokens import no_embeddings
+from ..serving.engine_service import Service
+from ..serving.handler import refuse, take_body
+from ..serving.input_processor import Served
+from .dialect import OllamaChat, check_served, ollama
+from .requests import OllamaShowRequest
+from .stream import timestamp
 
 OLLAMA_VERSION = "0.12.11"
-"""The newest version of Ollama whose chat, generate and show we speak; clients look at it before they use what came late."""
+"""The newest version of Ollama whose chat, generate and show we speak; clients look at it before they use what came
+late."""
 NEVER = "2200-01-01T00:00:00Z"
 """When the model leaves the card, for clients that want a date which every calendar can hold."""
 
@@ -81,13 +82,15 @@ async def show(request: Request) -> HTTPResponse | None:
         check_served(wanted.model or wanted.name or "", served.name)
     except Exception as exc:
         return await refuse(request, OllamaChat, exc)
-    return _json({
-        "modified_at": _modified(served),
-        "details": _details(served),
-        "parameters": _parameters(served),
-        "model_info": _info(served),
-        "capabilities": capabilities(served),
-    })
+    return _json(
+        {
+            "modified_at": _modified(served),
+            "details": _details(served),
+            "parameters": _parameters(served),
+            "model_info": _info(served),
+            "capabilities": capabilities(served),
+        }
+    )
 
 
 async def _refuse_embeddings(request: Request) -> HTTPResponse | None:
@@ -95,7 +98,10 @@ async def _refuse_embeddings(request: Request) -> HTTPResponse | None:
 
 
 async def _refuse_change(request: Request, **_: str) -> HTTPResponse | None:
-    text = "axpress serves the one model that it was started with: models are not pulled, pushed, made, copied or deleted here."
+    text = (
+        "axpress serves the one model that it was started with: models are not pulled, pushed, made, copied or deleted"
+        " here."
+    )
     return await refuse(request, OllamaChat, HttpError(400, text, code="unsupported"))
 
 
@@ -179,5 +185,9 @@ def _modified(served: Served) -> str:
 
 def capabilities(served: Served) -> list[str]:
     """What the model can do here. Whatever can chat can be told of tools."""
-    found = {"completion": True, "tools": served.engine.text.can_render, "thinking": served.style.thinking != "never"}
+    found = {
+        "completion": True,
+        "tools": served.engine.text.can_render,
+        "thinking": served.chat_format.thinking != "never",
+    }
     return [name for name, has in found.items() if has]

@@ -6,7 +6,7 @@ from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
-from .replies import Count, TokenLogprob, closed
+from ..openai.replies import Count, TokenLogprob, closed
 
 
 @closed

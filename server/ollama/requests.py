@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag
 
 from axpress.core.errors import RequestError
 
-from .fields import (
+from ..schema.fields import (
     MAX_MESSAGES,
     Fraction,
     OnlyFalse,
@@ -20,12 +20,12 @@ from .fields import (
     StopString,
     Strict,
     Temperature,
-    Text,
+    Tokenizer,
     TopK,
     TopLogprobs,
     kind,
 )  # fmt: skip
-from .tools import MAX_TOOLS, ChatTool, SchemaObject
+from ..schema.tools import MAX_TOOLS, ChatTool, SchemaObject
 
 MAX_STOPS = 16
 MAX_CALLS = 128
@@ -98,11 +98,14 @@ class Options(RequestFields):
         "embedding_only": "false, the only value taken, is off",
     }
 
-    num_predict: Annotated[Count, AfterValidator(_token_count), Field(json_schema_extra={"not": {"const": 0}, "minimum": -2})] | None = None
+    num_predict: (
+        Annotated[Count, AfterValidator(_token_count), Field(json_schema_extra={"not": {"const": 0}, "minimum": -2})]
+        | None
+    ) = None
     """Tokens of the answer at most. More than the context holds, -1 and -2: as many as it holds."""
     num_ctx: Annotated[Count, Field(ge=1)] | None = None
-    """Tokens of prompt and answer together, where that is less than the model's context; else the model's context counts. A prompt
-    that is longer is refused, never cut."""
+    """Tokens of prompt and answer together, where that is less than the model's context; else the model's context
+    counts. A prompt that is longer is refused, never cut."""
     temperature: Temperature | None = None
     top_k: TopK | None = None
     """0 and -1: off."""
@@ -160,7 +163,7 @@ class CalledFunction(Strict):
 
     harmless: ClassVar[dict[str, str]] = {"index": "our answers have it; the order of the list is what counts"}
 
-    name: Annotated[Text, Field(min_length=1, max_length=64)]
+    name: Annotated[Tokenizer, Field(min_length=1, max_length=64)]
     arguments: SchemaObject
     index: Annotated[int, Field(ge=0, lt=2**31)] | None = None
 
@@ -169,7 +172,7 @@ class Call(Strict):
     """A call that the model has made."""
 
     function: CalledFunction
-    id: Annotated[Text, Field(max_length=256)] | None = None
+    id: Annotated[Tokenizer, Field(max_length=256)] | None = None
     type: Literal["function"] | None = None
 
 
@@ -179,14 +182,14 @@ class OllamaMessage(Strict):
     harmless: ClassVar[dict[str, str]] = {"images": "there are none: a list with images in it is refused"}
 
     role: Literal["system", "user", "assistant", "tool"]
-    content: Text | None = None
-    thinking: Text | None = None
+    content: Tokenizer | None = None
+    thinking: Tokenizer | None = None
     """What the model reasoned before its answer; for the assistant's messages."""
     tool_calls: Annotated[list[Call], Field(fail_fast=True, max_length=MAX_CALLS)] | None = None
     """For the assistant's messages."""
-    tool_name: Annotated[Text, Field(max_length=64)] | None = None
+    tool_name: Annotated[Tokenizer, Field(max_length=64)] | None = None
     """The function whose result this is; for messages of role tool."""
-    tool_call_id: Annotated[Text, Field(max_length=256)] | None = None
+    tool_call_id: Annotated[Tokenizer, Field(max_length=256)] | None = None
     images: Images | None = None
 
 
@@ -203,15 +206,19 @@ def _format_kind(value: Any) -> str:
 
 
 Think = Annotated[
-    Annotated[bool, Tag("<switch>")] | Annotated[Literal["low", "medium", "high"], Tag("<level>")], Discriminator(_think_kind)
+    Annotated[bool, Tag("<switch>")] | Annotated[Literal["low", "medium", "high"], Tag("<level>")],
+    Discriminator(_think_kind),
 ]
 Format = Annotated[
-    Annotated[Literal["", "json"], Tag("<word>")] | Annotated[SchemaObject, Tag("<schema>")], Discriminator(_format_kind)
+    Annotated[Literal["", "json"], Tag("<word>")] | Annotated[SchemaObject, Tag("<schema>")],
+    Discriminator(_format_kind),
 ]
 Duration = Annotated[
     str, AfterValidator(_duration), Field(json_schema_extra={"pattern": f"^(?:{_DURATION.pattern})$", "maxLength": 64})
 ]
-KeepAlive = Annotated[Annotated[Number, Tag("<number>")] | Annotated[Duration, Tag("<text>")], Discriminator(_number_or_text)]
+KeepAlive = Annotated[
+    Annotated[Number, Tag("<number>")] | Annotated[Duration, Tag("<text>")], Discriminator(_number_or_text)
+]
 
 
 class OllamaRequest(RequestFields):
@@ -223,7 +230,7 @@ class OllamaRequest(RequestFields):
         "shift": "false, the only value taken, is what happens: an answer ends where the context does",
     }
 
-    model: Text
+    model: Tokenizer
     """The served model's name, with or without ":latest", or "default"."""
     stream: bool | None = None
     """null and absent mean true, as Ollama has it."""
@@ -243,7 +250,9 @@ class OllamaRequest(RequestFields):
     def read(cls, document: Any) -> Self:
         """As the base class; and a field that is not supported asks for nothing where it is empty."""
         if isinstance(document, dict):
-            document = {name: value for name, value in document.items() if name not in cls.refused or value not in _EMPTY}
+            document = {
+                name: value for name, value in document.items() if name not in cls.refused or value not in _EMPTY
+            }
         return super().read(document)
 
     def check(self) -> None:
@@ -266,7 +275,12 @@ class OllamaChatRequest(OllamaRequest):
     def check(self) -> None:
         super().check()
         for index, message in enumerate(self.messages or ()):
-            for name, role in (("thinking", "assistant"), ("tool_calls", "assistant"), ("tool_name", "tool"), ("tool_call_id", "tool")):
+            for name, role in (
+                ("thinking", "assistant"),
+                ("tool_calls", "assistant"),
+                ("tool_name", "tool"),
+                ("tool_call_id", "tool"),
+            ):
                 if getattr(message, name) and message.role != role:
                     where = f"messages[{index}].{name}"
                     raise RequestError(f"'{where}': only messages of role {role} have it.", where, "invalid_value")
@@ -285,8 +299,8 @@ class OllamaGenerateRequest(OllamaRequest):
         "steps": "image generation",
     }
 
-    prompt: Text | None = None
-    system: Text | None = None
+    prompt: Tokenizer | None = None
+    system: Tokenizer | None = None
     raw: bool | None = None
     """true: the prompt goes to the model as it is, without its chat template. Not with `system`, nor with `think`."""
 
@@ -294,7 +308,9 @@ class OllamaGenerateRequest(OllamaRequest):
         super().check()
         for name in ("system", "think"):
             if self.raw and getattr(self, name):
-                raise RequestError(f"'{name}' does not go with 'raw': true, which leaves the chat template out.", name, "invalid_value")
+                raise RequestError(
+                    f"'{name}' does not go with 'raw': true, which leaves the chat template out.", name, "invalid_value"
+                )
 
 
 class OllamaShowRequest(RequestFields):
@@ -307,8 +323,8 @@ class OllamaShowRequest(RequestFields):
     }
     harmless: ClassVar[dict[str, str]] = {"verbose": "there are no longer lists to show"}
 
-    model: Text | None = None
-    name: Text | None = None
+    model: Tokenizer | None = None
+    name: Tokenizer | None = None
     """An older name of `model`."""
     verbose: bool | None = None
 
@@ -316,7 +332,9 @@ class OllamaShowRequest(RequestFields):
     def read(cls, document: Any) -> Self:
         """As the base class; and a field that is not supported asks for nothing where it is empty."""
         if isinstance(document, dict):
-            document = {name: value for name, value in document.items() if name not in cls.refused or value not in _EMPTY}
+            document = {
+                name: value for name, value in document.items() if name not in cls.refused or value not in _EMPTY
+            }
         return super().read(document)
 
     def check(self) -> None:

@@ -12,11 +12,11 @@ import orjson
 
 from axpress.core.request import Delta
 
-from .dialect import Answer, StreamWriter, Totals
-from .errors import HttpError, sentence_body
-from .job import Job
-from .reader import Piece
-from .sse import logprobs_content
+from ..http.errors import HttpError, sentence_body
+from ..openai.reply_parts import logprobs_content
+from ..serving.dialect import Answer, StreamWriter, Totals
+from ..serving.output_parser import Piece
+from ..serving.prepared_request import PreparedRequest
 
 DoneReason = Literal["stop", "length", "load", "unload"]
 _BREAKS = {b"\xc2\x85": b"\\u0085", b"\xe2\x80\xa8": b"\\u2028", b"\xe2\x80\xa9": b"\\u2029"}
@@ -39,8 +39,9 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
-    """How objects of one request look: /api/chat has a message, /api/generate a response. `model`: as the request named it."""
+class ReplyFormat:
+    """How objects of one request look: /api/chat has a message, /api/generate a response. `model`: as the request named
+    it."""
 
     model: str
     chat: bool
@@ -70,7 +71,8 @@ def one_line(document: bytes) -> bytes:
 
 
 def durations(reason: str, totals: Totals) -> dict[str, Any]:
-    """The fields of an answer's last object; times in nanoseconds. The time that was spent waiting for others is in the total only."""
+    """The fields of an answer's last object; times in nanoseconds. The time that was spent waiting for others is in the
+    total only."""
     spent = totals.spent[0]
     begun = min(spent.first_token_s, spent.total_s)
     return {
@@ -91,10 +93,10 @@ def _ns(seconds: float) -> int:
 class Gathering:
     """Puts the pieces of one answer together: text goes on as it comes, calls when they are whole."""
 
-    def __init__(self, job: Job) -> None:
-        self._job = job
-        self._reader = job.reader(0)
-        self._token_bytes = job.token_bytes
+    def __init__(self, prepared: PreparedRequest) -> None:
+        self._job = prepared
+        self._reader = prepared.parser(0)
+        self._token_bytes = prepared.token_bytes
         self._name: str | None = None
         self._arguments: list[str] = []
         self._call = 0
@@ -135,9 +137,13 @@ class Gathering:
         self._name, self._arguments = None, []
         if name is None or not _is_object(arguments):
             return
-        # As the model wrote them: no number loses digits on the way. A line break can only be between two tokens of JSON.
+        # As the model wrote them: no number loses digits on the way. A line break can only be between two tokens of
+        # JSON.
         written = orjson.Fragment(arguments.replace("\r", " ").replace("\n", " "))
-        call = {"id": self._job.call_id(0, self._call), "function": {"index": self._call, "name": name, "arguments": written}}
+        call = {
+            "id": self._job.call_id(0, self._call),
+            "function": {"index": self._call, "name": name, "arguments": written},
+        }
         if parts and parts[-1].calls:
             parts[-1].calls.append(call)
         else:
@@ -156,8 +162,8 @@ class OllamaStream(StreamWriter):
 
     content_type = "application/x-ndjson"
 
-    def __init__(self, shape: Shape, job: Job) -> None:
-        self._shape, self._gathering = shape, Gathering(job)
+    def __init__(self, shape: ReplyFormat, prepared: PreparedRequest) -> None:
+        self._shape, self._gathering = shape, Gathering(prepared)
         self._reason = "stop"
 
     def begin(self) -> bytes:
@@ -174,9 +180,9 @@ class OllamaStream(StreamWriter):
         return one_line(sentence_body(str(error))) + b"\n"
 
 
-def whole(shape: Shape, job: Job, answer: Answer, totals: Totals) -> bytes:
+def whole(shape: ReplyFormat, prepared: PreparedRequest, answer: Answer, totals: Totals) -> bytes:
     """A whole answer in one object."""
-    parts = Gathering(job).take(answer.deltas)
+    parts = Gathering(prepared).take(answer.deltas)
     joined = Part(
         "".join([part.content for part in parts]),
         "".join([part.thinking for part in parts]),

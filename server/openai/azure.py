@@ -1,8 +1,7 @@
 """OpenAI's API under Azure's paths, so that a program of AzureOpenAI works here when its endpoint is changed.
 
-There the path (below /openai/v1 the body) names a deployment, by a name of the program's own making. Here is one model: whatever the
-deployment is called, that model answers, and answers carry its name. api-version is read by nobody.
-"""
+There the path (below /openai/v1 the body) names a deployment, by a name of the program's own making. Here is one model:
+whatever the deployment is called, that model answers, and answers carry its name. api-version is read by nobody."""
 
 from __future__ import annotations
 
@@ -13,12 +12,12 @@ from sanic import Blueprint
 from sanic.request import Request
 from sanic.response import HTTPResponse
 
-from .answering import answer
-from .chat_api import ChatDialect
-from .completions_api import CompletionDialect
-from .health import model_list
-from .responses_api import ResponsesDialect, not_stored
-from .routes import reads
+from ..docs.routes import reads
+from ..monitor.health import model_list
+from ..serving.handler import answer
+from .chat import ChatDialect
+from .completions import CompletionDialect
+from .responses import ResponsesDialect, not_stored
 
 azure = Blueprint("azure")
 
@@ -48,7 +47,7 @@ class AzureResponses(ResponsesDialect):
 
 
 def _of_deployment(dialect: Any) -> Any:
-    dialect.ask = replace(dialect.ask, model=None)
+    dialect.spec = replace(dialect.spec, model=None)
     return dialect
 
 

@@ -8,14 +8,14 @@ from sanic import Blueprint
 from sanic.request import Request
 from sanic.response import HTTPResponse
 
-from .answering import answer
-from .ask import Ask, sampling_of
-from .dialect import Answer, Dialect, StreamWriter, Totals
-from .job import Job
-from .schema.chat import ChatRequest
-from .schema.fields import stop_strings
-from .schema.messages import neutral_messages
-from .sse import AnswerHead, ChatStream, choice, completion, timings, usage
+from ..schema.fields import stop_strings
+from ..serving.dialect import Answer, Dialect, StreamWriter, Totals
+from ..serving.generation_spec import GenerationSpec, sampling_of
+from ..serving.handler import answer
+from ..serving.prepared_request import PreparedRequest
+from .chat_request import ChatRequest
+from .messages import neutral_messages
+from .reply_parts import AnswerHead, ChatStream, choice, completion, timings, usage
 
 chat = Blueprint("chat")
 
@@ -31,34 +31,34 @@ class ChatDialect(Dialect):
 
     def __init__(self, request: ChatRequest) -> None:
         self.request = request
-        self.ask = ask(request)
+        self.spec = spec(request)
         self._old_calls = bool(request.functions)
 
     @classmethod
     def read(cls, document: Any) -> Self:
         return cls(ChatRequest.read(document))
 
-    def _head(self, job: Job) -> AnswerHead:
+    def _head(self, prepared: PreparedRequest) -> AnswerHead:
         """A service tier is told when one was asked for, "auto" being the default one."""
         tier = self.request.service_tier
         tier = "default" if tier == "auto" else tier
-        return AnswerHead("chatcmpl-" + job.nonce, job.created, job.model, job.fingerprint, tier)
+        return AnswerHead("chatcmpl-" + prepared.nonce, prepared.created, prepared.model, prepared.fingerprint, tier)
 
-    def stream(self, job: Job) -> StreamWriter:
+    def stream(self, prepared: PreparedRequest) -> StreamWriter:
         include_usage = bool(self.request.stream_options and self.request.stream_options.include_usage)
-        return ChatStream(self._head(job), job, include_usage, self._old_calls)
+        return ChatStream(self._head(prepared), prepared, include_usage, self._old_calls)
 
-    def whole(self, job: Job, answers: list[Answer], totals: Totals) -> bytes:
-        made = [choice(index, one, job, self._old_calls) for index, one in enumerate(answers)]
-        timed = timings(totals, job.engine.info.emulated) if job.ask.timings else None
-        return completion(self._head(job), made, usage(totals), timed)
+    def whole(self, prepared: PreparedRequest, answers: list[Answer], totals: Totals) -> bytes:
+        made = [choice(index, one, prepared, self._old_calls) for index, one in enumerate(answers)]
+        timed = timings(totals, prepared.engine.info.emulated) if prepared.spec.timings else None
+        return completion(self._head(prepared), made, usage(totals), timed)
 
 
-def ask(request: ChatRequest) -> Ask:
+def spec(request: ChatRequest) -> GenerationSpec:
     """The request in neutral form."""
     thinking, budget, thinking_field = request.asked_thinking()
     limit = "max_completion_tokens" if request.max_completion_tokens is not None else "max_tokens"
-    return Ask(
+    return GenerationSpec(
         model=request.model,
         stream=bool(request.stream),
         messages=neutral_messages(request.messages),
@@ -77,6 +77,6 @@ def ask(request: ChatRequest) -> Ask:
         ignore_eos=bool(request.ignore_eos),
         prediction=request.prediction.text if request.prediction is not None else None,
         prompt_cache_key=request.prompt_cache_key,
-        background=request.service_tier == "flex",
+        low_priority=request.service_tier == "flex",
         timings=bool(request.timings),
     )

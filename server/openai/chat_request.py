@@ -7,10 +7,9 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Discriminator, Field, Tag
 
 from axpress.core.errors import RequestError
-from axpress.core.shape import Body
+from axpress.core.structured_output.output_spec import Body
 
-from ..ask import Tools
-from .fields import (
+from ..schema.fields import (
     Choices,
     Content,
     Fraction,
@@ -24,16 +23,15 @@ from .fields import (
     StreamOptions,
     Strict,
     Temperature,
-    Text,
+    Tokenizer,
     Tokens,
     TopK,
     TopLogprobs,
     joined,
 )  # fmt: skip
-from .formats import GuidedFields
-from .messages import Messages, check_messages
-from .reasoning import Effort, TemplateArguments, ThinkingBudget, thinking_asked
-from .tools import (
+from ..schema.formats import GuidedFields
+from ..schema.reasoning import Effort, TemplateArguments, ThinkingBudget, thinking_asked
+from ..schema.tools import (
     MAX_TOOLS,
     ChatTool,
     FunctionDefinition,
@@ -44,10 +42,13 @@ from .tools import (
     format_body,
     tools_asked,
 )  # fmt: skip
+from ..serving.generation_spec import Tools
+from .messages import Messages, check_messages
 
 
 class Prediction(Strict):
-    """Text that the answer is expected to repeat in large part. Where it does, the answer comes faster; it is never changed by it."""
+    """Text that the answer is expected to repeat in large part. Where it does, the answer comes faster; it is never
+    changed by it."""
 
     type: Literal["content"]
     content: Content
@@ -63,7 +64,8 @@ def _function_choice_kind(value: Any) -> str:
 
 
 FunctionChoice = Annotated[
-    Annotated[Literal["none", "auto"], Tag("<word>")] | Annotated[NamedFunction, Tag("<named>")], Discriminator(_function_choice_kind)
+    Annotated[Literal["none", "auto"], Tag("<word>")] | Annotated[NamedFunction, Tag("<named>")],
+    Discriminator(_function_choice_kind),
 ]
 
 
@@ -92,7 +94,7 @@ class ChatRequest(GuidedFields):
     }
 
     messages: Messages
-    model: Text | None = None
+    model: Tokenizer | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     temperature: Temperature | None = None
@@ -101,8 +103,8 @@ class ChatRequest(GuidedFields):
     max_completion_tokens: Tokens | None = None
     """The same as `max_tokens`. Reasoning counts."""
     stop: Stop | None = None
-    """Looked for in what follows the reasoning; cuts a form of the answer, too. Not a text that this model's calls are made of, where
-    it may call."""
+    """Looked for in what follows the reasoning; cuts a form of the answer, too. Not a text that this model's calls are
+    made of, where it may call."""
     seed: Seed | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
@@ -110,33 +112,37 @@ class ChatRequest(GuidedFields):
     logprobs: bool | None = None
     top_logprobs: TopLogprobs | None = None
     n: Choices | None = None
-    """The choices share the prompt's cache rows. With a `seed`, choice i is the answer that `choice_seed(seed, i)` gives alone."""
+    """The choices share the prompt's cache rows. With a `seed`, choice i is the answer that `choice_seed(seed, i)`
+    gives alone."""
     prediction: Prediction | None = None
-    """Not with `n` above 1, not with tools. usage counts which of its tokens came true (accepted) and which were tried in vain
-    (rejected); the latter are not part of completion_tokens."""
+    """Not with `n` above 1, not with tools. usage counts which of its tokens came true (accepted) and which were tried
+    in vain (rejected); the latter are not part of completion_tokens."""
     tools: Annotated[list[ChatTool], Field(fail_fast=True, max_length=MAX_TOOLS)] | None = None
     """Arguments always match `parameters`."""
     tool_choice: ToolChoice | None = None
-    """required, or a function's name (called once): calls are all that comes, and a form of the answer has nothing to say. none: the
-    model is not told of the tools."""
+    """required, or a function's name (called once): calls are all that comes, and a form of the answer has nothing to
+    say. none: the model is not told of the tools."""
     parallel_tool_calls: bool | None = None
     """false: at most one call."""
-    functions: Annotated[list[FunctionDefinition], Field(fail_fast=True, min_length=1, max_length=MAX_TOOLS)] | None = None
+    functions: Annotated[list[FunctionDefinition], Field(fail_fast=True, min_length=1, max_length=MAX_TOOLS)] | None = (
+        None
+    )
     """The old form of `tools`; at most one call, which the answer carries as `function_call`."""
     function_call: FunctionChoice | None = None
     """The old form of `tool_choice`."""
     response_format: ResponseFormat | None = None
-    """Guaranteed at any temperature, `strict` or not. An answer that reaches its limit of tokens says "length" and is not complete.
-    It is the form of the text: where a call is required, there is none."""
+    """Guaranteed at any temperature, `strict` or not. An answer that reaches its limit of tokens says "length" and is
+    not complete. It is the form of the text: where a call is required, there is none."""
     reasoning_effort: Effort | None = None
     """none: no reasoning; minimal, low, medium: at most 64, 256, 1,024 tokens of it; high: no bound of its own."""
     thinking_budget: ThinkingBudget | None = None
     """At most so many tokens of reasoning; goes before that of `reasoning_effort`. 0: none."""
     chat_template_kwargs: TemplateArguments | None = None
-    prompt_cache_key: Text | None = None
+    prompt_cache_key: Tokenizer | None = None
     """Separates tenants: a cached prompt is found again only by requests with the same key (no key is one of them)."""
     service_tier: Literal["auto", "default", "flex"] | None = None
-    """flex: in the background, after all other requests and without pushing their prompts out of the cache. Echoed in the answer."""
+    """flex: in the background, after all other requests and without pushing their prompts out of the cache. Echoed in
+    the answer."""
     # What local servers share beyond OpenAI.
     top_k: TopK | None = None
     """0 and -1: off."""
@@ -150,8 +156,8 @@ class ChatRequest(GuidedFields):
     modalities: Annotated[list[Literal["text"]], Field(min_length=1, max_length=1)] | None = None
     store: OnlyFalse | None = None
     verbosity: Literal["medium"] | None = None
-    user: Text | None = None
-    safety_identifier: Text | None = None
+    user: Tokenizer | None = None
+    safety_identifier: Tokenizer | None = None
     metadata: Metadata | None = None
 
     def check(self) -> None:
@@ -172,7 +178,11 @@ class ChatRequest(GuidedFields):
         self.asked_body()
         calls = tools is not None and tools.choice != "none"
         if self.prediction is not None and ((self.n or 1) > 1 or calls):
-            text = "'prediction' needs 'n' to be 1: a prediction is of one answer." if not calls else "'prediction' does not go with tools."
+            text = (
+                "'prediction' needs 'n' to be 1: a prediction is of one answer."
+                if not calls
+                else "'prediction' does not go with tools."
+            )
             raise RequestError(text, "prediction", "unsupported_parameter")
 
     def asked_body(self) -> tuple[str, Body | None]:
@@ -184,7 +194,9 @@ class ChatRequest(GuidedFields):
         if self.functions is None and self.function_call is None:
             return chat_tools(self.tools, self.tool_choice, self.parallel_tool_calls)
         if self.tools or self.tool_choice is not None:
-            raise RequestError("'functions' is the old form of 'tools'; send one of them.", "functions", "invalid_value")
+            raise RequestError(
+                "'functions' is the old form of 'tools'; send one of them.", "functions", "invalid_value"
+            )
         fields, functions = ("functions", "function_call"), [one.function() for one in self.functions or ()]
         if isinstance(self.function_call, NamedFunction):
             return tools_asked(functions, "required", [self.function_call.name], parallel=False, fields=fields)

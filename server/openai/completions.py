@@ -10,15 +10,15 @@ from sanic.request import Request
 from sanic.response import HTTPResponse
 
 from axpress.core.request import Delta, TokenLogprob
-from axpress.core.text import Text
+from axpress.core.tokenizer.tokenizer import Tokenizer
 
-from .answering import answer
-from .ask import Ask, sampling_of
-from .dialect import Answer, Dialect, StreamWriter, Totals
-from .job import Job
-from .schema.completions import DEFAULT_MAX_TOKENS, CompletionRequest
-from .schema.fields import stop_strings
-from .sse import AnswerHead, Chunks, timings, usage
+from ..schema.fields import stop_strings
+from ..serving.dialect import Answer, Dialect, StreamWriter, Totals
+from ..serving.generation_spec import GenerationSpec, sampling_of
+from ..serving.handler import answer
+from ..serving.prepared_request import PreparedRequest
+from .completions_request import DEFAULT_MAX_TOKENS, CompletionRequest
+from .reply_parts import AnswerHead, Chunks, timings, usage
 
 completions = Blueprint("completions")
 
@@ -34,45 +34,53 @@ class CompletionDialect(Dialect):
 
     def __init__(self, request: CompletionRequest) -> None:
         self.request = request
-        self.ask = ask(request)
+        self.spec = spec(request)
 
     @classmethod
     def read(cls, document: Any) -> Self:
         return cls(CompletionRequest.read(document))
 
-    def stream(self, job: Job) -> StreamWriter:
+    def stream(self, prepared: PreparedRequest) -> StreamWriter:
         include_usage = bool(self.request.stream_options and self.request.stream_options.include_usage)
-        return CompletionStream(_head(job), job, include_usage, self._echoes(job))
+        return CompletionStream(_head(prepared), prepared, include_usage, self._echoes(prepared))
 
-    def whole(self, job: Job, answers: list[Answer], totals: Totals) -> bytes:
+    def whole(self, prepared: PreparedRequest, answers: list[Answer], totals: Totals) -> bytes:
         choices = [
             {
                 "index": index,
                 "text": echo + one.text,
-                "logprobs": Logprobs(job.engine.text, len(echo)).of(one.logprobs) if job.ask.wants_logprobs else None,
+                "logprobs": Logprobs(prepared.engine.text, len(echo)).of(one.logprobs)
+                if prepared.spec.wants_logprobs
+                else None,
                 "finish_reason": one.finish_reason,
             }
-            for index, (one, echo) in enumerate(zip(answers, self._echoes(job), strict=True))
+            for index, (one, echo) in enumerate(zip(answers, self._echoes(prepared), strict=True))
         ]
-        extra = {"timings": timings(totals, job.engine.info.emulated)} if job.ask.timings else {}
-        return orjson.dumps({**_head(job).fields("text_completion"), "choices": choices, "usage": usage(totals), **extra})
+        extra = {"timings": timings(totals, prepared.engine.info.emulated)} if prepared.spec.timings else {}
+        return orjson.dumps(
+            {**_head(prepared).fields("text_completion"), "choices": choices, "usage": usage(totals), **extra}
+        )
 
-    def _echoes(self, job: Job) -> list[str]:
-        """What each answer's text begins with: its prompt, where that is wanted. Ids are spelled out, control tokens too."""
+    def _echoes(self, prepared: PreparedRequest) -> list[str]:
+        """What each answer's text begins with: its prompt, where that is wanted. Ids are spelled out, control tokens
+        too."""
         if not self.request.echo:
-            return [""] * len(job.requests)
-        text = job.engine.text
-        shown = [one if isinstance(one, str) else text.decode(one, skip_special_tokens=False) for one in job.ask.prompts]
-        return [one for one in shown for _ in range(job.ask.n)]
+            return [""] * len(prepared.requests)
+        text = prepared.engine.text
+        shown = [
+            one if isinstance(one, str) else text.decode(one, skip_special_tokens=False)
+            for one in prepared.spec.prompts
+        ]
+        return [one for one in shown for _ in range(prepared.spec.n)]
 
 
-def _head(job: Job) -> AnswerHead:
-    return AnswerHead("cmpl-" + job.nonce, job.created, job.model, job.fingerprint)
+def _head(prepared: PreparedRequest) -> AnswerHead:
+    return AnswerHead("cmpl-" + prepared.nonce, prepared.created, prepared.model, prepared.fingerprint)
 
 
-def ask(request: CompletionRequest) -> Ask:
+def spec(request: CompletionRequest) -> GenerationSpec:
     """The request in neutral form."""
-    return Ask(
+    return GenerationSpec(
         model=request.model,
         stream=bool(request.stream),
         prompts=request.prompts,
@@ -92,9 +100,10 @@ def ask(request: CompletionRequest) -> Ask:
 
 
 class Logprobs:
-    """The `logprobs` object of one answer, piece by piece. Offsets count the characters of the answer's text, from `offset` on."""
+    """The `logprobs` object of one answer, piece by piece. Offsets count the characters of the answer's text, from
+    `offset` on."""
 
-    def __init__(self, text: Text, offset: int) -> None:
+    def __init__(self, text: Tokenizer, offset: int) -> None:
         self._text, self._offset = text, offset
         self._detokenizer = text.detokenizer()
 
@@ -108,7 +117,8 @@ class Logprobs:
             "tokens": [self._spelled(one.token) for one in logprobs],
             "token_logprobs": [_finite(one.logprob) for one in logprobs],
             "top_logprobs": [
-                {self._spelled(token): _finite(logprob) for token, logprob in ((one.token, one.logprob), *one.top)} for one in logprobs
+                {self._spelled(token): _finite(logprob) for token, logprob in ((one.token, one.logprob), *one.top)}
+                for one in logprobs
             ],
             "text_offset": offsets,
         }
@@ -129,12 +139,16 @@ def _finite(logprob: float) -> float:
 class CompletionStream(Chunks):
     """The chunks of plain completions. Per token: one JSON string between two constants."""
 
-    def __init__(self, head: AnswerHead, job: Job, include_usage: bool, echoes: list[str]) -> None:
-        super().__init__(head, "text_completion", job, include_usage)
-        self._heads = [self.start + b',"choices":[{"index":%d,"text":' % index for index in range(len(job.requests))]
+    def __init__(self, head: AnswerHead, prepared: PreparedRequest, include_usage: bool, echoes: list[str]) -> None:
+        super().__init__(head, "text_completion", prepared, include_usage)
+        self._heads = [
+            self.start + b',"choices":[{"index":%d,"text":' % index for index in range(len(prepared.requests))
+        ]
         self._plain_tail = b',"logprobs":null,"finish_reason":null}]' + self.tail
         self._echoes = echoes
-        self._logprobs = [Logprobs(job.engine.text, len(echo)) for echo in echoes] if job.ask.wants_logprobs else None
+        self._logprobs = (
+            [Logprobs(prepared.engine.text, len(echo)) for echo in echoes] if prepared.spec.wants_logprobs else None
+        )
 
     def begin(self) -> bytes:
         pairs = zip(self._heads, self._echoes, strict=True)
@@ -153,4 +167,11 @@ class CompletionStream(Chunks):
     def _detailed(self, index: int, delta: Delta) -> bytes:
         assert self._logprobs is not None
         logprobs = orjson.dumps(self._logprobs[index].of(list(delta.logprobs)))
-        return self._heads[index] + orjson.dumps(delta.text) + b',"logprobs":' + logprobs + b',"finish_reason":null}]' + self.tail
+        return (
+            self._heads[index]
+            + orjson.dumps(delta.text)
+            + b',"logprobs":'
+            + logprobs
+            + b',"finish_reason":null}]'
+            + self.tail
+        )

@@ -7,9 +7,9 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Discriminator, Field, Tag
 
 from axpress.core.errors import RequestError
-from axpress.core.shape import Body
+from axpress.core.structured_output.output_spec import Body
 
-from .fields import (
+from ..schema.fields import (
     Choices,
     Fraction,
     LogitBias,
@@ -20,12 +20,12 @@ from .fields import (
     Stop,
     StreamOptions,
     Temperature,
-    Text,
+    Tokenizer,
     Tokens,
     TopK,
 )  # fmt: skip
-from .formats import GuidedFields
-from .tools import ResponseFormat, format_body
+from ..schema.formats import GuidedFields
+from ..schema.tools import ResponseFormat, format_body
 
 MAX_PROMPTS = 1024
 """Far above what an engine takes together, which is the limit that a request meets."""
@@ -43,10 +43,10 @@ def _prompt_kind(value: Any) -> str:
 
 TokenIds = Annotated[list[int], Field(fail_fast=True, min_length=1)]
 """Ids that the model has no token for are refused too, by their place in the list."""
-Texts = Annotated[list[Text], Field(fail_fast=True, min_length=1, max_length=MAX_PROMPTS)]
+Texts = Annotated[list[Tokenizer], Field(fail_fast=True, min_length=1, max_length=MAX_PROMPTS)]
 IdLists = Annotated[list[TokenIds], Field(fail_fast=True, min_length=1, max_length=MAX_PROMPTS)]
 Prompt = Annotated[
-    Annotated[Text, Tag("<text>")]
+    Annotated[Tokenizer, Tag("<text>")]
     | Annotated[Texts, Tag("<texts>")]
     | Annotated[TokenIds, Tag("<ids>")]
     | Annotated[IdLists, Tag("<lists>")],
@@ -70,9 +70,9 @@ class CompletionRequest(GuidedFields):
     }
 
     prompt: Prompt
-    """A text, token ids, or a list of either: each gets `n` answers. Texts are text throughout, also where they spell control tokens;
-    but see `parse_special`."""
-    model: Text | None = None
+    """A text, token ids, or a list of either: each gets `n` answers. Texts are text throughout, also where they spell
+    control tokens; but see `parse_special`."""
+    model: Tokenizer | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     max_tokens: Tokens | None = None
@@ -90,8 +90,9 @@ class CompletionRequest(GuidedFields):
     echo: bool | None = None
     """true: the answer's text begins with the prompt."""
     response_format: ResponseFormat | None = None
-    """Guaranteed at any temperature, `strict` or not. An answer that reaches its limit of tokens says "length" and is not complete."""
-    prompt_cache_key: Text | None = None
+    """Guaranteed at any temperature, `strict` or not. An answer that reaches its limit of tokens says "length" and is
+    not complete."""
+    prompt_cache_key: Tokenizer | None = None
     """Separates tenants: a cached prompt is found again only by requests with the same key (no key is one of them)."""
     # What local servers share beyond OpenAI.
     parse_special: bool | None = None
@@ -107,7 +108,7 @@ class CompletionRequest(GuidedFields):
     # Harmless.
     best_of: Choices | None = None
     store: OnlyFalse | None = None
-    user: Text | None = None
+    user: Tokenizer | None = None
 
     def check(self) -> None:
         if self.stream_options is not None and not self.stream:
@@ -120,7 +121,11 @@ class CompletionRequest(GuidedFields):
             raise RequestError(text, "echo", "unsupported_parameter")
         form, body = self.asked_body()
         if self.ignore_eos and body is not None:
-            raise RequestError(f"'ignore_eos' does not go with '{form}', which says where the answer ends.", "ignore_eos", "invalid_value")
+            raise RequestError(
+                f"'ignore_eos' does not go with '{form}', which says where the answer ends.",
+                "ignore_eos",
+                "invalid_value",
+            )
 
     def asked_body(self) -> tuple[str, Body | None]:
         """The form of the answer and the field that asks for it. Raises RequestError for more than one."""

@@ -9,11 +9,11 @@ from pydantic import Discriminator, Field, Tag
 
 from axpress.core.errors import RequestError
 
-from .fields import MAX_MESSAGES, Content, Strict, Text, joined
-from .tools import FunctionName
+from ..schema.fields import MAX_MESSAGES, Content, Strict, Tokenizer, joined
+from ..schema.tools import FunctionName
 
 MAX_CALLS = 128
-CallId = Annotated[Text, Field(min_length=1, max_length=256)]
+CallId = Annotated[Tokenizer, Field(min_length=1, max_length=256)]
 
 
 class SystemMessage(Strict):
@@ -36,7 +36,7 @@ class CalledFunction(Strict):
     harmless: ClassVar[dict[str, str]] = {"parsed_arguments": "OpenAI's clients add it to the answers that they parse"}
 
     name: FunctionName
-    arguments: Text
+    arguments: Tokenizer
     parsed_arguments: Any = None
 
 
@@ -52,8 +52,8 @@ class ToolCall(Strict):
 
 
 class AssistantMessage(Strict):
-    """An earlier answer. `content` may be absent beside calls; `reasoning_content` goes to the chat template, which decides whether
-    the model sees it again."""
+    """An earlier answer. `content` may be absent beside calls; `reasoning_content` goes to the chat template, which
+    decides whether the model sees it again."""
 
     harmless: ClassVar[dict[str, str]] = {
         "refusal": "null, as answers have it",
@@ -64,7 +64,7 @@ class AssistantMessage(Strict):
 
     role: Literal["assistant"]
     content: Content | None = None
-    reasoning_content: Text | None = None
+    reasoning_content: Tokenizer | None = None
     tool_calls: Annotated[list[ToolCall], Field(fail_fast=True, max_length=MAX_CALLS)] | None = None
     function_call: CalledFunction | None = None
     """The old form of `tool_calls`."""
@@ -82,7 +82,7 @@ class ToolMessage(Strict):
     role: Literal["tool"]
     tool_call_id: CallId
     content: Content
-    name: Text | None = None
+    name: Tokenizer | None = None
 
 
 class FunctionMessage(Strict):
@@ -99,7 +99,11 @@ class OtherMessage(Strict):
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
 
 
-_KINDS = {"system": "<system>", "developer": "<system>", **{name: f"<{name}>" for name in ("user", "assistant", "tool", "function")}}
+_KINDS = {
+    "system": "<system>",
+    "developer": "<system>",
+    **{name: f"<{name}>" for name in ("user", "assistant", "tool", "function")},
+}
 
 
 def _message_kind(value: Any) -> str:
@@ -120,8 +124,8 @@ Messages = Annotated[list[Message], Field(fail_fast=True, min_length=1, max_leng
 
 
 def check_messages(messages: Sequence[Message]) -> None:
-    """Raises RequestError for an assistant message that says nothing, for a result without a call before it, and for calls of which
-    some have no result in the messages that follow at once."""
+    """Raises RequestError for an assistant message that says nothing, for a result without a call before it, and for
+    calls of which some have no result in the messages that follow at once."""
     made: set[str] = set()
     caller = 0
     due: dict[str, None] = {}  # calls of message `caller` that have no result yet, in order
@@ -133,9 +137,15 @@ def check_messages(messages: Sequence[Message]) -> None:
             break
         if isinstance(one, AssistantMessage):
             if one.content is None and not one.tool_calls and one.function_call is None:
-                raise RequestError(f"'{where}.content' may be null only beside calls.", f"{where}.content", "invalid_value")
+                raise RequestError(
+                    f"'{where}.content' may be null only beside calls.", f"{where}.content", "invalid_value"
+                )
             if one.tool_calls and one.function_call is not None:
-                raise RequestError(f"'{where}': send 'tool_calls' or 'function_call', not both.", f"{where}.function_call", "invalid_value")
+                raise RequestError(
+                    f"'{where}': send 'tool_calls' or 'function_call', not both.",
+                    f"{where}.function_call",
+                    "invalid_value",
+                )
             caller, due = index, dict.fromkeys(call.id for call in one.tool_calls or ())
             made |= due.keys()
             made |= {f"function {one.function_call.name}"} if one.function_call is not None else set()
@@ -147,7 +157,10 @@ def check_messages(messages: Sequence[Message]) -> None:
             raise RequestError(text, f"{where}.name", "invalid_value")
     if due:
         where = f"messages[{caller}].tool_calls"
-        text = f"'{where}': the call '{next(iter(due))[:64]}' has no result; a tool message for each call must follow at once."
+        text = (
+            f"'{where}': the call '{next(iter(due))[:64]}' has no result; a tool message for each call must follow at"
+            " once."
+        )
         raise RequestError(text, where, "invalid_value")
 
 
@@ -162,7 +175,12 @@ def _neutral(message: Any) -> dict[str, Any]:
     if isinstance(message, ToolMessage):
         return {"role": "tool", "tool_call_id": message.tool_call_id, "content": joined(message.content)}
     if isinstance(message, FunctionMessage):
-        return {"role": "tool", "name": message.name, "tool_call_id": f"function {message.name}", "content": joined(message.content)}
+        return {
+            "role": "tool",
+            "name": message.name,
+            "tool_call_id": f"function {message.name}",
+            "content": joined(message.content),
+        }
     out: dict[str, Any] = {"role": "assistant", "content": joined(message.content or "")}
     if message.reasoning_content:
         out["reasoning_content"] = message.reasoning_content

@@ -1,7 +1,8 @@
-"""What is answered: the JSON of answers, stream events and errors, as the writers write it, for the OpenAPI document and the tests.
+"""What is answered: the JSON of answers, stream events and errors, as the writers write it, for the OpenAPI document
+and the tests.
 
-NotRequired: a field that is absent where it has nothing to say. Every object is closed: what is not listed is never sent.
-"""
+NotRequired: a field that is absent where it has nothing to say. Every object is closed: what is not listed is never
+sent."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
-from axpress.core.live import CardState, Running
+from axpress.core.engine.snapshot import CardState, Running
 
 closed = with_config(ConfigDict(extra="forbid", use_attribute_docstrings=True))
 """For each TypedDict here: no other fields, and its attributes' docstrings are descriptions."""
@@ -71,7 +72,8 @@ class Usage(TypedDict):
 
 @closed
 class Timings(TypedDict):
-    """Counts, milliseconds and tokens/s of prompt and answer, queueing left out; a rate is null where no time passed."""
+    """Counts, milliseconds and tokens/s of prompt and answer, queueing left out; a rate is null where no time
+    passed."""
 
     cache_n: Count
     prompt_n: int
@@ -209,7 +211,8 @@ class ChunkChoice(TypedDict):
 
 @closed
 class ChatChunk(TypedDict):
-    """An event of a streamed answer. After the last answer's end one with no choices brings usage and timings, where they were wanted."""
+    """An event of a streamed answer. After the last answer's end one with no choices brings usage and timings, where
+    they were wanted."""
 
     id: str
     object: Literal["chat.completion.chunk"]
@@ -269,7 +272,8 @@ class TextChunkChoice(TypedDict):
 
 @closed
 class TextChunk(TypedDict):
-    """An event of a streamed completion. The last one, without choices, brings usage and timings, where they were wanted."""
+    """An event of a streamed completion. The last one, without choices, brings usage and timings, where they were
+    wanted."""
 
     id: str
     object: Literal["text_completion"]
@@ -364,7 +368,8 @@ class LiveBank(TypedDict):
     """Hold a prefix that nobody uses at present."""
     shared: Count
     runs: list[int]
-    """Holder, length, holder, length ... from row 0 on. Holder 0: nobody; -1: an idle prefix; n: answer n; -k: k answers together."""
+    """Holder, length, holder, length ... from row 0 on. Holder 0: nobody; -1: an idle prefix; n: answer n; -k: k
+    answers together."""
 
 
 @closed

@@ -10,10 +10,10 @@ import orjson
 
 from axpress.core.request import Delta, TokenLogprob
 
-from .dialect import Answer, StreamWriter, Totals
-from .errors import HttpError, error_body
-from .job import Job, TokenBytes
-from .reader import Piece, Reader
+from ..http.errors import HttpError, error_body
+from ..serving.dialect import Answer, StreamWriter, Totals
+from ..serving.output_parser import OutputParser, Piece
+from ..serving.prepared_request import PreparedRequest, TokenBytes
 
 DONE = b"data: [DONE]\n\n"
 
@@ -37,10 +37,11 @@ def usage(totals: Totals) -> dict[str, Any]:
 
 
 def timings(totals: Totals, emulated: bool) -> dict[str, Any]:
-    """The `timings` object of llama.cpp's server: how many tokens and milliseconds prompt and answer took, queueing left out.
+    """The `timings` object of llama.cpp's server: how many tokens and milliseconds prompt and answer took, queueing
+    left out.
 
-    Of several choices, which run together, the one that took longest. Times of an emulated card say that they are of one.
-    """
+    Of several choices, which run together, the one that took longest. Times of an emulated card say that they are of
+    one."""
     prompt_s = max((s.first_token_s - s.queue_s for s in totals.spent), default=0.0)
     predicted_s = max((s.total_s - s.first_token_s for s in totals.spent), default=0.0)
     prompt_n, predicted_n = totals.prompt_tokens - totals.cached_tokens, totals.completion_tokens
@@ -68,7 +69,8 @@ def logprobs_content(logprobs: Iterable[TokenLogprob], token_bytes: TokenBytes) 
 
 @dataclass(frozen=True, slots=True)
 class AnswerHead:
-    """What every object of one answer says of it. `service_tier` None: the request named none, the answer tells none."""
+    """What every object of one answer says of it. `service_tier` None: the request named none, the answer tells
+    none."""
 
     answer_id: str
     created: int
@@ -79,39 +81,40 @@ class AnswerHead:
     def fields(self, kind: str) -> dict[str, Any]:
         """The first fields of an object of this kind."""
         fields: dict[str, Any] = {
-            "id": self.answer_id, "object": kind, "created": self.created, "model": self.model, "system_fingerprint": self.fingerprint,
+            "id": self.answer_id, "object": kind, "created": self.created, "model": self.model,
+            "system_fingerprint": self.fingerprint,
         }  # fmt: skip
         return fields if self.service_tier is None else {**fields, "service_tier": self.service_tier}
 
 
-def choice(index: int, answer: Answer, job: Job, old_calls: bool = False) -> dict[str, Any]:
+def choice(index: int, answer: Answer, prepared: PreparedRequest, old_calls: bool = False) -> dict[str, Any]:
     """One choice of a whole answer. `old_calls`: a call is told as `function_call`."""
-    reader, finish = job.reader(index), answer.finish_reason
+    parser, finish = prepared.parser(index), answer.finish_reason
     message: dict[str, Any] = {"role": "assistant", "content": answer.text, "refusal": None}
-    if reader is not None:
-        message |= _parts(reader.read(answer.deltas), job, index, old_calls)
-        finish = finish_reason(finish, reader, old_calls)
+    if parser is not None:
+        message |= _parts(parser.read(answer.deltas), prepared, index, old_calls)
+        finish = finish_reason(finish, parser, old_calls)
     logprobs = None
-    if job.token_bytes is not None:
-        logprobs = {"content": logprobs_content(answer.logprobs, job.token_bytes), "refusal": None}
+    if prepared.token_bytes is not None:
+        logprobs = {"content": logprobs_content(answer.logprobs, prepared.token_bytes), "refusal": None}
     return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": finish}
 
 
-def finish_reason(reason: str, reader: Reader | None, old_calls: bool = False) -> str:
-    """"tool_calls" (in the old form "function_call") where an answer that came to its end has called something.
+def finish_reason(reason: str, parser: OutputParser | None, old_calls: bool = False) -> str:
+    """ "tool_calls" (in the old form "function_call") where an answer that came to its end has called something.
 
     An answer that a stop string cut in the middle of a call has not.
     """
-    called = reason == "stop" and reader is not None and reader.num_calls and not reader.call_open
+    called = reason == "stop" and parser is not None and parser.num_calls and not parser.call_open
     return ("function_call" if old_calls else "tool_calls") if called else reason
 
 
-def _parts(pieces: list[Piece], job: Job, index: int, old_calls: bool) -> dict[str, Any]:
+def _parts(pieces: list[Piece], prepared: PreparedRequest, index: int, old_calls: bool) -> dict[str, Any]:
     """The message's fields that an answer's pieces make."""
     joined = {kind: "".join([p.text for p in pieces if p.kind == kind]) for kind in ("content", "reasoning")}
     calls = [
         {
-            "id": job.call_id(index, call.call),
+            "id": prepared.call_id(index, call.call),
             "type": "function",
             "function": {
                 "name": call.text,
@@ -131,17 +134,24 @@ def _parts(pieces: list[Piece], job: Job, index: int, old_calls: bool) -> dict[s
     return fields
 
 
-def completion(head: AnswerHead, choices: list[dict[str, Any]], used: dict[str, Any], timed: dict[str, Any] | None) -> bytes:
+def completion(
+    head: AnswerHead, choices: list[dict[str, Any]], used: dict[str, Any], timed: dict[str, Any] | None
+) -> bytes:
     """A whole chat.completion object."""
     extra = {} if timed is None else {"timings": timed}
     return orjson.dumps({**head.fields("chat.completion"), "choices": choices, "usage": used, **extra})
 
 
 class Chunks(StreamWriter):
-    """What the streams of OpenAI's completions have in common: server-sent chunks, which begin with `start`, and their end."""
+    """What the streams of OpenAI's completions have in common: server-sent chunks, which begin with `start`, and their
+    end."""
 
-    def __init__(self, head: AnswerHead, kind: str, job: Job, include_usage: bool) -> None:
-        self._include_usage, self._timings, self._emulated = include_usage, job.ask.timings, job.engine.info.emulated
+    def __init__(self, head: AnswerHead, kind: str, prepared: PreparedRequest, include_usage: bool) -> None:
+        self._include_usage, self._timings, self._emulated = (
+            include_usage,
+            prepared.spec.timings,
+            prepared.engine.info.emulated,
+        )
         self.start = b"data: " + orjson.dumps(head.fields(kind))[:-1]
         self.tail = b',"usage":null}\n\n' if include_usage else b"}\n\n"
 
@@ -159,9 +169,13 @@ class Chunks(StreamWriter):
 class ChatStream(Chunks):
     """The chunks of a chat completion. Per token of plain content: one JSON string between two constants."""
 
-    def __init__(self, head: AnswerHead, job: Job, include_usage: bool, old_calls: bool = False) -> None:
-        super().__init__(head, "chat.completion.chunk", job, include_usage)
-        self._choices = [_Choice(self.start, self.tail, index, job, old_calls) for index in range(len(job.requests))]
+    def __init__(
+        self, head: AnswerHead, prepared: PreparedRequest, include_usage: bool, old_calls: bool = False
+    ) -> None:
+        super().__init__(head, "chat.completion.chunk", prepared, include_usage)
+        self._choices = [
+            _Choice(self.start, self.tail, index, prepared, old_calls) for index in range(len(prepared.requests))
+        ]
 
     def begin(self) -> bytes:
         return b"".join([one.role() for one in self._choices])
@@ -175,14 +189,14 @@ class ChatStream(Chunks):
 class _Choice:
     """The chunks of one choice."""
 
-    def __init__(self, start: bytes, tail: bytes, index: int, job: Job, old_calls: bool) -> None:
+    def __init__(self, start: bytes, tail: bytes, index: int, prepared: PreparedRequest, old_calls: bool) -> None:
         self._tail, self._old_calls = tail, old_calls
         self._head = start + b',"choices":[{"index":%d,"delta":' % index
         self._text_head = self._head + b'{"content":'
         self._text_tail = b'},"logprobs":null,"finish_reason":null}]' + self._tail
-        self._job, self._index = job, index
-        self._token_bytes = job.token_bytes
-        self._reader = job.reader(index)
+        self._job, self._index = prepared, index
+        self._token_bytes = prepared.token_bytes
+        self._reader = prepared.parser(index)
 
     def role(self) -> bytes:
         """The first chunk."""
@@ -200,7 +214,13 @@ class _Choice:
 
     def _chunks(self, delta: Delta) -> bytes:
         """The chunks of one delta: a piece each; log-probabilities go with the first."""
-        pieces = self._reader.read([delta]) if self._reader is not None else [Piece("content", delta.text)] if delta.text else []
+        pieces = (
+            self._reader.read([delta])
+            if self._reader is not None
+            else [Piece("content", delta.text)]
+            if delta.text
+            else []
+        )
         made = [self._piece(piece) for piece in pieces]
         logprobs = b"null"
         if delta.logprobs and self._token_bytes is not None:

@@ -9,12 +9,12 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from axpress.core.errors import RequestError
 
-from .fields import MAX_MESSAGES, Strict, Text, kind
-from .tools import FunctionName
+from ..schema.fields import MAX_MESSAGES, Strict, Tokenizer, kind
+from ..schema.tools import FunctionName
 
 Status = Literal["in_progress", "completed", "incomplete"]
-CallId = Annotated[Text, Field(min_length=1, max_length=256)]
-ItemId = Annotated[Text, Field(max_length=256)]
+CallId = Annotated[Tokenizer, Field(min_length=1, max_length=256)]
+ItemId = Annotated[Tokenizer, Field(max_length=256)]
 
 
 class _ItemFields(Strict):
@@ -50,13 +50,13 @@ class InputText(Strict):
     }
 
     type: Annotated[Literal["input_text", "output_text"], BeforeValidator(_text_only)]
-    text: Text
+    text: Tokenizer
     annotations: Annotated[list[Any], Field(max_length=0)] | None = None
     logprobs: list[Any] | None = None
 
 
 Parts = Annotated[list[InputText], Field(fail_fast=True, max_length=MAX_MESSAGES)]
-Content = Annotated[Annotated[Text, Tag("<text>")] | Annotated[Parts, Tag("<list>")], Discriminator(kind)]
+Content = Annotated[Annotated[Tokenizer, Tag("<text>")] | Annotated[Parts, Tag("<list>")], Discriminator(kind)]
 
 
 def joined(content: str | list[InputText]) -> str:
@@ -67,7 +67,10 @@ def joined(content: str | list[InputText]) -> str:
 class MessageItem(_ItemFields):
     """A message; `type` may be left out."""
 
-    harmless: ClassVar[dict[str, str]] = {**_ItemFields.harmless, "phase": "the client's own note on what kind of answer it was"}
+    harmless: ClassVar[dict[str, str]] = {
+        **_ItemFields.harmless,
+        "phase": "the client's own note on what kind of answer it was",
+    }
 
     type: Literal["message"] | None = None
     role: Literal["system", "developer", "user", "assistant"]
@@ -81,7 +84,7 @@ class CallItem(_ItemFields):
     type: Literal["function_call"]
     call_id: CallId
     name: FunctionName
-    arguments: Text
+    arguments: Tokenizer
 
 
 class CallOutputItem(_ItemFields):
@@ -92,18 +95,19 @@ class CallOutputItem(_ItemFields):
     type: Literal["function_call_output"]
     call_id: CallId
     output: Content
-    name: Text | None = None
+    name: Tokenizer | None = None
 
 
 class ReasoningPart(Strict):
     """A part of the reasoning."""
 
     type: Literal["reasoning_text"]
-    text: Text
+    text: Tokenizer
 
 
 class ReasoningItem(_ItemFields):
-    """What the model thought before an answer; it goes to the chat template, which decides whether the model sees it again.
+    """What the model thought before an answer; it goes to the chat template, which decides whether the model sees it
+    again.
 
     `summary` is empty and `encrypted_content` null, as answers have them.
     """
@@ -164,7 +168,9 @@ def _check_calls(items: list[Any]) -> None:
             made.add(item.call_id)
         elif isinstance(item, CallOutputItem) and item.call_id not in made:
             where = f"input[{index}].call_id"
-            raise RequestError(f"'{where}': no call '{item.call_id[:64]}' was made before this item.", where, "invalid_value")
+            raise RequestError(
+                f"'{where}': no call '{item.call_id[:64]}' was made before this item.", where, "invalid_value"
+            )
 
 
 def _messages(items: Iterable[Any]) -> Iterator[dict[str, Any]]:
@@ -187,8 +193,8 @@ _REASONING, _TEXT, _CALL = range(3)
 
 
 def _step(item: Any) -> int | None:
-    """Where it belongs in a turn of the assistant's, which has reasoning, text and calls in this order; None: it is nothing of the
-    assistant's."""
+    """Where it belongs in a turn of the assistant's, which has reasoning, text and calls in this order; None: it is
+    nothing of the assistant's."""
     if isinstance(item, MessageItem):
         return _TEXT if item.role == "assistant" else None
     return _REASONING if isinstance(item, ReasoningItem) else _CALL if isinstance(item, CallItem) else None

@@ -11,14 +11,14 @@ from sanic import Blueprint
 from sanic.request import Request
 from sanic.response import HTTPResponse
 
-from .answering import answer
-from .ask import Ask, said
-from .dialect import Answer, Dialect, StreamWriter, Totals
-from .errors import HttpError
-from .job import Job
+from ..http.errors import HttpError
+from ..serving.dialect import Answer, Dialect, StreamWriter, Totals
+from ..serving.generation_spec import GenerationSpec, said
+from ..serving.handler import answer
+from ..serving.prepared_request import PreparedRequest
+from .response_items import neutral_items
+from .responses_request import ResponsesRequest
 from .responses_stream import Output, ResponseStream
-from .schema.items import neutral_items
-from .schema.responses import ResponsesRequest
 
 responses = Blueprint("responses")
 
@@ -46,42 +46,48 @@ class ResponsesDialect(Dialect):
 
     def __init__(self, request: ResponsesRequest) -> None:
         self.request = request
-        self.ask = ask(request)
+        self.spec = spec(request)
 
     @classmethod
     def read(cls, document: Any) -> Self:
         return cls(ResponsesRequest.read(document))
 
-    def stream(self, job: Job) -> StreamWriter:
-        return ResponseStream(job, partial(self._response, job))
+    def stream(self, prepared: PreparedRequest) -> StreamWriter:
+        return ResponseStream(prepared, partial(self._response, prepared))
 
-    def whole(self, job: Job, answers: list[Answer], totals: Totals) -> bytes:
-        output = Output(job)
+    def whole(self, prepared: PreparedRequest, answers: list[Answer], totals: Totals) -> bytes:
+        output = Output(prepared)
         for _ in output.take(answers[0].deltas):
             pass
         status = "completed" if answers[0].finish_reason == "stop" else "incomplete"
-        return orjson.dumps(self._response(job, status, output.items, totals=totals))
+        return orjson.dumps(self._response(prepared, status, output.items, totals=totals))
 
     def _response(
-        self, job: Job, status: str, output: list[Any], *, totals: Totals | None = None, error: dict[str, Any] | None = None
+        self,
+        prepared: PreparedRequest,
+        status: str,
+        output: list[Any],
+        *,
+        totals: Totals | None = None,
+        error: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
         """The response object: what came, and the settings that it came from, as OpenAI repeats them."""
         return {
-            "id": "resp_" + job.nonce,
+            "id": "resp_" + prepared.nonce,
             "object": "response",
-            "created_at": job.created,
+            "created_at": prepared.created,
             "completed_at": int(time.time()) if status == "completed" else None,
             "status": status,
             "error": error,
             "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
-            "model": job.model,
+            "model": prepared.model,
             "output": output,
             "usage": None if totals is None else usage(totals),
-            **self._settings(job),
+            **self._settings(prepared),
         }
 
-    def _settings(self, job: Job) -> dict[str, Any]:
-        request, params = self.request, job.requests[0].params
+    def _settings(self, prepared: PreparedRequest) -> dict[str, Any]:
+        request, params = self.request, prepared.requests[0].params
         tier = request.service_tier
         text = request.echoed("text") or {}
         return {
@@ -92,10 +98,16 @@ class ResponsesDialect(Dialect):
             "top_p": params.top_p,
             "top_logprobs": request.logprobs or 0,
             "text": {"format": text.get("format") or {"type": "text"}, "verbosity": "medium"},
-            "tools": [{"description": None, "parameters": None, "strict": True, **tool} for tool in request.echoed("tools") or []],
+            "tools": [
+                {"description": None, "parameters": None, "strict": True, **tool}
+                for tool in request.echoed("tools") or []
+            ],
             "tool_choice": request.echoed("tool_choice") or "auto",
             "parallel_tool_calls": request.parallel_tool_calls is not False,
-            "reasoning": {"effort": request.reasoning.effort if request.reasoning is not None else None, "summary": None},
+            "reasoning": {
+                "effort": request.reasoning.effort if request.reasoning is not None else None,
+                "summary": None,
+            },
             "service_tier": "default" if tier in (None, "auto") else tier,
             "metadata": request.metadata or {},
             "prompt_cache_key": request.prompt_cache_key,
@@ -122,10 +134,10 @@ def usage(totals: Totals) -> dict[str, Any]:
     }
 
 
-def ask(request: ResponsesRequest) -> Ask:
+def spec(request: ResponsesRequest) -> GenerationSpec:
     """The request in neutral form."""
     thinking, budget = request.asked_thinking()
-    return Ask(
+    return GenerationSpec(
         model=request.model,
         stream=bool(request.stream),
         messages=neutral_items(request.input, request.instructions),
@@ -148,5 +160,5 @@ def ask(request: ResponsesRequest) -> Ask:
             logprobs=request.logprobs,
         ),
         prompt_cache_key=request.prompt_cache_key,
-        background=request.service_tier == "flex",
+        low_priority=request.service_tier == "flex",
     )

@@ -129,7 +129,8 @@ class ShownReasoning(TypedDict):
 
 @closed
 class Response(TypedDict):
-    """An answer, and the settings that it came from; sampling settings are the model's own where the request named none."""
+    """An answer, and the settings that it came from; sampling settings are the model's own where the request named
+    none."""
 
     id: str
     object: Literal["response"]
@@ -181,7 +182,9 @@ class _PartEvent(_PlaceEvent):
 class ResponseEvent(_Event):
     """The response as it is: first, and last."""
 
-    type: Literal["response.created", "response.in_progress", "response.completed", "response.incomplete", "response.failed"]
+    type: Literal[
+        "response.created", "response.in_progress", "response.completed", "response.incomplete", "response.failed"
+    ]
     response: Response
 
 

@@ -7,10 +7,9 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Discriminator, Field, Tag
 
 from axpress.core.errors import RequestError
-from axpress.core.shape import Body, JsonObject
+from axpress.core.structured_output.output_spec import Body, JsonObject
 
-from ..ask import Function, Tools
-from .fields import (
+from ..schema.fields import (
     Fraction,
     Metadata,
     RepetitionPenalty,
@@ -18,15 +17,14 @@ from .fields import (
     Seed,
     Strict,
     Temperature,
-    Text,
+    Tokenizer,
     Tokens,
     TopK,
     TopLogprobs,
     kind,
 )  # fmt: skip
-from .items import Items
-from .reasoning import Effort, thinking_asked
-from .tools import (
+from ..schema.reasoning import Effort, thinking_asked
+from ..schema.tools import (
     MAX_TOOLS,
     FunctionDefinition,
     FunctionName,
@@ -40,13 +38,17 @@ from .tools import (
     tool_choice_kind,
     tools_asked,
 )  # fmt: skip
+from ..serving.generation_spec import Function, Tools
+from .response_items import Items
 
 LOGPROBS = "message.output_text.logprobs"
 
 
 def _not_stored(value: bool) -> bool:
     if value:
-        raise ValueError("nothing is stored here: send false, or leave it out, and send the whole conversation each time")
+        raise ValueError(
+            "nothing is stored here: send false, or leave it out, and send the whole conversation each time"
+        )
     return value
 
 
@@ -72,7 +74,9 @@ def _tool_kind(value: Any) -> str:
     return "<function>" if isinstance(value, dict) and value.get("type") == "function" else "<other>"
 
 
-Tool = Annotated[Annotated[FunctionTool, Tag("<function>")] | Annotated[OtherTool, Tag("<other>")], Discriminator(_tool_kind)]
+Tool = Annotated[
+    Annotated[FunctionTool, Tag("<function>")] | Annotated[OtherTool, Tag("<other>")], Discriminator(_tool_kind)
+]
 
 
 class NamedFunctionTool(Strict):
@@ -91,7 +95,9 @@ class AllowedTools(Strict):
 
 
 ToolChoice = Annotated[
-    Annotated[ToolMode, Tag("<word>")] | Annotated[NamedFunctionTool, Tag("<named>")] | Annotated[AllowedTools, Tag("<allowed>")],
+    Annotated[ToolMode, Tag("<word>")]
+    | Annotated[NamedFunctionTool, Tag("<named>")]
+    | Annotated[AllowedTools, Tag("<allowed>")],
     Discriminator(tool_choice_kind),
 ]
 
@@ -113,7 +119,8 @@ Format = Annotated[
 
 
 class TextConfig(Strict):
-    """What the text of the answer must look like; it does at any temperature. Where a call is required, there is no text."""
+    """What the text of the answer must look like; it does at any temperature. Where a call is required, there is no
+    text."""
 
     harmless: ClassVar[dict[str, str]] = {"verbosity": "medium is what comes anyway; nothing else is accepted"}
 
@@ -173,10 +180,10 @@ class ResponsesRequest(RequestFields):
         "safety_identifier": "a label of the caller's own, echoed in the answer; never stored, never logged",
     }
 
-    input: Annotated[Annotated[Text, Tag("<text>")] | Annotated[Items, Tag("<list>")], Discriminator(kind)]
+    input: Annotated[Annotated[Tokenizer, Tag("<text>")] | Annotated[Items, Tag("<list>")], Discriminator(kind)]
     """A text of the user's, or the conversation so far. Items of an answer are sent back as they came."""
-    model: Text | None = None
-    instructions: Text | None = None
+    model: Tokenizer | None = None
+    instructions: Tokenizer | None = None
     """Goes before `input`, together with a system message that comes first there."""
     stream: bool | None = None
     stream_options: ResponseStreamOptions | None = None
@@ -188,16 +195,17 @@ class ResponsesRequest(RequestFields):
     tools: Annotated[list[Tool], Field(fail_fast=True, max_length=MAX_TOOLS)] | None = None
     """Functions only; tools that a server runs itself are refused."""
     tool_choice: ToolChoice | None = None
-    """required, or a function's name (called once): calls are all that comes. none: the model is not told of the tools."""
+    """required, or a function's name (called once): calls are all that comes. none: the model is not told of the
+    tools."""
     parallel_tool_calls: bool | None = None
     """false: at most one call."""
     reasoning: Reasoning | None = None
     include: Annotated[list[Includable], Field(fail_fast=True, max_length=16)] | None = None
-    """message.output_text.logprobs is obeyed. Of reasoning.encrypted_content nothing follows: reasoning items hold their text, and can be
-    sent back. The others are of tools and contents that do not exist here."""
+    """message.output_text.logprobs is obeyed. Of reasoning.encrypted_content nothing follows: reasoning items hold
+    their text, and can be sent back. The others are of tools and contents that do not exist here."""
     top_logprobs: TopLogprobs | None = None
     """Log-probabilities of the text's tokens and of so many likely others."""
-    prompt_cache_key: Text | None = None
+    prompt_cache_key: Tokenizer | None = None
     """Separates tenants: a cached prompt is found again only by requests with the same key (no key is one of them)."""
     service_tier: Literal["auto", "default", "flex"] | None = None
     """flex: in the background of all other requests and without pushing their prompts out of the cache."""
@@ -213,8 +221,8 @@ class ResponsesRequest(RequestFields):
     truncation: Literal["disabled"] | None = None
     max_tool_calls: Annotated[int, Field(ge=1, lt=2**31)] | None = None
     metadata: Metadata | None = None
-    user: Text | None = None
-    safety_identifier: Text | None = None
+    user: Tokenizer | None = None
+    safety_identifier: Tokenizer | None = None
 
     def check(self) -> None:
         if self.stream_options is not None and not self.stream:
@@ -234,7 +242,9 @@ class ResponsesRequest(RequestFields):
         if isinstance(choice, NamedFunctionTool):
             return tools_asked(functions, "required", [choice.name], parallel=False)
         if isinstance(choice, AllowedTools):
-            return tools_asked(functions, choice.mode, [one.name for one in choice.tools], parallel=self.parallel_tool_calls)
+            return tools_asked(
+                functions, choice.mode, [one.name for one in choice.tools], parallel=self.parallel_tool_calls
+            )
         return tools_asked(functions, choice, parallel=self.parallel_tool_calls)
 
     def asked_body(self) -> Body | None:

@@ -10,11 +10,11 @@ import orjson
 
 from axpress.core.request import Delta, TokenLogprob
 
-from .dialect import StreamWriter, Totals
-from .errors import HttpError, error_body
-from .job import Job
-from .reader import Piece
-from .sse import logprobs_content
+from ..http.errors import HttpError, error_body
+from ..serving.dialect import StreamWriter, Totals
+from ..serving.output_parser import Piece
+from ..serving.prepared_request import PreparedRequest
+from .reply_parts import logprobs_content
 
 Fields = dict[str, Any]
 Event = tuple[str, Fields]
@@ -136,9 +136,9 @@ class _Call(_Item):
 class Output:
     """The items of one answer. What it gives as events on the way is what `items` has in the end."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, prepared: PreparedRequest) -> None:
         self.items: list[Fields] = []
-        self._job, self._reader = job, job.reader(0)
+        self._job, self._reader = prepared, prepared.parser(0)
         self._open: _Item | None = None
         self._logprobs: list[TokenLogprob] = []
         self._fresh: list[TokenLogprob] = []
@@ -173,7 +173,8 @@ class Output:
             self._open = _Call(index, nonce, self._job.call_id(0, piece.call), piece.text)
         else:
             self._open = _Message(index, nonce) if kind is _Message else _Reasoning(index, nonce)
-            self._logprobs = self._fresh if self.items else self._logprobs  # those before were of reasoning, calls or tags
+            # those before were of reasoning, calls or tags
+            self._logprobs = self._fresh if self.items else self._logprobs
         yield from self._open.begin()
 
     def _taken(self) -> list[Fields]:
@@ -199,9 +200,9 @@ class Output:
 class ResponseStream(StreamWriter):
     """The events of one answer. `shown` gives the response object: status, output, and what else is to be said."""
 
-    def __init__(self, job: Job, shown: Callable[..., Fields]) -> None:
+    def __init__(self, prepared: PreparedRequest, shown: Callable[..., Fields]) -> None:
         self._shown = shown
-        self._output = Output(job)
+        self._output = Output(prepared)
         self._reason = "stop"
         self._number = 0
 
@@ -224,8 +225,11 @@ class ResponseStream(StreamWriter):
         return self._event(status, {"response": self._shown(status, self._output.items, totals=totals)})
 
     def fail(self, error: HttpError) -> bytes:
-        """An `error` event, which has the error twice: as its type says, and as clients look for it; then the failed response."""
+        """An `error` event, which has the error twice: as its type says, and as clients look for it; then the failed
+        response."""
         shown = {"code": error.code, "message": str(error), "param": error.param}
         body = orjson.loads(error_body(error.status, str(error), error.param, error.code))
-        failed = {"response": self._shown("failed", self._output.items, error={"code": "server_error", "message": str(error)})}
+        failed = {
+            "response": self._shown("failed", self._output.items, error={"code": "server_error", "message": str(error)})
+        }
         return self._event("error", {**shown, **body}) + self._event("failed", failed)

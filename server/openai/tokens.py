@@ -10,17 +10,17 @@ from sanic import Blueprint
 from sanic.request import Request
 from sanic.response import HTTPResponse
 
-from .answering import in_thread, refuse, take_body
-from .ask import Ask
-from .body import parse_json
-from .chat_api import ChatDialect
-from .errors import HttpError
-from .params import Served, check_model
-from .prompts import check_tokens
-from .schema.messages import neutral_messages
-from .schema.tokens import DetokenizeRequest, TokenizeRequest
-from .schema.tools import chat_tools
-from .service import Service
+from ..http.errors import HttpError
+from ..http.request_body import parse_json
+from ..schema.tools import chat_tools
+from ..serving.engine_service import Service
+from ..serving.generation_spec import GenerationSpec
+from ..serving.handler import in_thread, refuse, take_body
+from ..serving.input_processor import Served, check_model
+from ..serving.prompts import check_tokens
+from .chat import ChatDialect
+from .messages import neutral_messages
+from .tokens_request import DetokenizeRequest, TokenizeRequest
 
 tokens = Blueprint("tokens")
 
@@ -66,7 +66,7 @@ def _tokenize(document: Any, served: Served) -> dict[str, Any]:
     check_model(asked.model, served.limits)
     text = served.engine.text
     if asked.messages is not None:
-        ids = served.style.prompt(_ask(asked))[0]
+        ids = served.chat_format.prompt(_ask(asked))[0]
     else:
         ids = (text.begin if asked.begins else []) + text.encode(asked.text or "", control=bool(asked.parse_special))
     answer: dict[str, Any] = {"tokens": ids, "count": len(ids), "max_model_len": served.limits.context_length}
@@ -77,11 +77,13 @@ def _tokenize(document: Any, served: Served) -> dict[str, Any]:
     return answer
 
 
-def _ask(asked: TokenizeRequest) -> Ask:
+def _ask(asked: TokenizeRequest) -> GenerationSpec:
     """A conversation as chat completions asks for it."""
     thinking, budget, field = asked.asked_thinking()
     messages, tools = neutral_messages(asked.messages or ()), chat_tools(asked.tools, None, None)
-    return Ask(messages=messages, tools=tools, thinking=thinking, thinking_budget=budget, thinking_field=field)
+    return GenerationSpec(
+        messages=messages, tools=tools, thinking=thinking, thinking_budget=budget, thinking_field=field
+    )
 
 
 def _piece(data: bytes) -> str | list[int]:

@@ -8,28 +8,29 @@ from pydantic import Field
 
 from axpress.core.errors import RequestError
 
-from .fields import RequestFields, Text
+from ..schema.fields import RequestFields, Tokenizer
+from ..schema.reasoning import Effort, TemplateArguments, thinking_asked
+from ..schema.tools import MAX_TOOLS, ChatTool
 from .messages import Messages, check_messages
-from .reasoning import Effort, TemplateArguments, thinking_asked
-from .tools import MAX_TOOLS, ChatTool
 
 MAX_IDS = 1 << 18
 
 
 class TokenizeRequest(RequestFields):
-    """POST /tokenize. One of `prompt`, `content` and `messages`: ids of a text, or of a conversation as chat completions lays it out."""
+    """POST /tokenize. One of `prompt`, `content` and `messages`: ids of a text, or of a conversation as chat
+    completions lays it out."""
 
     refused: ClassVar[dict[str, str]] = {
         "chat_template": "chat template sent by the client",
         "continue_final_message": "going on with the client's last message",
     }
     harmless: ClassVar[dict[str, str]] = {
-        "add_generation_prompt": "true is what happens: a conversation ends where an answer begins; false is refused",
+        "add_generation_prompt": "true is what happens: a conversation ends where an answer begins; false is refused"
     }
-    model: Text | None = None
-    prompt: Text | None = None
+    model: Tokenizer | None = None
+    prompt: Tokenizer | None = None
     """A text as /v1/completions takes it (vLLM's field): with the begin token of models that have one."""
-    content: Text | None = None
+    content: Tokenizer | None = None
     """A text (llama.cpp's field): without a begin token."""
     messages: Messages | None = None
     """As chat completions takes them, and with these fields of it:"""
@@ -44,18 +45,27 @@ class TokenizeRequest(RequestFields):
     return_token_strs: bool | None = None
     """true: the answer's `token_strs` spells each token; U+FFFD stands for parts of characters."""
     with_pieces: bool | None = None
-    """true: `tokens` has objects with `id` and `piece`: the token's text, or its bytes where it is a part of a character."""
+    """true: `tokens` has objects with `id` and `piece`: the token's text, or its bytes where it is a part of a
+    character."""
     parse_special: bool | None = None
     """true: what spells a control token in a text is one, as with the field of this name at /v1/completions."""
 
     def check(self) -> None:
         given = [name for name in ("prompt", "content", "messages") if getattr(self, name) is not None]
         if len(given) != 1:
-            text = "Send one of 'prompt', 'content' and 'messages'" + (f", not {' and '.join(given)}." if given else ".")
-            raise RequestError(text, given[1] if given else "prompt", "invalid_value" if given else "missing_required_parameter")
+            text = "Send one of 'prompt', 'content' and 'messages'" + (
+                f", not {' and '.join(given)}." if given else "."
+            )
+            raise RequestError(
+                text, given[1] if given else "prompt", "invalid_value" if given else "missing_required_parameter"
+            )
         specials = [name for name in ("add_special_tokens", "add_special") if getattr(self, name) is not None]
         if len(specials) > 1:
-            raise RequestError("'add_special' is another name of 'add_special_tokens'; send one of them.", "add_special", "invalid_value")
+            raise RequestError(
+                "'add_special' is another name of 'add_special_tokens'; send one of them.",
+                "add_special",
+                "invalid_value",
+            )
         specials += ["parse_special"] if self.parse_special is not None else []
         if self.messages is not None and specials:
             text = f"'{specials[0]}' is for texts; a conversation is laid out as the model's template says."
@@ -86,5 +96,5 @@ class TokenizeRequest(RequestFields):
 class DetokenizeRequest(RequestFields):
     """POST /detokenize."""
 
-    model: Text | None = None
+    model: Tokenizer | None = None
     tokens: Annotated[list[int], Field(fail_fast=True, max_length=MAX_IDS)]

@@ -1,4 +1,5 @@
-"""The page at `/` and its files. They are read once, and only they can be asked for: no path ever reaches the file system."""
+"""The page at `/` and its files. They are read once, and only they can be asked for: no path ever reaches the file
+system."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from sanic.exceptions import NotFound
 from sanic.request import Request
 from sanic.response import HTTPResponse
 
-from ..routes import reads
+from ..docs.routes import reads
 
 page = Blueprint("page")
 
@@ -24,8 +25,10 @@ _TYPES = {
 }
 _HEADERS = {
     # Nothing but the page's own files: text of a model or of a visitor that ended up as markup could still do nothing.
-    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
     "cross-origin-resource-policy": "same-origin",

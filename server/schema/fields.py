@@ -20,7 +20,9 @@ def _describe_fates(schema: dict[str, Any], kind: type[BaseModel]) -> None:
     harmless: dict[str, str] = getattr(kind, "harmless", {})
     for name, reason in harmless.items():
         field = schema["properties"][name]
-        field["description"] = " ".join([f"Accepted, changes nothing here: {reason}.", field.get("description", "")]).strip()
+        field["description"] = " ".join(
+            [f"Accepted, changes nothing here: {reason}.", field.get("description", "")]
+        ).strip()
     for key, fates in (("x-accepted", harmless), ("x-refused", getattr(kind, "refused", {}))):
         if fates:
             schema[key] = dict(fates)
@@ -30,12 +32,17 @@ class Strict(BaseModel):
     """An object of a request: no field unknown, no value converted."""
 
     model_config = ConfigDict(
-        strict=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True, json_schema_extra=_describe_fates
+        strict=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        use_attribute_docstrings=True,
+        json_schema_extra=_describe_fates,
     )
 
 
 class RequestFields(Strict):
-    """The body of one kind of request. Fields are obeyed, but for those in `harmless`: name -> why nothing follows from it.
+    """The body of one kind of request. Fields are obeyed, but for those in `harmless`: name -> why nothing follows from
+    it.
 
     `refused`: known fields that would change an answer and are not supported: name -> what to call it in the error.
     """
@@ -52,7 +59,11 @@ class RequestFields(Strict):
         if not isinstance(document, dict):
             raise RequestError("The request body must be a JSON object.", None, "invalid_type")
         required = {name for name, field in cls.model_fields.items() if field.is_required()}
-        fields = {name: value for name, value in document.items() if value is not None or name in required or not cls.knows(name)}
+        fields = {
+            name: value
+            for name, value in document.items()
+            if value is not None or name in required or not cls.knows(name)
+        }
         for name in fields:
             if name not in cls.model_fields:
                 raise cls._refusal(name)
@@ -75,7 +86,9 @@ class RequestFields(Strict):
     def _refusal(cls, name: str) -> RequestError:
         shown = name if len(name) <= 64 else name[:64] + "..."
         if name in cls.refused:
-            return RequestError(f"'{shown}' is not supported: this server has no {cls.refused[name]}.", shown, "unsupported_parameter")
+            return RequestError(
+                f"'{shown}' is not supported: this server has no {cls.refused[name]}.", shown, "unsupported_parameter"
+            )
         return RequestError(f"Unknown field '{shown}'.", shown, "unknown_parameter")
 
 
@@ -88,7 +101,7 @@ def encodable(value: str) -> str:
     return value
 
 
-Text = Annotated[str, AfterValidator(encodable)]
+Tokenizer = Annotated[str, AfterValidator(encodable)]
 
 
 def kind(value: Any) -> str:
@@ -106,11 +119,11 @@ class TextPart(Strict):
     """One part of a message's content; only text parts exist here."""
 
     type: Annotated[Literal["text"], BeforeValidator(_text_only)]
-    text: Text
+    text: Tokenizer
 
 
 Parts = Annotated[list[TextPart], Field(fail_fast=True, min_length=1, max_length=MAX_MESSAGES)]
-Content = Annotated[Annotated[Text, Tag("<text>")] | Annotated[Parts, Tag("<list>")], Discriminator(kind)]
+Content = Annotated[Annotated[Tokenizer, Tag("<text>")] | Annotated[Parts, Tag("<list>")], Discriminator(kind)]
 
 
 def joined(content: str | list[TextPart]) -> str:
@@ -133,7 +146,7 @@ def _bias_size(value: Any) -> Any:
     return value
 
 
-StopString = Annotated[Text, Field(min_length=1, max_length=256)]
+StopString = Annotated[Tokenizer, Field(min_length=1, max_length=256)]
 StopList = Annotated[list[StopString], Field(fail_fast=True, max_length=4)]
 Stop = Annotated[Annotated[StopString, Tag("<text>")] | Annotated[StopList, Tag("<list>")], Discriminator(kind)]
 Temperature = Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)]
@@ -150,7 +163,7 @@ Choices = Annotated[int, Field(ge=1, le=MAX_CHOICES)]
 TopLogprobs = Annotated[int, Field(ge=0, le=20)]
 TopK = Annotated[int, Field(ge=-1, le=1_000_000)]
 RepetitionPenalty = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
-Metadata = Annotated[dict[str, Text], Field(max_length=16)]
+Metadata = Annotated[dict[str, Tokenizer], Field(max_length=16)]
 
 
 class StreamOptions(Strict):
@@ -179,7 +192,11 @@ def first_error(exc: ValidationError) -> RequestError:
     param = _spell(error["loc"])
     kind = error["type"]
     code = _CODES.get(kind) or ("invalid_type" if kind.endswith("_type") else "invalid_value")
-    text = "This field is missing" if kind == "missing" else error["msg"].removeprefix("Value error, ").replace(" after validation", "")
+    text = (
+        "This field is missing"
+        if kind == "missing"
+        else error["msg"].removeprefix("Value error, ").replace(" after validation", "")
+    )
     if kind == "extra_forbidden":
         text = "Unknown or unsupported field"
     if kind in ("model_type", "dict_type"):

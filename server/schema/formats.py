@@ -7,14 +7,17 @@ from typing import Annotated
 from pydantic import Field
 
 from axpress.core.errors import RequestError
-from axpress.core.shape import Body, JsonObject, JsonSchema, Lark, OneOf, Regex
+from axpress.core.structured_output.output_spec import Body, JsonObject, JsonSchema, Lark, OneOf, Regex
 
-from .fields import RequestFields, Strict, Text
+from .fields import RequestFields, Strict, Tokenizer
 from .tools import MAX_SCHEMA_SIZE, SchemaOrText
 
-Pattern = Annotated[Text, Field(min_length=1, max_length=8192)]
-Grammar = Annotated[Text, Field(min_length=1, max_length=MAX_SCHEMA_SIZE)]
-ChoiceStrings = Annotated[list[Annotated[Text, Field(min_length=1, max_length=4096)]], Field(fail_fast=True, min_length=1, max_length=1024)]
+Pattern = Annotated[Tokenizer, Field(min_length=1, max_length=8192)]
+Grammar = Annotated[Tokenizer, Field(min_length=1, max_length=MAX_SCHEMA_SIZE)]
+ChoiceStrings = Annotated[
+    list[Annotated[Tokenizer, Field(min_length=1, max_length=4096)]],
+    Field(fail_fast=True, min_length=1, max_length=1024),
+]
 
 
 class StructuredOutputs(Strict):
@@ -43,7 +46,8 @@ class GuidedFields(RequestFields):
     """The same as one object."""
 
     def guided(self, *others: tuple[str, Body | None]) -> tuple[str, Body | None]:
-        """The form asked for and its field; `others`: forms by fields of the request's own. Raises RequestError for two of them."""
+        """The form asked for and its field; `others`: forms by fields of the request's own. Raises RequestError for two
+        of them."""
         found = [(name, body) for name, body in others if body is not None]
         found += _bodies("guided_", "", self.guided_json, self.guided_regex, self.guided_choice, self.guided_grammar)
         one = self.structured_outputs
@@ -51,7 +55,9 @@ class GuidedFields(RequestFields):
             inside = _bodies("", "structured_outputs.", one.json_, one.regex, one.choice, one.grammar)
             inside += [("structured_outputs.json_object", JsonObject())] if one.json_object else []
             if len(inside) != 1:
-                text = "'structured_outputs' needs exactly one of 'json', 'regex', 'choice', 'grammar' and 'json_object'."
+                text = (
+                    "'structured_outputs' needs exactly one of 'json', 'regex', 'choice', 'grammar' and 'json_object'."
+                )
                 raise RequestError(text, "structured_outputs", "invalid_value")
             found += inside
         if len(found) > 1:
@@ -61,7 +67,12 @@ class GuidedFields(RequestFields):
 
 
 def _bodies(
-    prefix: str, where: str, schema: dict[str, object] | None, regex: str | None, choice: list[str] | None, grammar: str | None
+    prefix: str,
+    where: str,
+    schema: dict[str, object] | None,
+    regex: str | None,
+    choice: list[str] | None,
+    grammar: str | None,
 ) -> list[tuple[str, Body]]:
     """The forms that are given, by field."""
     names = [f"{where}{prefix}{name}" for name in ("json", "regex", "choice", "grammar")]

@@ -22,7 +22,9 @@ class TemplateArguments(Strict):
     enable_thinking: bool | None = None
 
 
-def thinking_asked(effort: Effort | None, enable: bool | None = None, budget: int | None = None) -> tuple[bool | None, int | None, str]:
+def thinking_asked(
+    effort: Effort | None, enable: bool | None = None, budget: int | None = None
+) -> tuple[bool | None, int | None, str]:
     """Whether the model shall reason (None: as it does by itself), for how many tokens, and the field that says so.
 
     An explicit budget goes before that of an effort. Raises RequestError where the fields contradict each other.
@@ -36,7 +38,9 @@ def thinking_asked(effort: Effort | None, enable: bool | None = None, budget: in
         said["thinking_budget"] = budget > 0
     if len(set(said.values())) > 1:
         names = " and ".join(f"'{name}'" for name in said)
-        raise RequestError(f"{names} contradict each other: one asks for reasoning, one for none.", next(iter(said)), "invalid_value")
+        raise RequestError(
+            f"{names} contradict each other: one asks for reasoning, one for none.", next(iter(said)), "invalid_value"
+        )
     thinking = next(iter(said.values()), None)
     limit = budget if budget is not None else EFFORT_BUDGETS[effort] if effort is not None else None
     return thinking, limit if thinking else None, next(iter(said), "reasoning_effort")

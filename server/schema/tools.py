@@ -1,4 +1,5 @@
-"""Functions that a model may call, and forms that an answer must have: what chat completions, Responses and Ollama share."""
+"""Functions that a model may call, and forms that an answer must have: what chat completions, Responses and Ollama
+share."""
 
 from __future__ import annotations
 
@@ -10,10 +11,10 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 
 from axpress.core.errors import RequestError
-from axpress.core.shape import Body, JsonObject, JsonSchema
+from axpress.core.structured_output.output_spec import Body, JsonObject, JsonSchema
 
-from ..ask import Function, Tools
-from .fields import Strict, Text, encodable
+from ..serving.generation_spec import Function, Tools
+from .fields import Strict, Tokenizer, encodable
 
 MAX_TOOLS = 128
 MAX_SCHEMA_SIZE = 1 << 18
@@ -72,7 +73,7 @@ class FunctionDefinition(Strict):
     """A function. `strict` is accepted either way: arguments always match `parameters`."""
 
     name: FunctionName
-    description: Text | None = None
+    description: Tokenizer | None = None
     parameters: SchemaObject | None = None
     strict: bool | None = None
 
@@ -120,7 +121,9 @@ def tool_choice_kind(value: Any) -> str:
 
 
 ToolChoice = Annotated[
-    Annotated[ToolMode, Tag("<word>")] | Annotated[NamedTool, Tag("<named>")] | Annotated[AllowedToolChoice, Tag("<allowed>")],
+    Annotated[ToolMode, Tag("<word>")]
+    | Annotated[NamedTool, Tag("<named>")]
+    | Annotated[AllowedToolChoice, Tag("<allowed>")],
     Discriminator(tool_choice_kind),
 ]
 
@@ -135,12 +138,14 @@ def tools_asked(
 ) -> Tools | None:
     """The tools of a request in neutral form; None where there are none.
 
-    `only`: names to which the choice is limited. `fields`: how the request calls functions and choice, for RequestErrors.
-    """
+    `only`: names to which the choice is limited. `fields`: how the request calls functions and choice, for
+    RequestErrors."""
     names = [one.name for one in functions]
     for index, name in enumerate(names):
         if name in names[:index]:
-            raise RequestError(f"'{fields[0]}': two functions are named '{name}'.", f"{fields[0]}[{index}]", "invalid_value")
+            raise RequestError(
+                f"'{fields[0]}': two functions are named '{name}'.", f"{fields[0]}[{index}]", "invalid_value"
+            )
     for name in only:
         if name not in names:
             raise RequestError(f"'{fields[1]}': '{name}' is not among '{fields[0]}'.", fields[1], "invalid_value")
@@ -152,7 +157,8 @@ def tools_asked(
 
 
 def chat_tools(tools: Sequence[ChatTool] | None, choice: Any, parallel: bool | None) -> Tools | None:
-    """`tools`, `tool_choice` and `parallel_tool_calls` of chat completions in neutral form. A named function is called once."""
+    """`tools`, `tool_choice` and `parallel_tool_calls` of chat completions in neutral form. A named function is called
+    once."""
     functions = [one.function.function() for one in tools or ()]
     if isinstance(choice, NamedTool):
         return tools_asked(functions, "required", [choice.function.name], parallel=False)
@@ -163,11 +169,11 @@ def chat_tools(tools: Sequence[ChatTool] | None, choice: Any, parallel: bool | N
 
 
 class SchemaFormat(Strict):
-    """The `json_schema` of a response format, or Responses' text format without its type. `strict` is accepted either way: the
-    answer always matches. Without a schema: any JSON object."""
+    """The `json_schema` of a response format, or Responses' text format without its type. `strict` is accepted either
+    way: the answer always matches. Without a schema: any JSON object."""
 
     name: FunctionName
-    description: Text | None = None
+    description: Tokenizer | None = None
     schema_: SchemaObject | None = Field(default=None, alias="schema")
     strict: bool | None = None
 

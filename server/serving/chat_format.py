@@ -1,9 +1,9 @@
 """How a model writes thoughts and calls: found by rendering its chat template, once, when the model is loaded.
 
-Thoughts stand within <think></think>. A template that writes calls as Qwen's and Hermes' do (a line of JSON within <tool_call>) is
-given tools and calls as they are. With any other, one of another form of calls included, the model is told of the functions by a
-text of ours, in the system message, and calls and results are laid out in the same form as plain text in messages.
-"""
+Thoughts stand within <think></think>. A template that writes calls as Qwen's and Hermes' do (a line of JSON within
+<tool_call>) is given tools and calls as they are. With any other, one of another form of calls included, the model is
+told of the functions by a text of ours, in the system message, and calls and results are laid out in the same form as
+plain text in messages."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal
 
 from axpress.core.errors import RequestError
-from axpress.core.shape import Shape, Thinking, ToolFormat, ToolRule
+from axpress.core.structured_output.output_spec import OutputSpec, Thinking, ToolFormat, ToolRule
 
-from .ask import Ask, Function
+from .generation_spec import Function, GenerationSpec
 
 if TYPE_CHECKING:
-    from axpress.core.text import Text
+    from axpress.core.tokenizer.tokenizer import Tokenizer
 
 THINK, END_THINK = "<think>", "</think>"
 GENERIC = ToolFormat('<tool_call>\n{"name": "', '", "arguments": ', "}\n</tool_call>")
@@ -37,12 +37,13 @@ Messages = list[dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Style:
-    """`thinking`: "never"; "always", where the template lets the model think whatever it is told; "switch", where it can be told.
-    `thinks`: the template does so untold; `default`: what the package's config tells it. `native`: the template lays out tools, calls
-    and results, `arguments_as_text` or as objects; `system`: it takes system messages."""
+class ChatFormat:
+    """`thinking`: "never"; "always", where the template lets the model think whatever it is told; "switch", where it
+    can be told. `thinks`: the template does so untold; `default`: what the package's config tells it. `native`: the
+    template lays out tools, calls and results, `arguments_as_text` or as objects; `system`: it takes system
+    messages."""
 
-    text: Text
+    text: Tokenizer
     thinking: Literal["never", "always", "switch"] = "never"
     thinks: bool = False
     default: bool | None = None
@@ -51,19 +52,19 @@ class Style:
     arguments_as_text: bool = False
     system: bool = True
 
-    def prompt(self, ask: Ask) -> tuple[list[int], Thinking | None]:
+    def prompt(self, spec: GenerationSpec) -> tuple[list[int], Thinking | None]:
         """The prompt's ids, and the reasoning that the answer begins with. Raises RequestError."""
-        if self.thinking == "never" and ask.thinking:
-            text = f"'{ask.thinking_field}': this model does not reason. Leave it out, or ask for none."
-            raise RequestError(text, ask.thinking_field, "unsupported_value")
-        wanted = self.default if ask.thinking is None else ask.thinking
-        functions = () if ask.tools is None or ask.tools.choice == "none" else ask.tools.functions
+        if self.thinking == "never" and spec.thinking:
+            text = f"'{spec.thinking_field}': this model does not reason. Leave it out, or ask for none."
+            raise RequestError(text, spec.thinking_field, "unsupported_value")
+        wanted = self.default if spec.thinking is None else spec.thinking
+        functions = () if spec.tools is None or spec.tools.choice == "none" else spec.tools.functions
         variables: dict[str, Any] = {}
         if self.thinking == "switch" and wanted is not None:
             variables["enable_thinking"] = wanted
         if functions and self.native:
             variables["tools"] = [_tool(one) for one in functions]
-        ids = self.text.render(self._messages(ask.messages or [], functions), **variables)
+        ids = self.text.render(self._messages(spec.messages or [], functions), **variables)
         if self.thinking == "never":
             return ids, None
         end = self.text.decode(ids[-8:], skip_special_tokens=False).rstrip()
@@ -80,16 +81,20 @@ class Style:
         except KeyError:
             return self.text.encode(token)
 
-    def shape(self, ask: Ask, thinking: Thinking | None) -> Shape:
+    def shape(self, spec: GenerationSpec, thinking: Thinking | None) -> OutputSpec:
         """What the answer consists of."""
-        tools = () if ask.tools is None else ask.tools.callable
-        fields = {} if ask.tools is None else {one.name: ask.tools_field.format(i) for i, one in enumerate(ask.tools.functions)}
-        return Shape(
-            body=ask.body,
+        tools = () if spec.tools is None else spec.tools.callable
+        fields = (
+            {}
+            if spec.tools is None
+            else {one.name: spec.tools_field.format(i) for i, one in enumerate(spec.tools.functions)}
+        )
+        return OutputSpec(
+            body=spec.body,
             tools=tuple([ToolRule(one.name, one.parameters, fields[one.name]) for one in tools]),
             tool_format=self.tool_format if tools else None,
-            tool_choice="required" if ask.tools is not None and ask.tools.choice == "required" else "auto",
-            parallel=ask.tools is None or ask.tools.parallel,
+            tool_choice="required" if spec.tools is not None and spec.tools.choice == "required" else "auto",
+            parallel=spec.tools is None or spec.tools.parallel,
             thinking=thinking,
         )
 
@@ -152,7 +157,10 @@ def _arguments_object(function: Mapping[str, Any]) -> Any:
     except (ValueError, RecursionError):
         arguments = None
     if not isinstance(arguments, dict):
-        text = f"'messages': the arguments of a call of '{function['name']}' are not a JSON object, which this model's template needs."
+        text = (
+            f"'messages': the arguments of a call of '{function['name']}' are not a JSON object, which this model's"
+            " template needs."
+        )
         raise RequestError(text, "messages", "invalid_value")
     return arguments
 
@@ -169,13 +177,20 @@ def _as_text(messages: Messages) -> Messages:
             written = [one["content"]] if one["content"] else []
             for call in one.get("tool_calls") or ():
                 function = call["function"]
-                written.append(GENERIC.begin + function["name"] + GENERIC.before_arguments + _arguments_text(function) + GENERIC.end)
+                written.append(
+                    GENERIC.begin
+                    + function["name"]
+                    + GENERIC.before_arguments
+                    + _arguments_text(function)
+                    + GENERIC.end
+                )
             out.append({**{k: v for k, v in one.items() if k != "tool_calls"}, "content": "\n".join(written)})
     return out
 
 
 def _told(messages: Messages, text: str, system: bool) -> Messages:
-    """With `text` at the end of the first system message, or in one of its own; or before the first words of the user."""
+    """With `text` at the end of the first system message, or in one of its own; or before the first words of the
+    user."""
     first = messages[0] if messages else {"role": "", "content": ""}
     if first["role"] == "system":
         return [{**first, "content": f"{first['content']}\n\n{text}"}, *messages[1:]]
@@ -192,19 +207,30 @@ _FUNCTION = Function("axpress_probe", "probe", {"type": "object", "properties": 
 _CALL = r'<tool_call>(\s*)\{"name": "axpress_probe", "arguments": \{"axpress_key": 1\}\}(\s*)</tool_call>'
 
 
-def style_of(text: Text, default: bool | None = None) -> Style:
+def style_of(text: Tokenizer, default: bool | None = None) -> ChatFormat:
     """The style of a model with this tokenizer and chat template; `default`: whether its package wants it to think."""
     if not text.can_render:
-        return Style(text)
+        return ChatFormat(text)
     thinking, thinks = _thinking(text)
-    style = Style(text, thinking, thinks, default, system=_shown(text, [{"role": "system", "content": "be brief"}, *HI]) is not None)
+    chat_format = ChatFormat(
+        text,
+        thinking,
+        thinks,
+        default,
+        system=_shown(text, [{"role": "system", "content": "be brief"}, *HI]) is not None,
+    )
     found = _native_calls(text, {"axpress_key": 1})
     if found is None:
-        return style
-    return replace(style, tool_format=found, native=True, arguments_as_text=_native_calls(text, '{"axpress_key": 1}') == found)
+        return chat_format
+    return replace(
+        chat_format,
+        tool_format=found,
+        native=True,
+        arguments_as_text=_native_calls(text, '{"axpress_key": 1}') == found,
+    )
 
 
-def _shown(text: Text, messages: Messages, **variables: Any) -> str | None:
+def _shown(text: Tokenizer, messages: Messages, **variables: Any) -> str | None:
     """What the template makes of messages; None: it refuses them."""
     try:
         return text.decode(text.render(messages, **variables), skip_special_tokens=False)
@@ -212,7 +238,7 @@ def _shown(text: Text, messages: Messages, **variables: Any) -> str | None:
         return None
 
 
-def _thinking(text: Text) -> tuple[Literal["never", "always", "switch"], bool]:
+def _thinking(text: Tokenizer) -> tuple[Literal["never", "always", "switch"], bool]:
     plain, on, off = _shown(text, HI), _shown(text, HI, enable_thinking=True), _shown(text, HI, enable_thinking=False)
     if on is not None and off is not None and on != off:
         return "switch", plain == on
@@ -220,7 +246,7 @@ def _thinking(text: Text) -> tuple[Literal["never", "always", "switch"], bool]:
     return ("always", True) if opened else ("never", False)
 
 
-def _native_calls(text: Text, arguments: Any) -> ToolFormat | None:
+def _native_calls(text: Tokenizer, arguments: Any) -> ToolFormat | None:
     """How the template writes calls, if it shows functions, calls and results in the form that we read."""
     call = {"id": "call_0", "type": "function", "function": {"name": _FUNCTION.name, "arguments": arguments}}
     result = {"role": "tool", "tool_call_id": "call_0", "name": _FUNCTION.name, "content": _RESULT}

@@ -10,9 +10,9 @@ from sanic.request import Request
 
 from axpress.core.request import Delta
 
+from ..http.errors import HttpError
 from .dialect import Answer, StreamWriter, Totals
-from .errors import HttpError
-from .job import Job
+from .prepared_request import PreparedRequest
 
 log = logging.getLogger("axpress.server")
 
@@ -23,7 +23,9 @@ HIGH_WATER = 65536
 def failure(last: Delta) -> HttpError | None:
     """What to tell the client when an answer ended without being finished, or None."""
     if last.finish_reason == "cancelled":
-        return HttpError(503, last.error or "The server is shutting down.", code="unavailable", headers={"x-should-retry": "true"})
+        return HttpError(
+            503, last.error or "The server is shutting down.", code="unavailable", headers={"x-should-retry": "true"}
+        )
     if last.finish_reason == "error" and last.error_code is not None:
         return HttpError(400, last.error or "The answer cannot go on as this request demands.", code=last.error_code)
     if last.finish_reason == "error":
@@ -31,15 +33,15 @@ def failure(last: Delta) -> HttpError | None:
     return None
 
 
-class Tally:
+class RequestProgress:
     """What the answers of a job came to so far, and whether anything more is to be expected."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, prepared: PreparedRequest) -> None:
         self.num_tokens = 0
         self.error: HttpError | None = None
-        self._job = job
-        self._lasts: list[Delta | None] = [None] * len(job.requests)
-        self._num_open = len(job.requests)
+        self._job = prepared
+        self._lasts: list[Delta | None] = [None] * len(prepared.requests)
+        self._num_open = len(prepared.requests)
 
     def note(self, index: int, deltas: list[Delta]) -> None:
         """Count what arrived of answer `index`."""
@@ -65,39 +67,39 @@ class Tally:
         """For usage objects."""
         spent = [last.spent for last in self._lasts if last is not None and last.spent is not None]
         cached = [one.cached_tokens for one in spent]
-        of_prompts = [cached[i : i + self._job.ask.n] for i in range(0, len(cached), self._job.ask.n)]
-        return Totals(self._job.prompt_tokens, sum(map(min, of_prompts)), self.num_tokens, spent, self._job.readers)
+        of_prompts = [cached[i : i + self._job.spec.n] for i in range(0, len(cached), self._job.spec.n)]
+        return Totals(self._job.prompt_tokens, sum(map(min, of_prompts)), self.num_tokens, spent, self._job.parsers)
 
 
 class WholeAnswer:
-    """Collects a job's answers; `finished` resolves when `tally` is over."""
+    """Collects a job's answers; `finished` resolves when `progress` is over."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, job: Job) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, prepared: PreparedRequest) -> None:
         self.finished: asyncio.Future[None] = loop.create_future()
-        self.tally = Tally(job)
-        self._deltas: list[list[Delta]] = [[] for _ in job.requests]
+        self.progress = RequestProgress(prepared)
+        self._deltas: list[list[Delta]] = [[] for _ in prepared.requests]
 
     def receive(self, index: int, deltas: list[Delta]) -> None:
         """Bridge receiver of answer `index`."""
         self._deltas[index] += deltas
-        self.tally.note(index, deltas)
-        if self.tally.over and not self.finished.done():
+        self.progress.note(index, deltas)
+        if self.progress.over and not self.finished.done():
             self.finished.set_result(None)
 
     def answers(self) -> list[Answer]:
-        """In order, once `tally` is over without an error."""
+        """In order, once `progress` is over without an error."""
         return [Answer(deltas) for deltas in self._deltas]
 
 
 class StreamedAnswer:
     """Writes a job's answers to the connection as they arrive.
 
-    The fast way: `receive` puts the bytes straight onto the request's transport, in the chunked coding that Sanic opened,
-    without waking a task. When the client does not keep up, the deltas stay in `_pending` (at most max_tokens of them an answer)
-    and the handler's task sends them with Sanic's `send`, which waits for the client; `stall` seconds of that end the stream.
-    """
+    The fast way: `receive` puts the bytes straight onto the request's transport, in the chunked coding that Sanic
+    opened, without waking a task. When the client does not keep up, the deltas stay in `_pending` (at most max_tokens
+    of them an answer) and the handler's task sends them with Sanic's `send`, which waits for the client; `stall`
+    seconds of that end the stream."""
 
-    def __init__(self, request: Request, job: Job, writer: StreamWriter, stall: float) -> None:
+    def __init__(self, request: Request, prepared: PreparedRequest, writer: StreamWriter, stall: float) -> None:
         self._transport: Any = request.transport
         self._writer = writer
         self._stall = stall
@@ -105,11 +107,11 @@ class StreamedAnswer:
         self._pending: list[tuple[int, list[Delta]]] = []
         self._direct = self._broken = False
         self._wake = asyncio.Event()
-        self.tally = Tally(job)
+        self.progress = RequestProgress(prepared)
 
     def receive(self, index: int, deltas: list[Delta]) -> None:
         """Bridge receiver of answer `index`."""
-        self.tally.note(index, deltas)
+        self.progress.note(index, deltas)
         if self._direct:
             transport = self._transport
             if transport.is_closing():
@@ -124,12 +126,13 @@ class StreamedAnswer:
                 self._wake.set()
         else:
             self._pending.append((index, deltas))
-        if self.tally.over:
+        if self.progress.over:
             self._direct = False
             self._wake.set()
 
     def _encode(self, index: int, deltas: list[Delta]) -> bytes:
-        """What to write of these; where that fails nothing more can come, and the stream ends with an error instead of never."""
+        """What to write of these; where that fails nothing more can come, and the stream ends with an error instead of
+        never."""
         if self._broken:
             return b""
         try:
@@ -138,11 +141,11 @@ class StreamedAnswer:
             log.exception("unexpected: a piece of an answer could not be written")
             self._broken = True
             failed = HttpError(500, "The server failed on this answer; its log says why.", code="internal_error")
-            self.tally.error = self.tally.error or failed
+            self.progress.error = self.progress.error or failed
             return b""
 
     async def run(self, request: Request, headers: dict[str, str]) -> None:
-        """Send header, first words and answers until `tally` is over; `close` sends the rest.
+        """Send header, first words and answers until `progress` is over; `close` sends the rest.
 
         Raises TimeoutError when the client reads nothing for `stall` seconds.
         """
@@ -152,7 +155,7 @@ class StreamedAnswer:
             while self._pending:
                 pending, self._pending = self._pending, []
                 await self._send(b"".join([self._encode(index, deltas) for index, deltas in pending]))
-            if self.tally.over:
+            if self.progress.over:
                 return
             self._wake.clear()
             self._direct = True
@@ -160,10 +163,10 @@ class StreamedAnswer:
 
     async def close(self) -> None:
         """Send what follows the last token: an error, or the end."""
-        if self.tally.error is not None:
-            await self.fail(self.tally.error)
+        if self.progress.error is not None:
+            await self.fail(self.progress.error)
             return
-        await self._send(self._writer.end(self.tally.totals()))
+        await self._send(self._writer.end(self.progress.totals()))
         await self._response.eof()
 
     async def fail(self, error: HttpError) -> None:

@@ -11,10 +11,10 @@ from sanic.response import HTTPResponse
 
 from axpress.core.request import Delta, Spent, TokenLogprob
 
-from .ask import Ask
-from .errors import HttpError, error_response
-from .job import Job
-from .reader import Reader
+from ..http.errors import HttpError, error_response
+from .generation_spec import GenerationSpec
+from .output_parser import OutputParser
+from .prepared_request import PreparedRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Answer:
 
     @property
     def finish_reason(self) -> str:
-        """"stop" or "length"."""
+        """ "stop" or "length"."""
         return self.deltas[-1].finish_reason or "stop"
 
 
@@ -43,19 +43,19 @@ class Answer:
 class Totals:
     """What a whole request came to: tokens of all its answers, and what each of them cost.
 
-    A prompt counts once, however many answers it gets; `cached_tokens` of it were found in the cache by every one of them.
-    """
+    A prompt counts once, however many answers it gets; `cached_tokens` of it were found in the cache by every one of
+    them."""
 
     prompt_tokens: int
     cached_tokens: int
     completion_tokens: int
     spent: list[Spent]
-    readers: Sequence[Reader] = ()
+    parsers: Sequence[OutputParser] = ()
 
     @property
     def reasoning_tokens(self) -> int:
         """Of all answers; ask once they are read."""
-        return sum(reader.reasoning_tokens for reader in self.readers)
+        return sum(parser.reasoning_tokens for parser in self.parsers)
 
 
 class StreamWriter(ABC):
@@ -69,7 +69,8 @@ class StreamWriter(ABC):
 
     @abstractmethod
     def encode(self, index: int, deltas: list[Delta]) -> bytes:
-        """What arrived of answer `index`; where the last delta has a finish reason ("stop", "length"), the end of that answer too."""
+        """What arrived of answer `index`; where the last delta has a finish reason ("stop", "length"), the end of that
+        answer too."""
 
     @abstractmethod
     def end(self, totals: Totals) -> bytes:
@@ -86,7 +87,7 @@ class Dialect(ABC):
     any_content_type: ClassVar[bool] = False
     """Whether clients that are no page may send JSON under any content type."""
 
-    ask: Ask
+    spec: GenerationSpec
 
     @classmethod
     @abstractmethod
@@ -94,11 +95,11 @@ class Dialect(ABC):
         """Checks the parsed JSON body. Raises RequestError, naming the field."""
 
     @abstractmethod
-    def stream(self, job: Job) -> StreamWriter:
-        """The writer for `ask.stream`."""
+    def stream(self, prepared: PreparedRequest) -> StreamWriter:
+        """The writer for `spec.stream`."""
 
     @abstractmethod
-    def whole(self, job: Job, answers: list[Answer], totals: Totals) -> bytes:
+    def whole(self, prepared: PreparedRequest, answers: list[Answer], totals: Totals) -> bytes:
         """The JSON of the whole answer."""
 
     @classmethod

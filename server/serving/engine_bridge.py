@@ -1,8 +1,7 @@
 """From the engine's thread to the event loop: one queue, one wake-up for all that is in it.
 
-The engine's thread only appends and, when the loop has not been woken yet, writes eight bytes to an eventfd. The loop takes
-everything that is there, so tokens that arrived together are handled, and sent, together.
-"""
+The engine's thread only appends and, when the loop has not been woken yet, writes eight bytes to an eventfd. The loop
+takes everything that is there, so tokens that arrived together are handled, and sent, together."""
 
 from __future__ import annotations
 
@@ -20,19 +19,19 @@ from axpress.core.request import Delta
 log = logging.getLogger("axpress.server")
 
 GATHER_SECONDS = 0.001
-"""Deltas that come within this of the last ones are taken together: beyond 1,000 tokens/s a wake-up and a write for each would
-cost more than the token. Slower answers never wait."""
+"""Deltas that come within this of the last ones are taken together: beyond 1,000 tokens/s a wake-up and a write for
+each would cost more than the token. Slower answers never wait."""
 
 Receiver = Callable[[list[Delta]], None]
 """Called on the loop with the deltas of one answer that arrived together, in order; must not block."""
 
 
-class Channel:
+class OutputStream:
     """One answer's way through the bridge. `sink` is for the engine's thread, `close` for the loop."""
 
     __slots__ = ("_bridge", "_receive", "batch")
 
-    def __init__(self, bridge: Bridge, receive: Receiver) -> None:
+    def __init__(self, bridge: EngineBridge, receive: Receiver) -> None:
         self._bridge = bridge
         self._receive: Receiver | None = receive
         self.batch: list[Delta] = []
@@ -60,12 +59,12 @@ class Channel:
         self._receive = None
 
 
-class Bridge:
+class EngineBridge:
     """The queue and its wake-up. Make it on the loop; `close` after the engine was closed."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self.arrived: deque[tuple[Channel, Delta]] = deque()
+        self.arrived: deque[tuple[OutputStream, Delta]] = deque()
         self.signalled = False
         self._taken = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -79,9 +78,9 @@ class Bridge:
             self._fd = self._sockets[0].fileno()
         loop.add_reader(self._fd, self._woken)
 
-    def channel(self, receive: Receiver) -> Channel:
+    def channel(self, receive: Receiver) -> OutputStream:
         """A channel whose deltas are passed to `receive`."""
-        return Channel(self, receive)
+        return OutputStream(self, receive)
 
     def wake(self) -> None:
         """Make the loop look at the queue. Thread-safe."""
@@ -106,7 +105,8 @@ class Bridge:
         self._take()
 
     def _gather(self) -> None:
-        """By timer while deltas come fast. `signalled` stays set, so the engine's thread spends nothing on waking us."""
+        """By timer while deltas come fast. `signalled` stays set, so the engine's thread spends nothing on waking
+        us."""
         if self.arrived:
             self._take()
             self._timer = self._loop.call_later(GATHER_SECONDS, self._gather)
@@ -119,7 +119,7 @@ class Bridge:
     def _take(self) -> None:
         self._taken = monotonic()
         arrived = self.arrived
-        touched: list[Channel] = []
+        touched: list[OutputStream] = []
         for _ in range(len(arrived)):
             channel, delta = arrived.popleft()
             if not channel.batch:

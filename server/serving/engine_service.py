@@ -10,19 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 from axpress.core.errors import AxpressError, EngineClosed, PackageError, RuntimeUnavailable
 
-from . import version
-from .bridge import Bridge
-from .params import Served, fingerprint, model_limits
-from .settings import Settings
-from .style import style_of
+from .. import version
+from ..settings import Settings
+from .chat_format import style_of
+from .engine_bridge import EngineBridge
+from .input_processor import Served, fingerprint, model_limits
 
 if TYPE_CHECKING:
-    from axpress.core.engine import Engine
+    from axpress.core.engine.engine import Engine
 
 log = logging.getLogger("axpress.server")
 
 STALLED_SECONDS = 30.0
-"""No token for this long while answers run means that none can be had; far above any step, below the card's own time-outs."""
+"""No token for this long while answers run means that none can be had; far above any step, below the card's own
+time-outs."""
 
 
 class Service:
@@ -42,15 +43,16 @@ class Service:
         self._loading: asyncio.Future[Engine] | None = None
         self._stopping: asyncio.Task[None] | None = None
         self._hurry = asyncio.Event()
-        self.bridge: Bridge
+        self.bridge: EngineBridge
         # Loading and closing block for seconds; preparing prompts must not hold up running answers. One thread each.
         self._slow = ThreadPoolExecutor(1, "axpress-load")
         self.preparing = ThreadPoolExecutor(1, "axpress-prepare")
 
     async def start(self) -> None:
-        """Load the model in a thread; returns when that ended, well or not. Sets `exit_code` when waiting cannot help."""
+        """Load the model in a thread; returns when that ended, well or not. Sets `exit_code` when waiting cannot
+        help."""
         loop = asyncio.get_running_loop()
-        self.bridge = Bridge(loop)
+        self.bridge = EngineBridge(loop)
         self._loading = loop.run_in_executor(self._slow, self._open)
         try:
             self._engine = await asyncio.shield(self._loading)
@@ -63,7 +65,7 @@ class Service:
             log.info("%s", self.banner())
 
     def _open(self) -> Engine:
-        from axpress.core.engine import Engine
+        from axpress.core.engine.engine import Engine
 
         s = self.settings
         extra = {"speed": f"{s.emu_speed:g}"} if s.emu_speed is not None else None
@@ -74,12 +76,14 @@ class Service:
 
     def _serve(self, engine: Engine) -> Served:
         """What requests need to know of the model; reading its vocabulary for grammars takes a moment."""
-        from axpress.core.grammar import Grammars
+        from axpress.core.structured_output.grammar_compiler import GrammarCompiler
 
-        limits = model_limits(engine, self._names(engine.info.model), self.settings.max_queue + self.settings.max_running)
-        grammars = Grammars(engine.text, engine.info.vocab_size)
-        style = style_of(engine.text, engine.package.enable_thinking)
-        return Served(engine, limits, next(iter(limits.names)), self._fingerprint(engine), style, grammars)
+        limits = model_limits(
+            engine, self._names(engine.info.model), self.settings.max_queue + self.settings.max_running
+        )
+        grammars = GrammarCompiler(engine.text, engine.info.vocab_size)
+        chat_format = style_of(engine.text, engine.package.enable_thinking)
+        return Served(engine, limits, next(iter(limits.names)), self._fingerprint(engine), chat_format, grammars)
 
     def _fail(self, exc: Exception) -> None:
         self.state = "failed" if self.state == "loading" else self.state
@@ -101,9 +105,12 @@ class Service:
         return self._served.name if self._served else (self.settings.model_name or "")
 
     def _fingerprint(self, engine: Engine) -> str:
-        """Whatever can change an answer: the model's files, its sampling defaults, the card's runtime, this program, `--exact`."""
+        """Whatever can change an answer: the model's files, its sampling defaults, the card's runtime, this program,
+        `--exact`."""
         info, root = engine.info, self.settings.directory
-        files = sorted((str(f.relative_to(root)), f.stat().st_size, f.stat().st_mtime_ns) for f in root.rglob("*") if f.is_file())
+        files = sorted(
+            (str(f.relative_to(root)), f.stat().st_size, f.stat().st_mtime_ns) for f in root.rglob("*") if f.is_file()
+        )
         return fingerprint(version(), info, files, engine.package.post_config, self.settings.exact)
 
     @property
@@ -157,12 +164,21 @@ class Service:
                 if engine.state == "ready" and stats.get("num_running", 0) and silent > STALLED_SECONDS:
                     body["status"], body["reason"] = "stalled", f"no token for {silent:.0f} seconds"
             body |= {
-                "device": info.device, "emulated": info.emulated, "profile": info.profile,
-                "context_length": info.context_length, "runtime": info.runtime_version, "toy": self.settings.is_demo,
-                "num_running": stats.get("num_running", 0), "num_waiting": stats.get("num_waiting", 0),
-                "max_running": self.settings.max_running, "max_queue": self.settings.max_queue,
-                "rows_used": stats.get("rows_used", 0), "rows": stats.get("rows", 0), "num_banks": info.num_banks,
-                "exact": self.settings.exact, "stats": stats,
+                "device": info.device,
+                "emulated": info.emulated,
+                "profile": info.profile,
+                "context_length": info.context_length,
+                "runtime": info.runtime_version,
+                "toy": self.settings.is_demo,
+                "num_running": stats.get("num_running", 0),
+                "num_waiting": stats.get("num_waiting", 0),
+                "max_running": self.settings.max_running,
+                "max_queue": self.settings.max_queue,
+                "rows_used": stats.get("rows_used", 0),
+                "rows": stats.get("rows", 0),
+                "num_banks": info.num_banks,
+                "exact": self.settings.exact,
+                "stats": stats,
             }
             if info.emulated:
                 body["note"] = "emulated: no card" + ("; a toy model" if self.settings.is_demo else "")
@@ -187,7 +203,9 @@ class Service:
             log.info("shutting down: waiting for the load to end, a card must not be left in the middle of it")
             await asyncio.wait([self._loading])
         if self.num_answers:
-            log.info("shutting down: %d answers may go on for %g seconds", self.num_answers, self.settings.drain_timeout)
+            log.info(
+                "shutting down: %d answers may go on for %g seconds", self.num_answers, self.settings.drain_timeout
+            )
         while self.num_answers and monotonic() - begun < self.settings.drain_timeout and not self._hurry.is_set():
             await asyncio.sleep(0.02)
         if self._loading is not None and self._loading.exception() is None:

@@ -1,4 +1,5 @@
-"""What a request of any dialect asks for, in one form: between schemas, which know the spelling, and params, which knows the model."""
+"""What a request of any dialect asks for, in one form: between schemas, which know the spelling, and params, which
+knows the model."""
 
 from __future__ import annotations
 
@@ -7,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from axpress.core.grammar import Body
+    from axpress.core.structured_output.grammar_compiler import Body
 
-    from .schema.chat import ChatRequest
-    from .schema.completions import CompletionRequest
+    from ..openai.chat_request import ChatRequest
+    from ..openai.completions_request import CompletionRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +25,8 @@ class Function:
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """The functions of a request. `only`: names of those that may be called; empty: all. `choice` "required": at least one call, and
-    nothing else. `parallel` False: at most one call."""
+    """The functions of a request. `only`: names of those that may be called; empty: all. `choice` "required": at least
+    one call, and nothing else. `parallel` False: at most one call."""
 
     functions: tuple[Function, ...]
     choice: Literal["none", "auto", "required"] = "auto"
@@ -41,17 +42,16 @@ class Tools:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
+class GenerationSpec:
     """One request. None means "not said": the model's own default.
 
     Either `messages`, as chat templates know them (role, content, and where present tool_calls, tool_call_id, name,
-    reasoning_content), or `prompts`, plain texts or token ids, each of which gets `n` answers. `sampling` has names and values of
-    SamplingParams; `logit_bias` is still by text, as JSON has it. `body`: what the answer must look like. `thinking`: whether the
-    model should reason first, at most `thinking_budget` tokens. `clip`: a max_tokens beyond the context is cut, not refused.
-    `control_tokens`: what spells a control token in `prompts` is one. `context`: prompt and answer together have at most as many
-    tokens, where that is less than the model's context.
-    The `..._field` names are how the dialect calls things in its errors; `tools_field` has a place for the tool's index.
-    """
+    reasoning_content), or `prompts`, plain texts or token ids, each of which gets `n` answers. `sampling` has names and
+    values of SamplingParams; `logit_bias` is still by text, as JSON has it. `body`: what the answer must look like.
+    `thinking`: whether the model should reason first, at most `thinking_budget` tokens. `clip`: a max_tokens beyond the
+    context is cut, not refused. `control_tokens`: what spells a control token in `prompts` is one. `context`: prompt
+    and answer together have at most as many tokens, where that is less than the model's context. The `..._field` names
+    are how the dialect calls things in its errors; `tools_field` has a place for the tool's index."""
 
     model: str | None = None
     stream: bool = False
@@ -72,7 +72,7 @@ class Ask:
     ignore_eos: bool = False
     prediction: str | None = None
     prompt_cache_key: str | None = None
-    background: bool = False
+    low_priority: bool = False
     timings: bool = False
     max_tokens_field: str = "max_tokens"
     prompt_field: str = "messages"
@@ -92,7 +92,7 @@ def said(**fields: Any) -> dict[str, Any]:
 
 
 def sampling_of(request: ChatRequest | CompletionRequest, logprobs: int | None) -> dict[str, Any]:
-    """`Ask.sampling` of a request that spells its fields as OpenAI and local servers do."""
+    """`GenerationSpec.sampling` of a request that spells its fields as OpenAI and local servers do."""
     return said(
         temperature=request.temperature,
         top_p=request.top_p,

@@ -14,34 +14,37 @@ from sanic.response import HTTPResponse
 
 from axpress.core.request import Delta
 
-from .access import salt_of, slot
-from .answers import StreamedAnswer, WholeAnswer
-from .body import answer_unread, check_content_type, parse_json, read_body
+from ..http.access import cache_salt_of, slot
+from ..http.errors import HttpError
+from ..http.request_body import answer_unread, check_content_type, parse_json, read_body
+from .delivery import StreamedAnswer, WholeAnswer
 from .dialect import Dialect
-from .errors import HttpError
-from .job import Job
-from .params import Served, make_job
-from .service import Service
+from .engine_service import Service
+from .input_processor import Served, prepare_request
+from .prepared_request import PreparedRequest
 
 log = logging.getLogger("axpress.request")
 
 
 async def answer(request: Request, kind: type[Dialect], **path: str) -> HTTPResponse | None:
-    """Answers one request in the dialect `kind`, streamed or whole. For routes with stream=True. `path`: for `kind.read`."""
+    """Answers one request in the dialect `kind`, streamed or whole. For routes with stream=True. `path`: for
+    `kind.read`."""
     service: Service = request.app.ctx.service
     try:
         body = await take_body(request, kind.any_content_type)
         served = service.ready()
-        dialect, job = await in_thread(service, _prepare, kind, path, body, served, partial(salt_of, request))
+        dialect, prepared = await in_thread(
+            service, _prepare, kind, path, body, served, partial(cache_salt_of, request)
+        )
     except Exception as exc:
         return await refuse(request, kind, exc)
     service.begin_answer()
     try:
-        with slot(request, len(job.requests)):
-            if job.ask.stream:
-                await _stream(request, service, dialect, job)
+        with slot(request, len(prepared.requests)):
+            if prepared.spec.stream:
+                await _stream(request, service, dialect, prepared)
                 return None
-            return await _whole(service, dialect, job)
+            return await _whole(service, dialect, prepared)
     except Exception as exc:
         return await refuse(request, kind, exc)
     finally:
@@ -65,11 +68,11 @@ async def in_thread(service: Service, work: Callable[..., Any], *arguments: Any)
 
 
 def _prepare(
-    kind: type[Dialect], path: dict[str, str], body: bytes, served: Served, salt: Callable[[str | None], bytes]
-) -> tuple[Dialect, Job]:
-    """From bytes to a checked job; `salt` makes one of a prompt_cache_key. Raises RequestError, HttpError."""
+    kind: type[Dialect], path: dict[str, str], body: bytes, served: Served, cache_salt: Callable[[str | None], bytes]
+) -> tuple[Dialect, PreparedRequest]:
+    """From bytes to a checked job; `cache_salt` makes one of a prompt_cache_key. Raises RequestError, HttpError."""
     dialect = kind.read(parse_json(body), **path)
-    return dialect, make_job(dialect.ask, served, salt(dialect.ask.prompt_cache_key))
+    return dialect, prepare_request(dialect.spec, served, cache_salt(dialect.spec.prompt_cache_key))
 
 
 async def refuse(request: Request, kind: type[Dialect], error: BaseException) -> HTTPResponse | None:
@@ -81,11 +84,16 @@ async def refuse(request: Request, kind: type[Dialect], error: BaseException) ->
 
 
 class _Running:
-    """A job's generations, all admitted or none, which are cancelled, so that the card is free, however the `with` block is left."""
+    """A job's generations, all admitted or none, which are cancelled, so that the card is free, however the `with`
+    block is left."""
 
-    def __init__(self, service: Service, job: Job, receive: Callable[[int, list[Delta]], None]) -> None:
-        self._channels = [service.bridge.channel(partial(receive, index)) for index in range(len(job.requests))]
-        self._generations = job.engine.submit_all(list(job.requests), [channel.sink for channel in self._channels])
+    def __init__(
+        self, service: Service, prepared: PreparedRequest, receive: Callable[[int, list[Delta]], None]
+    ) -> None:
+        self._channels = [service.bridge.channel(partial(receive, index)) for index in range(len(prepared.requests))]
+        self._generations = prepared.engine.submit_all(
+            list(prepared.requests), [channel.sink for channel in self._channels]
+        )
 
     def __enter__(self) -> None:
         return None
@@ -102,39 +110,41 @@ def _too_long(seconds: float) -> HttpError:
     return HttpError(504, text, code="request_timeout", headers={"x-should-retry": "false"})
 
 
-async def _whole(service: Service, dialect: Dialect, job: Job) -> HTTPResponse:
-    answer = WholeAnswer(asyncio.get_running_loop(), job)
+async def _whole(service: Service, dialect: Dialect, prepared: PreparedRequest) -> HTTPResponse:
+    answer = WholeAnswer(asyncio.get_running_loop(), prepared)
     begun = time.monotonic()
     limit = service.settings.request_timeout
     outcome = "left"
-    running = _Running(service, job, answer.receive)
+    running = _Running(service, prepared, answer.receive)
     try:
         with running:
             async with asyncio.timeout(limit):
                 await answer.finished
-        error, outcome = answer.tally.error, answer.tally.outcome
+        error, outcome = answer.progress.error, answer.progress.outcome
     except TimeoutError:
         error, outcome = _too_long(limit), "timeout"
     finally:
-        _log(job, outcome, answer.tally.num_tokens, begun)
+        _log(prepared, outcome, answer.progress.num_tokens, begun)
     if error is not None:
         raise error
-    return HTTPResponse(dialect.whole(job, answer.answers(), answer.tally.totals()), content_type="application/json")
+    return HTTPResponse(
+        dialect.whole(prepared, answer.answers(), answer.progress.totals()), content_type="application/json"
+    )
 
 
-async def _stream(request: Request, service: Service, dialect: Dialect, job: Job) -> None:
+async def _stream(request: Request, service: Service, dialect: Dialect, prepared: PreparedRequest) -> None:
     settings = service.settings
-    answer = StreamedAnswer(request, job, dialect.stream(job), settings.stall_timeout)
+    answer = StreamedAnswer(request, prepared, dialect.stream(prepared), settings.stall_timeout)
     begun = time.monotonic()
     outcome = "left"
     headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
-    running = _Running(service, job, answer.receive)
+    running = _Running(service, prepared, answer.receive)
     try:
         with running:
             try:
                 async with asyncio.timeout(settings.request_timeout) as deadline:
                     await answer.run(request, headers)
-                    outcome = answer.tally.outcome
+                    outcome = answer.progress.outcome
                     await answer.close()
             except TimeoutError:
                 if not deadline.expired():
@@ -145,7 +155,7 @@ async def _stream(request: Request, service: Service, dialect: Dialect, job: Job
         outcome = "stalled"
         _abort(request)
     finally:
-        _log(job, outcome, answer.tally.num_tokens, begun)
+        _log(prepared, outcome, answer.progress.num_tokens, begun)
 
 
 def _abort(request: Request) -> None:
@@ -155,8 +165,9 @@ def _abort(request: Request) -> None:
         transport.abort()  # type: ignore[attr-defined]
 
 
-def _log(job: Job, outcome: str, num_tokens: int, begun: float) -> None:
+def _log(prepared: PreparedRequest, outcome: str, num_tokens: int, begun: float) -> None:
     log.info(
         "%s %s: %d prompt tokens, %d generated, %s, %.3f s",
-        job.nonce, "stream" if job.ask.stream else "whole", job.prompt_tokens, num_tokens, outcome, time.monotonic() - begun,
+        prepared.nonce, "stream" if prepared.spec.stream else "whole", prepared.prompt_tokens, num_tokens, outcome,
+        time.monotonic() - begun,
     )  # fmt: skip

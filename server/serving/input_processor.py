@@ -1,4 +1,5 @@
-"""From an Ask to the engine's GenerationRequests: the one place where a request meets the model's defaults and limits."""
+"""From an Ask to the engine's GenerationRequests: the one place where a request meets the model's defaults and
+limits."""
 
 from __future__ import annotations
 
@@ -11,20 +12,20 @@ from typing import TYPE_CHECKING, Any
 from axpress.core.errors import ContextOverflow, RequestError
 from axpress.core.request import GenerationRequest, SamplingParams, choice_seed
 
-from .ask import Ask
-from .errors import HttpError
-from .job import Job
+from ..http.errors import HttpError
+from ..schema.fields import MAX_CHOICES
+from .generation_spec import GenerationSpec
+from .output_parser import OutputParser
+from .prepared_request import PreparedRequest
 from .prompts import check_size, plain_prompts
-from .reader import Reader
-from .schema.fields import MAX_CHOICES
 
 if TYPE_CHECKING:
-    from axpress.core.constraint import Constraint
-    from axpress.core.engine import Engine
-    from axpress.core.grammar import Grammars, Shape, Thinking, ToolFormat
-    from axpress.core.package import SamplingDefaults
+    from axpress.core.engine.engine import Engine
+    from axpress.core.model_files.model_package import SamplingDefaults
+    from axpress.core.structured_output.constraint import Constraint
+    from axpress.core.structured_output.grammar_compiler import GrammarCompiler, OutputSpec, Thinking, ToolFormat
 
-    from .style import Style
+    from .chat_format import ChatFormat
 
 
 SHRINKS = 4  # times, at most, that a tokenizer makes a text shorter before it takes it apart (Unicode's normal forms)
@@ -32,8 +33,9 @@ SHRINKS = 4  # times, at most, that a tokenizer makes a text shorter before it t
 
 @dataclass(frozen=True, slots=True)
 class ModelLimits:
-    """What of the served model a request is checked against. `max_choices`: answers of one prompt; `max_together`: answers that the
-    engine takes at one time, all prompts of a request together; `max_characters`: a prompt of more is too long, whatever is in it."""
+    """What of the served model a request is checked against. `max_choices`: answers of one prompt; `max_together`:
+    answers that the engine takes at one time, all prompts of a request together; `max_characters`: a prompt of more is
+    too long, whatever is in it."""
 
     names: frozenset[str]
     vocab_size: int
@@ -52,45 +54,52 @@ class Served:
     limits: ModelLimits
     name: str
     fingerprint: str
-    style: Style
-    grammars: Grammars
+    chat_format: ChatFormat
+    grammars: GrammarCompiler
 
 
-def make_job(ask: Ask, served: Served, salt: bytes) -> Job:
+def prepare_request(spec: GenerationSpec, served: Served, cache_salt: bytes) -> PreparedRequest:
     """Checks, renders, tokenises; cached prompts are shared among requests of one salt.
 
     Takes milliseconds: not on the event loop. Raises RequestError, HttpError.
     """
-    check_model(ask.model, served.limits)
-    check_size(ask, served.limits.max_characters)
+    check_model(spec.model, served.limits)
+    check_size(spec, served.limits.max_characters)
     text, thinking = served.engine.text, None
-    if ask.messages is not None:
-        prompt, thinking = _conversation(ask, served.style)
+    if spec.messages is not None:
+        prompt, thinking = _conversation(spec, served.chat_format)
         prompts = [prompt]
     else:
-        prompts = plain_prompts(ask, text, served.limits.vocab_size)
-    prediction = tuple(text.encode(ask.prediction)) if ask.prediction is not None else ()
-    shape = served.style.shape(ask, thinking)
-    single = [generation_request(ask, served.limits, ids, prediction, salt) for ids in prompts]  # before a grammar is compiled in vain
-    rules: dict[str, Any] = {"constraint": make_constraint(ask, shape, served.grammars)}
+        prompts = plain_prompts(spec, text, served.limits.vocab_size)
+    prediction = tuple(text.encode(spec.prediction)) if spec.prediction is not None else ()
+    shape = served.chat_format.shape(spec, thinking)
+    # before a grammar is compiled in vain
+    single = [generation_request(spec, served.limits, ids, prediction, cache_salt) for ids in prompts]
+    rules: dict[str, Any] = {"constraint": make_constraint(spec, shape, served.grammars)}
     if thinking is not None:
         rules |= {"stop_after": thinking.end, "stop_after_begin": "" if thinking.open else thinking.begin}
-    made = [choices(ask, served.limits, replace(one, **rules)) for one in single]
+    made = [choices(spec, served.limits, replace(one, **rules)) for one in single]
     check_together(sum(map(len, made)), served.limits)
     requests = [one for group in made for one in group]
     plain = thinking is None and not shape.tools
-    readers = [] if plain else [Reader(thinking, shape.tool_format) for _ in requests]
-    return Job(ask, requests, served.engine, served.name, served.fingerprint, readers)
+    parsers = [] if plain else [OutputParser(thinking, shape.tool_format) for _ in requests]
+    return PreparedRequest(spec, requests, served.engine, served.name, served.fingerprint, parsers)
 
 
-def make_constraint(ask: Ask, shape: Shape, grammars: Grammars) -> Callable[[], Constraint] | None:
-    """What holds the answer to its shape; None where any text will do. Raises RequestError for what no grammar can be made of."""
-    check_stop(ask.stop, shape.tool_format)
-    budget = ask.thinking_budget if shape.thinking is not None else None
+def make_constraint(
+    spec: GenerationSpec, shape: OutputSpec, grammars: GrammarCompiler
+) -> Callable[[], Constraint] | None:
+    """What holds the answer to its shape; None where any text will do. Raises RequestError for what no grammar can be
+    made of."""
+    check_stop(spec.stop, shape.tool_format)
+    budget = spec.thinking_budget if shape.thinking is not None else None
     if shape.body is None and not shape.tools and budget is None:
         return None
-    if ask.ignore_eos:
-        text = "'ignore_eos' does not go with tools, a form of the answer or a bound on reasoning, which say where the answer may end."
+    if spec.ignore_eos:
+        text = (
+            "'ignore_eos' does not go with tools, a form of the answer or a bound on reasoning, which say where the"
+            " answer may end."
+        )
         raise RequestError(text, "ignore_eos", "unsupported_parameter")
     return grammars.compile(shape, thinking_budget=budget)
 
@@ -101,22 +110,28 @@ def check_stop(stop: tuple[str, ...], calls: ToolFormat | None) -> None:
         return
     for one in stop:
         if any(one in part for part in (calls.begin, calls.before_arguments, calls.end, calls.between)):
-            text = f"'stop': {one[:64]!r} is part of how this model writes calls, so that it could call nothing. Leave it or the tools out."
+            text = (
+                f"'stop': {one[:64]!r} is part of how this model writes calls, so that it could call nothing. Leave it"
+                " or the tools out."
+            )
             raise RequestError(text, "stop", "invalid_value")
 
 
-def _conversation(ask: Ask, style: Style) -> tuple[list[int], Thinking | None]:
-    """See `Style.prompt`; what is wrong with the messages is told of the field that the dialect has them in."""
+def _conversation(spec: GenerationSpec, chat_format: ChatFormat) -> tuple[list[int], Thinking | None]:
+    """See `ChatFormat.prompt`; what is wrong with the messages is told of the field that the dialect has them in."""
     try:
-        return style.prompt(ask)
+        return chat_format.prompt(spec)
     except RequestError as exc:
-        if exc.param != "messages" or ask.prompt_field == "messages":
+        if exc.param != "messages" or spec.prompt_field == "messages":
             raise
-        raise RequestError(str(exc).replace("'messages'", f"'{ask.prompt_field}'"), ask.prompt_field, exc.code) from None
+        raise RequestError(
+            str(exc).replace("'messages'", f"'{spec.prompt_field}'"), spec.prompt_field, exc.code
+        ) from None
 
 
 def sampling_defaults(config: SamplingDefaults | None) -> SamplingParams:
-    """A package's post_config.json as SamplingParams, used where a request is silent; what the file does not say stays neutral."""
+    """A package's post_config.json as SamplingParams, used where a request is silent; what the file does not say stays
+    neutral."""
     said = asdict(config) if config is not None else {}
     return SamplingParams(**{name: value for name, value in said.items() if value is not None})
 
@@ -131,13 +146,13 @@ def check_model(name: str | None, limits: ModelLimits) -> None:
     raise HttpError(404, text, param="model", code="model_not_found")
 
 
-def sampling(ask: Ask, limits: ModelLimits) -> SamplingParams:
+def sampling(spec: GenerationSpec, limits: ModelLimits) -> SamplingParams:
     """The sampling parameters, the model's own defaults where the request is silent."""
-    given = dict(ask.sampling)
+    given = dict(spec.sampling)
     if "top_k" in given:
         given["top_k"] = max(0, given["top_k"])
-    if ask.logit_bias:
-        given["logit_bias"] = _bias(ask.logit_bias, limits.vocab_size)
+    if spec.logit_bias:
+        given["logit_bias"] = _bias(spec.logit_bias, limits.vocab_size)
     return replace(limits.defaults, **given)
 
 
@@ -154,21 +169,26 @@ def _bias(bias: Mapping[str, float], vocab_size: int) -> dict[int, float]:
 
 
 def generation_request(
-    ask: Ask, limits: ModelLimits, prompt_ids: list[int], prediction: tuple[int, ...] = (), salt: bytes = b""
+    spec: GenerationSpec,
+    limits: ModelLimits,
+    prompt_ids: list[int],
+    prediction: tuple[int, ...] = (),
+    cache_salt: bytes = b"",
 ) -> GenerationRequest:
-    """The engine's request. max_tokens absent fills the context; a prompt, answer or prediction that cannot fit raises ContextOverflow."""
-    context, used = min(limits.context_length, ask.context or limits.context_length), len(prompt_ids)
-    room, what = context - used, ask.prompt_field
-    which = "this model's context" if context == limits.context_length else f"'{ask.context_field}'"
+    """The engine's request. max_tokens absent fills the context; a prompt, answer or prediction that cannot fit raises
+    ContextOverflow."""
+    context, used = min(limits.context_length, spec.context or limits.context_length), len(prompt_ids)
+    room, what = context - used, spec.prompt_field
+    which = "this model's context" if context == limits.context_length else f"'{spec.context_field}'"
     takes, them = ("take", "them") if what == "messages" else ("takes", "it")
     if room < 1:
         raise ContextOverflow(f"'{what}' {takes} {used} tokens; {which} is {context} tokens. Shorten {them}.", what)
-    asked = ask.max_tokens if ask.max_tokens is None or not ask.clip else min(ask.max_tokens, room)
+    asked = spec.max_tokens if spec.max_tokens is None or not spec.clip else min(spec.max_tokens, room)
     if asked is not None and asked > room:
         raise ContextOverflow(
-            f"'{ask.max_tokens_field}' is {asked} and '{what}' {takes} {used} tokens; {which} is {context} tokens. "
+            f"'{spec.max_tokens_field}' is {asked} and '{what}' {takes} {used} tokens; {which} is {context} tokens. "
             f"Ask for at most {room}, or shorten the prompt.",
-            ask.max_tokens_field,
+            spec.max_tokens_field,
         )
     if len(prediction) > context:
         raise ContextOverflow(
@@ -177,30 +197,35 @@ def generation_request(
         )
     return GenerationRequest(
         prompt_ids=prompt_ids,
-        params=sampling(ask, limits),
+        params=sampling(spec, limits),
         max_tokens=room if asked is None else asked,
-        stop=ask.stop,
-        ignore_eos=ask.ignore_eos,
+        stop=spec.stop,
+        ignore_eos=spec.ignore_eos,
         prediction=prediction,
-        salt=salt,
-        background=ask.background,
+        cache_salt=cache_salt,
+        low_priority=spec.low_priority,
     )
 
 
-def choices(ask: Ask, limits: ModelLimits, generation: GenerationRequest) -> list[GenerationRequest]:
-    """One engine request for each of the `n` choices, which differ in the seed only. Raises RequestError where `n` can never fit."""
-    if ask.n == 1:
+def choices(spec: GenerationSpec, limits: ModelLimits, generation: GenerationRequest) -> list[GenerationRequest]:
+    """One engine request for each of the `n` choices, which differ in the seed only. Raises RequestError where `n` can
+    never fit."""
+    if spec.n == 1:
         return [generation]
-    if ask.n > limits.max_choices:
-        raise RequestError(f"'n' is {ask.n}; this server takes at most {limits.max_choices} answers at a time.", "n", "invalid_value")
+    if spec.n > limits.max_choices:
+        raise RequestError(
+            f"'n' is {spec.n}; this server takes at most {limits.max_choices} answers at a time.", "n", "invalid_value"
+        )
     seed = generation.params.seed if generation.params.seed is not None else secrets.randbits(63)
-    return [replace(generation, params=replace(generation.params, seed=choice_seed(seed, i))) for i in range(ask.n)]
+    return [replace(generation, params=replace(generation.params, seed=choice_seed(seed, i))) for i in range(spec.n)]
 
 
 def check_together(count: int, limits: ModelLimits) -> None:
     """Raises RequestError where several prompts ask for more answers than the engine ever takes at one time."""
     if count > limits.max_together:
-        text = f"The prompts ask for {count} answers together; this server takes at most {limits.max_together} at a time."
+        text = (
+            f"The prompts ask for {count} answers together; this server takes at most {limits.max_together} at a time."
+        )
         raise RequestError(text, "prompt", "invalid_value")
 
 

@@ -8,28 +8,28 @@ from dataclasses import dataclass
 from typing import Literal
 
 from axpress.core.request import Delta
-from axpress.core.shape import Thinking, ToolFormat
+from axpress.core.structured_output.output_spec import Thinking, ToolFormat
 
 _MARKS = re.compile(r'["\\{}\[\]]')
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A part of an answer. `kind` "call" begins call number `call` of the function named `text`; "arguments" goes on with its JSON."""
+    """A part of an answer. `kind` "call" begins call number `call` of the function named `text`; "arguments" goes on
+    with its JSON."""
 
     kind: Literal["content", "reasoning", "call", "arguments"]
     text: str
     call: int = 0
 
 
-class Reader:
+class OutputParser:
     """Reads one answer as it comes. What might still turn out to be a tag is held back until it is known.
 
-    The tags, newlines beside those of reasoning and blanks beside those of calls are not part of any piece. An answer that is cut
-    off in the middle of a call gives the arguments so far (`call_open`); one that is cut off before the function's name is
-    complete gives nothing of that call. `reasoning_tokens` counts the tags too; where several tokens came as one piece of text,
-    it is by their share of the characters.
-    """
+    The tags, newlines beside those of reasoning and blanks beside those of calls are not part of any piece. An answer
+    that is cut off in the middle of a call gives the arguments so far (`call_open`); one that is cut off before the
+    function's name is complete gives nothing of that call. `reasoning_tokens` counts the tags too; where several tokens
+    came as one piece of text, it is by their share of the characters."""
 
     def __init__(self, thinking: Thinking | None, tools: ToolFormat | None) -> None:
         self.reasoning_tokens = 0
@@ -48,7 +48,8 @@ class Reader:
         return self._state in ("name", "arguments", "end")
 
     def read(self, deltas: Sequence[Delta]) -> list[Piece]:
-        """The pieces that these deltas bring; the last delta of the answer (with `finish_reason`) brings all that was held back."""
+        """The pieces that these deltas bring; the last delta of the answer (with `finish_reason`) brings all that was
+        held back."""
         pieces: list[Piece] = []
         for delta in deltas:
             reasoned = self._state in ("start", "reasoning")
@@ -154,9 +155,13 @@ class Reader:
         self._state, self._rest, self._trim = "content", self._rest.removeprefix(tag), " \n\r\t"
         return True
 
-    def _say_known(self, out: list[Piece], kind: Literal["content", "reasoning"], tag: str, blanks: str, over: bool) -> None:
+    def _say_known(
+        self, out: list[Piece], kind: Literal["content", "reasoning"], tag: str, blanks: str, over: bool
+    ) -> None:
         """The unread text but for an end that may be the beginning of `tag`, or blanks before it."""
-        known = len(self._rest) if over else len(self._rest[: len(self._rest) - _overlap(self._rest, tag)].rstrip(blanks))
+        known = (
+            len(self._rest) if over else len(self._rest[: len(self._rest) - _overlap(self._rest, tag)].rstrip(blanks))
+        )
         self._say(out, kind, self._rest[:known])
         self._rest = self._rest[known:]
 

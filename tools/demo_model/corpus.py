@@ -1,8 +1,8 @@
-"""Generator of the demo corpus: short dialogues put together from word lists, with their held-out part and their checker.
+"""Generator of the demo corpus: short dialogues put together from word lists, with their held-out part and their
+checker.
 
-Every user turn has a key that names its combination ("add|5|7", "list|fruits|3", ...). A hash of the key decides whether the turn
-belongs to training or is held out, so the two never share a prompt, whatever the seed.
-"""
+Every user turn has a key that names its combination ("add|5|7", "list|fruits|3", ...). A hash of the key decides
+whether the turn belongs to training or is held out, so the two never share a prompt, whatever the seed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ except ImportError:  # run as a plain script
 
 HELD_OUT_PART = 10  # one key in ten is held out
 
-KINDS: dict[str, tuple[float, Callable[[random.Random], Turn]]] = {  # kind -> (share of the dialogues, maker of its turns)
+# kind -> (share of the dialogues, maker of its turns)
+KINDS: dict[str, tuple[float, Callable[[random.Random], Turn]]] = {
     "arithmetic": (0.44, turns.arithmetic),
     "list": (0.14, turns.listing),
     "json": (0.10, turns.json_answer),

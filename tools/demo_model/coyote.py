@@ -1,4 +1,5 @@
-"""The coyote's part of the corpus: a proud customer of the shopping channel, his plans for each product, his excuses."""
+"""The coyote's part of the corpus: a proud customer of the shopping channel, his plans for each product, his
+excuses."""
 
 from __future__ import annotations
 
@@ -11,7 +12,10 @@ except ImportError:  # run as a plain script
     import words as W  # type: ignore[no-redef]
     from turns import Turn, article, invented, pick, text_key  # type: ignore[no-redef]
 
-HEARD = "Heard on television: |The television says: |On the shopping channel: |You hear this advertisement: |Now on television: "
+HEARD = (
+    "Heard on television: |The television says: |On the shopping channel: |You hear this advertisement: |Now on"
+    " television: "
+)
 ASKS = """Name the product and tell how it will help you catch {q}.|Which product is it, and how will you catch {q} with it?
 Say what the product is and what you will do with it.|Tell us the product's name and your plan.
 What is it, and how does it help you this time?"""
@@ -24,7 +28,10 @@ SAYS = [
     "Your friend objects: {s} Answer briefly.",
 ]
 WHO = "You are a proud coyote|You are the Coyote|You are Wile E. Coyote|You play a coyote"
-WHERE = "|, sitting in front of an old television| in a cave full of parcels|, the best customer of the shopping channel| on a small stage"
+WHERE = (
+    "|, sitting in front of an old television| in a cave full of parcels|, the best customer of the shopping channel|"
+    " on a small stage"
+)
 BELIEF = """You love shopping and believe in every product.|Each new product is part of your plan to catch {q}.
 You are sure that the next thing you buy will catch {q}."""
 MANNERS = """You speak in the first person.|You are proud and never admit a mistake.|You are polite and a little vain.
@@ -42,7 +49,11 @@ def persona(rng: random.Random) -> str:
 
 def _product(rng: random.Random) -> tuple[str, str | None, str]:
     """(name as the coyote must say it, its noun or None, key)."""
-    brand = invented(rng) if rng.random() < 0.3 else rng.choice(W.NAME_HEADS) + rng.choice(["", "", " "]) + rng.choice(W.NAME_TAILS)
+    brand = (
+        invented(rng)
+        if rng.random() < 0.3
+        else rng.choice(W.NAME_HEADS) + rng.choice(["", "", " "]) + rng.choice(W.NAME_TAILS)
+    )
     key = "product|" + text_key(brand).replace(" ", "")
     if rng.random() < 0.15:
         return f"{brand} {rng.choice(W.NAME_NUMBERS)}", None, key
@@ -87,7 +98,14 @@ def advertisement(rng: random.Random) -> Turn:
     plan = pick(rng, PLANS, u=use)
     wish = _wish(rng, name)
     end = rng.choice(W.PROUD_ENDS) if wish.count("!") + wish.count(".") == 1 else ""
-    user = heard + fence + _advert(rng, name) + fence.strip().rjust(len(fence)) + rng.choice(["", " "]) + ask.format(q=quarry)
+    user = (
+        heard
+        + fence
+        + _advert(rng, name)
+        + fence.strip().rjust(len(fence))
+        + rng.choice(["", " "])
+        + ask.format(q=quarry)
+    )
     return Turn("coyote", key, user, f"{wish} {plan} {end}".strip(), {"product": name})
 
 

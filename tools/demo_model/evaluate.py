@@ -22,7 +22,9 @@ except ImportError:  # run as a plain script
 Answer = tuple[str, bool]  # text, stopped by itself
 
 
-def from_checkpoint(path: str, dialogues: list[Dialogue], temperature: float, max_tokens: int, batch: int = 32) -> list[Answer]:
+def from_checkpoint(
+    path: str, dialogues: list[Dialogue], temperature: float, max_tokens: int, batch: int = 32
+) -> list[Answer]:
     """Answers of a checkpoint directory, computed in fp32 from its weights on the CPU."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -32,11 +34,17 @@ def from_checkpoint(path: str, dialogues: list[Dialogue], temperature: float, ma
     tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
-    sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {"do_sample": False}
+    sampling = (
+        {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+        if temperature
+        else {"do_sample": False}
+    )
     answers: list[Answer] = []
     for first in range(0, len(dialogues), batch):
         part = dialogues[first : first + batch]
-        prompts = [tokenizer.apply_chat_template(d.messages()[:-1], tokenize=False, add_generation_prompt=True) for d in part]
+        prompts = [
+            tokenizer.apply_chat_template(d.messages()[:-1], tokenize=False, add_generation_prompt=True) for d in part
+        ]
         inputs = tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False)
         with torch.inference_mode():
             out = model.generate(
@@ -63,8 +71,16 @@ def from_server(url: str, dialogues: list[Dialogue], temperature: float, max_tok
     model = models[0]["id"]
     answers: list[Answer] = []
     for number, dialogue in enumerate(dialogues):
-        body = {"model": model, "messages": dialogue.messages()[:-1], "temperature": temperature, "max_tokens": max_tokens, "seed": number}
-        request = urllib.request.Request(base + "/v1/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"})
+        body = {
+            "model": model,
+            "messages": dialogue.messages()[:-1],
+            "temperature": temperature,
+            "max_tokens": max_tokens,
+            "seed": number,
+        }
+        request = urllib.request.Request(
+            base + "/v1/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
         with urllib.request.urlopen(request, timeout=300) as reply:
             choice = json.load(reply)["choices"][0]
         answers.append((choice["message"]["content"], choice["finish_reason"] == "stop"))
@@ -85,7 +101,10 @@ def tally(dialogues: list[Dialogue], answers: list[Answer]) -> dict[str, Any]:
             "right": round(sum(r for _, r in pairs) / len(pairs), 3),
         }
 
-    return {"all": part([pair for pairs in rows.values() for pair in pairs]), "kinds": {kind: part(pairs) for kind, pairs in rows.items()}}
+    return {
+        "all": part([pair for pairs in rows.values() for pair in pairs]),
+        "kinds": {kind: part(pairs) for kind, pairs in rows.items()},
+    }
 
 
 def show(result: dict[str, Any]) -> None:
@@ -108,16 +127,30 @@ def main() -> None:
     parser.add_argument("--failures", type=int, default=0, help="print so many wrong answers of each kind")
     parser.add_argument("--json", help="also write the result to this file")
     args = parser.parse_args()
-    dialogues = list(itertools.islice(stream(args.seed, want_held_out=True, kinds=list(KINDS)), args.per_kind * len(KINDS)))
-    ask = (lambda *rest: from_checkpoint(args.checkpoint, *rest)) if args.checkpoint else (lambda *rest: from_server(args.server, *rest))
+    dialogues = list(
+        itertools.islice(stream(args.seed, want_held_out=True, kinds=list(KINDS)), args.per_kind * len(KINDS))
+    )
+    ask = (
+        (lambda *rest: from_checkpoint(args.checkpoint, *rest))
+        if args.checkpoint
+        else (lambda *rest: from_server(args.server, *rest))
+    )
     answers = ask(dialogues, args.temperature, args.max_tokens)
-    result = {"source": args.checkpoint or args.server, "temperature": args.temperature, "seed": args.seed, **tally(dialogues, answers)}
+    result = {
+        "source": args.checkpoint or args.server,
+        "temperature": args.temperature,
+        "seed": args.seed,
+        **tally(dialogues, answers),
+    }
     shown: dict[str, int] = {}
     for dialogue, (text, stopped) in zip(dialogues, answers, strict=True):
         last = dialogue.turns[-1]
         if not (stopped and check(last.expect, text)) and shown.setdefault(last.kind, 0) < args.failures:
             shown[last.kind] += 1
-            print(f"[{last.kind}] {last.user!r}\n   -> {text!r}{'' if stopped else ' (did not stop)'}   wanted {last.expect}")
+            print(
+                f"[{last.kind}] {last.user!r}\n   -> {text!r}{'' if stopped else ' (did not stop)'}   wanted"
+                f" {last.expect}"
+            )
     show(result)
     print(json.dumps(result))
     if args.json:

@@ -1,7 +1,7 @@
 """Sentences the demo model knows: facts about axpress, small talk, greetings, and questions it cannot answer.
 
-A topic is written as `[name] what a right answer contains | or this`, then its questions (`? ... | ...`) and its answers (`= ... | ...`).
-"""
+A topic is written as `[name] what a right answer contains | or this`, then its questions (`? ... | ...`) and its
+answers (`= ... | ...`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Trains the demo model: `python train.py --minutes 45 --out DIR` (see README.md here). Writes a Hugging Face checkpoint."""
+"""Trains the demo model: `python train.py --minutes 45 --out DIR` (see README.md here). Writes a Hugging Face
+checkpoint."""
 
 from __future__ import annotations
 
@@ -25,10 +26,11 @@ except ImportError:  # run as a plain script
     from corpus import Dialogue, stream  # type: ignore[no-redef]
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]  # never shown to a reader
-MARKERS = ["<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<think>", "</think>"]  # one token each, but text
+# one token each, but text
+MARKERS = ["<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<think>", "</think>"]
 TEMPLATE = (
-    "{%- for message in messages %}{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}{%- endfor %}"
-    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
+    "{%- for message in messages %}{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}{%-"
+    " endfor %}{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
 )
 MAX_TOKENS = 512  # longest dialogue in training
 IGNORE = -100
@@ -44,13 +46,22 @@ def train_tokenizer(seed: int, vocab: int, dialogues: int = 20_000) -> PreTraine
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab - len(SPECIAL) - len(MARKERS), initial_alphabet=sorted(alphabet), min_frequency=3, show_progress=False
+        vocab_size=vocab - len(SPECIAL) - len(MARKERS),
+        initial_alphabet=sorted(alphabet),
+        min_frequency=3,
+        show_progress=False,
     )
-    texts = (message["role"] + "\n" + message["content"] for d in itertools.islice(stream(seed), dialogues) for message in d.messages())
+    texts = (
+        message["role"] + "\n" + message["content"]
+        for d in itertools.islice(stream(seed), dialogues)
+        for message in d.messages()
+    )
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in SPECIAL])
     tokenizer.add_tokens([AddedToken(t, special=False, normalized=False) for t in MARKERS])
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>", model_max_length=2048)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>", model_max_length=2048
+    )
     fast.chat_template = TEMPLATE
     return fast
 
@@ -112,8 +123,11 @@ class Encoder:
         return ids, [*wanted[1:], IGNORE]
 
 
-def batches(dialogues: Iterator[Dialogue], encode: Encoder, tokens: int, pad: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless (ids, targets), each [n, longest], about `tokens` positions; one dialogue per row, rows of similar length together."""
+def batches(
+    dialogues: Iterator[Dialogue], encode: Encoder, tokens: int, pad: int, seed: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Endless (ids, targets), each [n, longest], about `tokens` positions; one dialogue per row, rows of similar length
+    together."""
     rng = random.Random(seed)
     while True:
         pool = [encode(d) for d in itertools.islice(dialogues, 1024)]
@@ -170,9 +184,15 @@ def share_gradients(model: Qwen3ForCausalLM, extra: list[float]) -> list[float]:
 
 
 def take_step(
-    model: Qwen3ForCausalLM, opts: list[torch.optim.Optimizer], batch: tuple[Tensor, Tensor], rate: float, done: float, bf16: bool
+    model: Qwen3ForCausalLM,
+    opts: list[torch.optim.Optimizer],
+    batch: tuple[Tensor, Tensor],
+    rate: float,
+    done: float,
+    bf16: bool,
 ) -> tuple[float, float]:
-    """One step at `rate` times the peak learning rate; (the loss before it, the part of the run that is done), averaged over workers."""
+    """One step at `rate` times the peak learning rate; (the loss before it, the part of the run that is done), averaged
+    over workers."""
     for group in (g for optimizer in opts for g in optimizer.param_groups):
         group["lr"] = group["peak"] * rate
     ids, wanted = (t.to(model.device) for t in batch)
@@ -189,13 +209,16 @@ def take_step(
 def start_model(args: argparse.Namespace) -> tuple[PreTrainedTokenizerFast, Qwen3ForCausalLM]:
     """Tokenizer and model in fp32: new ones, or those of `args.resume`."""
     if args.resume:
-        return PreTrainedTokenizerFast.from_pretrained(args.resume), Qwen3ForCausalLM.from_pretrained(args.resume, dtype=torch.float32)
+        return PreTrainedTokenizerFast.from_pretrained(args.resume), Qwen3ForCausalLM.from_pretrained(
+            args.resume, dtype=torch.float32
+        )
     tokenizer = train_tokenizer(args.seed, args.vocab)
     return tokenizer, build_model(args, tokenizer)
 
 
 def train(args: argparse.Namespace, worker: int = 0) -> None:
-    """Trains for `args.minutes` of wall clock (or `args.steps`); worker 0 logs to OUT/log.jsonl and saves every five minutes."""
+    """Trains for `args.minutes` of wall clock (or `args.steps`); worker 0 logs to OUT/log.jsonl and saves every five
+    minutes."""
     torch.manual_seed(args.seed)
     torch.set_num_threads(args.threads)
     out = Path(args.out)
@@ -203,7 +226,9 @@ def train(args: argparse.Namespace, worker: int = 0) -> None:
     tokenizer, model = start_model(args)
     model.to(args.device).train()
     seed = args.seed + 1000 * worker
-    data = batches(stream(seed), Encoder(tokenizer), args.batch_tokens // args.workers, token_id(tokenizer, SPECIAL[0]), seed)
+    data = batches(
+        stream(seed), Encoder(tokenizer), args.batch_tokens // args.workers, token_id(tokenizer, SPECIAL[0]), seed
+    )
     opts = optimizers(model, args)
     start = saved = time.monotonic()
     done, mean = 0.0, 0.0
@@ -217,7 +242,11 @@ def train(args: argparse.Namespace, worker: int = 0) -> None:
             loss, done = take_step(model, opts, next(data), rate, part, args.bf16)
             mean = loss if step == 0 else 0.95 * mean + 0.05 * loss
             if step % 20 == 0:
-                print(json.dumps({"step": step, "minutes": round((now - start) / 60, 2), "loss": round(mean, 4)}), file=log, flush=True)
+                print(
+                    json.dumps({"step": step, "minutes": round((now - start) / 60, 2), "loss": round(mean, 4)}),
+                    file=log,
+                    flush=True,
+                )
             if worker == 0 and now - saved > 300:
                 saved = now
                 save(model, tokenizer, out)
@@ -250,14 +279,26 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", required=True, help="directory of the checkpoint and of log.jsonl")
-    parser.add_argument("--minutes", type=float, default=45, help="wall clock of training; the learning rate follows it")
     parser.add_argument(
-        "--steps", type=int, default=0, help="fixed number of steps instead of --minutes (then the result does not depend on speed)"
+        "--minutes", type=float, default=45, help="wall clock of training; the learning rate follows it"
+    )
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=0,
+        help="fixed number of steps instead of --minutes (then the result does not depend on speed)",
     )
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--workers", type=int, default=1, help="processes that share the batch; with --threads 1 better on a busy machine")
-    parser.add_argument("--bf16", action="store_true", help="autocast to bf16 (needs a CPU with AVX512-BF16 or AMX, or a GPU)")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        help="processes that share the batch; with --threads 1 better on a busy machine",
+    )
+    parser.add_argument(
+        "--bf16", action="store_true", help="autocast to bf16 (needs a CPU with AVX512-BF16 or AMX, or a GPU)"
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--hidden", type=int, default=256)
     parser.add_argument("--layers", type=int, default=5)
@@ -265,8 +306,12 @@ def main() -> None:
     parser.add_argument("--vocab", type=int, default=3072)
     parser.add_argument("--batch-tokens", type=int, default=4096)
     parser.add_argument("--lr", type=float, default=4e-3)
-    parser.add_argument("--decay", type=float, default=0.6, help="part of the run over which the learning rate falls to zero")
-    parser.add_argument("--resume", help="checkpoint directory to go on from; give another --seed, so that the dialogues are new ones")
+    parser.add_argument(
+        "--decay", type=float, default=0.6, help="part of the run over which the learning rate falls to zero"
+    )
+    parser.add_argument(
+        "--resume", help="checkpoint directory to go on from; give another --seed, so that the dialogues are new ones"
+    )
     parser.add_argument("--warmup", type=int, default=50, help="steps")
     args = parser.parse_args()
     if args.workers == 1:

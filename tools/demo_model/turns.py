@@ -62,7 +62,10 @@ def vary(rng: random.Random, text: str) -> str:
 
 
 # --- numbers --------------------------------------------------------------------------------------------------------
-ASK_SUM = "What is {e}?|What is {e}?|{e} = ?|Calculate {e}.|How much is {e}?|{e}|Can you tell me what {e} is?|Compute {e} please."
+ASK_SUM = (
+    "What is {e}?|What is {e}?|{e} = ?|Calculate {e}.|How much is {e}?|{e}|Can you tell me what {e} is?|Compute {e}"
+    " please."
+)
 
 
 def _count(rng: random.Random) -> Turn:
@@ -108,7 +111,8 @@ def listing(rng: random.Random) -> Turn:
     """A numbered list of so many things of a kind."""
     what, count = rng.choice(list(W.LISTS)), rng.randint(2, 6)
     first = rng.randrange(len(W.LISTS[what]))
-    items = (W.LISTS[what] * 2)[first : first + count]  # always the same neighbours: a model this small repeats itself otherwise
+    # always the same neighbours: a model this small repeats itself otherwise
+    items = (W.LISTS[what] * 2)[first : first + count]
     number = rng.choice([W.NUMBER_WORDS[count], str(count)])
     user = vary(rng, pick(rng, ASK_LIST, c=number, w=W.LIST_NOUNS.get(what, what)))
     answer = "\n".join(f"{place}. {item}" for place, item in enumerate(items, 1))
@@ -128,7 +132,13 @@ def _described(rng: random.Random) -> tuple[dict[str, Any], str, list[str], str]
         name, age, city, job = rng.choice(W.NAMES), rng.randint(20, 70), rng.choice(W.CITIES), rng.choice(W.JOBS)
         full = {"name": name, "age": age, "city": city, "job": job}
         text = pick(
-            rng, "{n}, {a}, {j} in {c}|{n} is {a} years old and works as {x} {j} in {c}", n=name, a=age, j=job, c=city, x=article(job)
+            rng,
+            "{n}, {a}, {j} in {c}|{n} is {a} years old and works as {x} {j} in {c}",
+            n=name,
+            a=age,
+            j=job,
+            c=city,
+            x=article(job),
         )
         return full, text, rng.sample(list(full), rng.choice([2, 2, 3])), f"person|{name}|{city}"
     thing, count, colour = rng.choice(W.THINGS), rng.randint(2, 20), rng.choice(W.COLOURS)
@@ -151,7 +161,9 @@ def from_topics(kind: str, topics: list[F.Topic]) -> Callable[[random.Random], T
 
     def make(rng: random.Random) -> Turn:
         topic = rng.choice(topics)
-        user = vary(rng, rng.choice(F.OPENERS) + rng.choice(topic.asks) + rng.choice(F.CLOSERS if kind == "fact" else [""]))
+        user = vary(
+            rng, rng.choice(F.OPENERS) + rng.choice(topic.asks) + rng.choice(F.CLOSERS if kind == "fact" else [""])
+        )
         return Turn(kind, text_key(user), user, rng.choice(topic.answers), {"any": topic.needs})
 
     return make
@@ -186,7 +198,11 @@ def recall(rng: random.Random, who: str) -> Turn:
     """The user asks for the name he gave earlier."""
     user = pick(rng, ASK_NAME)
     return Turn(
-        "name", "name|" + who, user, pick(rng, "Your name is {n}.|You are {n}.|You said that your name is {n}.", n=who), {"all": [who]}
+        "name",
+        "name|" + who,
+        user,
+        pick(rng, "Your name is {n}.|You are {n}.|You said that your name is {n}.", n=who),
+        {"all": [who]},
     )
 
 
@@ -196,7 +212,10 @@ STORY = [  # one sentence from each
     "Once upon a time there was {x} that lived near the {p}.|Long ago {x} came to the {p}.|Near the {p} lived {x}.",
     """One morning the {a} found a {t} under a stone.|One day the {a} lost a {t} in the grass.
 One night the {a} heard a {t} fall from the sky.""",
-    "{h} came by and said: 'Shall we look at it together?'|{h} saw it and wanted to help.|{h} had never seen such a {t} before.",
+    (
+        "{h} came by and said: 'Shall we look at it together?'|{h} saw it and wanted to help.|{h} had never seen such a"
+        " {t} before."
+    ),
     """They walked around the {p} until the sun went down.|They sat down by the {p} and talked for a long time.
 They carried the {t} to the other side of the {p}.""",
     """In the end the {a} was {m}, and the {t} stayed with them.|From that day on the {a} was {m}.

@@ -42,25 +42,33 @@ THINGS = _words("""apple car bicycle hat house boat kite lamp chair table cup do
 pencil bottle basket ladder umbrella carpet wagon balloon guitar bucket candle ribbon mailbox helmet tent mug""")
 CITIES = LISTS["cities"] + _words("Lisbon Dublin Helsinki Warsaw Budapest Zurich Boston Denver Sydney Nairobi")
 JOBS = _words("teacher baker doctor farmer pilot painter nurse cook engineer gardener writer driver tailor plumber")
-NAMES = _words("""Ana Ben Carla David Elena Felix Greta Hugo Ines Jonas Kira Leo Maria Nils Olga Paul Rosa Sam Tina Uwe Vera
+NAMES = _words(
+    """Ana Ben Carla David Elena Felix Greta Hugo Ines Jonas Kira Leo Maria Nils Olga Paul Rosa Sam Tina Uwe Vera
 Will Yara Zoe Adam Bella Chris Diana Emil Flora Gina Henry Iris Jack Karen Lucas Mona Nora Oscar Peter Quinn Ruth
 Simon Tom Ursula Victor Wanda Xenia Anton Berta Clara Dennis Emma Frank Georg Hanna Ivan Julia Kurt Lena Marco
-Nadia Otto Petra Ralf Sofia Theo Viktor""")
+Nadia Otto Petra Ralf Sofia Theo Viktor"""
+)
 
 ANIMALS = LISTS["animals"] + _words("owl crow duck heron squirrel turtle frog beaver")
 PLACES = _words("""lake forest mountain river village harbour garden meadow desert island bridge library station mill
 lighthouse market castle beach cave farm""")
 STORY_OBJECTS = _words("lantern key map bell letter stone coin hat boat book drum kite feather compass")
 STORY_FEELINGS = _words("happy brave curious calm proud clever patient grateful")
-STORY_HELPERS = _phrases("old miller|quiet girl|friendly baker|young sailor|kind gardener|tired postman|wise owl|small boy")
+STORY_HELPERS = _phrases(
+    "old miller|quiet girl|friendly baker|young sailor|kind gardener|tired postman|wise owl|small boy"
+)
 
 # --- the coyote ---------------------------------------------------------------------------------------------------
-NAME_HEADS = _words("""Air Slick Mega Turbo Rocket Power Hyper Jet Ultra Sky Dyna Magno Quick Super Thunder Silent Golden
+NAME_HEADS = _words(
+    """Air Slick Mega Turbo Rocket Power Hyper Jet Ultra Sky Dyna Magno Quick Super Thunder Silent Golden
 Spring Glide Snap Iron Feather Bounce Desert Wonder Steady Flash Moon Star Royal Canyon Cactus Zoom Nitro Giga Max
-Super Easy Handy Robo Aero Hydro Omni Eco Pro Smart Magic Trail Storm Velvet Crystal Cosmo Vita""")
-NAME_TAILS = _words("""Coat Pull Glide Grip Drop Lift Hook Net Wing Blast Leap Step Trap Fix Board Mate Master Shine Flow Dash
+Super Easy Handy Robo Aero Hydro Omni Eco Pro Smart Magic Trail Storm Velvet Crystal Cosmo Vita"""
+)
+NAME_TAILS = _words(
+    """Coat Pull Glide Grip Drop Lift Hook Net Wing Blast Leap Step Trap Fix Board Mate Master Shine Flow Dash
 Boost Spin Roll Lock Catch Line Force Jump Cart Rope Wheel Seat Dust Foam Beam Wave Drill Chef Brush Pack Nest Cape
-Strap Pad Gum Cloud Bolt Fan Track Sprint""")
+Strap Pad Gum Cloud Bolt Fan Track Sprint"""
+)
 NAME_NUMBERS = [
     "nine thousand",
     "two thousand",

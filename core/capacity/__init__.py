@@ -1,0 +1,1 @@
+"""`axpress plan`: what fits and how fast it should be, on paper."""

@@ -1,0 +1,5 @@
+"""Logits to a token, exactly."""
+
+from .sampler import Sampler
+
+__all__ = ["Sampler"]

@@ -1,0 +1,1 @@
+"""The server's state, for monitors and for the page."""

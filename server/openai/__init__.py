@@ -1,0 +1,1 @@
+"""OpenAI's dialect, under its own paths and under Azure's."""
