@@ -49,10 +49,10 @@ def main() -> None:
             engine.step()
         times, whole = [], []
         for _ in range(args.passes):
-            before, start = scheduler.seconds["plan"], time.perf_counter()
+            before, start = scheduler.counters.seconds["plan"], time.perf_counter()
             if not engine.step():
                 break
-            times.append((scheduler.seconds["plan"] - before) * 1e6)
+            times.append((scheduler.counters.seconds["plan"] - before) * 1e6)
             whole.append((time.perf_counter() - start) * 1e6)
         stats = engine.stats()
         engine.close()

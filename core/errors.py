@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
+from enum import Enum
+
+
+class FailureKind(Enum):
+    """What went wrong, in one word: goes with an error from the runtime to the status and the event that a client
+    gets."""
+
+    CARD_LOST = "card_lost"  # it is not there any more, or lets nobody in
+    CARD_HUNG = "card_hung"  # it did not answer before a deadline
+    CARD_FAILED = "card_failed"  # it answered a call with an error
+    BAD_OUTPUT = "bad_output"  # it answered with nonsense
+    OUT_OF_MEMORY = "out_of_memory"
+    REQUEST = "request"  # what was asked for cannot be done, now or ever
+    CLOSED = "closed"  # the engine takes, or finishes, no requests
+    INTERNAL = "internal"  # a fault of ours
+
 
 class AxpressError(Exception):
     """Base of every error that axpress raises on purpose; its text is one sentence a person can act on."""
 
+    kind = FailureKind.INTERNAL
+
 
 class RuntimeUnavailable(AxpressError):
     """The AXCL runtime library, or a symbol that it must export, is missing."""
+
+    kind = FailureKind.CARD_LOST
+
+
+_NO_MEMORY, _TIMEOUT = 0x07, 0x05  # ids of every sub module (csrc/axcl_abi.h)
+_DEVICE = 0x01  # the sub module whose own ids, from 0x80 on, say that a device is not there
 
 
 class RuntimeCallError(AxpressError):
@@ -21,17 +45,30 @@ class RuntimeCallError(AxpressError):
         self.call = call
         self.code = code & 0xFFFFFFFF
         self.meaning = meaning
+        self.kind = self._kind((self.code >> 8) & 0xFF, self.code & 0xFF)
         text = f"{call} failed with 0x{self.code:08x} ({meaning})"
         super().__init__(f"{text}: {detail}" if detail else text)
+
+    def _kind(self, module: int, ident: int) -> FailureKind:
+        if ident == _NO_MEMORY:
+            return FailureKind.OUT_OF_MEMORY
+        if module == _DEVICE and ident >= 0x80:
+            return FailureKind.CARD_LOST
+        return FailureKind.CARD_HUNG if ident == _TIMEOUT else FailureKind.CARD_FAILED
 
 
 class StepTimeout(RuntimeCallError):
     """A step did not finish before its deadline: the card hangs or is gone."""
 
+    def _kind(self, module: int, ident: int) -> FailureKind:
+        return FailureKind.CARD_HUNG
+
 
 class LogitsError(AxpressError):
     """No token can be chosen from these logits: NaN or +inf among them (a broken result of the card), or every token
     excluded."""
+
+    kind = FailureKind.BAD_OUTPUT
 
 
 class PackageError(AxpressError):
@@ -40,6 +77,8 @@ class PackageError(AxpressError):
 
 class RequestError(AxpressError):
     """A request that can never be served as sent. `param` is the field, `code` OpenAI's error code or None."""
+
+    kind = FailureKind.REQUEST
 
     def __init__(self, message: str, param: str | None = None, code: str | None = None) -> None:
         super().__init__(message)
@@ -57,6 +96,8 @@ class ContextOverflow(RequestError):
 class QueueFull(AxpressError):
     """More requests are waiting than the queue holds. `retry_after` is an estimate in seconds."""
 
+    kind = FailureKind.REQUEST
+
     def __init__(self, message: str, retry_after: float) -> None:
         super().__init__(message)
         self.retry_after = retry_after
@@ -64,3 +105,12 @@ class QueueFull(AxpressError):
 
 class EngineClosed(AxpressError):
     """The engine is not taking requests: loading, draining, failed or closed."""
+
+    kind = FailureKind.CLOSED
+
+
+def failure_kind(error: BaseException) -> FailureKind:
+    """The kind of any exception; INTERNAL for those that are not ours."""
+    if isinstance(error, AxpressError):
+        return error.kind
+    return FailureKind.OUT_OF_MEMORY if isinstance(error, MemoryError) else FailureKind.INTERNAL

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from .errors import FailureKind
+
 if TYPE_CHECKING:
     from .structured_output.constraint import Constraint
 
@@ -91,7 +93,7 @@ class Delta:
     """A piece of an answer: whole characters only. `text` may be empty while a character or stop string is undecided.
 
     `num_tokens` tokens were generated for this piece. The last piece has `finish_reason`; with "error", `error` says
-    why, and `error_code` is set where it is the request's own fault."""
+    why and `failure` of what kind that is; `error_code` is set where it is the request's own fault."""
 
     text: str
     num_tokens: int
@@ -100,6 +102,7 @@ class Delta:
     error: str | None = None
     spent: Spent | None = None
     error_code: str | None = None
+    failure: FailureKind | None = None
 
 
 Sink = Callable[[Delta], None]

@@ -4,13 +4,16 @@ way."""
 from __future__ import annotations
 
 from array import array
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from axpress.core.device.shape_groups import Group
+from axpress.core.engine import row_compactor as module
+from axpress.core.engine.bank_selection import _has_room, _num_promised, _sizes
 from axpress.core.engine.pass_planner import Part, PassPlanner, StepPlan
-from axpress.core.kv_cache import cache_bank as module
+from axpress.core.engine.row_compactor import RowCompactor
 from axpress.core.kv_cache.cache_bank import CacheBank
 from axpress.core.kv_cache.row_pool import Rows
 
@@ -65,9 +68,18 @@ class Living:
         return len(self.tokens) - len(self.rows)
 
 
-def make(copy: float = COPY) -> tuple[CacheBank, Card]:
+class PackedBank(CacheBank):
+    """A bank with a planner and a compactor of its own."""
+
+    def __init__(self, card: Card, copy: float) -> None:
+        self.planner = PassPlanner(GROUPS, COSTS, 0.1, copy)
+        super().__init__(0, ROWS, self.planner.worth_reusing, card.move)
+        self.compactor = RowCompactor(self, self.planner)
+
+
+def make(copy: float = COPY) -> tuple[PackedBank, Card]:
     card = Card()
-    return CacheBank(0, ROWS, PassPlanner(GROUPS, COSTS, 0.1, copy), card.move), card
+    return PackedBank(card, copy), card
 
 
 def idle(bank: CacheBank, card: Card, tokens: list[int], rows: list[int]) -> None:
@@ -79,10 +91,10 @@ def idle(bank: CacheBank, card: Card, tokens: list[int], rows: list[int]) -> Non
     bank.pool.release(taken)
 
 
-def pack(bank: CacheBank) -> bool:
-    planned = bank._planner.plan(bank.sequences)
+def pack(bank: PackedBank) -> bool:
+    planned = bank.planner.plan(bank.sequences)
     assert planned is not None
-    return bank.pack(planned)
+    return bank.compactor.pack(planned)
 
 
 def check(bank: CacheBank, card: Card) -> None:
@@ -149,11 +161,11 @@ def test_a_prompt_out_of_reach_comes_down_and_goes_on_in_chunks() -> None:
     bank, card = make()
     Living(bank, card, list(range(100, 141)), list(range(40)))
     Living(bank, card, list(range(200, 250)), list(range(40, 60)), pending=30, order=1)
-    assert bank._planner.plan(bank.sequences) == StepPlan(0, (Part(0, 1),))
+    assert bank.planner.plan(bank.sequences) == StepPlan(0, (Part(0, 1),))
     bank.sequences.reverse()
     assert pack(bank)
     check(bank, card)
-    planned = bank._planner.plan(bank.sequences)
+    planned = bank.planner.plan(bank.sequences)
     assert planned is not None and planned.slot > 0 and Part(0, 16) in planned.parts
 
 
@@ -184,9 +196,10 @@ def test_what_a_sequence_adds_is_what_it_does_not_share_and_has_still_to_take(mo
     bank, card = make()
     for i in range(2):
         living = Living(bank, card, [1, 2, 3, 4, 50 + i, *range(90, 98)], list(range(5)) if not i else [5], pending=8)
-        living.prefix_owner_tokens = living.num_generated = 0  # type: ignore[attr-defined]
-        living.request = type("Request", (), {"max_tokens": 7})()  # type: ignore[attr-defined]
-    assert bank.sizes() == [1 + 8 + 7, 5 + 8 + 7]
-    assert bank.num_promised() == 2 * (8 + 7)
-    assert bank.has_room(array("i", [1, 2, 3]), b"", 58, low_priority=False)
-    assert not bank.has_room(array("i", [1, 2, 3]), b"", 59, low_priority=False)
+        living.prefix_owner_tokens, living.num_to_generate = 0, 7  # type: ignore[attr-defined]
+    assert _sizes(bank) == [1 + 8 + 7, 5 + 8 + 7]
+    assert [_num_promised(s) for s in bank.sequences] == [8 + 7, 8 + 7]
+    for low_priority, most in ((False, 58), (True, bank.pool.num_free)):
+        asker = SimpleNamespace(low_priority=low_priority, cache_salt=b"")
+        assert _has_room(bank, asker, array("i", [1, 2, 3]), most)  # type: ignore[arg-type]
+        assert not _has_room(bank, asker, array("i", [1, 2, 3]), most + 1)  # type: ignore[arg-type]

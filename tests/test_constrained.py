@@ -293,8 +293,11 @@ def test_a_fault_in_a_constraint_is_that_answers_own(engine, caplog) -> None:
         if count == 2:
             raise ZeroDivisionError("a test's")
 
+    class Panic(BaseException):
+        """As a library of another language raises it."""
+
     def made_badly():
-        raise KeyError("a test's")
+        raise Panic("a test's")
 
     class Unsure(Script):
         def check(self, tokens: tuple[int, ...]) -> int:
@@ -316,7 +319,7 @@ def test_a_fault_in_a_constraint_is_that_answers_own(engine, caplog) -> None:
         answers[0].deltas[-1].error == "internal error: ZeroDivisionError" and answers[0].deltas[-1].error_code is None
     )
     assert answers[2].text == run(engine, asking(lambda: Script({}), **guesses))[0].text
-    assert "an answer failed" in caplog.text and "guesses could not be checked" in caplog.text
+    assert "an answer failed" in caplog.text and "drafts could not be checked" in caplog.text
 
 
 def test_whatever_ends_the_engines_thread_is_told_to_all(engine) -> None:
@@ -325,14 +328,15 @@ def test_whatever_ends_the_engines_thread_is_told_to_all(engine) -> None:
     class Panic(BaseException):
         pass
 
-    def panics():
-        raise Panic("a test's")
+    class Panicking(Script):
+        def mask(self):
+            raise Panic("a test's")
 
     threaded = Engine(engine.model, max_running=2)
     running, doomed = Collector(), Collector()
     threaded.submit(asking(None, max_tokens=400, ignore_eos=True), running)
     assert running.began.wait(30)
-    threaded.submit(asking(panics), doomed)
+    threaded.submit(asking(lambda: Panicking({})), doomed)
     assert running.wait().reason == doomed.wait().reason == "error"
     assert threaded.state == "failed" and "Panic" in (threaded.reason or "")
     with pytest.raises(EngineClosed, match="Panic"):

@@ -20,9 +20,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from tiny_models import Tiny, write_checkpoint
 
 from axpress.core.device.emulator import Emulator
+from axpress.core.engine import bank_selection
 from axpress.core.engine.engine import Engine, Generation
-from axpress.core.kv_cache import cache_bank as bank_module
-from axpress.core.kv_cache.cache_bank import CacheBank
 from axpress.core.model_files.convert import convert
 from axpress.core.request import Delta, GenerationRequest, SamplingParams
 from axpress.core.structured_output.grammar_compiler import (
@@ -152,8 +151,7 @@ def poison(engine: Engine) -> None:
 
 def forget_all(engine: Engine) -> None:
     """Empty banks."""
-    s = engine.scheduler
-    s.banks[:] = [CacheBank(b.index, ROWS, s.planner, s._move) for b in s.banks]
+    engine.scheduler.set_bank_rows(len(engine.scheduler.banks), ROWS)
 
 
 class Schedule(RuleBasedStateMachine):
@@ -262,7 +260,7 @@ CONFIGS = [
 @pytest.fixture(autouse=True)
 def little_foresight(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that rows do run out."""
-    monkeypatch.setattr(bank_module, "HEADROOM", 2)
+    monkeypatch.setattr(bank_selection, "HEADROOM", 2)
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda c: "-".join(f"{k}={v}" for k, v in c.items()))

@@ -6,8 +6,8 @@ answer come true is measured, and they stop where they do not pay."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 GRAM = 3  # tokens that must agree before a continuation is considered
 MAX_CANDIDATES = 8  # latest places looked at
@@ -121,3 +121,70 @@ class DraftProposer:
         tried = min(accepted + 1, len(draft.tokens))
         for i in range(tried):
             self._hits[draft.predicted] += 0.16 * ((i < accepted) - self._hits[draft.predicted])
+
+
+class AnswerDrafts:
+    """The drafts of one answer, pass by pass: proposed, verified by a pass, accepted as far as they came true.
+
+    `prediction`: token ids of text that the answer is expected to repeat. Not `enabled`: nothing is ever proposed."""
+
+    def __init__(self, prompt: Sequence[int], prediction: Sequence[int], *, enabled: bool) -> None:
+        self.draft = NO_DRAFT
+        self._proposer = DraftProposer(prompt, prediction) if enabled else None
+        self._num_verified = 0  # tokens of the draft that are in the pass being run
+        self._num_accepted = 0  # of them, those that the answer went on with
+        self._num_taken = 0  # tokens that it went on with since that pass began
+        self._accepted_prediction = self._rejected_prediction = 0
+
+    @property
+    def chance(self) -> float:
+        """How likely each token of the draft comes true, given those before it."""
+        return self._proposer.chance(self.draft) if self._proposer is not None else 0.0
+
+    def propose(self, limit: int, forced: list[int], possible: Callable[[tuple[int, ...]], int]) -> None:
+        """Prepares the draft of the next pass: at most `limit` tokens, of `forced` ones (which must come, the last one
+        first) if there are any. `possible` tells how many of some tokens could come."""
+        self.draft = NO_DRAFT
+        if self._proposer is None or limit < 1:
+            return
+        if forced:
+            self.draft = Draft(tuple(forced[: -limit - 1 : -1]), 0, certain=True)
+            return
+        draft = self._proposer.propose(limit)
+        self.draft = replace(draft, tokens=draft.tokens[: possible(draft.tokens)]) if draft.tokens else draft
+
+    def clear(self) -> None:
+        """No draft for the next pass."""
+        self.draft = NO_DRAFT
+
+    def verify(self, count: int) -> tuple[int, ...]:
+        """The first `count` tokens of the draft, which the pass that is about to run verifies."""
+        self._num_verified, self._num_accepted, self._num_taken = count, 0, 0
+        return self.draft.tokens[:count]
+
+    def take(self, token: int) -> None:
+        """The answer goes on with, or ends with, `token`."""
+        at = self._num_accepted
+        if at < self._num_verified and at == self._num_taken and token == self.draft.tokens[at]:
+            self._num_accepted += 1
+        self._num_taken += 1
+
+    def append(self, token: int) -> None:
+        """`token` is part of the text that later tokens are looked up in."""
+        if self._proposer is not None:
+            self._proposer.append(token)
+
+    def settle(self, num_cached: int) -> None:
+        """After the pass: `num_cached` tokens of the draft came true and are in the cache now."""
+        if self._proposer is not None and self._num_verified:
+            self._proposer.checked(replace(self.draft, tokens=self.draft.tokens[: self._num_verified]), num_cached)
+        self._accepted_prediction, self._rejected_prediction = self.prediction_counts()
+        self.draft, self._num_verified = NO_DRAFT, 0
+
+    def prediction_counts(self) -> tuple[int, int]:
+        """Tokens of the request's prediction that were accepted and rejected, those of the pass being run among
+        them."""
+        accepted, rejected = self._accepted_prediction, self._rejected_prediction
+        if self.draft.predicted and self._num_verified:
+            return accepted + self._num_accepted, rejected + self._num_verified - self._num_accepted
+        return accepted, rejected

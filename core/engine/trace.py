@@ -7,13 +7,12 @@ import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from ..kv_cache.cache_bank import CacheBank
-    from ..request import EngineInfo
-    from .pass_planner import StepPlan
-    from .scheduler import ScheduledSequence
+from ..kv_cache.cache_bank import CacheBank
+from ..request import EngineInfo
+from .pass_planner import StepPlan
+from .sequence import ScheduledSequence, Sequence
 
 
 class Trace:
@@ -31,9 +30,9 @@ class Trace:
         self,
         started: float,
         kind: str,
-        bank: CacheBank,
+        bank: CacheBank[Sequence],
         planned: StepPlan,
-        seats: Iterable[ScheduledSequence],
+        scheduled: Iterable[ScheduledSequence],
         num_heads: int,
     ) -> None:
         """A pass that began at `started` (perf_counter seconds) and has just ended."""
@@ -43,12 +42,12 @@ class Trace:
             {
                 "answer": s.sequence.generation.id,
                 "tokens": s.num_tokens,
-                "guesses": s.num_drafts,
+                "drafts": s.num_drafts,
                 "cached": s.sequence.num_cached,
             }
-            for s in seats
+            for s in scheduled
         ]
-        width = sum(m["tokens"] + m["guesses"] for m in members)
+        width = sum(m["tokens"] + m["drafts"] for m in members)
         args = {
             "group": planned.slot,
             "queries": width,
