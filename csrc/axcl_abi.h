@@ -171,106 +171,106 @@ typedef struct {
     int32_t dims[AXCL_MAX_DIMS];
 } axclrtEngineIODims;
 
-/* ---- functions: X(return type, name, (arguments)) ----------------------------------------------------------------- */
+/* ---- functions: X(return type, name, (arguments)) --- */
 
 /* Without one of these the runtime cannot drive a decode core: loading it fails. */
-#define AXCL_REQUIRED(X)                                                                                                \
-    X(axclError, axclInit, (const char *config))                                                                        \
-    X(axclError, axclFinalize, (void))                                                                                  \
-    X(axclError, axclrtGetVersion, (int32_t * major, int32_t * minor, int32_t * patch))                                 \
-    X(const char *, axclrtGetSocName, (void))                                                                           \
-    X(axclError, axclrtGetDeviceList, (axclrtDeviceList * list))                                                        \
-    X(axclError, axclrtGetDeviceCount, (uint32_t * count))                                                              \
-    X(axclError, axclrtSetDevice, (int32_t device))                                                                     \
-    X(axclError, axclrtResetDevice, (int32_t device))                                                                   \
-    X(axclError, axclrtGetDeviceProperties, (int32_t device, axclrtDeviceProperties * properties))                      \
-    X(axclError, axclrtCreateContext, (axclrtContext * context, int32_t device))                                        \
-    X(axclError, axclrtDestroyContext, (axclrtContext context))                                                         \
-    X(axclError, axclrtSetCurrentContext, (axclrtContext context))                                                      \
-    X(axclError, axclrtGetCurrentContext, (axclrtContext * context))                                                    \
-    X(axclError, axclrtMalloc, (void **device_ptr, size_t size, axclrtMemMallocPolicy policy))                          \
-    X(axclError, axclrtFree, (void *device_ptr))                                                                        \
-    X(axclError, axclrtMallocHost, (void **host_ptr, size_t size))                                                      \
-    X(axclError, axclrtFreeHost, (void *host_ptr))                                                                      \
-    X(axclError, axclrtMemset, (void *device_ptr, uint8_t value, size_t count))                                         \
-    X(axclError, axclrtMemcpy, (void *dst, const void *src, size_t count, axclrtMemcpyKind kind))                       \
-    X(axclError, axclrtMemcpyAsync,                                                                                     \
-      (void *dst, const void *src, size_t count, axclrtMemcpyKind kind, axclrtStream stream))                           \
-    X(axclError, axclrtCreateStream, (axclrtStream * stream))                                                           \
-    X(axclError, axclrtDestroyStream, (axclrtStream stream))                                                            \
-    X(axclError, axclrtSynchronizeStream, (axclrtStream stream))                                                        \
-    X(axclError, axclrtSynchronizeStreamWithTimeout, (axclrtStream stream, int32_t timeout_ms))                         \
-    X(axclError, axclrtEngineInit, (axclrtEngineVNpuKind kind))                                                         \
-    X(axclError, axclrtEngineFinalize, (void))                                                                          \
-    X(axclError, axclrtEngineLoadFromFile, (const char *path, uint64_t *model))                                         \
-    X(axclError, axclrtEngineUnload, (uint64_t model))                                                                  \
-    X(axclError, axclrtEngineCreateContext, (uint64_t model, uint64_t * context))                                       \
-    X(axclError, axclrtEngineGetIOInfo, (uint64_t model, axclrtEngineIOInfo * info))                                    \
-    X(axclError, axclrtEngineDestroyIOInfo, (axclrtEngineIOInfo info))                                                  \
-    X(axclError, axclrtEngineGetShapeGroupsCount, (axclrtEngineIOInfo info, int32_t * count))                           \
-    X(uint32_t, axclrtEngineGetNumInputs, (axclrtEngineIOInfo info))                                                    \
-    X(uint32_t, axclrtEngineGetNumOutputs, (axclrtEngineIOInfo info))                                                   \
-    X(uint64_t, axclrtEngineGetInputSizeByIndex, (axclrtEngineIOInfo info, uint32_t group, uint32_t index))             \
-    X(uint64_t, axclrtEngineGetOutputSizeByIndex, (axclrtEngineIOInfo info, uint32_t group, uint32_t index))            \
-    X(axclError, axclrtEngineGetInputDims,                                                                              \
-      (axclrtEngineIOInfo info, uint32_t group, uint32_t index, axclrtEngineIODims * dims))                             \
-    X(axclError, axclrtEngineGetOutputDims,                                                                             \
-      (axclrtEngineIOInfo info, uint32_t group, uint32_t index, axclrtEngineIODims * dims))                             \
-    X(const char *, axclrtEngineGetInputNameByIndex, (axclrtEngineIOInfo info, uint32_t index))                         \
-    X(const char *, axclrtEngineGetOutputNameByIndex, (axclrtEngineIOInfo info, uint32_t index))                        \
-    X(axclError, axclrtEngineGetInputDataType, (axclrtEngineIOInfo info, uint32_t index, axclrtEngineDataType * type))  \
-    X(axclError, axclrtEngineGetOutputDataType, (axclrtEngineIOInfo info, uint32_t index, axclrtEngineDataType * type)) \
-    X(axclError, axclrtEngineCreateIO, (axclrtEngineIOInfo info, axclrtEngineIO * io))                                  \
-    X(axclError, axclrtEngineDestroyIO, (axclrtEngineIO io))                                                            \
-    X(axclError, axclrtEngineSetInputBufferByIndex,                                                                     \
-      (axclrtEngineIO io, uint32_t index, const void *device_ptr, uint64_t size))                                       \
-    X(axclError, axclrtEngineSetOutputBufferByIndex,                                                                    \
-      (axclrtEngineIO io, uint32_t index, const void *device_ptr, uint64_t size))                                       \
+#define AXCL_REQUIRED(X) \
+    X(axclError, axclInit, (const char *config)) \
+    X(axclError, axclFinalize, (void)) \
+    X(axclError, axclrtGetVersion, (int32_t * major, int32_t * minor, int32_t * patch)) \
+    X(const char *, axclrtGetSocName, (void)) \
+    X(axclError, axclrtGetDeviceList, (axclrtDeviceList * list)) \
+    X(axclError, axclrtGetDeviceCount, (uint32_t * count)) \
+    X(axclError, axclrtSetDevice, (int32_t device)) \
+    X(axclError, axclrtResetDevice, (int32_t device)) \
+    X(axclError, axclrtGetDeviceProperties, (int32_t device, axclrtDeviceProperties * properties)) \
+    X(axclError, axclrtCreateContext, (axclrtContext * context, int32_t device)) \
+    X(axclError, axclrtDestroyContext, (axclrtContext context)) \
+    X(axclError, axclrtSetCurrentContext, (axclrtContext context)) \
+    X(axclError, axclrtGetCurrentContext, (axclrtContext * context)) \
+    X(axclError, axclrtMalloc, (void **device_ptr, size_t size, axclrtMemMallocPolicy policy)) \
+    X(axclError, axclrtFree, (void *device_ptr)) \
+    X(axclError, axclrtMallocHost, (void **host_ptr, size_t size)) \
+    X(axclError, axclrtFreeHost, (void *host_ptr)) \
+    X(axclError, axclrtMemset, (void *device_ptr, uint8_t value, size_t count)) \
+    X(axclError, axclrtMemcpy, (void *dst, const void *src, size_t count, axclrtMemcpyKind kind)) \
+    X(axclError, axclrtMemcpyAsync, \
+      (void *dst, const void *src, size_t count, axclrtMemcpyKind kind, axclrtStream stream)) \
+    X(axclError, axclrtCreateStream, (axclrtStream * stream)) \
+    X(axclError, axclrtDestroyStream, (axclrtStream stream)) \
+    X(axclError, axclrtSynchronizeStream, (axclrtStream stream)) \
+    X(axclError, axclrtSynchronizeStreamWithTimeout, (axclrtStream stream, int32_t timeout_ms)) \
+    X(axclError, axclrtEngineInit, (axclrtEngineVNpuKind kind)) \
+    X(axclError, axclrtEngineFinalize, (void)) \
+    X(axclError, axclrtEngineLoadFromFile, (const char *path, uint64_t *model)) \
+    X(axclError, axclrtEngineUnload, (uint64_t model)) \
+    X(axclError, axclrtEngineCreateContext, (uint64_t model, uint64_t * context)) \
+    X(axclError, axclrtEngineGetIOInfo, (uint64_t model, axclrtEngineIOInfo * info)) \
+    X(axclError, axclrtEngineDestroyIOInfo, (axclrtEngineIOInfo info)) \
+    X(axclError, axclrtEngineGetShapeGroupsCount, (axclrtEngineIOInfo info, int32_t * count)) \
+    X(uint32_t, axclrtEngineGetNumInputs, (axclrtEngineIOInfo info)) \
+    X(uint32_t, axclrtEngineGetNumOutputs, (axclrtEngineIOInfo info)) \
+    X(uint64_t, axclrtEngineGetInputSizeByIndex, (axclrtEngineIOInfo info, uint32_t group, uint32_t index)) \
+    X(uint64_t, axclrtEngineGetOutputSizeByIndex, (axclrtEngineIOInfo info, uint32_t group, uint32_t index)) \
+    X(axclError, axclrtEngineGetInputDims, \
+      (axclrtEngineIOInfo info, uint32_t group, uint32_t index, axclrtEngineIODims * dims)) \
+    X(axclError, axclrtEngineGetOutputDims, \
+      (axclrtEngineIOInfo info, uint32_t group, uint32_t index, axclrtEngineIODims * dims)) \
+    X(const char *, axclrtEngineGetInputNameByIndex, (axclrtEngineIOInfo info, uint32_t index)) \
+    X(const char *, axclrtEngineGetOutputNameByIndex, (axclrtEngineIOInfo info, uint32_t index)) \
+    X(axclError, axclrtEngineGetInputDataType, (axclrtEngineIOInfo info, uint32_t index, axclrtEngineDataType * type))\
+    X(axclError, axclrtEngineGetOutputDataType, (axclrtEngineIOInfo info, uint32_t index, axclrtEngineDataType * type))\
+    X(axclError, axclrtEngineCreateIO, (axclrtEngineIOInfo info, axclrtEngineIO * io)) \
+    X(axclError, axclrtEngineDestroyIO, (axclrtEngineIO io)) \
+    X(axclError, axclrtEngineSetInputBufferByIndex, \
+      (axclrtEngineIO io, uint32_t index, const void *device_ptr, uint64_t size)) \
+    X(axclError, axclrtEngineSetOutputBufferByIndex, \
+      (axclrtEngineIO io, uint32_t index, const void *device_ptr, uint64_t size)) \
     X(axclError, axclrtEngineExecute, (uint64_t model, uint64_t context, uint32_t group, axclrtEngineIO io))
 
 /* A missing one of these is a missing feature. */
-#define AXCL_OPTIONAL(X)                                                                                                \
-    X(axclError, axclrtEngineExecuteAsync,                                                                              \
-      (uint64_t model, uint64_t context, uint32_t group, axclrtEngineIO io, axclrtStream stream))                       \
-    X(const char *, axclrtGetFullVersion, (void))                                                                       \
-    X(axclError, axclrtGetDevice, (int32_t * device))                                                                   \
-    X(axclError, axclrtSynchronizeDevice, (void))                                                                       \
-    X(axclError, axclrtRebootDevice, (int32_t device))                                                                  \
-    X(axclError, axclrtGetDefaultContext, (axclrtContext * context, int32_t device))                                    \
-    X(axclError, axclrtMallocCached, (void **device_ptr, size_t size, axclrtMemMallocPolicy policy))                    \
-    X(axclError, axclrtMemsetAsync, (void *device_ptr, uint8_t value, size_t count, axclrtStream stream))               \
-    X(axclError, axclrtMemFlush, (void *device_ptr, size_t size))                                                       \
-    X(axclError, axclrtMemInvalidate, (void *device_ptr, size_t size))                                                  \
-    X(axclError, axclrtMemcmp, (const void *device_a, const void *device_b, size_t count))                              \
-    X(axclError, axclrtDestroyStreamForce, (axclrtStream stream))                                                       \
-    X(axclError, axclrtCreateEvent, (axclrtEvent * event))                                                              \
-    X(axclError, axclrtDestroyEvent, (axclrtEvent event))                                                               \
-    X(axclError, axclrtRecordEvent, (axclrtEvent event, axclrtStream stream))                                           \
-    X(axclError, axclrtStreamWaitEvent, (axclrtStream stream, axclrtEvent event))                                       \
-    X(axclError, axclrtStreamWaitEventWithTimeout, (axclrtStream stream, axclrtEvent event, int32_t timeout_ms))        \
-    X(axclError, axclrtEngineGetVNpuKind, (axclrtEngineVNpuKind * kind))                                                \
-    X(axclError, axclrtEngineLoadFromMem, (const void *device_ptr, uint64_t size, uint64_t *model))                     \
-    X(axclError, axclrtEngineGetUsage, (const char *path, int64_t *system_bytes, int64_t *cmm_bytes))                   \
-    X(axclError, axclrtEngineGetUsageFromModelId, (uint64_t model, int64_t * system_bytes, int64_t * cmm_bytes))        \
-    X(axclError, axclrtEngineGetModelType, (const char *path, axclrtEngineModelKind *kind))                             \
-    X(axclError, axclrtEngineGetModelTypeFromModelId, (uint64_t model, axclrtEngineModelKind * kind))                   \
-    X(const char *, axclrtEngineGetModelCompilerVersion, (uint64_t model))                                              \
-    X(axclError, axclrtEngineSetAffinity, (uint64_t model, axclrtEngineSet set))                                        \
-    X(axclError, axclrtEngineGetAffinity, (uint64_t model, axclrtEngineSet * set))                                      \
-    X(int32_t, axclrtEngineGetInputIndexByName, (axclrtEngineIOInfo info, const char *name))                            \
-    X(int32_t, axclrtEngineGetOutputIndexByName, (axclrtEngineIOInfo info, const char *name))                           \
-    X(axclError, axclrtEngineGetInputBufferByIndex,                                                                     \
-      (axclrtEngineIO io, uint32_t index, void **device_ptr, uint64_t *size))                                           \
-    X(axclError, axclrtEngineGetOutputBufferByIndex,                                                                    \
+#define AXCL_OPTIONAL(X) \
+    X(axclError, axclrtEngineExecuteAsync, \
+      (uint64_t model, uint64_t context, uint32_t group, axclrtEngineIO io, axclrtStream stream)) \
+    X(const char *, axclrtGetFullVersion, (void)) \
+    X(axclError, axclrtGetDevice, (int32_t * device)) \
+    X(axclError, axclrtSynchronizeDevice, (void)) \
+    X(axclError, axclrtRebootDevice, (int32_t device)) \
+    X(axclError, axclrtGetDefaultContext, (axclrtContext * context, int32_t device)) \
+    X(axclError, axclrtMallocCached, (void **device_ptr, size_t size, axclrtMemMallocPolicy policy)) \
+    X(axclError, axclrtMemsetAsync, (void *device_ptr, uint8_t value, size_t count, axclrtStream stream)) \
+    X(axclError, axclrtMemFlush, (void *device_ptr, size_t size)) \
+    X(axclError, axclrtMemInvalidate, (void *device_ptr, size_t size)) \
+    X(axclError, axclrtMemcmp, (const void *device_a, const void *device_b, size_t count)) \
+    X(axclError, axclrtDestroyStreamForce, (axclrtStream stream)) \
+    X(axclError, axclrtCreateEvent, (axclrtEvent * event)) \
+    X(axclError, axclrtDestroyEvent, (axclrtEvent event)) \
+    X(axclError, axclrtRecordEvent, (axclrtEvent event, axclrtStream stream)) \
+    X(axclError, axclrtStreamWaitEvent, (axclrtStream stream, axclrtEvent event)) \
+    X(axclError, axclrtStreamWaitEventWithTimeout, (axclrtStream stream, axclrtEvent event, int32_t timeout_ms)) \
+    X(axclError, axclrtEngineGetVNpuKind, (axclrtEngineVNpuKind * kind)) \
+    X(axclError, axclrtEngineLoadFromMem, (const void *device_ptr, uint64_t size, uint64_t *model)) \
+    X(axclError, axclrtEngineGetUsage, (const char *path, int64_t *system_bytes, int64_t *cmm_bytes)) \
+    X(axclError, axclrtEngineGetUsageFromModelId, (uint64_t model, int64_t * system_bytes, int64_t * cmm_bytes)) \
+    X(axclError, axclrtEngineGetModelType, (const char *path, axclrtEngineModelKind *kind)) \
+    X(axclError, axclrtEngineGetModelTypeFromModelId, (uint64_t model, axclrtEngineModelKind * kind)) \
+    X(const char *, axclrtEngineGetModelCompilerVersion, (uint64_t model)) \
+    X(axclError, axclrtEngineSetAffinity, (uint64_t model, axclrtEngineSet set)) \
+    X(axclError, axclrtEngineGetAffinity, (uint64_t model, axclrtEngineSet * set)) \
+    X(int32_t, axclrtEngineGetInputIndexByName, (axclrtEngineIOInfo info, const char *name)) \
+    X(int32_t, axclrtEngineGetOutputIndexByName, (axclrtEngineIOInfo info, const char *name)) \
+    X(axclError, axclrtEngineGetInputBufferByIndex, \
+      (axclrtEngineIO io, uint32_t index, void **device_ptr, uint64_t *size)) \
+    X(axclError, axclrtEngineGetOutputBufferByIndex, \
       (axclrtEngineIO io, uint32_t index, void **device_ptr, uint64_t *size))
 
-/* ---- control interface of the emulated runtime: not in a real one; its presence says "emulated" --------------------- */
+/* ---- control interface of the emulated runtime: not in a real one; its presence says "emulated" --- */
 
-#define AXEMU_OPTIONAL(X)                                                                                               \
-    X(const char *, axemu_version, (void))                                                                              \
-    X(int, axemu_set, (const char *key, const char *value))                                                             \
-    X(int, axemu_report, (char *buffer, size_t size))                                                                   \
-    X(int, axemu_reset_counters, (void))                                                                                \
+#define AXEMU_OPTIONAL(X) \
+    X(const char *, axemu_version, (void)) \
+    X(int, axemu_set, (const char *key, const char *value)) \
+    X(int, axemu_report, (char *buffer, size_t size)) \
+    X(int, axemu_reset_counters, (void)) \
     X(const char *, axemu_last_error, (void))
 
 #endif

@@ -27,7 +27,8 @@ int axcl_api_open(axcl_api *api, const char *path, char *error, size_t error_siz
     for (size_t i = 0; i < sizeof symbols / sizeof symbols[0]; i++) {
         void *address = dlsym(library, symbols[i].name);
         if (address == NULL && symbols[i].required) {
-            snprintf(error, error_size, "%s does not export %s: not an AXCL runtime, or one too old for axpress", path, symbols[i].name);
+            snprintf(error, error_size, "%s does not export %s: not an AXCL runtime, or one too old for axpress", path,
+                symbols[i].name);
             dlclose(library);
             memset(api, 0, sizeof *api);
             return -1;

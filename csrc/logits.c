@@ -29,8 +29,8 @@ bool ax_order_init(ax_order *order, uint32_t vocab) {
     order->changes.ids = malloc(n * sizeof(uint32_t));
     order->changes.values = malloc(n * sizeof(double));
     bool ok = order->block_max && order->bins && order->sort_keys[0] && order->sort_keys[1] && order->changed_sorted &&
-              order->raw_value && order->raw_count && order->merged_value && order->merged_count && order->changes.ids &&
-              order->changes.values;
+              order->raw_value && order->raw_count && order->merged_value && order->merged_count &&
+              order->changes.ids && order->changes.values;
     if (!ok) ax_order_free(order);
     return ok;
 }
@@ -55,7 +55,8 @@ void ax_order_clear(ax_order *order) { memset(order->bins, 0, 65536 * sizeof *or
 /* ---- block maxima ---- */
 
 /* Key of the best token, and that of each block.
- * Less 127, keys of negative NaNs wrap around to the top, above +inf, where those of positive NaNs are: one maximum tells all. */
+ * Less 127, keys of negative NaNs wrap around to the top, above +inf, where those of positive NaNs are: one maximum
+ * tells all. */
 AX_INLINE int16_t wrapped_key(uint16_t bits) { return (int16_t)(key_of_bf16(bits) - 127); }
 
 AX_INLINE int32_t scan_bf16(const uint16_t *x, uint32_t vocab, int32_t *block_max) {
@@ -64,7 +65,8 @@ AX_INLINE int32_t scan_bf16(const uint16_t *x, uint32_t vocab, int32_t *block_ma
     for (uint32_t b = 0; b <= whole; b++, x += AX_BLOCK) {
         int16_t high = INT16_MIN;
         if (b < whole) {
-            for (int i = 0; i < AX_BLOCK; i++) high = wrapped_key(x[i]) > high ? wrapped_key(x[i]) : high; /* vectorises */
+            for (int i = 0; i < AX_BLOCK; i++)
+                high = wrapped_key(x[i]) > high ? wrapped_key(x[i]) : high; /* vectorises */
         } else if (rest) {
             for (uint32_t i = 0; i < rest; i++) high = wrapped_key(x[i]) > high ? wrapped_key(x[i]) : high;
         } else {
@@ -94,7 +96,9 @@ AX_INLINE int32_t scan_f32(const float *x, uint32_t vocab, int32_t *block_max) {
 }
 
 #ifdef AX_AVX2
-AX_AVX2 static int32_t scan_bf16_avx2(const uint16_t *x, uint32_t vocab, int32_t *block_max) { return scan_bf16(x, vocab, block_max); }
+AX_AVX2 static int32_t scan_bf16_avx2(const uint16_t *x, uint32_t vocab, int32_t *block_max) {
+    return scan_bf16(x, vocab, block_max);
+}
 #endif
 
 static int32_t scan(const ax_logits *logits, int32_t *block_max) {
@@ -124,7 +128,8 @@ void ax_order_exclude_changes(ax_order *order, const ax_logits *logits) {
     for (uint32_t c = 0; c < changes->num;) {
         uint32_t block = changes->ids[c] / AX_BLOCK, end = block_end(logits->vocab, block), first = c;
         bool was_best = false;
-        for (; c < changes->num && changes->ids[c] < end; c++) was_best |= key_at(logits, changes->ids[c]) == order->block_max[block];
+        for (; c < changes->num && changes->ids[c] < end; c++)
+            was_best |= key_at(logits, changes->ids[c]) == order->block_max[block];
         if (!was_best) continue;
         int32_t best = INT32_MIN;
         for (uint32_t i = block * AX_BLOCK; i < end; i++) {
@@ -143,7 +148,8 @@ double ax_order_best(const ax_order *order, const ax_logits *logits) {
     int32_t key = lowest_key(logits->dtype, -INFINITY) - 1;
     for (uint32_t b = 0; b < order->num_blocks; b++) key = order->block_max[b] > key ? order->block_max[b] : key;
     double best = value_of_key(logits->dtype, key);
-    for (uint32_t c = 0; c < order->changes.num; c++) best = order->changes.values[c] > best ? order->changes.values[c] : best;
+    for (uint32_t c = 0; c < order->changes.num; c++)
+        best = order->changes.values[c] > best ? order->changes.values[c] : best;
     return best;
 }
 
@@ -197,7 +203,8 @@ static uint32_t count_keys(const ax_logits *logits, uint32_t begin, uint32_t end
     return num;
 }
 
-/* What is looked for: unchanged tokens with one of two keys (two for zero's signs; none where no logit can have the value). */
+/* What is looked for: unchanged tokens with one of two keys (two for zero's signs; none where no logit can have the
+ * value). */
 typedef struct target {
     double value;
     int32_t low, high;
@@ -211,7 +218,8 @@ static target target_of(const ax_logits *logits, double value) {
 }
 
 /* How many tokens of a block have the value. Its changes are those from *c on; *c moves behind them. */
-static uint32_t count_block(const ax_order *order, const ax_logits *logits, const target *t, uint32_t block, uint32_t *c) {
+static uint32_t count_block(
+    const ax_order *order, const ax_logits *logits, const target *t, uint32_t block, uint32_t *c) {
     const ax_changes *changes = &order->changes;
     uint32_t end = block_end(logits->vocab, block), hits = 0;
     bool raw = t->raw && order->block_max[block] >= t->low;

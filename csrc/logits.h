@@ -9,7 +9,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { AX_BLOCK = 64 }; /* tokens per block; each block's best value is kept, so that most blocks are never read again */
+enum {
+    AX_BLOCK = 64
+}; /* tokens per block; each block's best value is kept, so that most blocks are never read again */
 
 typedef enum ax_dtype { AX_BF16 = 0, AX_F32 = 1 } ax_dtype;
 
@@ -20,20 +22,23 @@ typedef struct ax_logits {
     ax_dtype dtype;
 } ax_logits;
 
-/* Tokens whose logit is not the model's own any more. `ids` ascending; `values` may be -inf (banned), never NaN or +inf. */
+/* Tokens whose logit is not the model's own any more. `ids` ascending; `values` may be -inf (banned), never NaN or
+ * +inf. */
 typedef struct ax_changes {
     uint32_t num;
     uint32_t *ids;
     double *values;
 } ax_changes;
 
-/* Working memory for one vector at a time. Groups are distinct values, descending: `value[g]` is that of `count[g]` tokens. */
+/* Working memory for one vector at a time. Groups are distinct values, descending: `value[g]` is that of `count[g]`
+ * tokens. */
 typedef struct ax_order {
     uint32_t vocab;
     uint32_t num_blocks;
     int32_t *block_max;    /* per block: key of its best token that is not in `changes` */
     int32_t top_key;       /* key of the best token, in `changes` or not */
-    uint32_t (*bins)[2];   /* counts by bf16 bit pattern, two counters each against store-forwarding stalls; zero at rest */
+    uint32_t (
+        *bins)[2]; /* counts by bf16 bit pattern, two counters each against store-forwarding stalls; zero at rest */
     uint64_t *sort_keys[2];
     double *changed_sorted;
     double *raw_value;     /* groups of unchanged tokens only */

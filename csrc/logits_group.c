@@ -53,7 +53,8 @@ AX_INLINE bool run_in_use(const ax_order *order, uint32_t first_bits) {
     return any;
 }
 
-/* Bins to groups, high to low, down to the key `lowest`: positive patterns downwards, then negative ones upwards. Clears the bins. */
+/* Bins to groups, high to low, down to the key `lowest`: positive patterns downwards, then negative ones upwards.
+ * Clears the bins. */
 static void gather_bins(ax_order *order, int32_t lowest) {
     static const uint32_t minus_zero = 0x8000;
     uint32_t first_positive = lowest > 0 ? (uint32_t)lowest : 0;
@@ -142,7 +143,8 @@ static void sort_descending(double *values, uint32_t num) {
     }
 }
 
-/* The changed values at or above `cut`, descending: sorted as floats first, which leaves little to do. Returns their number. */
+/* The changed values at or above `cut`, descending: sorted as floats first, which leaves little to do. Returns their
+ * number. */
 static uint32_t sort_changes(ax_order *order, double cut) {
     uint32_t num = 0;
     for (uint32_t i = 0; i < order->changes.num; i++) {
@@ -171,7 +173,8 @@ static void merge_changes(ax_order *order, double cut) {
     uint32_t num = sort_changes(order, cut), num_raw = order->num_groups, c = 0;
     order->num_groups = 0;
     for (uint32_t g = 0; g < num_raw; g++) {
-        while (c < num && order->changed_sorted[c] > order->raw_value[g]) append_group(order, order->changed_sorted[c++], 1);
+        while (c < num && order->changed_sorted[c] > order->raw_value[g])
+            append_group(order, order->changed_sorted[c++], 1);
         append_group(order, order->raw_value[g], order->raw_count[g]);
     }
     while (c < num) append_group(order, order->changed_sorted[c++], 1);

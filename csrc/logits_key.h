@@ -9,7 +9,8 @@
 
 #define AX_INLINE static inline __attribute__((always_inline))
 
-/* A key orders like its logit, as a signed integer: negative floats have their magnitude bits flipped. -0 is -1, +0 is 0. */
+/* A key orders like its logit, as a signed integer: negative floats have their magnitude bits flipped. -0 is -1, +0
+ * is 0. */
 #define BF16_INF 0x7f80
 #define F32_INF 0x7f800000
 

@@ -32,7 +32,8 @@ double ax_sampler_uniform(uint64_t seed, uint64_t index) {
     uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
     for (int round = 0; round < 10; round++) {
         uint64_t p0 = (uint64_t)0xD2511F53u * c[0], p1 = (uint64_t)0xCD9E8D57u * c[2];
-        uint32_t next[4] = {(uint32_t)(p1 >> 32) ^ c[1] ^ k0, (uint32_t)p1, (uint32_t)(p0 >> 32) ^ c[3] ^ k1, (uint32_t)p0};
+        uint32_t next[4] = {
+            (uint32_t)(p1 >> 32) ^ c[1] ^ k0, (uint32_t)p1, (uint32_t)(p0 >> 32) ^ c[3] ^ k1, (uint32_t)p0};
         memcpy(c, next, sizeof c);
         k0 += 0x9E3779B9u;
         k1 += 0xBB67AE85u;
@@ -48,9 +49,11 @@ AX_INLINE double exp_in_range(double x) {
     double shifted = x * 0x1.71547652b82fep0 + shifter; /* x = k ln 2 + r; k in the lowest bits */
     double k = shifted - shifter;
     double r = (x - k * ln2_high) - k * ln2_low;
-    double p = ((1.0 / 6227020800.0 * r + 1.0 / 479001600) * r + 1.0 / 39916800) * r + 1.0 / 3628800; /* 1/13! ... 1/10! */
+    double p =
+        ((1.0 / 6227020800.0 * r + 1.0 / 479001600) * r + 1.0 / 39916800) * r + 1.0 / 3628800; /* 1/13! ... 1/10! */
     p = (((p * r + 1.0 / 362880) * r + 1.0 / 40320) * r + 1.0 / 5040) * r + 1.0 / 720;
-    p = (((p * r + 1.0 / 120) * r + 1.0 / 24) * r + 1.0 / 6) * r + 1.0 / 2; /* written out: an inner loop would not vectorise */
+    p = (((p * r + 1.0 / 120) * r + 1.0 / 24) * r + 1.0 / 6) * r +
+        1.0 / 2; /* written out: an inner loop would not vectorise */
     double result = 1.0 + (r + r * r * p), power;
     uint64_t bits;
     memcpy(&bits, &shifted, sizeof bits);
@@ -137,9 +140,10 @@ static uint32_t num_with_weight(const ax_sampler_scratch *s, double least) {
     return s->rank_before[low];
 }
 
-/* Rank of the drawn token if the `num_tail` tokens that were not counted weigh `tail` together; UNDECIDED if it is one of those.
- * Never falls as `tail` grows. */
-static int64_t draw(const ax_sampler_scratch *s, const ax_sampler_params *params, uint32_t num_tail, double tail, double uniform) {
+/* Rank of the drawn token if the `num_tail` tokens that were not counted weigh `tail` together; UNDECIDED if it is
+ * one of those. Never falls as `tail` grows. */
+static int64_t draw(
+    const ax_sampler_scratch *s, const ax_sampler_params *params, uint32_t num_tail, double tail, double uniform) {
     uint32_t counted = s->order.num_counted, keep = counted + num_tail;
     double counted_mass = s->mass_before[s->order.num_groups];
     if (params->top_k && params->top_k < keep) keep = params->top_k;
@@ -173,8 +177,8 @@ static uint32_t token_of_rank(const ax_sampler_scratch *s, const ax_logits *logi
     return ax_order_find(&s->order, logits, s->order.value[low], rank - s->rank_before[low]);
 }
 
-/* Where to stop counting at first. 20 temperatures below the best, a token weighs 2e-9: all others together almost never decide
- * anything (and where they might, everything is counted). With top_k, the k best are enough. */
+/* Where to stop counting at first. 20 temperatures below the best, a token weighs 2e-9: all others together almost
+ * never decide anything (and where they might, everything is counted). With top_k, the k best are enough. */
 static double first_cut(ax_order *order, const ax_logits *logits, const ax_sampler_params *params, double best) {
     double cut = ax_order_representable(logits, best - 20 * params->temperature);
     if (params->top_k) {
@@ -182,14 +186,17 @@ static double first_cut(ax_order *order, const ax_logits *logits, const ax_sampl
         cut = floor > cut ? floor : cut;
     }
     if (cut > best) cut = best;
-    /* Where tokens above the cut are everywhere, counting all bf16 values at once is quicker; sorting all floats is not. */
+    /* Where tokens above the cut are everywhere, counting all bf16 values at once is quicker; sorting all floats is
+     * not. */
     bool dense = logits->dtype == AX_BF16 && 2 * ax_order_blocks_above(order, logits, cut) > order->num_blocks;
     return dense ? -INFINITY : cut;
 }
 
-/* The draw among the counted tokens, counting from the best down to a cut. What lies below the cut is known only as "between
- * nothing and so much"; if both ends of that lead to the same token, so does the truth, else everything is counted. */
-static uint32_t draw_token(ax_sampler_scratch *s, const ax_logits *logits, const ax_sampler_params *params, double best, double uniform) {
+/* The draw among the counted tokens, counting from the best down to a cut. What lies below the cut is known only as
+ * "between nothing and so much"; if both ends of that lead to the same token, so does the truth, else everything is
+ * counted. */
+static uint32_t draw_token(
+    ax_sampler_scratch *s, const ax_logits *logits, const ax_sampler_params *params, double best, double uniform) {
     double cut = first_cut(&s->order, logits, params, best);
     if (cut > -INFINITY) {
         ax_order_count(&s->order, logits, cut);
@@ -198,7 +205,8 @@ static uint32_t draw_token(ax_sampler_scratch *s, const ax_logits *logits, const
             uint32_t num_tail = logits->vocab - s->order.num_counted;
             double most = num_tail * exp((cut - best) / params->temperature) * (1 + 1e-6) + 1e-300;
             int64_t rank = draw(s, params, num_tail, 0, uniform);
-            if (rank != UNDECIDED && rank == draw(s, params, num_tail, most, uniform)) return token_of_rank(s, logits, (uint32_t)rank);
+            if (rank != UNDECIDED && rank == draw(s, params, num_tail, most, uniform))
+                return token_of_rank(s, logits, (uint32_t)rank);
         }
     }
     ax_order_count(&s->order, logits, -INFINITY);
@@ -226,7 +234,8 @@ static bool list_changes(const ax_sampler *sampler, ax_order *order, const ax_lo
     return true;
 }
 
-/* Copy `num` logits, up to 16; those whose bit in `allowed` is not set become -inf. No branches, for masks may look random. */
+/* Copy `num` logits, up to 16; those whose bit in `allowed` is not set become -inf. No branches, for masks may look
+ * random. */
 AX_INLINE void mask_bf16(uint16_t *to, const uint16_t *from, uint32_t allowed, uint32_t num) {
     static const uint16_t bit[16] = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768};
     uint16_t half = (uint16_t)allowed;
@@ -244,8 +253,10 @@ AX_INLINE void mask_f32(float *to, const float *from, uint32_t allowed, uint32_t
 static void apply_allowed(ax_sampler_scratch *s, ax_logits *logits, const uint32_t *allowed) {
     for (uint32_t i = 0; i < logits->vocab; i += 16) {
         uint32_t bits = allowed[i / 32] >> i % 32 & 0xffff, rest = logits->vocab - i;
-        if (logits->dtype == AX_F32) mask_f32((float *)s->masked + i, (const float *)logits->data + i, bits, rest < 16 ? rest : 16);
-        else if (rest >= 16) mask_bf16((uint16_t *)s->masked + i, (const uint16_t *)logits->data + i, bits, 16); /* vectorises */
+        if (logits->dtype == AX_F32)
+            mask_f32((float *)s->masked + i, (const float *)logits->data + i, bits, rest < 16 ? rest : 16);
+        else if (rest >= 16)
+            mask_bf16((uint16_t *)s->masked + i, (const uint16_t *)logits->data + i, bits, 16); /* vectorises */
         else mask_bf16((uint16_t *)s->masked + i, (const uint16_t *)logits->data + i, bits, rest);
     }
     logits->data = s->masked;
@@ -301,11 +312,13 @@ static int sample(ax_sampler *sampler, ax_sampler_scratch *s, ax_logits logits, 
     return AX_SAMPLER_OK;
 }
 
-int ax_sampler_sample(ax_sampler *sampler, ax_sampler_scratch *scratch, const uint16_t *bf16_logits, uint64_t index, ax_sample *out) {
+int ax_sampler_sample(
+    ax_sampler *sampler, ax_sampler_scratch *scratch, const uint16_t *bf16_logits, uint64_t index, ax_sample *out) {
     return sample(sampler, scratch, (ax_logits){bf16_logits, sampler->vocab, AX_BF16}, index, out);
 }
 
-int ax_sampler_sample_f32(ax_sampler *sampler, ax_sampler_scratch *scratch, const float *logits, uint64_t index, ax_sample *out) {
+int ax_sampler_sample_f32(
+    ax_sampler *sampler, ax_sampler_scratch *scratch, const float *logits, uint64_t index, ax_sample *out) {
     return sample(sampler, scratch, (ax_logits){logits, sampler->vocab, AX_F32}, index, out);
 }
 

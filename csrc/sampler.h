@@ -2,18 +2,20 @@
  *
  * Order and meaning of the steps, for each token with its logit l:
  *   1. logit_bias              l += bias (-inf bans the token)
- *   2. repetition penalty r    for tokens among the last `penalty_window` of prompt + answer (0: all): l > 0 ? l / r : l * r
+ *   2. repetition penalty r    for tokens among the last `penalty_window` of prompt + answer (0: all): l > 0 ? l / r :
+ * l * r
  *   3. presence, frequency     for generated tokens: l -= frequency * times_generated + presence
  *   4. temperature 0           the best token; of equals the lowest id. The steps below do not happen.
  *   5. temperature t           weight = exp((l - best) / t)
  *   6. top_k                   the k best tokens (exactly k: of equals the lowest ids stay)
- *   7. top_p                   of those, the smallest number of best tokens whose weight reaches top_p of theirs; at least one
+ *   7. top_p                   of those, the smallest number of best tokens whose weight reaches top_p of theirs; at
+ * least one
  *   8. min_p                   of those, tokens with at least min_p of the best token's weight
  *   9. draw                    by weight, with one uniform number from Philox4x32-10(key = seed, counter = index)
  * "Best" orders by value, then by lowest id; steps 6 to 8 each keep a prefix of that order.
  *
  * Log-probabilities are those of the model's own distribution: before step 1, temperature 1, natural logarithm.
- */
+ * / */
 #ifndef AX_SAMPLER_H
 #define AX_SAMPLER_H
 
@@ -58,8 +60,8 @@ typedef struct ax_sample {
     double top_logprob[AX_SAMPLER_MAX_LOGPROBS];
 } ax_sample;
 
-/* Working memory for one call at a time, shared by all samplers of a thread. About 10 MB of addresses for a vocabulary of
- * 151,936, of which a few hundred KB are touched. */
+/* Working memory for one call at a time, shared by all samplers of a thread. About 10 MB of addresses for a
+ * vocabulary of 151,936, of which a few hundred KB are touched. */
 typedef struct ax_sampler_scratch ax_sampler_scratch;
 
 /* Small state of one sequence: parameters, penalty counts, token history where a window needs it. */
@@ -70,7 +72,8 @@ void ax_sampler_scratch_destroy(ax_sampler_scratch *scratch);
 
 /* A sampler for `vocab` logits; `prompt` (may be NULL if num_prompt is 0) counts for the repetition penalty.
  * On failure NULL, and *error (may be NULL) is AX_SAMPLER_NO_MEMORY or AX_SAMPLER_BAD_ARGUMENT. */
-ax_sampler *ax_sampler_create(uint32_t vocab, const ax_sampler_params *params, const uint32_t *prompt, size_t num_prompt, int *error);
+ax_sampler *ax_sampler_create(
+    uint32_t vocab, const ax_sampler_params *params, const uint32_t *prompt, size_t num_prompt, int *error);
 void ax_sampler_destroy(ax_sampler *sampler);
 
 /* Start over with another prompt and seed, same parameters. */
@@ -78,14 +81,16 @@ int ax_sampler_reset(ax_sampler *sampler, uint64_t seed, const uint32_t *prompt,
 
 /* Choose the token number `index` of the answer. The logits are only read; the sampler does not change (see accept).
  * The result depends on nothing but logits, parameters, seed, index and the accepted tokens. */
-int ax_sampler_sample(ax_sampler *sampler, ax_sampler_scratch *scratch, const uint16_t *bf16_logits, uint64_t index, ax_sample *out);
-int ax_sampler_sample_f32(ax_sampler *sampler, ax_sampler_scratch *scratch, const float *logits, uint64_t index, ax_sample *out);
+int ax_sampler_sample(
+    ax_sampler *sampler, ax_sampler_scratch *scratch, const uint16_t *bf16_logits, uint64_t index, ax_sample *out);
+int ax_sampler_sample_f32(
+    ax_sampler *sampler, ax_sampler_scratch *scratch, const float *logits, uint64_t index, ax_sample *out);
 
 /* The answer goes on with `token`: count it for the penalties. */
 int ax_sampler_accept(ax_sampler *sampler, uint32_t token);
 
-/* From now on choose only tokens whose bit is set: bit (token % 32) of words[token / 32]. The memory stays the caller's and is
- * read by every sample; NULL: all tokens. Log-probabilities stay those of the whole vocabulary. */
+/* From now on choose only tokens whose bit is set: bit (token % 32) of words[token / 32]. The memory stays the
+ * caller's and is read by every sample; NULL: all tokens. Log-probabilities stay those of the whole vocabulary. */
 void ax_sampler_allow(ax_sampler *sampler, const uint32_t *words);
 
 /* The uniform number in [0, 1), a multiple of 2^-53, that draws the token number `index` under `seed`. */

@@ -80,8 +80,8 @@ int ax_sampler_reset(ax_sampler *sampler, uint64_t seed, const uint32_t *prompt,
 }
 
 static bool params_valid(const ax_sampler_params *p) {
-    return p->temperature >= 0 && p->temperature <= DBL_MAX && p->top_p >= 0 && p->top_p <= 1 && p->min_p >= 0 && p->min_p <= 1 &&
-           p->repetition_penalty >= 1 / MAGNITUDE_LIMIT && p->repetition_penalty <= MAGNITUDE_LIMIT &&
+    return p->temperature >= 0 && p->temperature <= DBL_MAX && p->top_p >= 0 && p->top_p <= 1 && p->min_p >= 0 &&
+           p->min_p <= 1 && p->repetition_penalty >= 1 / MAGNITUDE_LIMIT && p->repetition_penalty <= MAGNITUDE_LIMIT &&
            fabs(p->presence_penalty) <= MAGNITUDE_LIMIT && fabs(p->frequency_penalty) <= MAGNITUDE_LIMIT &&
            p->num_logprobs >= -1 && p->num_logprobs <= AX_SAMPLER_MAX_LOGPROBS;
 }
@@ -94,7 +94,8 @@ static int add_bias(ax_sampler *sampler, uint32_t id, double bias) {
     return AX_SAMPLER_OK;
 }
 
-ax_sampler *ax_sampler_create(uint32_t vocab, const ax_sampler_params *params, const uint32_t *prompt, size_t num_prompt, int *error) {
+ax_sampler *ax_sampler_create(
+    uint32_t vocab, const ax_sampler_params *params, const uint32_t *prompt, size_t num_prompt, int *error) {
     int ignored;
     if (!error) error = &ignored;
     *error = AX_SAMPLER_BAD_ARGUMENT;
@@ -107,7 +108,8 @@ ax_sampler *ax_sampler_create(uint32_t vocab, const ax_sampler_params *params, c
     sampler->params.bias_values = NULL;
     sampler->vocab = vocab;
     *error = AX_SAMPLER_OK;
-    for (uint32_t i = 0; i < params->num_bias && !*error; i++) *error = add_bias(sampler, params->bias_ids[i], params->bias_values[i]);
+    for (uint32_t i = 0; i < params->num_bias && !*error; i++)
+        *error = add_bias(sampler, params->bias_ids[i], params->bias_values[i]);
     if (!*error) *error = ax_sampler_reset(sampler, params->seed, prompt, num_prompt);
     if (!*error) return sampler;
     ax_sampler_destroy(sampler);

@@ -34,7 +34,13 @@ async function request(path, body, signal) {
   if (body) headers["content-type"] = "application/json";
   let response;
   try {
-    response = await fetch(path, { method: body ? "POST" : "GET", headers, signal, body: body && JSON.stringify(body), cache: "no-store" });
+    response = await fetch(path, {
+      method: body ? "POST" : "GET",
+      headers,
+      signal,
+      body: body && JSON.stringify(body),
+      cache: "no-store",
+    });
   } catch (error) {
     if (signal?.aborted) throw error;
     throw new ApiError("The server does not answer.");

@@ -30,7 +30,8 @@ export function drawLine(canvas, values, room) {
   pen.fill();
 }
 
-/** `passes`: [tokens, answers] of each, oldest first. Tokens (on a scale that shows 2 beside 128) behind, answers in front. */
+/** `passes`: [tokens, answers] of each, oldest first. Tokens (on a scale that shows 2 beside 128) behind, answers in
+ *  front. */
 export function drawBars(canvas, passes, room) {
   const { pen, width, height, ink, soft } = prepare(canvas);
   if (!width) return;
@@ -38,7 +39,10 @@ export function drawBars(canvas, passes, room) {
   const top = Math.log2(1 + Math.max(16, ...passes.map(([tokens]) => tokens)));
   passes.forEach(([tokens, answers], i) => {
     const x = width - (passes.length - i) * step;
-    for (const [value, fill] of [[tokens, soft], [answers, ink]]) {
+    for (const [value, fill] of [
+      [tokens, soft],
+      [answers, ink],
+    ]) {
       const tall = Math.max(1, (Math.log2(1 + value) / top) * height);
       pen.fillStyle = fill;
       pen.fillRect(x, height - tall, Math.max(1, step - 1), tall);

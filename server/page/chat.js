@@ -46,7 +46,8 @@ export function startChat(onCannotKeep) {
     leaving = true;
     keep();
   });
-  addEventListener("pageshow", (event) => event.persisted && location.reload()); // its answer broke when it was put away
+  // its answer broke when it was put away
+  addEventListener("pageshow", (event) => event.persisted && location.reload());
   showChat(chat);
   drawAll();
 }
@@ -101,7 +102,10 @@ function requestBody(length) {
   const messages = chat.messages.slice(0, length).filter((m) => m.content);
   return {
     model: served.model,
-    messages: [...(system ? [{ role: "system", content: system }] : []), ...messages.map(({ role, content }) => ({ role, content }))],
+    messages: [
+      ...(system ? [{ role: "system", content: system }] : []),
+      ...messages.map(({ role, content }) => ({ role, content })),
+    ],
     ...sampling,
     stream: true,
     stream_options: { include_usage: true },
@@ -198,7 +202,9 @@ function keepSoon(which) {
 // ---- drawing ----
 
 function drawAll() {
-  const items = chat.messages.map((message, i) => messageNode(message, message.role === "user" ? [] : actions(message, i)));
+  const items = chat.messages.map((message, i) =>
+    messageNode(message, message.role === "user" ? [] : actions(message, i)),
+  );
   $("messages").replaceChildren(...items);
   $("welcome").hidden = items.length > 0;
   busy(false);
@@ -236,10 +242,13 @@ function draw(node, message, now = false) {
     return paint(node, message);
   }
   if (drawn.has(node)) return;
-  drawn.set(node, requestAnimationFrame(() => {
-    drawn.delete(node);
-    paint(node, message);
-  }));
+  drawn.set(
+    node,
+    requestAnimationFrame(() => {
+      drawn.delete(node);
+      paint(node, message);
+    }),
+  );
 }
 
 function paint(node, message) {

@@ -12,7 +12,8 @@ function resolve(schema) {
   return name ? { schema: api.components.schemas[name], name } : { schema, name: "" };
 }
 
-/** The kinds of value that a schema allows, each by itself; null, which means "not given", left out unless it is all there is. */
+/** The kinds of value that a schema allows, each by itself; null, which means "not given", left out unless it is all
+ *  there is. */
 function kinds(schema) {
   const all = schema.anyOf ?? schema.oneOf ?? [schema];
   const some = all.filter((one) => one.type !== "null");
@@ -22,7 +23,8 @@ function kinds(schema) {
 function bounds(schema, low, high, what) {
   const [min, max] = [schema[low], schema[high]];
   if (min === undefined && max === undefined) return "";
-  return ` (${min === undefined ? "at most " + max : max === undefined ? "at least " + min : min === max ? min : `${min} to ${max}`}${what})`;
+  const range = min === max ? min : `${min} to ${max}`;
+  return ` (${min === undefined ? "at most " + max : max === undefined ? "at least " + min : range}${what})`;
 }
 
 /** Bounds beyond what a double counts are those of 64 bits, which nobody meets. */
@@ -39,12 +41,20 @@ function words(schema) {
   if (some.length > 1) return some.map(words).join(" or ");
   if (some[0] !== schema) return words(some[0]);
   if (schema.type === "array") {
-    return `list${bounds(schema, "minItems", "maxItems", "")}` + (schema.items && Object.keys(schema.items).length ? ` of ${words(schema.items)}` : "");
+    return (
+      `list${bounds(schema, "minItems", "maxItems", "")}` +
+      (schema.items && Object.keys(schema.items).length ? ` of ${words(schema.items)}` : "")
+    );
   }
   if (schema.type === "string") return `string${bounds(schema, "minLength", "maxLength", " characters")}`;
   if (schema.type === "integer" || schema.type === "number") {
-    return [schema.type, limit(schema, "exclusiveMinimum", "above") || limit(schema, "minimum", "from"),
-      limit(schema, "exclusiveMaximum", "below") || limit(schema, "maximum", "to")].filter(Boolean).join(" ");
+    return [
+      schema.type,
+      limit(schema, "exclusiveMinimum", "above") || limit(schema, "minimum", "from"),
+      limit(schema, "exclusiveMaximum", "below") || limit(schema, "maximum", "to"),
+    ]
+      .filter(Boolean)
+      .join(" ");
   }
   return schema.type ?? "any JSON";
 }
@@ -70,11 +80,18 @@ function folded(label, className, fill) {
 const prose = (text) => (text ?? "").split("`").map((part, i) => (i % 2 ? code(part) : part));
 
 /** Folded tables of the objects that a schema allows. */
-const insides = (schema, name) => objects(schema).map((one) => folded([`Fields of ${one.name || name}`], "", () => fieldTable(one.schema)));
+const insides = (schema, name) =>
+  objects(schema).map((one) => folded([`Fields of ${one.name || name}`], "", () => fieldTable(one.schema)));
 
 function fieldRows(name, schema, needed) {
   const mark = needed ? el("span", { className: "needed" }, "required") : null;
-  const row = el("tr", {}, el("th", { scope: "row" }, code(name), mark), el("td", {}, words(schema)), el("td", {}, ...prose(schema.description)));
+  const row = el(
+    "tr",
+    {},
+    el("th", { scope: "row" }, code(name), mark),
+    el("td", {}, words(schema)),
+    el("td", {}, ...prose(schema.description)),
+  );
   const inner = insides(schema, name);
   return inner.length ? [row, el("tr", { className: "inner" }, el("td", { colSpan: 3 }, ...inner))] : [row];
 }
@@ -95,7 +112,15 @@ function requestPart(media) {
   const refused = Object.entries(schema["x-refused"] ?? {});
   if (refused.length) {
     const list = refused.flatMap(([name], i) => [i ? ", " : "", code(name)]);
-    parts.push(el("p", { className: "remark" }, "Known and refused by name, since this server has no such thing: ", ...list, "."));
+    parts.push(
+      el(
+        "p",
+        { className: "remark" },
+        "Known and refused by name, since this server has no such thing: ",
+        ...list,
+        ".",
+      ),
+    );
   }
   return parts;
 }
@@ -108,7 +133,12 @@ function curl(path, method, example) {
 }
 
 function examplePart(text) {
-  const head = el("div", { className: "code-head" }, el("span", {}, "shell"), copyButton("Copy", "Copy this command", () => text));
+  const head = el(
+    "div",
+    { className: "code-head" },
+    el("span", {}, "shell"),
+    copyButton("Copy", "Copy this command", () => text),
+  );
   return titled("Try it", el("div", { className: "code" }, head, el("pre", { tabIndex: 0 }, code(text))));
 }
 
@@ -128,15 +158,27 @@ function responsePart(responses) {
 
 function operationPart(path, method, operation) {
   const media = operation.requestBody?.content["application/json"];
-  const label = [el("span", { className: "method" }, method.toUpperCase()), code(path), el("span", {}, operation.summary)];
+  const label = [
+    el("span", { className: "method" }, method.toUpperCase()),
+    code(path),
+    el("span", {}, operation.summary),
+  ];
   const details = folded(label, "operation", () => {
-    const open = operation.security.length === 0 ? "Needs no API key." : "Where the server has API keys: as Authorization: Bearer, api-key or x-api-key.";
-    const parameters = (operation.parameters ?? []).flatMap((one) => fieldRows(one.name, { ...one.schema, description: one.description }, one.required));
+    const open =
+      operation.security.length === 0
+        ? "Needs no API key."
+        : "Where the server has API keys: as Authorization: Bearer, api-key or x-api-key.";
+    const parameters = (operation.parameters ?? []).flatMap((one) =>
+      fieldRows(one.name, { ...one.schema, description: one.description }, one.required),
+    );
     return el(
-      "div", { className: "inside" },
+      "div",
+      { className: "inside" },
       ...(operation.description ? [el("p", {}, ...prose(operation.description))] : []),
       el("p", { className: "remark" }, open),
-      ...(parameters.length ? titled("Parameters", el("table", { className: "fields" }, el("tbody", {}, ...parameters))) : []),
+      ...(parameters.length
+        ? titled("Parameters", el("table", { className: "fields" }, el("tbody", {}, ...parameters)))
+        : []),
       ...(media ? requestPart(media) : []),
       ...(path.includes("{") ? [] : examplePart(curl(path, method, media?.example))),
       ...responsePart(operation.responses),
@@ -149,13 +191,21 @@ function operationPart(path, method, operation) {
 function showAll() {
   $("version").textContent = `version ${api.info.version}, OpenAPI ${api.openapi}`;
   $("about").textContent = api.info.description;
-  const shown = (methods) => Object.entries(methods).filter(([method]) => method !== "head" || !methods.get); // said in the description
-  const all = Object.entries(api.paths).flatMap(([path, methods]) => shown(methods).map(([method, one]) => ({ path, method, one })));
+  // what HEAD does is said in the description
+  const shown = (methods) => Object.entries(methods).filter(([method]) => method !== "head" || !methods.get);
+  const all = Object.entries(api.paths).flatMap(([path, methods]) =>
+    shown(methods).map(([method, one]) => ({ path, method, one })),
+  );
   for (const { name } of api.tags) {
     const here = all.filter(({ one }) => one.tags[0] === name && one.summary);
-    const links = here.map(({ path, method, one }) => el("li", {}, el("a", { href: `#${one.operationId}` }, `${method.toUpperCase()} ${path}`)));
+    const links = here.map(({ path, method, one }) =>
+      el("li", {}, el("a", { href: `#${one.operationId}` }, `${method.toUpperCase()} ${path}`)),
+    );
     $("contents").append(el("h2", {}, name), el("ul", {}, ...links));
-    $("operations").append(el("h2", {}, name), ...here.map(({ path, method, one }) => operationPart(path, method, one)));
+    $("operations").append(
+      el("h2", {}, name),
+      ...here.map(({ path, method, one }) => operationPart(path, method, one)),
+    );
   }
 }
 

@@ -2,7 +2,8 @@
 
 export const $ = (id) => document.getElementById(id);
 
-/** An element with properties (those with a dash or of the kind `role` as attributes) and children: nodes, strings, or nothing. */
+/** An element with properties (those with a dash or of the kind `role` as attributes) and children: nodes, strings, or
+ *  nothing. */
 export function el(tag, properties = {}, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {

@@ -85,8 +85,11 @@ function show(document) {
   latest = document;
   const { emulated, toy, profile, picture } = document;
   $("card-title").textContent = emulated ? "Emulated card" : "Card";
-  const pace = profile && profile !== "none" ? `paced like ${profile} (modelled)` : "as fast as this computer's CPU goes";
-  $("card-note").textContent = emulated ? `No card is involved: it is emulated, ${pace}.${toy ? " The model is a toy." : ""}` : "";
+  const pace =
+    profile && profile !== "none" ? `paced like ${profile} (modelled)` : "as fast as this computer's CPU goes";
+  $("card-note").textContent = emulated
+    ? `No card is involved: it is emulated, ${pace}.${toy ? " The model is a toy." : ""}`
+    : "";
   if (!picture) return;
   speeds.push(picture.tokens_per_s);
   if (speeds.length > MINUTE) speeds.shift();
@@ -104,7 +107,9 @@ function drawAll(picture) {
   const [tokens, answers] = passes.at(-1) ?? [];
   $("width").textContent = tokens ? count(tokens) : "–";
   $("width-note").textContent = tokens ? `for ${many(answers, "answer")}` : "";
-  const said = tokens ? `The latest pass carried ${many(tokens, "token")} for ${many(answers, "answer")}` : "No pass yet";
+  const said = tokens
+    ? `The latest pass carried ${many(tokens, "token")} for ${many(answers, "answer")}`
+    : "No pass yet";
   $("width-chart").setAttribute("aria-label", said);
   drawBars($("width-chart"), passes, PASSES);
   showBanks(picture.banks);
@@ -141,7 +146,11 @@ function showRunning({ running, num_waiting: waiting }) {
 }
 
 function newRow(number) {
-  const row = el("tr", {}, el("th", { scope: "row" }, el("i", { className: `swatch ${colourClass(number)}` }), `${number}`));
+  const row = el(
+    "tr",
+    {},
+    el("th", { scope: "row" }, el("i", { className: `swatch ${colourClass(number)}` }), `${number}`),
+  );
   row.dataset.number = number;
   for (let i = 0; i < 3; i++) row.append(el("td"));
   return row;

@@ -1,4 +1,5 @@
-// The little Markdown that answers are read by: paragraphs, headings, lists, code, bold. Text becomes text nodes and nothing else.
+// The little Markdown that answers are read by: paragraphs, headings, lists, code, bold. Text becomes text nodes and
+// nothing else.
 
 import { copyButton, el } from "./dom.js";
 
@@ -47,7 +48,12 @@ function cut(text) {
 function build({ kind, lines, source }) {
   if (kind === "code") return code(lines.join("\n"), source.split("\n")[1]);
   const heading = lines.length === 1 && /^(#{1,6})\s+(.*)$/.exec(lines[0]);
-  if (heading) return el("p", { className: "heading", role: "heading", "aria-level": heading[1].length + 2 }, ...inline(heading[2]));
+  if (heading)
+    return el(
+      "p",
+      { className: "heading", role: "heading", "aria-level": heading[1].length + 2 },
+      ...inline(heading[2]),
+    );
   const items = lines.map((line) => /^\s*(?:[-*+]|(\d{1,9})[.)])\s+(.*)$/.exec(line));
   if (items.every(Boolean)) {
     const list = el(items[0][1] ? "ol" : "ul", {}, ...items.map((item) => el("li", {}, ...inline(item[2]))));
@@ -58,9 +64,19 @@ function build({ kind, lines, source }) {
 }
 
 export function code(text, language = "") {
-  const head = el("div", { className: "code-head" }, el("span", {}, language || "code"), copyButton("Copy", "Copy this code", () => text));
+  const head = el(
+    "div",
+    { className: "code-head" },
+    el("span", {}, language || "code"),
+    copyButton("Copy", "Copy this code", () => text),
+  );
   // Wide code scrolls, also by keyboard.
-  return el("div", { className: "code" }, head, el("pre", { tabIndex: 0, role: "group", "aria-label": "Code" }, el("code", {}, text)));
+  return el(
+    "div",
+    { className: "code" },
+    head,
+    el("pre", { tabIndex: 0, role: "group", "aria-label": "Code" }, el("code", {}, text)),
+  );
 }
 
 function inline(text) {

@@ -3,7 +3,12 @@
 import { count, el, many } from "./dom.js";
 
 const NUM_COLOURS = 12;
-const HEIGHTS = [[1, 300], [2, 220], [4, 150], [Infinity, 110]]; // px for a map, by how many there are
+const HEIGHTS = [
+  [1, 300],
+  [2, 220],
+  [4, 150],
+  [Infinity, 110],
+]; // px for a map, by how many there are
 
 /** Colours of the page as it looks now. */
 function colours() {
@@ -40,7 +45,8 @@ export const colourClass = (number) => `own-${slots.get(number) ?? 0}`;
 const sentence = ({ rows, free, idle, shared }) =>
   free === rows
     ? `all ${many(rows, "row")} free`
-    : `${count(rows - free - idle)} of ${many(rows, "row")} in use (${count(shared)} shared), ${count(idle)} cached, ${count(free)} free`;
+    : `${count(rows - free - idle)} of ${many(rows, "row")} in use (${count(shared)} shared), ` +
+      `${count(idle)} cached, ${count(free)} free`;
 
 class RowMap {
   constructor(index, named) {
@@ -107,7 +113,14 @@ function paint(pen, runs, across, cell, colour) {
   let row = 0;
   for (let i = 0; i < runs.length; i += 2) {
     const holder = runs[i];
-    const fill = holder === 0 ? colour.free : holder === -1 ? colour.idle : holder < 0 ? colour.shared : colour.own[slots.get(holder) ?? 0];
+    const fill =
+      holder === 0
+        ? colour.free
+        : holder === -1
+          ? colour.idle
+          : holder < 0
+            ? colour.shared
+            : colour.own[slots.get(holder) ?? 0];
     for (const end = row + runs[i + 1]; row < end; row++) {
       const x = (row % across) * cell;
       const y = Math.floor(row / across) * cell;

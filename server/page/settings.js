@@ -6,7 +6,7 @@ import { keepSettings, listChats, loadChat, removeChat } from "./store.js";
 
 const NUMBERS = ["temperature", "top_p", "top_k", "max_tokens", "seed"];
 
-/** `chat()` gives the conversation whose settings are shown; `changed` is called after they, or the key, were changed. */
+/** `chat()` gives the conversation whose settings are shown; `changed` is called after they, or the key, changed. */
 export function startSettings(chat, changed) {
   const dialog = $("settings");
   const form = dialog.querySelector("form");
@@ -62,7 +62,11 @@ function list(dialog, current, open) {
       const chat = here ? null : loadChat(id);
       if (chat) open(chat);
     });
-    const remove = el("button", { type: "button", className: "quiet", disabled: here, "aria-label": `Delete ${title}` }, "Delete");
+    const remove = el(
+      "button",
+      { type: "button", className: "quiet", disabled: here, "aria-label": `Delete ${title}` },
+      "Delete",
+    );
     remove.addEventListener("click", () => {
       removeChat(id);
       list(dialog, current, open);

@@ -16,7 +16,9 @@ export function curl(body, origin, withKey) {
 const NAMED = new Set(["model", "messages", "stream", "stream_options", "temperature", "top_p", "max_tokens", "seed"]);
 
 export function python(body, origin, withKey) {
-  const named = Object.entries(body).filter(([name]) => NAMED.has(name) && name !== "stream" && name !== "stream_options");
+  const named = Object.entries(body).filter(
+    ([name]) => NAMED.has(name) && name !== "stream" && name !== "stream_options",
+  );
   const extra = Object.fromEntries(Object.entries(body).filter(([name]) => !NAMED.has(name)));
   const lines = named.map(([name, value]) => `    ${name}=${literal(value, 1)},`);
   if (Object.keys(extra).length) lines.push(`    extra_body=${literal(extra, 1)},`);
@@ -24,7 +26,8 @@ export function python(body, origin, withKey) {
     ...(withKey ? ["import os", ""] : []),
     "from openai import OpenAI",
     "",
-    `client = OpenAI(base_url=${literal(`${origin}/v1`)}, api_key=${withKey ? 'os.environ["AXPRESS_API_KEY"]' : '"none"'})`,
+    `client = OpenAI(base_url=${literal(`${origin}/v1`)}, ` +
+      `api_key=${withKey ? 'os.environ["AXPRESS_API_KEY"]' : '"none"'})`,
     "stream = client.chat.completions.create(",
     ...lines,
     "    stream=True,",

@@ -38,7 +38,13 @@ export function newChat() {
 }
 
 function valid(chat) {
-  return chat && typeof chat.id === "string" && Array.isArray(chat.messages) && chat.settings && typeof chat.settings === "object";
+  return (
+    chat &&
+    typeof chat.id === "string" &&
+    Array.isArray(chat.messages) &&
+    chat.settings &&
+    typeof chat.settings === "object"
+  );
 }
 
 /** A kept conversation, or null. An answer that was on its way when it was kept stays as far as it had come. */
@@ -102,7 +108,7 @@ export function openChat() {
 
 let shown = null; // the conversation of this tab, whose id other tabs may ask for
 
-/** This tab shows `chat` from now on. If another tab has it, too (a duplicated tab, say), this one goes on with a copy. */
+/** This tab shows `chat` from now on. If another tab has it, too (a duplicated tab, say), this one takes a copy. */
 export function showChat(chat) {
   shown = chat;
   write(session, OPEN, chat.id);

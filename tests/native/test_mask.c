@@ -1,4 +1,5 @@
-/* Masks in exact-size buffers: all widths and histories of a range against a plain statement of the rules, and refused input. */
+/* Masks in exact-size buffers: all widths and histories of a range against a plain statement of the rules, and
+ * refused input. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,7 +44,8 @@ static step random_step(int32_t width, int32_t history) {
         s.runs[2 * r] = a < b ? a : b, s.runs[2 * r + 1] = a < b ? b : a;
     }
     for (int32_t v = 0; v <= s.num_views; v++) s.views[v] = 2 * v;
-    for (int32_t i = 0; i < s.count; i++) s.queries[i] = (ax_query){.parent = below(i + 1) - 1, .view = below(s.num_views)};
+    for (int32_t i = 0; i < s.count; i++)
+        s.queries[i] = (ax_query){.parent = below(i + 1) - 1, .view = below(s.num_views)};
     return s;
 }
 

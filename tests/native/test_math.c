@@ -1,9 +1,8 @@
 /* The emulator's arithmetic without Python, for sanitizers, other architectures and other C libraries.
  *
- * Build with csrc/emu/{kernels_*,json,pool,math,scratch,header,model,layer,attention,head,hollow}.c (each kernels_<isa>.c with its
- * instruction set), -ffp-contract=off -Icsrc -pthread -lm. Prints one line per failed check and a fingerprint; exit status 1 if any
- * check failed.
- */
+ * Build with csrc/emu/{kernels_*,json,pool,math,scratch,header,model,layer,attention,head,hollow}.c (each
+ * kernels_<isa>.c with its instruction set), -ffp-contract=off -Icsrc -pthread -lm. Prints one line per failed check
+ * and a fingerprint; exit status 1 if any check failed. / */
 #include <math.h>
 #include <pthread.h>
 #include <stdbool.h>
@@ -15,7 +14,8 @@
 #include "emu/model.h"
 
 static int failures;
-#define CHECK(condition) ((condition) ? (void)0 : (void)(failures++, printf("%s:%d: failed: %s\n", __FILE__, __LINE__, #condition)))
+#define CHECK(condition) \
+    ((condition) ? (void)0 : (void)(failures++, printf("%s:%d: failed: %s\n", __FILE__, __LINE__, #condition)))
 
 static uint64_t state = 1;
 static uint32_t next_random(void)
@@ -138,8 +138,9 @@ static size_t append_tensor(char *header, size_t at, const char *name, int rows,
 {
     bool single = strcmp(name, "inv_freq") == 0;
     size_t bytes = (size_t)rows * (size_t)(cols ? cols : 1) * (single ? 4 : 2);
-    int n = cols ? sprintf(header + at, ",\"%s\":{\"dtype\":\"BF16\",\"shape\":[%d,%d],", name, rows, cols)
-                 : sprintf(header + at, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[%d],", name, single ? "F32" : "BF16", rows);
+    int n =
+        cols ? sprintf(header + at, ",\"%s\":{\"dtype\":\"BF16\",\"shape\":[%d,%d],", name, rows, cols)
+             : sprintf(header + at, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[%d],", name, single ? "F32" : "BF16", rows);
     n += sprintf(header + at + n, "\"data_offsets\":[%zu,%zu]}", *offset, *offset + bytes);
     *offset += bytes;
     return at + (size_t)n;
@@ -147,10 +148,10 @@ static size_t append_tensor(char *header, size_t at, const char *name, int rows,
 
 static char *make_file(size_t *size)
 {
-    static const struct { const char *name; int rows, cols; } tensors[] = {
-        {"input_norm", HIDDEN, 0}, {"q", HEADS * DIMS, HIDDEN}, {"k", WIDTH, HIDDEN}, {"v", WIDTH, HIDDEN}, {"o", HIDDEN, HEADS * DIMS},
-        {"q_norm", DIMS, 0}, {"k_norm", DIMS, 0}, {"post_norm", HIDDEN, 0}, {"gate", FFN, HIDDEN}, {"up", FFN, HIDDEN},
-        {"down", HIDDEN, FFN}, {"inv_freq", DIMS / 2, 0}};
+    static const struct { const char *name; int rows, cols;
+    } tensors[] = {{"input_norm", HIDDEN, 0}, {"q", HEADS * DIMS, HIDDEN}, {"k", WIDTH, HIDDEN}, {"v", WIDTH, HIDDEN},
+        {"o", HIDDEN, HEADS * DIMS}, {"q_norm", DIMS, 0}, {"k_norm", DIMS, 0}, {"post_norm", HIDDEN, 0},
+        {"gate", FFN, HIDDEN}, {"up", FFN, HIDDEN}, {"down", HIDDEN, FFN}, {"inv_freq", DIMS / 2, 0}};
     static char header[4096];
     size_t bytes = 0, at = (size_t)sprintf(header,
         "{\"__metadata__\":{\"format\":\"axpress-sim-1\",\"kind\":\"layer\",\"family\":\"qwen3\",\"layer\":\"3\","
@@ -183,7 +184,8 @@ static void prepare(buffers *b, int tokens)
     fill_bf16(b->x, CHUNK * HIDDEN, -1, 1);
     for (int t = 0; t < tokens; t++) {
         b->positions[t] = (uint32_t)(50 + t);
-        for (int i = 0; i < ROWS + tokens; i++) b->mask[t * (ROWS + tokens) + i] = i % 7 == 3 || i > ROWS + t ? 0xc780 : 0;
+        for (int i = 0; i < ROWS + tokens; i++)
+            b->mask[t * (ROWS + tokens) + i] = i % 7 == 3 || i > ROWS + t ? 0xc780 : 0;
         b->mask[t * (ROWS + tokens) + ROWS + t] = 0;
     }
 }
@@ -258,7 +260,8 @@ static void test_damage(const char *file, size_t size)
 
 static void test_json(void)
 {
-    static const char *const good[] = {"{}", "[1,2.5e-3,\"\\u00e9\\ud83d\\ude00\",null,true]", "{\"a\":{\"b\":[[]]}}", " -0 "};
+    static const char *const good[] = {
+        "{}", "[1,2.5e-3,\"\\u00e9\\ud83d\\ude00\",null,true]", "{\"a\":{\"b\":[[]]}}", " -0 "};
     static const char *const bad[] = {"", "{", "[1,]", "{\"a\"}", "01", "1.", "-", "\"\\x\"", "\"a",
                                       "nul", "[}", "{}x", "\"\\ud800\"", "\"\t\""};
     json_reader r;

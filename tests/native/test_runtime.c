@@ -1,9 +1,9 @@
-/* The emulated runtime under threads, for the sanitizers: a decode loop, streams and events side by side, allocation from several
- * threads, and streams destroyed or devices rebooted under somebody who waits.
+/* The emulated runtime under threads, for the sanitizers: a decode loop, streams and events side by side, allocation
+ * from several threads, and streams destroyed or devices rebooted under somebody who waits.
  *
- * Linked with every .c file of csrc/emu, or with the library. Usage: test_runtime FOLDER [tokens]; FOLDER takes two hollow model
- * files. With a number of tokens it prints the host time per token of a 28-layer decode loop on no profile.
- */
+ * Linked with every .c file of csrc/emu, or with the library. Usage: test_runtime FOLDER [tokens]; FOLDER takes two
+ * hollow model files. With a number of tokens it prints the host time per token of a 28-layer decode loop on no
+ * profile. / */
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -13,12 +13,12 @@
 
 #include "../../csrc/emu/functions.h"
 
-#define CHECK(condition)                                                                                                \
-    do {                                                                                                                \
-        if (!(condition)) {                                                                                             \
-            fprintf(stderr, "%s:%d: %s failed; last error: %s\n", __FILE__, __LINE__, #condition, axemu_last_error());  \
-            exit(1);                                                                                                    \
-        }                                                                                                               \
+#define CHECK(condition)                                                                                               \
+    do {                                                                                                               \
+        if (!(condition)) {                                                                                            \
+            fprintf(stderr, "%s:%d: %s failed; last error: %s\n", __FILE__, __LINE__, #condition, axemu_last_error()); \
+            exit(1);                                                                                                   \
+        }                                                                                                              \
     } while (0)
 #define OK(call) CHECK((call) == 0)
 
@@ -70,7 +70,8 @@ static void unload(model *m)
     OK(axclrtEngineUnload(m->id));
 }
 
-/* ---- a decode loop as the core runs it ------------------------------------------------------------------------------------ */
+/* ---- a decode loop as the core runs it
+ * ------------------------------------------------------------------------------------ */
 
 typedef struct card {
     model head, layers[LAYERS];
@@ -81,7 +82,9 @@ typedef struct card {
 } card;
 
 static void bind_in(model *m, uint32_t i, void *p, size_t n) { OK(axclrtEngineSetInputBufferByIndex(m->io, i, p, n)); }
-static void bind_out(model *m, uint32_t i, void *p, size_t n) { OK(axclrtEngineSetOutputBufferByIndex(m->io, i, p, n)); }
+static void bind_out(model *m, uint32_t i, void *p, size_t n) {
+    OK(axclrtEngineSetOutputBufferByIndex(m->io, i, p, n));
+}
 
 static void open_card(card *c)
 {
@@ -172,7 +175,8 @@ static void decode(int tokens, int print)
     free(us);
 }
 
-/* ---- threads ---------------------------------------------------------------------------------------------------------------- */
+/* ---- threads
+ * ---------------------------------------------------------------------------------------------------------------- */
 
 static void *churn(void *arg)
 {
@@ -277,7 +281,8 @@ static void rescue(int reboot)
     OK(axclrtResetDevice(0));
 }
 
-/* ---- two threads, one of which ends what the other uses ------------------------------------------------------------------------ */
+/* ---- two threads, one of which ends what the other uses
+ * ------------------------------------------------------------------------ */
 
 typedef struct rivals {
     axclrtContext context;
@@ -303,7 +308,8 @@ static void *destroy_info(void *arg)
     return NULL;
 }
 
-/* A stream is destroyed by force while another thread submits to it: no operation may be lost, or its IO stays in use for ever. */
+/* A stream is destroyed by force while another thread submits to it: no operation may be lost, or its IO stays in
+ * use for ever. */
 static void destroy_under_submit(card *c)
 {
     rivals r = {.layer = &c->layers[0]};
@@ -319,7 +325,8 @@ static void destroy_under_submit(card *c)
         if (i % 2) nanosleep(&nap, NULL);
         OK(axclrtDestroyStreamForce(r.stream));
         pthread_join(thread, NULL);
-        bind_out(r.layer, 0, (char *)r.layer->k + KV * 2 * (size_t)(i % 2), KV * 2); /* refused while an execute is pending */
+        bind_out(r.layer, 0, (char *)r.layer->k + KV * 2 * (size_t)(i % 2),
+            KV * 2); /* refused while an execute is pending */
     }
 }
 
@@ -367,7 +374,8 @@ int main(int argc, char **argv)
     CHECK(argc > 1);
     snprintf(layer_path, sizeof layer_path, "%s/layer.axmodel", argv[1]);
     snprintf(head_path, sizeof head_path, "%s/post.axmodel", argv[1]);
-    write_model(layer_path, "\"kind\":\"layer\",\"layer\":\"0\",\"heads\":\"4\",\"kv_heads\":\"2\",\"head_dim\":\"16\",\"ffn\":\"128\","
+    write_model(layer_path,
+        "\"kind\":\"layer\",\"layer\":\"0\",\"heads\":\"4\",\"kv_heads\":\"2\",\"head_dim\":\"16\",\"ffn\":\"128\","
         "\"decode_rows\":\"255\",\"chunk\":\"64\",\"history\":\"0,128\"");
     write_model(head_path, "\"kind\":\"head\",\"vocab\":\"4096\"");
     OK(axclInit(NULL));

@@ -1,4 +1,5 @@
-/* The sampler's C code under sanitizers: exact-size buffers, all vocabularies from 1 to 200, all parameters, failing allocators. */
+/* The sampler's C code under sanitizers: exact-size buffers, all vocabularies from 1 to 200, all parameters, failing
+ * allocators. */
 #include <math.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -117,8 +118,13 @@ static void reset_is_like_new(void) {
     enum { VOCAB = 50 };
     uint16_t logits[VOCAB];
     uint32_t prompt[] = {1, 2, 3, 2}, other_prompt[] = {7, 7, 9};
-    ax_sampler_params params = {.temperature = 1, .top_p = 1, .repetition_penalty = 1.5, .frequency_penalty = 0.5, .penalty_window = 3,
-                                .num_logprobs = -1, .seed = 5};
+    ax_sampler_params params = {.temperature = 1,
+        .top_p = 1,
+        .repetition_penalty = 1.5,
+        .frequency_penalty = 0.5,
+        .penalty_window = 3,
+        .num_logprobs = -1,
+        .seed = 5};
     ax_sampler_scratch *scratch = ax_sampler_scratch_create(VOCAB);
     ax_sampler *used = ax_sampler_create(VOCAB, &params, other_prompt, 3, NULL), *fresh;
     for (int i = 0; i < VOCAB; i++) logits[i] = (uint16_t)(0x3f80 + below(128));
@@ -141,7 +147,8 @@ static void reset_is_like_new(void) {
 static void memory_runs_out(void) {
     uint32_t prompt[300];
     int error = 0, failures = 0;
-    ax_sampler_params params = {.temperature = 1, .top_p = 1, .repetition_penalty = 2, .penalty_window = 7, .num_logprobs = -1};
+    ax_sampler_params params = {
+        .temperature = 1, .top_p = 1, .repetition_penalty = 2, .penalty_window = 7, .num_logprobs = -1};
     for (uint32_t i = 0; i < 300; i++) prompt[i] = i;
     for (long n = 0;; n++, failures++) {
         allocations_left = n;
