@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from repository import ROOT
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path | None:
     """Data that lies beside a developer's checkout; None elsewhere."""
-    path = Path(__file__).resolve().parents[2] / "shared" / "data"
+    path = ROOT.parent / "shared" / "data"
     return path if path.is_dir() else None

@@ -242,7 +242,7 @@ def test_what_is_asked_again_takes_no_more_memory(client: Client) -> None:
 
 
 def test_many_different_schemas_leave_no_memory_behind(client: Client) -> None:
-    """A few hundred; `python tests/fuzz_api.py --schemas 100000` has more."""
+    """A few hundred; `python tests/support/fuzz_api.py --schemas 100000` has more."""
 
     ask_schemas(client.server, range(140))
     full = resident(client.server)

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from broken_bodies import BROKEN_BODIES
 from documented_client import API, WITH_BODY, Client, served, short
-from test_server_inputs import BROKEN
 
 from axpress.server.docs.openapi import operation_id
 from axpress.server.docs.routes import Route
@@ -84,10 +84,10 @@ def test_absurd_counts(client: Client, route: Route, path: tuple[str, ...]) -> N
 # ---- bodies ----
 
 
-@pytest.mark.parametrize("name", BROKEN)
+@pytest.mark.parametrize("name", BROKEN_BODIES)
 def test_broken_bodies(client: Client, name: str) -> None:
     for route in WITH_BODY:
-        client.refused(route, BROKEN[name])
+        client.refused(route, BROKEN_BODIES[name])
 
 
 @pytest.mark.parametrize("route", WITH_BODY, ids=operation_id)

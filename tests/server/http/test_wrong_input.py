@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from broken_bodies import BROKEN_BODIES
 from server_process import RunningServer, chat, hollow_package
 
 POST = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
@@ -169,28 +170,9 @@ def test_numbers_that_are_none(server: RunningServer, field: str, number: str) -
     check_error(status, body, 400, field)
 
 
-BROKEN: dict[str, bytes] = {
-    "empty": b"",
-    "not json": b"hello",
-    "cut off": b'{"messages": [',
-    "bom": b"\xef\xbb\xbf" + json.dumps(chat()).encode(),
-    "utf-16": json.dumps(chat()).encode("utf-16"),
-    "invalid utf-8": b'{"messages": [{"role": "user", "content": "\xff"}]}',
-    "nesting": b'{"messages": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
-    "nesting of objects": b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
-    "array": b"[]",
-    "string": b'"x"',
-    "null": b"null",
-    "number": b"1",
-    "trailing": json.dumps(chat()).encode() + b"{}",
-    "many keys": b"{" + b",".join(b'"k%d": 1' % i for i in range(100_000)) + b"}",
-    "control character": b'{"messages": [{"role": "user", "content": "\x01"}]}',
-}
-
-
-@pytest.mark.parametrize("name", BROKEN)
+@pytest.mark.parametrize("name", BROKEN_BODIES)
 def test_broken_body(server: RunningServer, name: str) -> None:
-    status, _, body = server.post(BROKEN[name])
+    status, _, body = server.post(BROKEN_BODIES[name])
     check_error(status, body, 400, None)
     still_answers(server)
 

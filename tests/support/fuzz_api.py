@@ -1,7 +1,7 @@
 """Thousands of requests made from /openapi.json by schemathesis, good and bad ones, against a server of their own.
 
-    python tests/fuzz_api.py [--examples 1000] [--seed N] [--coverage]
-    python tests/fuzz_api.py --schemas 100000
+    python tests/support/fuzz_api.py [--examples 1000] [--seed N] [--coverage]
+    python tests/support/fuzz_api.py --schemas 100000
 
 No answer may be a 5xx, nor be other than documented in status, headers, content type and body, streams included; what
 the document forbids may not be accepted. Prints who answered what, and the server's memory before and after.

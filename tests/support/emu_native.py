@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from repository import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ("json", "pool", "math", "scratch", "header", "model", "layer", "attention", "head", "hollow")
 KERNELS = {
     "kernels_scalar": [],

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from repository import ROOT
 
 from axpress.core.errors import LogitsError, RequestError
 from axpress.core.request import SamplingParams
 from axpress.core.sampling.sampler import MAX_LOGPROBS, Sampler, Scratch, uniform
 
-ROOT = Path(__file__).parent.parent
 FULL = 151_936
 SLACK = 1e-12
 """Where a sum is this close (relative) to a boundary, the order of additions decides: both neighbours are right."""

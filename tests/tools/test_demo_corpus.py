@@ -7,15 +7,15 @@ import itertools
 import json
 import sys
 from collections import Counter
-from pathlib import Path
 
 import pytest
+from repository import ROOT
 
 # the training scripts are not part of the installed package
-sys.path.insert(0, str(Path(__file__).parent.parent / "tools" / "demo_model"))
+sys.path.insert(0, str(ROOT / "tools" / "demo_model"))
 import corpus
 
-PACKAGE = Path(__file__).parent.parent / "core" / "demo" / "package"
+PACKAGE = ROOT / "core" / "demo" / "package"
 
 
 def take(count: int, seed: int = 3, held_out: bool = False, kinds: list[str] | None = None) -> list[corpus.Dialogue]:

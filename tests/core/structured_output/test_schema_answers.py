@@ -1,7 +1,8 @@
 """Answers that finish are valid JSON of their schema, whatever the model thinks: random schemas, a model of random
 weights.
 
-`AXPRESS_SCHEMAS=500 pytest tests/test_grammar_schemas.py` is the full campaign; without it there are fewer schemas.
+`AXPRESS_SCHEMAS=500 pytest tests/core/structured_output/test_schema_answers.py` is the full campaign; without it
+there are fewer schemas.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ import os
 
 import jsonschema
 import pytest
+from collecting import Answer
 from random_schemas import random_schema
-from test_schedule import Answer
 from tiny_models import Tiny, write_checkpoint
 
 from axpress.core.engine.engine import Engine

@@ -1,4 +1,4 @@
-"""Texts, templates, ids and conversations that must do no harm, in every dialect (see test_failures)."""
+"""Texts, templates, ids and conversations that must do no harm, in every dialect (see test_hostile_requests)."""
 
 from __future__ import annotations
 

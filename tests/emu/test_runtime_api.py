@@ -13,11 +13,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from repository import ROOT
 
 from axpress.core.device.emulator import Emulator, EmulatorError, emulator_library
 
-HERE = Path(__file__).parent
-FILES = (HERE / "emu_runtime_scenarios.py", HERE / "emu_engine_scenarios.py")
+SUPPORT = ROOT / "tests" / "support"
+FILES = (SUPPORT / "emu_runtime_scenarios.py", SUPPORT / "emu_engine_scenarios.py")
 SCENARIOS = {name: path for path in FILES for name in re.findall(r"^def do_(\w+)", path.read_text(), re.MULTILINE)}
 
 
@@ -37,7 +38,7 @@ def test_scenario(name: str, tmp_path: Path) -> None:
 
 def test_exports_every_vendor_name() -> None:
     library = ctypes.CDLL(str(emulator_library()))
-    names = (HERE / "data" / "axcl-exports.txt").read_text().split()
+    names = (ROOT / "tests" / "data" / "axcl-exports.txt").read_text().split()
     assert len(names) == 127
     assert [name for name in names if not hasattr(library, name)] == []
     assert ctypes.c_uint32(library.axclrtCreateTask()).value == 0x80300404
@@ -53,7 +54,7 @@ def test_soname_and_nothing_else_exported() -> None:
     defined = {
         line.split()[7] for line in symbols.splitlines() if re.search(r"\b(FUNC|OBJECT)\b.*\bDEFAULT\s+\d+\b", line)
     }
-    allowed = set((HERE / "data" / "axcl-exports.txt").read_text().split())
+    allowed = set((ROOT / "tests" / "data" / "axcl-exports.txt").read_text().split())
     foreign = {
         name for name in defined if name not in allowed and not name.startswith(("axemu_", "__asan", "__odr_asan"))
     }
@@ -91,7 +92,7 @@ def test_emulator_refuses_a_library_that_is_not_emulated() -> None:
 def test_threads_in_c(tmp_path: Path) -> None:
     """tests/native/test_runtime.c against the built library; `make sanitize` runs it with the sanitizers."""
     library, program = emulator_library(), tmp_path / "test_runtime"
-    source = HERE / "native" / "test_runtime.c"
+    source = ROOT / "tests" / "native" / "test_runtime.c"
     subprocess.run(["cc", "-std=gnu11", "-O1", "-o", str(program), str(source), str(library), "-pthread"], check=True)
     environment = os.environ | {"LD_LIBRARY_PATH": str(library.parent)}
     result = subprocess.run(

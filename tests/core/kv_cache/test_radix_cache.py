@@ -1,4 +1,4 @@
-"""The rules of the prefix tree, one test each (any order of operations: test_prefix_any_order.py)."""
+"""The rules of the prefix tree, one test each (any order of operations: test_radix_cache_any_order.py)."""
 
 from __future__ import annotations
 

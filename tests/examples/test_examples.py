@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from repository import ROOT
 from server_process import RunningServer
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = ROOT / "examples"
 
 
 @pytest.fixture(scope="module")
@@ -49,11 +50,10 @@ def test_every_example_is_tested() -> None:
 
 
 def test_what_the_readme_names_is_there_and_in_source_distributions() -> None:
-    root = EXAMPLES.parent
-    packed = (root / "MANIFEST.in").read_text().split()
-    links = re.findall(r"\]\(([^)#:]+)\)", (root / "README.md").read_text())
+    packed = (ROOT / "MANIFEST.in").read_text().split()
+    links = re.findall(r"\]\(([^)#:]+)\)", (ROOT / "README.md").read_text())
     assert "docs/page.png" in links and "examples" in links
-    assert [link for link in links if not (root / link).exists() or link.split("/")[0] not in packed] == []
+    assert [link for link in links if not (ROOT / link).exists() or link.split("/")[0] not in packed] == []
 
 
 def test_azure_by_its_endpoint_alone(server: RunningServer) -> None:

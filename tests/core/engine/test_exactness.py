@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import os
 import random
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from collecting import Answer
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
@@ -21,9 +22,9 @@ from tiny_models import Tiny, write_checkpoint
 
 from axpress.core.device.emulator import Emulator
 from axpress.core.engine import bank_selection
-from axpress.core.engine.engine import Engine, Generation
+from axpress.core.engine.engine import Engine
 from axpress.core.model_files.convert import convert
-from axpress.core.request import Delta, GenerationRequest, SamplingParams
+from axpress.core.request import GenerationRequest, SamplingParams
 from axpress.core.structured_output.grammar_compiler import (
     GrammarCompiler,
     JsonSchema,
@@ -36,33 +37,8 @@ from axpress.core.structured_output.grammar_compiler import (
 
 ROWS, CHUNK, HISTORY = 111, 16, [0, 16, 32, 48, 64, 80]
 POOL = 24
-# `AXPRESS_EXAMPLES=2000 pytest tests/test_schedule.py` for a campaign
+# `AXPRESS_EXAMPLES=2000 pytest tests/core/engine/test_exactness.py` for a campaign
 EXAMPLES = int(os.environ.get("AXPRESS_EXAMPLES", "40"))
-
-
-@dataclass
-class Answer:
-    """A sink that keeps what came."""
-
-    request: GenerationRequest
-    text: str = ""
-    reason: str | None = None
-    error: str | None = None
-    num_tokens: int = 0
-    logprobs: list = field(default_factory=list)
-    generation: Generation | None = None
-    spent: object = None
-
-    def __call__(self, delta: Delta) -> None:
-        assert self.reason is None, "something came after the end"
-        self.text += delta.text
-        self.num_tokens += delta.num_tokens
-        self.logprobs += delta.logprobs
-        self.reason, self.error, self.spent = delta.finish_reason, delta.error, delta.spent
-
-    @property
-    def outcome(self) -> tuple:
-        return self.text, self.reason, self.num_tokens, self.logprobs
 
 
 NAMED = {

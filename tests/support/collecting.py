@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass, field
 
-from axpress.core.engine.engine import Engine
+from axpress.core.engine.engine import Engine, Generation
 from axpress.core.request import Delta, GenerationRequest, SamplingParams
 
 GREEDY = SamplingParams(temperature=0)
@@ -49,3 +50,28 @@ def ask(engine: Engine, prompt=range(40, 60), **fields) -> Collector:
     fields = {"params": GREEDY, "max_tokens": 20, "ignore_eos": True, **fields}
     engine.submit(GenerationRequest(list(prompt), **fields), collector)
     return collector.wait()
+
+
+@dataclass
+class Answer:
+    """A sink that keeps what came."""
+
+    request: GenerationRequest
+    text: str = ""
+    reason: str | None = None
+    error: str | None = None
+    num_tokens: int = 0
+    logprobs: list = field(default_factory=list)
+    generation: Generation | None = None
+    spent: object = None
+
+    def __call__(self, delta: Delta) -> None:
+        assert self.reason is None, "something came after the end"
+        self.text += delta.text
+        self.num_tokens += delta.num_tokens
+        self.logprobs += delta.logprobs
+        self.reason, self.error, self.spent = delta.finish_reason, delta.error, delta.spent
+
+    @property
+    def outcome(self) -> tuple:
+        return self.text, self.reason, self.num_tokens, self.logprobs

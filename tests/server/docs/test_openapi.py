@@ -271,7 +271,7 @@ def test_the_docs_page_shows_every_operation_and_asks_nobody_else(server: Runnin
 
 
 def test_requests_made_from_the_document(server: RunningServer) -> None:
-    """A bounded run of tests/fuzz_api.py, which can go on for thousands."""
+    """A bounded run of tests/support/fuzz_api.py, which can go on for thousands."""
     counts, code, printed = fuzz(server, examples=12, seed=20261122)
     assert code == 0, printed
     aside = ("/live/stream", "/openapi.json")  # one never ends, the other is what all this is made from
