@@ -121,7 +121,7 @@ def test_everything_asked_for_reaches_the_engine() -> None:
     made = generation_request(request, LIMITS, [1, 2, 3], (4, 5), b"salt")
     assert made.params == SamplingParams(0.3, 0.8, 7, 0.1, 1.2, 0, -1, 2, {5: -100.0, 999: 3.5}, -5, 4)
     assert (made.prompt_ids, made.max_tokens, made.stop, made.ignore_eos) == ([1, 2, 3], 9, ("x", "y"), True)
-    assert made.prediction == (4, 5) and made.background
+    assert made.prediction == (4, 5) and made.low_priority
     assert made.cache_salt == b"salt" and request.prompt_cache_key == "k"
 
 
