@@ -6,21 +6,12 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from repository import ROOT
 from server_process import RunningServer
 
 EXAMPLES = ROOT / "examples"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
-    with RunningServer("--emu-profile", "none") as running:
-        yield running
-        assert running.idle()
 
 
 def run(server: RunningServer, name: str, *arguments: str) -> str:

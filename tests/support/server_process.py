@@ -14,7 +14,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import openai
 
 PROFILE = """name = "test-hollow"
 [model]
@@ -51,30 +54,29 @@ head_cmm_bytes = 1000000
 """A small made-up card: about 5 ms a token, so that tests can act while an answer runs."""
 
 
+def made_up_profile(directory: Path) -> Path:
+    """PROFILE as a file in `directory`."""
+    profile = directory / "test-hollow.toml"
+    profile.write_text(PROFILE)
+    return profile
+
+
 def hollow_package(directory: Path) -> tuple[Path, Path]:
     """A small hollow model in `directory`: the package and the profile that paces it."""
     from axpress.core.model_files.hollow import hollow
 
-    profile = directory / "test-hollow.toml"
-    profile.write_text(PROFILE)
+    profile = made_up_profile(directory)
     return hollow(str(profile), directory / "package"), profile
 
 
 def tiny_package(directory: Path) -> tuple[Path, Path]:
     """A tiny random model with real arithmetic in `directory`: the package, and the profile of the same made-up
     card."""
-    from tiny_models import Tiny, write_checkpoint
+    from tiny_models import Tiny, convert_tiny
 
-    from axpress.core.model_files.convert import convert
-
-    profile = directory / "test-hollow.toml"
-    profile.write_text(PROFILE)
-    write_checkpoint(Tiny("qwen3", layers=2), directory / "hf")
     history = [0, 32, 64, 128, 256]  # narrow chunks, so that the arithmetic takes less time than the made-up card
-    return (
-        convert(directory / "hf", directory / "package", rows=511, chunk=32, history=history, progress=False),
-        profile,
-    )
+    package = convert_tiny(directory, Tiny("qwen3", layers=2), rows=511, chunk=32, history=history)
+    return package, made_up_profile(directory)
 
 
 class RunningServer:
@@ -91,7 +93,7 @@ class RunningServer:
             stderr=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             text=True,
-            env={**os.environ, **(environment or {})},
+            env={**os.environ, "PYTHONWARNINGS": "default", **(environment or {})},
         )
         self.lines: list[str] = []
         self._check = check
@@ -131,7 +133,7 @@ class RunningServer:
         code = self.stop()
         if self._check and exc[0] is None:
             assert code == 0, f"exit code {code}\n{self.log}"
-            assert "Traceback" not in self.log and "unexpected" not in self.log, self.log
+            assert not re.search(r"Traceback|unexpected|Warning: ", self.log), self.log
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal and wait for the end."""
@@ -187,6 +189,26 @@ class RunningServer:
     def raw(self) -> socket.socket:
         """A bare connection."""
         return socket.create_connection(("127.0.0.1", self.port), timeout=30)
+
+
+def openai_client(server: RunningServer, key: str = "none") -> openai.OpenAI:
+    """OpenAI's own client, which does not try again."""
+    import openai  # not above: it takes a second, and most tests do without
+
+    return openai.OpenAI(base_url=server.url + "/v1", api_key=key, max_retries=0)
+
+
+def async_openai_client(server: RunningServer) -> openai.AsyncOpenAI:
+    """The same for asyncio."""
+    import openai
+
+    return openai.AsyncOpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0)
+
+
+def post(server: RunningServer, path: str, **fields: Any) -> tuple[int, Any]:
+    """Status and parsed answer of a POST of these fields."""
+    status, _, raw = server.request("POST", path, json.dumps(fields).encode(), {"content-type": "application/json"})
+    return status, json.loads(raw)
 
 
 def chat(content: str = "hi", **fields: Any) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from axpress.core.model_files.convert import convert
 from axpress.core.model_files.hollow_tokenizer import special_ids, write_tokenizer
 from axpress.core.model_files.simulated_axmodel import TensorSource, to_bf16, write_safetensors
 
@@ -171,6 +172,12 @@ def write_checkpoint(tiny: Tiny, directory: Path, dtype: str = "BF16", shards: i
     (directory / "config.json").write_text(json.dumps(hf_config(tiny)))
     write_tokenizer(directory, tiny.vocab)
     return tensors
+
+
+def convert_tiny(directory: Path, tiny: Tiny, **options: Any) -> Path:
+    """The package that `convert` makes, with these options, of a random checkpoint; both in `directory`."""
+    write_checkpoint(tiny, directory / "hf")
+    return convert(directory / "hf", directory / "package", progress=False, **options)
 
 
 def hf_config(tiny: Tiny) -> dict[str, Any]:

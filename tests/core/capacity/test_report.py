@@ -7,11 +7,11 @@ import re
 from pathlib import Path
 
 import pytest
-from tiny_models import Tiny, write_checkpoint
+from tiny_models import Tiny, convert_tiny
 
 from axpress.core.capacity.report import plan
 from axpress.core.errors import PackageError, RequestError
-from axpress.core.model_files.convert import EMBED_NAME, convert
+from axpress.core.model_files.convert import EMBED_NAME
 from axpress.core.model_files.hollow import hollow
 from axpress.core.model_files.timing_profile import PROFILE_DIR
 
@@ -165,8 +165,7 @@ def test_a_compiled_model_needs_the_profile_of_the_same_model(tmp_path: Path) ->
 
 
 def test_a_converted_model_has_shapes_of_its_own_and_takes_times_from_the_profile(tmp_path: Path) -> None:
-    write_checkpoint(Tiny("qwen3", layers=3), tmp_path / "hf")
-    package = convert(tmp_path / "hf", tmp_path / "model", rows=255, chunk=64, history=[0, 64, 128], progress=False)
+    package = convert_tiny(tmp_path, Tiny("qwen3", layers=3), rows=255, chunk=64, history=[0, 64, 128])
     with pytest.raises(PackageError, match="names no profile"):
         plan(package)
     figures = plan(package, BIG, context=100)

@@ -10,12 +10,11 @@ import subprocess
 import sys
 
 import pytest
-from tiny_models import Tiny, write_checkpoint
+from tiny_models import Tiny, convert_tiny
 
 from axpress.core.device.emulator import emulator_library
 from axpress.core.device.model_loader import open_model
 from axpress.core.errors import RuntimeUnavailable
-from axpress.core.model_files.convert import convert
 
 SCRIPT = """
 import hashlib, json, sys
@@ -52,8 +51,7 @@ def run(package, device: str) -> dict:
 @pytest.fixture(scope="module")
 def package(tmp_path_factory):
     folder = tmp_path_factory.mktemp("axengine")
-    write_checkpoint(Tiny("qwen3", layers=3), folder / "hf")
-    return convert(folder / "hf", folder / "model", rows=255, chunk=64, history=[0, 64, 128], progress=False)
+    return convert_tiny(folder, Tiny("qwen3", layers=3), rows=255, chunk=64, history=[0, 64, 128])
 
 
 @pytest.mark.skipif(

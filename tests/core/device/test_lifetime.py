@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
-from tiny_models import Tiny, write_checkpoint
+from tiny_models import Tiny, convert_tiny
 
 from axpress.core.device.axmodel import Binding, LoadedModel
 from axpress.core.device.buffer import DeviceBuffer, PinnedBuffer
@@ -19,7 +19,6 @@ from axpress.core.device.program import Program
 from axpress.core.device.runtime import Card, emulated_library
 from axpress.core.device.step import Step
 from axpress.core.errors import RuntimeCallError, RuntimeUnavailable
-from axpress.core.model_files.convert import convert
 from axpress.core.request import SamplingParams
 from axpress.core.sampling.sampler import Sampler
 
@@ -27,8 +26,7 @@ from axpress.core.sampling.sampler import Sampler
 @pytest.fixture(scope="module")
 def package(tmp_path_factory):
     folder = tmp_path_factory.mktemp("lifetime")
-    write_checkpoint(Tiny("qwen3", layers=2, hidden=64, ffn=96), folder / "hf")
-    return convert(folder / "hf", folder / "model", rows=63, chunk=16, history=[0, 16], progress=False)
+    return convert_tiny(folder, Tiny("qwen3", layers=2, hidden=64, ffn=96), rows=63, chunk=16, history=[0, 16])
 
 
 @pytest.fixture

@@ -9,13 +9,12 @@ import sys
 
 import numpy as np
 import pytest
-from tiny_models import Tiny, write_checkpoint
+from tiny_models import Tiny, convert_tiny
 
 from axpress.core.device.emulator import Emulator
 from axpress.core.device.model_loader import Model, open_model
 from axpress.core.device.probe import Modes
 from axpress.core.device.step import Step
-from axpress.core.model_files.convert import convert
 
 ROWS, CHUNK = 255, 64
 
@@ -24,9 +23,8 @@ ROWS, CHUNK = 255, 64
 def model(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("program")
     tiny = Tiny("qwen3", layers=request.param, hidden=64, ffn=96)
-    write_checkpoint(tiny, folder / "hf")
-    convert(folder / "hf", folder / "model", rows=ROWS, chunk=CHUNK, history=[0, 64, 128], progress=False)
-    model = open_model(folder / "model", "emu", "none")
+    package = convert_tiny(folder, tiny, rows=ROWS, chunk=CHUNK, history=[0, 64, 128])
+    model = open_model(package, "emu", "none")
     yield model
     model.close()
 
@@ -249,8 +247,7 @@ model.close()
 @pytest.fixture(scope="module")
 def small_package(tmp_path_factory):
     folder = tmp_path_factory.mktemp("probe")
-    write_checkpoint(Tiny("qwen2", layers=3), folder / "hf")
-    return convert(folder / "hf", folder / "model", rows=ROWS, chunk=32, history=[0, 32, 64, 128], progress=False)
+    return convert_tiny(folder, Tiny("qwen2", layers=3), rows=ROWS, chunk=32, history=[0, 32, 64, 128])
 
 
 def probed(package, **settings: str) -> tuple[list[bool], list[int]]:

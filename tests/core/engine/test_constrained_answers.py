@@ -11,11 +11,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 from collecting import GREEDY, Collector
-from tiny_models import Tiny, write_checkpoint
+from tiny_models import Tiny, convert_tiny
 
 from axpress.core.engine.engine import Engine
 from axpress.core.errors import EngineClosed
-from axpress.core.model_files.convert import convert
 from axpress.core.request import GenerationRequest, SamplingParams
 from axpress.core.structured_output.grammar_compiler import (
     GrammarCompiler,
@@ -43,9 +42,8 @@ ORDER = {
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory):
     folder = tmp_path_factory.mktemp("constrained")
-    write_checkpoint(Tiny("qwen3", layers=2), folder / "hf")
-    convert(folder / "hf", folder / "model", rows=ROWS, chunk=64, history=[0, 64, 256], progress=False)
-    engine = Engine.open(folder / "model", "emu", "none", max_queue=100, threaded=False)
+    package = convert_tiny(folder, Tiny("qwen3", layers=2), rows=ROWS, chunk=64, history=[0, 64, 256])
+    engine = Engine.open(package, "emu", "none", max_queue=100, threaded=False)
     planner = engine.scheduler.planner
     planner.observe = lambda *measured: None
     planner.costs[:] = [1.0] * len(planner.groups)  # as on a card: a chunk costs as much as a token

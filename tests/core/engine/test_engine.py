@@ -9,11 +9,10 @@ import pytest
 from collecting import GREEDY, Collector, ask
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tiny_models import Tiny, write_checkpoint
+from tiny_models import Tiny, convert_tiny
 
 from axpress.core.engine.engine import Engine
 from axpress.core.errors import ContextOverflow, RequestError
-from axpress.core.model_files.convert import convert
 from axpress.core.request import GenerationRequest, SamplingParams
 
 ROWS = 255
@@ -22,8 +21,7 @@ ROWS = 255
 @pytest.fixture(scope="module")
 def package(tmp_path_factory):
     folder = tmp_path_factory.mktemp("engine")
-    write_checkpoint(Tiny("qwen3", layers=2), folder / "hf")
-    return convert(folder / "hf", folder / "model", rows=ROWS, chunk=64, history=[0, 64, 128], progress=False)
+    return convert_tiny(folder, Tiny("qwen3", layers=2), rows=ROWS, chunk=64, history=[0, 64, 128])
 
 
 @pytest.fixture(scope="module")

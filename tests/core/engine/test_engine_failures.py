@@ -7,22 +7,20 @@ import threading
 
 import pytest
 from collecting import GREEDY, Collector, ask
-from tiny_models import Tiny, write_checkpoint
+from tiny_models import Tiny, convert_tiny
 
 from axpress.core.device.emulator import Emulator
 from axpress.core.device.model_loader import open_model
 from axpress.core.device.step import Step
 from axpress.core.engine.engine import Engine
 from axpress.core.errors import EngineClosed, QueueFull, RuntimeCallError, RuntimeUnavailable, StepTimeout
-from axpress.core.model_files.convert import convert
 from axpress.core.request import GenerationRequest
 
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory):
     folder = tmp_path_factory.mktemp("failures")
-    write_checkpoint(Tiny("qwen3", layers=3), folder / "hf")
-    return convert(folder / "hf", folder / "model", rows=255, chunk=64, history=[0, 64, 128], progress=False)
+    return convert_tiny(folder, Tiny("qwen3", layers=3), rows=255, chunk=64, history=[0, 64, 128])
 
 
 def test_a_hanging_card_is_a_timeout_and_a_failing_one_an_error(package) -> None:

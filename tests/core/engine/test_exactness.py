@@ -18,12 +18,11 @@ from collecting import Answer
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
-from tiny_models import Tiny, write_checkpoint
+from tiny_models import Tiny, convert_tiny
 
 from axpress.core.device.emulator import Emulator
 from axpress.core.engine import bank_selection
 from axpress.core.engine.engine import Engine
-from axpress.core.model_files.convert import convert
 from axpress.core.request import GenerationRequest, SamplingParams
 from axpress.core.structured_output.grammar_compiler import (
     GrammarCompiler,
@@ -85,8 +84,9 @@ def make_pool(grammars: GrammarCompiler) -> list[GenerationRequest]:
 @pytest.fixture(scope="module")
 def package(tmp_path_factory):
     folder = tmp_path_factory.mktemp("schedule")
-    write_checkpoint(Tiny("qwen3", layers=2, hidden=32, heads=2, kv_heads=1, ffn=48), folder / "hf")
-    return convert(folder / "hf", folder / "model", rows=ROWS, chunk=CHUNK, history=HISTORY, progress=False)
+    return convert_tiny(
+        folder, Tiny("qwen3", layers=2, hidden=32, heads=2, kv_heads=1, ffn=48), rows=ROWS, chunk=CHUNK, history=HISTORY
+    )
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tiny_models import Tiny, write_checkpoint
+from tiny_models import Tiny, convert_tiny, write_checkpoint
 
 from axpress.core.errors import PackageError
-from axpress.core.model_files.convert import EMBED_NAME, convert
+from axpress.core.model_files.convert import EMBED_NAME
 from axpress.core.model_files.hollow import hollow
 from axpress.core.model_files.model_package import SamplingDefaults, open_package
 from axpress.core.model_files.simulated_axmodel import write_safetensors
@@ -82,8 +82,7 @@ def older(tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.mktemp("converted")
-    write_checkpoint(Tiny("qwen3", layers=3), base / "hf")
-    return convert(base / "hf", base / "out", rows=255, name="tiny", progress=False)
+    return convert_tiny(base, Tiny("qwen3", layers=3), rows=255, name="tiny")
 
 
 @pytest.fixture
@@ -354,8 +353,7 @@ def test_a_cut_simulated_file_is_named(simulated: Path, name: str, keep: float, 
 
 
 def test_simulated_layers_that_do_not_belong_together(simulated: Path, tmp_path: Path) -> None:
-    write_checkpoint(Tiny("qwen3", layers=3, ffn=64), tmp_path / "hf")
-    other = convert(tmp_path / "hf", tmp_path / "other", rows=255, name="tiny", progress=False)
+    other = convert_tiny(tmp_path / "other", Tiny("qwen3", layers=3, ffn=64), rows=255, name="tiny")
     shutil.copy(other / "tiny_p128_l2_together.axmodel", simulated)
     with pytest.raises(PackageError, match=r"_l2_together\.axmodel does not belong.*ffn is 64, not 96"):
         open_package(simulated)

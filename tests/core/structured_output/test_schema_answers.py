@@ -14,11 +14,10 @@ import jsonschema
 import pytest
 from collecting import Answer
 from random_schemas import random_schema
-from tiny_models import Tiny, write_checkpoint
+from tiny_models import Tiny, convert_tiny
 
 from axpress.core.engine.engine import Engine
 from axpress.core.errors import RequestError
-from axpress.core.model_files.convert import convert
 from axpress.core.request import GenerationRequest, SamplingParams
 from axpress.core.structured_output.grammar_compiler import GrammarCompiler, JsonSchema, OutputSpec
 
@@ -30,9 +29,14 @@ MAX_TOKENS = 200
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory):
     folder = tmp_path_factory.mktemp("schemas")
-    write_checkpoint(Tiny("qwen3", layers=1, hidden=32, heads=2, kv_heads=1, ffn=48), folder / "hf")
-    convert(folder / "hf", folder / "model", rows=2047, chunk=64, history=[0, 64, 1024], progress=False)
-    engine = Engine.open(folder / "model", "emu", "none", max_queue=10**6, threaded=False)
+    package = convert_tiny(
+        folder,
+        Tiny("qwen3", layers=1, hidden=32, heads=2, kv_heads=1, ffn=48),
+        rows=2047,
+        chunk=64,
+        history=[0, 64, 1024],
+    )
+    engine = Engine.open(package, "emu", "none", max_queue=10**6, threaded=False)
     yield engine
     engine.close()
 

@@ -19,7 +19,7 @@ from typing import Any
 import ollama
 import openai
 import pytest
-from server_process import RunningServer, chat, hollow_package
+from server_process import RunningServer, chat, hollow_package, openai_client
 
 from axpress.core.errors import RequestError
 from axpress.server.cli import main
@@ -192,11 +192,8 @@ def test_a_route_is_open_exactly_where_the_table_says_so(keyed: RunningServer, r
 
 
 def test_openai_client(keyed: RunningServer) -> None:
-    def client(key: str) -> openai.OpenAI:
-        return openai.OpenAI(base_url=keyed.url + "/v1", api_key=key, max_retries=0)
-
     hello: Any = {"model": "default", "messages": [{"role": "user", "content": "CANARY-PROMPT"}], "max_tokens": 3}
-    with client(ALICE) as good, client(WRONG) as bad:
+    with openai_client(keyed, ALICE) as good, openai_client(keyed, WRONG) as bad:
         assert good.chat.completions.create(**hello).choices
         for stream in (False, True):
             with pytest.raises(openai.AuthenticationError) as caught:
@@ -329,9 +326,6 @@ def test_a_key_counts_for_its_own_request_only(keyed: RunningServer) -> None:
 
 
 def test_answers_at_a_time(keyed: RunningServer) -> None:
-    def client(key: str) -> openai.OpenAI:
-        return openai.OpenAI(base_url=keyed.url + "/v1", api_key=key, max_retries=0)
-
     long: Any = {
         "model": "default",
         "messages": [{"role": "user", "content": "hi"}],
@@ -339,7 +333,11 @@ def test_answers_at_a_time(keyed: RunningServer) -> None:
         "extra_body": {"ignore_eos": True},
     }
     short: Any = {**long, "max_tokens": 2}
-    with client(ALICE) as alice, client(ALICE_NEW) as same, client(BOB) as bob:
+    with (
+        openai_client(keyed, ALICE) as alice,
+        openai_client(keyed, ALICE_NEW) as same,
+        openai_client(keyed, BOB) as bob,
+    ):
         with pytest.raises(openai.BadRequestError, match="at most 2 at a time"):
             alice.chat.completions.create(**short, n=3)
         streams = [one.chat.completions.create(**long, stream=True) for one in (alice, same)]

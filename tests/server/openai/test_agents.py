@@ -8,19 +8,11 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import agents
-import openai
 import pytest
 from pydantic import BaseModel
-from server_process import RunningServer
+from server_process import RunningServer, async_openai_client
 
 KINDS = {"responses": agents.OpenAIResponsesModel, "chat": agents.OpenAIChatCompletionsModel}
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
-    with RunningServer("--emu-profile", "none") as running:
-        yield running
-        assert running.idle()
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +62,7 @@ def run(server: RunningServer, kind: str, *, stream: bool = False, **fields: Any
     """One run of an agent."""
 
     async def work() -> Any:
-        async with openai.AsyncOpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0) as client:
+        async with async_openai_client(server) as client:
             agent: Any = agents.Agent(
                 name="Weatherman", instructions="Be brief.", model=KINDS[kind]("default", client), **fields
             )

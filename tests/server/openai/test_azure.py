@@ -9,16 +9,9 @@ from typing import Any
 
 import openai
 import pytest
-from server_process import RunningServer
+from server_process import RunningServer, openai_client
 
 MESSAGES: list[Any] = [{"role": "user", "content": "Hello"}]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
-    with RunningServer("--emu-profile", "none") as running:
-        yield running
-        assert running.idle()
 
 
 @pytest.fixture(scope="module")
@@ -32,10 +25,7 @@ def client(server: RunningServer) -> Iterator[openai.AzureOpenAI]:
 def test_embeddings_are_refused_by_name(server: RunningServer, client: openai.AzureOpenAI) -> None:
     with pytest.raises(openai.BadRequestError, match="makes no embeddings"):
         client.embeddings.create(model="anything", input="x")
-    with (
-        openai.OpenAI(base_url=server.url + "/v1", api_key="none") as plain,
-        pytest.raises(openai.BadRequestError, match="no embeddings"),
-    ):
+    with openai_client(server) as plain, pytest.raises(openai.BadRequestError, match="no embeddings"):
         plain.embeddings.create(model="default", input="x")
 
 

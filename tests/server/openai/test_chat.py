@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from server_process import RunningServer, chat, events, hollow_package
+from server_process import RunningServer, async_openai_client, chat, events, hollow_package
 
 MESSAGES: list[Any] = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"}]
 
@@ -21,12 +21,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     with RunningServer(package, "--emu-profile", "none", "--model-name", "tests/hollow") as running:
         yield running
         assert running.idle()
-
-
-@pytest.fixture(scope="module")
-def client(server: RunningServer) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0) as client:
-        yield client
 
 
 FIXED: dict[str, Any] = {
@@ -88,7 +82,7 @@ def test_async_client_in_parallel(server: RunningServer, client: openai.OpenAI) 
         return "".join(c.choices[0].delta.content or "" for c in parts)
 
     async def many() -> list[str]:
-        async with openai.AsyncOpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0) as api:
+        async with async_openai_client(server) as api:
             return await asyncio.gather(*(one(api, i % 2 == 0) for i in range(12)))
 
     assert set(asyncio.run(many())) == {client.chat.completions.create(**FIXED).choices[0].message.content}

@@ -10,7 +10,7 @@ from typing import Any
 import openai
 import pytest
 from openai.types.chat import ChatCompletion
-from server_process import RunningServer, tiny_package
+from server_process import RunningServer, async_openai_client, openai_client, tiny_package
 
 from axpress.core.model_files.model_package import open_package
 from axpress.core.request import choice_seed
@@ -30,12 +30,6 @@ def server(package: tuple[Path, Path]) -> Iterator[RunningServer]:
     with RunningServer(package[0], "--emu-profile", package[1]) as running:
         yield running
         assert running.idle()
-
-
-@pytest.fixture(scope="module")
-def client(server: RunningServer) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0) as client:
-        yield client
 
 
 @pytest.fixture(scope="module")
@@ -214,7 +208,7 @@ def test_many_clients_get_what_they_would_get_alone(
     wanted = [texts(client.chat.completions.create(**{**fixed, "seed": seed}, n=3)) for seed in range(4)]
 
     async def many() -> list[list[str]]:
-        async with openai.AsyncOpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0) as api:
+        async with async_openai_client(server) as api:
             asked = (api.chat.completions.create(**{**fixed, "seed": seed % 4}, n=3) for seed in range(12))
             return [texts(answer) for answer in await asyncio.gather(*asked)]
 
@@ -229,10 +223,7 @@ def test_modes_give_the_same_answers(
 ) -> None:
     fields = {**fixed, "max_tokens": 60}
     wanted = texts(client.chat.completions.create(**fields, n=3))
-    with (
-        RunningServer(package[0], "--emu-profile", "none", *options) as other,
-        openai.OpenAI(base_url=other.url + "/v1", api_key="none", max_retries=0) as api,
-    ):
+    with RunningServer(package[0], "--emu-profile", "none", *options) as other, openai_client(other) as api:
         assert texts(api.chat.completions.create(**fields, n=3)) == wanted
         predicted = api.chat.completions.create(**fields, prediction={"type": "content", "content": wanted[0]})
         assert texts(predicted) == wanted[:1]

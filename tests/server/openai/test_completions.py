@@ -9,7 +9,7 @@ from typing import Any
 
 import openai
 import pytest
-from server_process import RunningServer, events
+from server_process import RunningServer, events, post
 
 STORY = "Once upon a time there was a"
 
@@ -21,15 +21,8 @@ def server() -> Iterator[RunningServer]:
         assert running.idle()
 
 
-@pytest.fixture(scope="module")
-def client(server: RunningServer) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0) as client:
-        yield client
-
-
-def post(server: RunningServer, path: str = "/v1/completions", **fields: Any) -> tuple[int, Any]:
-    status, _, raw = server.request("POST", path, json.dumps(fields).encode(), {"content-type": "application/json"})
-    return status, json.loads(raw)
+def complete(server: RunningServer, **fields: Any) -> tuple[int, Any]:
+    return post(server, "/v1/completions", **fields)
 
 
 def tokens(server: RunningServer, text: str) -> list[int]:
@@ -149,7 +142,7 @@ def test_legacy_logprobs(client: openai.OpenAI) -> None:
 
 def test_parts_of_characters_are_spelled_as_bytes(server: RunningServer) -> None:
     bias = {str(token): 100 for token in tokens(server, "\U00012345")[:1]}
-    status, answer = post(server, prompt="a", max_tokens=2, logprobs=0, logit_bias=bias)
+    status, answer = complete(server, prompt="a", max_tokens=2, logprobs=0, logit_bias=bias)
     assert status == 200
     logprobs = answer["choices"][0]["logprobs"]
     assert logprobs["tokens"] == ["bytes:\\xf0"] * 2 and set(logprobs["top_logprobs"][0]) == {"bytes:\\xf0"}
@@ -171,10 +164,12 @@ def test_control_tokens_in_texts_are_text(server: RunningServer) -> None:
     as_text = tokens(server, "<|im_start|>user")
     (control, *_), (_, answer) = (
         post(server, "/tokenize", messages=[{"role": "user", "content": "x"}])[1]["tokens"],
-        post(server, prompt="<|im_start|>user", max_tokens=1, echo=True),
+        complete(server, prompt="<|im_start|>user", max_tokens=1, echo=True),
     )
     assert control not in as_text and answer["usage"]["prompt_tokens"] == len(as_text)
-    assert post(server, prompt=[control], max_tokens=1, echo=True)[1]["choices"][0]["text"].startswith("<|im_start|>")
+    assert complete(server, prompt=[control], max_tokens=1, echo=True)[1]["choices"][0]["text"].startswith(
+        "<|im_start|>"
+    )
 
 
 @pytest.mark.parametrize(
@@ -217,7 +212,7 @@ def test_control_tokens_in_texts_are_text(server: RunningServer) -> None:
     ],
 )
 def test_what_cannot_be_done_is_refused_by_name(server: RunningServer, fields: dict[str, Any], param: str) -> None:
-    status, answer = post(server, **fields)
+    status, answer = complete(server, **fields)
     assert status == 400, answer
     assert answer["error"]["param"] == param and answer["error"]["type"] == "invalid_request_error", answer
     assert param.split("[")[0] in answer["error"]["message"]
@@ -235,7 +230,7 @@ def test_forms_of_answers(server: RunningServer) -> None:
         ),
     ]
     for form, pattern in forms:
-        status, answer = post(server, prompt=[STORY, "I"], max_tokens=40, temperature=1.5, seed=2, **form)
+        status, answer = complete(server, prompt=[STORY, "I"], max_tokens=40, temperature=1.5, seed=2, **form)
         assert status == 200, answer
         for choice in answer["choices"]:
             assert re.fullmatch(pattern, choice["text"]) and choice["finish_reason"] == "stop"

@@ -10,7 +10,7 @@ from typing import Any
 import chat_templates
 import openai
 import pytest
-from server_process import RunningServer, chat, events
+from server_process import RunningServer, chat, events, openai_client
 
 HI: list[Any] = [{"role": "user", "content": "hi"}]
 WILD: dict[str, Any] = {"model": "default", "messages": HI, "temperature": 2, "max_tokens": 60, "seed": 5}
@@ -38,7 +38,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def told(packages: dict[str, Path]) -> Iterator[RunningServer]:
+def server(packages: dict[str, Path]) -> Iterator[RunningServer]:
     """A model that reasons when it is told to: the prompt opens the block."""
     with RunningServer(packages["told"], "--emu-profile", "none") as running:
         yield running
@@ -46,18 +46,9 @@ def told(packages: dict[str, Path]) -> Iterator[RunningServer]:
 
 
 @pytest.fixture(scope="module")
-def client(told: RunningServer) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=told.url + "/v1", api_key="none", max_retries=0) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
 def itself(packages: dict[str, Path]) -> Iterator[openai.OpenAI]:
     """A model that begins to reason by itself, or does not."""
-    with (
-        RunningServer(packages["itself"], "--emu-profile", "none") as running,
-        openai.OpenAI(base_url=running.url + "/v1", api_key="none", max_retries=0) as client,
-    ):
+    with RunningServer(packages["itself"], "--emu-profile", "none") as running, openai_client(running) as client:
         yield client
         assert running.idle()
 
@@ -169,22 +160,22 @@ def test_a_model_that_begins_by_itself(itself: openai.OpenAI, packages: dict[str
     assert reasoning_of(off.choices[0].message) is None and off.choices[0].message.content == "<think>" * 60
 
 
-def test_reasoning_is_echoed(told: RunningServer) -> None:
+def test_reasoning_is_echoed(server: RunningServer) -> None:
     """An answer goes back as it came; whether the model sees its reasoning again is the template's affair."""
-    answer = told.post(chat(thinking_budget=9, max_tokens=40, seed=1))[2]["choices"][0]["message"]
+    answer = server.post(chat(thinking_budget=9, max_tokens=40, seed=1))[2]["choices"][0]["message"]
     assert answer["reasoning_content"]
     used = {}
     for thought in (answer["reasoning_content"], None):
         messages = [*HI, {**answer, "reasoning_content": thought}]
-        status, _, body = told.post({"messages": messages, "max_tokens": 2})
+        status, _, body = server.post({"messages": messages, "max_tokens": 2})
         assert status == 200, body
         used[thought] = body["usage"]["prompt_tokens"]
     assert used[answer["reasoning_content"]] > used[None]  # this template shows that of the last message
 
 
-def test_streams_without_reasoning_have_no_such_field(told: RunningServer) -> None:
+def test_streams_without_reasoning_have_no_such_field(server: RunningServer) -> None:
     body = json.dumps(chat(max_tokens=5, stream=True)).encode()
-    raw = told.request("POST", "/v1/chat/completions", body, {"content-type": "application/json"})[2]
+    raw = server.request("POST", "/v1/chat/completions", body, {"content-type": "application/json"})[2]
     assert all("reasoning_content" not in choice["delta"] for event in events(raw) for choice in event["choices"])
 
 
@@ -206,8 +197,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("fields", "param"), WRONG, ids=[f"{i}-{one[1]}" for i, one in enumerate(WRONG)])
-def test_wrong_fields_are_named(told: RunningServer, fields: dict[str, Any], param: str) -> None:
-    status, _, body = told.post(chat(max_tokens=2, **fields))
+def test_wrong_fields_are_named(server: RunningServer, fields: dict[str, Any], param: str) -> None:
+    status, _, body = server.post(chat(max_tokens=2, **fields))
     assert status == 400 and body["error"]["param"] == param, body
 
 

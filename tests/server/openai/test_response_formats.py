@@ -40,12 +40,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
         assert running.idle()
 
 
-@pytest.fixture(scope="module")
-def client(server: RunningServer) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0) as client:
-        yield client
-
-
 def schema_format(schema: Any, **fields: Any) -> Any:
     return {"type": "json_schema", "json_schema": {"name": "thing", "schema": schema, **fields}}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +13,7 @@ import openai
 import pytest
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import BaseModel, TypeAdapter
-from server_process import RunningServer, hollow_package
+from server_process import RunningServer, async_openai_client, hollow_package, openai_client, post
 
 from axpress.server.openai import responses_replies
 from axpress.server.openai.response_items import neutral_items
@@ -42,23 +41,8 @@ OURS: TypeAdapter[Any] = TypeAdapter(responses_replies.ResponsesEvent)
 WHOLE: TypeAdapter[Any] = TypeAdapter(responses_replies.Response)
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
-    with RunningServer("--emu-profile", "none") as running:
-        yield running
-        assert running.idle()
-
-
-@pytest.fixture(scope="module")
-def client(server: RunningServer) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0) as client:
-        yield client
-
-
-def post(server: RunningServer, **fields: Any) -> tuple[int, Any]:
-    body = json.dumps(fields).encode()
-    status, _, raw = server.request("POST", "/v1/responses", body, {"content-type": "application/json"})
-    answer = json.loads(raw)
+def respond(server: RunningServer, **fields: Any) -> tuple[int, Any]:
+    status, answer = post(server, "/v1/responses", **fields)
     if status == 200:
         WHOLE.validate_python(answer, strict=True)
         Response.model_validate(answer, strict=True)
@@ -95,7 +79,7 @@ def without_ids(value: Any) -> Any:
 
 
 def test_a_whole_answer_is_a_strict_response(server: RunningServer, client: openai.OpenAI) -> None:
-    status, raw = post(server, input="Hello", metadata={"a": "b"}, user="u", instructions="Be brief.")
+    status, raw = respond(server, input="Hello", metadata={"a": "b"}, user="u", instructions="Be brief.")
     assert status == 200
     answer = Response.model_validate(raw, strict=True)
     assert (
@@ -154,7 +138,7 @@ def test_the_events_of_a_text(server: RunningServer) -> None:
         "response.output_item.done",
         "response.completed",
     ]  # fmt: skip
-    whole = post(server, **fields)[1]
+    whole = respond(server, **fields)[1]
     last = events[-1]["response"]
     assert (
         "".join(e["delta"] for e in deltas)
@@ -183,7 +167,7 @@ def test_stream_helper_and_async_client(server: RunningServer, client: openai.Op
     assert final.output_text == text
 
     async def both() -> tuple[str, str]:
-        async with openai.AsyncOpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0) as api:
+        async with async_openai_client(server) as api:
             whole = await api.responses.create(model="default", input="Hello")
             parts = [e async for e in await api.responses.create(model="default", input="Hello", stream=True)]
             return whole.output_text, "".join(e.delta for e in parts if e.type == "response.output_text.delta")
@@ -208,13 +192,13 @@ def test_structured_output_parses(client: openai.OpenAI, temperature: float) -> 
 
 
 def test_json_objects_and_schemas(server: RunningServer) -> None:
-    status, answer = post(server, input="JSON?", text={"format": {"type": "json_object"}}, max_output_tokens=200)
+    status, answer = respond(server, input="JSON?", text={"format": {"type": "json_object"}}, max_output_tokens=200)
     assert status == 200 and answer["text"]["format"] == {"type": "json_object"}
     if answer["status"] == "completed":
         assert isinstance(json.loads(answer["output"][0]["content"][0]["text"]), dict)
     schema = {"type": "object", "properties": {"n": {"enum": [1, 2]}}, "required": ["n"], "additionalProperties": False}
     form = {"type": "json_schema", "name": "n", "schema": schema, "strict": True}
-    status, answer = post(server, input="n?", text={"format": form, "verbosity": "medium"})
+    status, answer = respond(server, input="n?", text={"format": form, "verbosity": "medium"})
     assert status == 200 and answer["status"] == "completed" and answer["text"]["format"] == form
     jsonschema.validate(json.loads(answer["output"][0]["content"][0]["text"]), schema)
     Response.model_validate(answer, strict=True)
@@ -396,7 +380,7 @@ USER = {"role": "user", "content": "a"}
     ],
 )
 def test_what_cannot_be_done_is_refused_by_name(server: RunningServer, fields: dict[str, Any], param: str) -> None:
-    status, answer = post(server, **fields)
+    status, answer = respond(server, **fields)
     assert status == 400, answer
     assert answer["error"]["param"] == param and answer["error"]["type"] == "invalid_request_error", answer
 
@@ -410,10 +394,10 @@ def test_what_changes_nothing_is_accepted(server: RunningServer) -> None:
         "previous_response_id": None, "reasoning": {"effort": None, "summary": None},
         "text": {"format": {"type": "text"}},
     }  # fmt: skip
-    status, answer = post(server, input="Hello", **harmless)
+    status, answer = respond(server, input="Hello", **harmless)
     assert status == 200
     Response.model_validate(answer, strict=True)
-    assert answer["output"][0]["content"] == post(server, input="Hello")[1]["output"][0]["content"]
+    assert answer["output"][0]["content"] == respond(server, input="Hello")[1]["output"][0]["content"]
 
 
 def test_nothing_is_stored(client: openai.OpenAI) -> None:
@@ -437,18 +421,18 @@ def test_reasoning_is_an_item_of_its_own(tmp_path: Path) -> None:
         parts = [e["delta"] for e in events if e["type"] == "response.reasoning_text.delta"]
         assert "".join(parts) == thought["content"][0]["text"]
         assert 0 < last["usage"]["output_tokens_details"]["reasoning_tokens"] <= 64 + 8
-        whole = post(server, **fields, reasoning={"effort": "minimal"}, top_logprobs=0)[1]
+        whole = respond(server, **fields, reasoning={"effort": "minimal"}, top_logprobs=0)[1]
         assert [item["content"][0]["text"] for item in whole["output"]] == [
             item["content"][0]["text"] for item in last["output"]
         ]
         spelled = "".join(p["token"] for p in whole["output"][1]["content"][0]["logprobs"])
         assert spelled.strip("\n").startswith(whole["output"][1]["content"][0]["text"][:10])
         back = [{"role": "user", "content": "hi"}, *last["output"], {"role": "user", "content": "and?"}]
-        assert post(server, input=back, max_output_tokens=5)[0] == 200
-        assert [item["type"] for item in post(server, **fields, reasoning={"effort": "none"})[1]["output"]] == [
+        assert respond(server, input=back, max_output_tokens=5)[0] == 200
+        assert [item["type"] for item in respond(server, **fields, reasoning={"effort": "none"})[1]["output"]] == [
             "message"
         ]
-        cut = post(server, **{**fields, "max_output_tokens": 5}, reasoning={"effort": "high"})[1]
+        cut = respond(server, **{**fields, "max_output_tokens": 5}, reasoning={"effort": "high"})[1]
         assert [(item["type"], item["status"]) for item in cut["output"]] == [("reasoning", "incomplete")]
 
 
@@ -457,7 +441,7 @@ def test_what_the_template_refuses_is_told_of_the_input(tmp_path: Path) -> None:
     with RunningServer(
         chat_templates.random_package(tmp_path, chat_templates.DENSE), "--emu-profile", "none"
     ) as server:
-        status, answer = post(
+        status, answer = respond(
             server, input=[USER, call, {"type": "function_call_output", "call_id": "c", "output": "x"}]
         )
     assert (
@@ -488,7 +472,7 @@ def test_a_stream_that_breaks_is_an_error_and_a_failed_response(tmp_path: Any) -
         assert error["type"] == "error" and error["code"] == "request_timeout" and "0.4 seconds" in error["message"]
         assert failed["type"] == "response.failed" and failed["response"]["status"] == "failed"
         assert failed["response"]["error"]["code"] == "server_error"
-        with openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0) as client:
+        with openai_client(server) as client:
             with pytest.raises(openai.APIError, match=r"0\.4 seconds"):
                 list(client.responses.create(model="default", input="Hello", stream=True))
             with pytest.raises(openai.InternalServerError, match=r"0\.4 seconds"):

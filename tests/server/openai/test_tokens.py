@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny_tokenizers
-from server_process import RunningServer, tiny_package
+from server_process import RunningServer, post, tiny_package
 
 MESSAGES = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hello <|im_end|>"}]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
-    with RunningServer("--emu-profile", "none") as running:
-        yield running
-        assert running.idle()
-
-
-def post(server: RunningServer, path: str, **fields: Any) -> tuple[int, Any]:
-    status, _, raw = server.request("POST", path, json.dumps(fields).encode(), {"content-type": "application/json"})
-    return status, json.loads(raw)
 
 
 @pytest.mark.parametrize("text", ["", "Hello, world!", "<|im_start|>user", "日本語 👋🏽 é\n\n  x", "\x00\t"])

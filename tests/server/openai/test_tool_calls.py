@@ -13,7 +13,7 @@ import jsonschema
 import openai
 import pydantic
 import pytest
-from server_process import RunningServer, chat
+from server_process import RunningServer, async_openai_client, chat, openai_client
 
 from axpress.core.tokenizer.tokenizer import Tokenizer
 
@@ -62,17 +62,8 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
 
 
 @pytest.fixture(scope="module")
-def client(server: RunningServer) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
 def demo() -> Iterator[openai.OpenAI]:
-    with (
-        RunningServer("--emu-profile", "none") as running,
-        openai.OpenAI(base_url=running.url + "/v1", api_key="none", max_retries=0) as client,
-    ):
+    with RunningServer("--emu-profile", "none") as running, openai_client(running) as client:
         yield client
         assert running.idle()
 
@@ -140,7 +131,7 @@ def test_openais_stream_helper_and_async_client(server: RunningServer, client: o
     assert final.finish_reason == "tool_calls" and final.message.tool_calls
 
     async def one() -> Any:
-        async with openai.AsyncOpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0) as api:
+        async with async_openai_client(server) as api:
             return (await api.chat.completions.create(**fields)).choices[0].message.tool_calls
 
     again = asyncio.run(one())

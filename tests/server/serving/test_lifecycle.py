@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from server_process import RunningServer, chat, events, hollow_package, http_post
+from server_process import RunningServer, chat, events, hollow_package, http_post, openai_client
 
 LONG: dict[str, Any] = {"ignore_eos": True, "max_tokens": 900}
 """About 5 seconds on the made-up card, when nothing can be guessed."""
@@ -87,7 +87,7 @@ def test_client_that_leaves_while_waiting(server: RunningServer) -> None:
 
 
 def test_openai_stream_closed_early(server: RunningServer) -> None:
-    with openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0) as client:
+    with openai_client(server) as client:
         stream = client.chat.completions.create(model="default", messages=[{"role": "user", "content": "hi"}],
             stream=True,
                                                 max_tokens=900, extra_body={"ignore_eos": True})  # fmt: skip
@@ -190,7 +190,7 @@ def test_request_deadline(package: tuple[Path, Path]) -> None:
         status, head, body = server.post(chat(**LONG))
         assert status == 504 and body["error"]["code"] == "request_timeout" and head["x-should-retry"] == "false"
         server.wait(server.idle, 2, "idle")
-        with openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0) as client:
+        with openai_client(server) as client:
             stream = client.chat.completions.create(model="default", messages=[{"role": "user", "content": "hi"}],
                 stream=True,
                                                     max_tokens=900, extra_body={"ignore_eos": True})  # fmt: skip
