@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 import time
 
 import pytest
-from collecting import GREEDY, Collector, ask
+from collecting import GREEDY, Collector, Held, ask
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny_models import Tiny, convert_tiny
@@ -117,21 +116,14 @@ def test_impossible_requests_are_refused_at_submit(engine: Engine, fields, error
 
 
 def test_cancelling_a_running_answer_frees_the_card_within_one_pass(engine: Engine) -> None:
-    began, held = threading.Event(), threading.Event()
-
-    def hold(count: int) -> None:
-        if count == 3:
-            began.set()
-            held.wait(30)
-
-    collector = Collector(hold)
+    collector = Held(3)
     before = engine.stats()["steps"]
     generation = engine.submit(GenerationRequest([7] * 5, GREEDY, 200, ignore_eos=True), collector)
-    assert began.wait(30)
+    collector.wait_held()
     generation.cancel()
     generation.cancel()
     steps = engine.stats()["steps"]
-    held.set()
+    collector.go.set()
     collector.wait()
     assert collector.reason == "cancelled"
     assert engine.stats()["steps"] == steps < before + 12

@@ -4,9 +4,11 @@ time."""
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable, Iterator
 
 import pytest
-from collecting import GREEDY, Collector, ask
+from collecting import GREEDY, Collector, Held, ask
 from tiny_models import Tiny, convert_tiny
 
 from axpress.core.device.emulator import Emulator
@@ -45,80 +47,89 @@ def test_a_hanging_card_is_a_timeout_and_a_failing_one_an_error(package) -> None
         model.close()
 
 
-def test_a_broken_result_ends_that_answer_only(package) -> None:
-    engine = Engine.open(package, "emu", "none")
-    emulator = Emulator()
-    try:
-        emulator.set("faults", "nan@head:2")
-        answer = ask(engine, max_tokens=10)
-        assert answer.reason == "error" and "NaN" in (answer.deltas[-1].error or "")
-        emulator.set("faults", "")
-        assert engine.state == "ready"
-        assert ask(engine, max_tokens=3).num_tokens == 3
-    finally:
-        emulator.set("faults", "")
+@pytest.fixture
+def open_engine(package) -> Iterator[Callable[..., Engine]]:
+    """Opens the package; in the end the card is well again and closed."""
+    engines: list[Engine] = []
+
+    def open_one(**options: int) -> Engine:
+        engines.append(Engine.open(package, "emu", "none", **options))
+        return engines[-1]
+
+    yield open_one
+    Emulator().set("faults", "")
+    for engine in engines:
         engine.close()
 
 
-def test_a_failing_card_ends_everything_with_the_reason(package) -> None:
-    engine = Engine.open(package, "emu", "none")
-    emulator = Emulator()
-    try:
-        emulator.set("faults", "axclrtEngineExecuteAsync@20=fail:0x8030070c")
-        answers = [Collector(), Collector()]
-        for collector in answers:
-            engine.submit(GenerationRequest([7] * 5, GREEDY, 200, ignore_eos=True), collector)
-        for collector in answers:
-            collector.wait()
-        assert [a.reason for a in answers] == ["error", "error"]
-        assert "0x8030070c" in (answers[0].deltas[-1].error or "")
-        assert engine.state == "failed" and "0x8030070c" in (engine.reason or "")
-        with pytest.raises(EngineClosed, match="0x8030070c"):
-            engine.submit(GenerationRequest([7], GREEDY, 2), Collector())
-    finally:
-        emulator.set("faults", "")
-        engine.close()
+def long_request(first: int = 7, max_tokens: int = 200) -> GenerationRequest:
+    return GenerationRequest([first] * 5, GREEDY, max_tokens, ignore_eos=True)
 
 
-def test_closing_drains_within_its_bound_and_frees_the_card(package) -> None:
-    engine = Engine.open(package, "emu", "none")
+def test_a_broken_result_ends_that_answer_only(open_engine) -> None:
+    engine = open_engine()
+    Emulator().set("faults", "nan@head:2")
+    answer = ask(engine, max_tokens=10)
+    assert answer.reason == "error" and "NaN" in answer.error
+    Emulator().set("faults", "")
+    assert engine.state == "ready"
+    assert ask(engine, max_tokens=3).num_tokens == 3
+
+
+def test_a_failing_card_ends_everything_with_the_reason(open_engine) -> None:
+    engine = open_engine()
+    Emulator().set("faults", "axclrtEngineExecuteAsync@20=fail:0x8030070c")
+    answers = [Collector(), Collector()]
+    for collector in answers:
+        engine.submit(long_request(), collector)
+    for collector in answers:
+        collector.wait()
+    assert [a.reason for a in answers] == ["error", "error"]
+    assert all("0x8030070c" in a.error for a in answers)
+    assert engine.state == "failed" and "0x8030070c" in (engine.reason or "")
+    with pytest.raises(EngineClosed, match="0x8030070c"):
+        engine.submit(long_request(), Collector())
+
+
+def test_closing_drains_within_its_bound_and_frees_the_card(open_engine) -> None:
+    engine = open_engine()
     running, waiting = Collector(), Collector()
-    engine.submit(GenerationRequest([7] * 5, GREEDY, 100, ignore_eos=True), running)
-    engine.submit(GenerationRequest([8] * 5, GREEDY, 10, ignore_eos=True), waiting)
+    engine.submit(long_request(7, 100), running)
+    engine.submit(long_request(8, 10), waiting)
     engine.close(drain_s=30)
     assert (running.reason, waiting.reason) == ("length", "length")
     with pytest.raises(EngineClosed):
-        engine.submit(GenerationRequest([7], GREEDY, 2), Collector())
+        engine.submit(long_request(), Collector())
     assert Emulator().report()["memory"]["device_used"] == 0
+
+
+def test_closing_at_once_cancels(open_engine) -> None:
+    engine, running = open_engine(), Held(3)
+    engine.submit(long_request(), running)
+    running.wait_held()
+    closer = threading.Thread(target=engine.close)
+    closer.start()
+    while engine.state != "closed":
+        time.sleep(0.001)
+    running.go.set()
+    closer.join(60)
+    assert not closer.is_alive()
+    assert (running.reason, running.num_tokens) == ("cancelled", 3)
+
+
+def test_one_process_has_one_card(open_engine) -> None:
+    engine = open_engine()
+    with pytest.raises(RuntimeUnavailable, match="has a card open already"):
+        open_engine()
+    assert ask(engine, max_tokens=2).num_tokens == 2
     engine.close()
+    assert ask(open_engine(), max_tokens=2).num_tokens == 2
 
 
-def test_closing_at_once_cancels(package) -> None:
-    engine = Engine.open(package, "emu", "none")
-    running = Collector()
-    engine.submit(GenerationRequest([7] * 5, GREEDY, 240, ignore_eos=True), running)
-    assert running.began.wait(30)
-    engine.close()
-    assert running.reason in ("cancelled", "length")
-
-
-def test_one_process_has_one_card(package) -> None:
-    engine = Engine.open(package, "emu", "none")
-    try:
-        with pytest.raises(RuntimeUnavailable, match="has a card open already"):
-            Engine.open(package, "emu", "none")
-        assert ask(engine, max_tokens=2).num_tokens == 2
-    finally:
-        engine.close()
-    Engine.open(package, "emu", "none").close()
-
-
-def test_the_queue_is_bounded_fair_and_cancellable(package) -> None:
-    engine = Engine.open(package, "emu", "none", max_queue=4, max_running=1)
-    held = threading.Event()
-    first = Collector(lambda count: held.wait(30) if count == 1 else None)
+def test_the_queue_is_bounded_fair_and_cancellable(open_engine) -> None:
+    engine, first = open_engine(max_queue=4, max_running=1), Held(1)
     engine.submit(GenerationRequest([9], GREEDY, 3, ignore_eos=True), first)
-    assert first.began.wait(30) or first.deltas
+    first.wait_held()
     order: list[int] = []
     waiting = [Collector(lambda count, i=i: order.append(i) if count == 1 else None) for i in range(4)]
     handles = [engine.submit(GenerationRequest([9, i], GREEDY, 3, ignore_eos=True), w) for i, w in enumerate(waiting)]
@@ -128,9 +139,8 @@ def test_the_queue_is_bounded_fair_and_cancellable(package) -> None:
     with pytest.raises(QueueFull, match="4 requests are waiting, this one brings 2 and the queue holds 4"):
         engine.submit_all([GenerationRequest([9], GREEDY, 3)] * 2, [Collector(), Collector()])
     handles[2].cancel()
-    held.set()
+    first.go.set()
     for w in [first, *waiting]:
         w.wait()
     assert [w.reason for w in waiting] == ["length", "length", "cancelled", "length"]
     assert [i for i in order if i != 2] == [0, 1, 3]
-    engine.close()

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from collecting import Answer
+from collecting import Collector
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
@@ -22,7 +22,7 @@ from tiny_models import Tiny, convert_tiny
 
 from axpress.core.device.emulator import Emulator
 from axpress.core.engine import bank_selection
-from axpress.core.engine.engine import Engine
+from axpress.core.engine.engine import Engine, Generation
 from axpress.core.request import GenerationRequest, SamplingParams
 from axpress.core.structured_output.grammar_compiler import (
     GrammarCompiler,
@@ -95,8 +95,8 @@ def alone(package) -> list[tuple[GenerationRequest, tuple, list[int]]]:
     engine = Engine.open(package, "emu", "none", banks=1, max_running=1, exact=True, drafts=False, threaded=False)
     outcomes = []
     for i, request in enumerate(make_pool(GrammarCompiler(engine.text, engine.info.vocab_size))):
-        answer = Answer(replace(request, cache_salt=bytes([i])))
-        engine.submit(answer.request, answer)
+        answer = Collector()
+        engine.submit(replace(request, cache_salt=bytes([i])), answer)
         assert engine.step()
         (sequence,) = engine.scheduler.banks[0].sequences or [None]
         while engine.step():
@@ -138,7 +138,7 @@ class Schedule(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.answers: list[tuple[Answer, tuple]] = []
+        self.answers: list[tuple[Collector, Generation, tuple]] = []
         forget_all(self.engine)
         self.costs_change(1.0, 0.1)
 
@@ -156,17 +156,14 @@ class Schedule(RuleBasedStateMachine):
             request = replace(request, prediction=tuple(tokens))
         elif variant == "wrong guess":
             request = replace(request, prediction=tuple(range(30, 60)))
-        answer = Answer(request)
-        answer.generation = self.engine.submit(request, answer)
-        self.answers.append((answer, expected))
+        answer = Collector()
+        self.answers.append((answer, self.engine.submit(request, answer), expected))
 
-    @precondition(lambda self: any(a.reason is None for a, _ in self.answers))
+    @precondition(lambda self: any(answer.reason is None for answer, *_ in self.answers))
     @rule(data=st.data())
     def cancel(self, data) -> None:
-        running = [a for a, _ in self.answers if a.reason is None]
-        chosen = data.draw(st.integers(0, len(running) - 1))
-        assert running[chosen].generation is not None
-        running[chosen].generation.cancel()
+        running = [generation for answer, generation, _ in self.answers if answer.reason is None]
+        running[data.draw(st.integers(0, len(running) - 1))].cancel()
 
     @rule(decode=st.sampled_from([0.1, 1.0, 10.0]), head=st.sampled_from([0.01, 1.0]))
     def costs_change(self, decode: float, head: float) -> None:
@@ -186,7 +183,7 @@ class Schedule(RuleBasedStateMachine):
 
     @invariant()
     def ended_answers_are_what_they_are_alone(self) -> None:
-        for answer, expected in self.answers:
+        for answer, _, expected in self.answers:
             if answer.reason is not None and answer.reason != "cancelled":
                 assert answer.outcome == expected, answer.error
             elif answer.reason == "cancelled":
@@ -198,7 +195,7 @@ class Schedule(RuleBasedStateMachine):
                 break
             self.engine.scheduler.check_integrity()
         self.ended_answers_are_what_they_are_alone()
-        assert all(a.reason is not None for a, _ in self.answers), "an accepted request did not end"
+        assert all(answer.reason is not None for answer, *_ in self.answers), "an accepted request did not end"
         assert self.engine.stats()["num_running"] == self.engine.stats()["num_waiting"] == 0
 
 
@@ -212,8 +209,8 @@ def crowd(engine: Engine, alone) -> None:
     planner.costs_changed()
     answers = []
     for i, (request, expected, tokens) in enumerate(alone):
-        answer = Answer(replace(request, prediction=tuple(tokens)))
-        engine.submit(answer.request, answer)
+        answer = Collector()
+        engine.submit(replace(request, prediction=tuple(tokens)), answer)
         answers.append((answer, expected))
         while i < 4 and engine.step():  # a few have the card to themselves: nobody takes the rows of their guesses
             engine.scheduler.check_integrity()
@@ -228,9 +225,11 @@ CONFIGS = [
     {"banks": 1, "drafts": True},
     {"banks": 1, "drafts": False},
     {"banks": 2, "drafts": True},
-    {"banks": 1, "drafts": True, "settings": {"inplace_chunk": "1"}},
+    {"banks": 1, "drafts": True, "settings": {"async": "0"}},
     {"banks": 1, "drafts": True, "settings": {"inplace_decode": "0"}},
 ]
+MODES = {"async": "use_async", "inplace_decode": "in_place_decode"}
+"""What a setting of the emulated card takes from the program."""
 
 
 @pytest.fixture(autouse=True)
@@ -243,6 +242,8 @@ def little_foresight(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_any_schedule_gives_what_each_request_gets_alone(package, alone, config) -> None:
     engine = Engine.open(package, "emu", "none", max_queue=1000, max_running=6, threaded=False, **config)
     engine.scheduler.planner.observe = lambda *measured: None  # the machine decides what a pass seems to cost
+    for setting, mode in MODES.items():
+        assert getattr(engine.model.modes, mode) == (setting not in config.get("settings", {}))
     try:
         machine = type("Machine", (Schedule,), {"engine": engine, "alone": alone})
         run_state_machine_as_test(
@@ -261,4 +262,4 @@ def test_any_schedule_gives_what_each_request_gets_alone(package, alone, config)
     finally:
         engine.close()
         for key in config.get("settings", {}):  # they stay with the process
-            Emulator().set(key, {"inplace_chunk": 0, "inplace_decode": 1}[key])
+            Emulator().set(key, 1)

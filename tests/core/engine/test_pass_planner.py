@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 
 import pytest
@@ -260,5 +261,14 @@ def test_measured_costs_move_with_what_is_observed_and_ignore_outliers() -> None
 
 
 def test_a_decision_is_taken_from_numbers_alone() -> None:
-    candidates = [*running(5), Seen(num_pending=70, high=0), Seen(num_drafts=3, chance=0.5)]
-    assert planner().plan(candidates) == planner().plan(candidates)
+    """What a planner was asked before does not count, and whom it is asked about it leaves as they are."""
+    questions = [
+        [*running(5), Seen(num_pending=70, high=0), Seen(num_drafts=3, chance=0.5)],
+        [Seen(high=600), Seen(high=601), Seen(num_pending=400, num_cached=100, high=100)],
+        [far(400, 1), Seen(high=513)],
+        [Seen(num_pending=500, high=0, order=(False, 2)), far(10, 1), *running(3)],
+        [Seen(num_drafts=8, chance=0.95)],
+    ]
+    fresh, untouched, asked_before = [planner().plan(q) for q in questions], deepcopy(questions), planner()
+    for _ in range(3):
+        assert [asked_before.plan(q) for q in questions] == fresh and questions == untouched

@@ -12,7 +12,7 @@ import os
 
 import jsonschema
 import pytest
-from collecting import Answer
+from collecting import Collector
 from random_schemas import random_schema
 from tiny_models import Tiny, convert_tiny
 
@@ -58,7 +58,7 @@ def is_beginning_of_json(text: str) -> bool:
 
 def test_every_finished_answer_satisfies_its_schema(engine: Engine) -> None:
     grammars = GrammarCompiler(engine.text, engine.info.vocab_size)
-    asked: list[tuple[dict, float, Answer]] = []
+    asked: list[tuple[dict, float, Collector]] = []
     refused = []
     for seed in range(SCHEMAS):
         schema = random_schema(seed)
@@ -69,10 +69,9 @@ def test_every_finished_answer_satisfies_its_schema(engine: Engine) -> None:
             continue
         for temperature in TEMPERATURES:
             params = SamplingParams(temperature=temperature, seed=seed)
-            answer = Answer(
-                GenerationRequest([seed % 250, 7, 8], params, MAX_TOKENS, ignore_eos=True, constraint=constraint)
-            )
-            engine.submit(answer.request, answer)
+            request = GenerationRequest([seed % 250, 7, 8], params, MAX_TOKENS, ignore_eos=True, constraint=constraint)
+            answer = Collector()
+            engine.submit(request, answer)
             asked.append((schema, temperature, answer))
     while engine.step():
         pass
