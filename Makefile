@@ -39,7 +39,8 @@ SANITIZED := build/sanitize
 UNDER_SANITIZERS = LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:detect_stack_use_after_return=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 	AXPRESS_SANITIZED=1 PYTHONPATH=$(CURDIR)/$(SANITIZED)/lib
-SANITIZED_TESTS := test_step test_program test_core_lifetime test_engine test_engine_failures test_constrained test_emu_runtime
+SANITIZED_TESTS := $(addprefix core/device/test_,step program lifetime) emu/test_runtime_api \
+	$(addprefix core/engine/test_,engine engine_failures constrained_answers)
 
 sanitized: $(VENV)/.test
 	AXPRESS_SANITIZE=address,undefined $(BIN)/python setup.py -q build --build-base $(SANITIZED) --build-lib $(SANITIZED)/lib

@@ -1,8 +1,8 @@
 """Every route of the server in one table: what it takes and what it answers, for the OpenAPI document, its page and the
 tests.
 
-The table says, the blueprints do; tests/test_openapi.py asserts that both know the same routes, and that answers are as
-told here."""
+The table says, the blueprints do; tests/server/docs/test_openapi.py asserts that both know the same
+routes, and that answers are as told here."""
 
 from __future__ import annotations
 

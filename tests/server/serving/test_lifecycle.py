@@ -1,0 +1,353 @@
+"""Leaving clients, full queues, deadlines, slow readers, loading and stopping: the card is always free again."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from server_process import RunningServer, chat, events, hollow_package, http_post, openai_client
+
+LONG: dict[str, Any] = {"ignore_eos": True, "max_tokens": 900}
+"""About 5 seconds on the made-up card, when nothing can be guessed."""
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return hollow_package(tmp_path_factory.mktemp("lifecycle"))
+
+
+@pytest.fixture(scope="module")
+def server(package: tuple[Path, Path]) -> Iterator[RunningServer]:
+    with RunningServer(package[0], "--emu-profile", package[1], "--max-running", "1", "--max-queue", "2") as running:
+        yield running
+        assert running.idle()
+
+
+@pytest.fixture(autouse=True)
+def idle_before_and_after(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every test that uses the shared server leaves the card free."""
+    running = request.getfixturevalue("server") if "server" in request.fixturenames else None
+    if running is not None:
+        running.wait(running.idle, 10, "idle")
+    yield
+    if running is not None:
+        running.wait(running.idle, 10, "idle")
+
+
+def begin(server: RunningServer, **fields: Any) -> socket.socket:
+    """Send a chat request on a bare connection."""
+    sock = server.raw()
+    sock.sendall(http_post(chat(**{**LONG, **fields})))
+    return sock
+
+
+def running(server: RunningServer, count: int = 1) -> bool:
+    return bool(server.health()[1]["stats"]["num_running"] == count)
+
+
+def generated(server: RunningServer) -> int:
+    return int(server.health()[1]["stats"]["generated_tokens"])
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("reset", [True, False])
+@pytest.mark.parametrize("padding", [0, 100_000])
+def test_client_that_leaves_frees_the_card(server: RunningServer, stream: bool, reset: bool, padding: int) -> None:
+    sock = begin(server, stream=stream, user="x" * padding)  # a large body makes Sanic stop reading
+    server.wait(lambda: running(server), 5, "running")
+    if reset:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+    sock.close()
+    left = time.monotonic()
+    server.wait(server.idle, 2, "idle")
+    assert time.monotonic() - left < 1.0  # a step takes 5 ms, the whole answer 5 s
+    before = generated(server)
+    time.sleep(0.1)
+    assert generated(server) == before
+
+
+def test_client_that_leaves_while_waiting(server: RunningServer) -> None:
+    first = begin(server, stream=True)
+    server.wait(lambda: running(server), 5, "running")
+    with begin(server), begin(server, stream=True):
+        server.wait(lambda: server.health()[1]["num_waiting"] == 2, 5, "waiting")
+    server.wait(lambda: server.health()[1]["num_waiting"] == 0, 5, "left")
+    assert running(server)
+    first.close()
+
+
+def test_openai_stream_closed_early(server: RunningServer) -> None:
+    with openai_client(server) as client:
+        stream = client.chat.completions.create(model="default", messages=[{"role": "user", "content": "hi"}],
+            stream=True,
+                                                max_tokens=900, extra_body={"ignore_eos": True})  # fmt: skip
+        for i, _ in enumerate(stream):
+            if i == 5:
+                break
+        assert not server.idle()
+        stream.close()
+        server.wait(server.idle, 2, "idle")
+
+
+def test_full_queue_is_told_at_once(server: RunningServer) -> None:
+    held = [begin(server, stream=True)]
+    server.wait(lambda: running(server), 5, "running")
+    held += [begin(server, stream=True), begin(server)]
+    server.wait(lambda: server.health()[1]["num_waiting"] == 2, 5, "waiting")
+    began = time.monotonic()
+    for stream in (True, False):
+        status, head, body = server.post(chat(stream=stream, max_tokens=2))
+        assert status == 429 and int(head["retry-after"]) >= 1
+        assert body["error"]["type"] == "rate_limit_error" and body["error"]["code"] == "rate_limit_exceeded"
+    assert time.monotonic() - began < 2
+    assert server.health()[0] == 200
+    for sock in held:
+        sock.close()
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_choices_are_admitted_all_or_none(server: RunningServer, stream: bool) -> None:
+    status, _, body = server.post(chat(n=4, max_tokens=2))  # one runs, two wait
+    assert status == 400 and body["error"]["param"] == "n" and "at most 3" in body["error"]["message"]
+    status, _, body = server.post(chat(n=3, max_tokens=2))
+    assert status == 200 and len(body["choices"]) == 3
+    with begin(server, stream=True):
+        server.wait(lambda: running(server), 5, "running")
+        status, head, body = server.post(chat(n=3, stream=stream, max_tokens=2))
+        assert status == 429 and int(head["retry-after"]) >= 1 and body["error"]["code"] == "rate_limit_exceeded"
+        server.wait(lambda: server.health()[1]["num_waiting"] == 0, 2, "rid of what was admitted before the refusal")
+        assert running(server) and server.health()[1]["num_answers"] == 1
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("together", [1, 3])
+def test_leaving_three_choices_frees_the_card(package: tuple[Path, Path], stream: bool, together: int) -> None:
+    with RunningServer(package[0], "--emu-profile", package[1], "--max-running", together) as server:
+        with begin(server, n=3, stream=stream):
+            server.wait(lambda: running(server, together), 5, "running")
+            assert server.health()[1]["num_waiting"] == 3 - together
+        left = time.monotonic()
+        server.wait(server.idle, 2, "idle")
+        assert time.monotonic() - left < 1.0
+        before = generated(server)
+        time.sleep(0.1)
+        assert generated(server) == before
+
+
+def test_background_requests_come_after_all_others(server: RunningServer) -> None:
+    ended: list[str] = []
+
+    def ask(tier: str) -> None:
+        status, _, body = server.post(chat(max_tokens=20, ignore_eos=True, service_tier=tier))
+        assert status == 200 and body["service_tier"] == tier
+        ended.append(tier)
+
+    threads = [threading.Thread(target=ask, args=(tier,)) for tier in ("flex", "default")]
+    with begin(server, stream=True):
+        server.wait(lambda: running(server), 5, "running")
+        for number, thread in enumerate(threads, start=1):
+            thread.start()
+            server.wait(lambda number=number: server.health()[1]["num_waiting"] == number, 5, "waiting")
+    for thread in threads:
+        thread.join()
+    assert ended == ["default", "flex"]
+
+
+def test_waiting_answers_are_complete(server: RunningServer) -> None:
+    results: list[Any] = []
+
+    def ask() -> None:
+        results.append(server.post(chat(max_tokens=20, ignore_eos=True)))
+
+    threads = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [status for status, _, _ in results] == [200] * 2
+    assert {body["usage"]["completion_tokens"] for _, _, body in results} == {20}
+
+
+def test_client_with_an_answer_on_its_way_cannot_flood(server: RunningServer) -> None:
+    with begin(server) as sock, contextlib.suppress(OSError):
+        for _ in range(64):
+            sock.sendall(b"x" * 65536)
+    server.wait(server.idle, 3, "idle")
+
+
+def test_request_deadline(package: tuple[Path, Path]) -> None:
+    with RunningServer(package[0], "--emu-profile", package[1], "--request-timeout", "0.5") as server:
+        status, head, body = server.post(chat(**LONG))
+        assert status == 504 and body["error"]["code"] == "request_timeout" and head["x-should-retry"] == "false"
+        server.wait(server.idle, 2, "idle")
+        with openai_client(server) as client:
+            stream = client.chat.completions.create(model="default", messages=[{"role": "user", "content": "hi"}],
+                stream=True,
+                                                    max_tokens=900, extra_body={"ignore_eos": True})  # fmt: skip
+            with pytest.raises(openai.APIError, match=r"limit of 0\.5 seconds"):
+                for _ in stream:
+                    pass
+        server.wait(server.idle, 2, "idle")
+        assert server.post(chat(max_tokens=2))[0] == 200
+
+
+def test_reader_that_stalls_is_cut_and_disturbs_nobody(package: tuple[Path, Path]) -> None:
+    with RunningServer(package[0], "--emu-profile", "none", "--stall-timeout", "1") as server:
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.connect(("127.0.0.1", server.port))
+            # Log-probabilities make the answer larger than all buffers on the way.
+            sock.sendall(http_post(chat(**{**LONG, "max_tokens": 900}, stream=True, logprobs=True, top_logprobs=20)))
+            server.wait(lambda: server.health()[1]["num_answers"] == 1, 5, "answering")
+            assert server.post(chat(max_tokens=20))[0] == 200
+            server.wait(server.idle, 15, "cut")
+        assert "stalled" in server.log
+
+
+def test_slow_reader_gets_everything(package: tuple[Path, Path]) -> None:
+    with RunningServer(package[0], "--emu-profile", "none") as server, socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.connect(("127.0.0.1", server.port))
+        sock.sendall(http_post(chat(**{**LONG, "max_tokens": 900}, stream=True, logprobs=True, top_logprobs=20)))
+        time.sleep(0.7)
+        raw = b""
+        while not raw.endswith(b"0\r\n\r\n"):
+            got = sock.recv(65536)
+            assert got
+            raw += got
+    body, rest = b"", raw.split(b"\r\n\r\n", 1)[1]
+    while rest:
+        size, _, rest = rest.partition(b"\r\n")
+        body += rest[: int(size, 16)]
+        rest = rest[int(size, 16) + 2 :]
+    tokens = sum(len(c["choices"][0]["logprobs"]["content"]) for c in events(body) if c["choices"][0]["logprobs"])
+    assert tokens == 900
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stop_finishes_running_answers(package: tuple[Path, Path], number: int) -> None:
+    with RunningServer(package[0], "--emu-profile", package[1]) as server:
+        results: list[Any] = []
+        tokens = {"max_tokens": 120, "ignore_eos": True}
+        whole = threading.Thread(target=lambda: results.append(server.post(chat(**tokens))))
+        stream = begin(server, stream=True, **tokens)
+        whole.start()
+        server.wait(lambda: server.health()[1]["num_answers"] == 2, 5, "both accepted")
+        server.process.send_signal(number)
+        server.wait(lambda: server.health()[0] == 503, 5, "draining")
+        status, body = server.health()
+        assert body["status"] == "draining"
+        status, head, body = server.post(chat(max_tokens=2))
+        assert status == 503 and head["retry-after"] and "draining" in body["error"]["message"]
+        raw = b"".join(iter(lambda: stream.recv(65536), b""))
+        assert b"[DONE]" in raw and b'"finish_reason":"length"' in raw
+        whole.join()
+        assert results[0][0] == 200 and results[0][2]["usage"]["completion_tokens"] == 120
+        assert server.process.wait(10) == 0
+
+
+def test_stop_cuts_answers_that_take_too_long(package: tuple[Path, Path]) -> None:
+    with RunningServer(package[0], "--emu-profile", package[1], "--drain-timeout", "0.3") as server:
+        results: list[Any] = []
+        whole = threading.Thread(target=lambda: results.append(server.post(chat(**LONG))))
+        stream = begin(server, stream=True)
+        server.wait(lambda: running(server), 5, "running")
+        whole.start()
+        server.wait(lambda: server.health()[1]["num_answers"] == 2, 5, "both accepted")
+        began = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - began < 5
+        raw = b"".join(iter(lambda: stream.recv(65536), b""))
+        assert b'"error"' in raw and b"[DONE]" in raw
+        whole.join()
+        assert results[0][0] == 503
+
+
+def test_second_signal_hurries(package: tuple[Path, Path]) -> None:
+    with RunningServer(package[0], "--emu-profile", package[1]) as server, begin(server, stream=True):
+        server.wait(lambda: running(server), 5, "running")
+        server.process.send_signal(signal.SIGTERM)
+        server.wait(lambda: server.health()[0] == 503, 5, "draining")
+        began = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - began < 3
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.05])
+def test_stop_while_loading(package: tuple[Path, Path], pause: float) -> None:
+    with RunningServer(package[0], "--emu-profile", "none", ready=False) as server:
+        time.sleep(pause)
+        assert server.stop() == 0
+        assert "closed after" in server.log
+
+
+def test_who_asks_while_there_is_no_model_is_told_to_come_back(package: tuple[Path, Path]) -> None:
+    faults = {"AXPRESS_EMU_FAULTS": "axclrtEngineLoadFromFile@1=hang:1500"}  # loading, and then failed
+    with RunningServer(package[0], "--emu-profile", "none", environment=faults, ready=False, check=False) as server:
+        for state in ("loading", "failed"):
+            server.wait(lambda state=state: server.health()[1]["status"] == state, 10, state)  # type: ignore[misc]
+            for path in ("/v1/models", "/v1/models/default", "/v1/models/nope", "/openai/models", "/api/tags"):
+                status, head, raw = server.request("GET", path)
+                assert status == 503 and f"({state})" in raw.decode() and head["retry-after"], (path, raw)
+                assert server.request("HEAD", path)[::2] == (503, b"")
+            assert server.request("HEAD", "/health")[::2] == (503, b"")
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_card_that_fails_in_an_answer_is_told_and_health_knows(package: tuple[Path, Path], stream: bool) -> None:
+    faults = {"AXPRESS_EMU_FAULTS": "device=dead@2000"}
+    with RunningServer(package[0], "--emu-profile", package[1], environment=faults, check=False) as server:
+        waiting: list[Any] = []
+        with begin(server, stream=stream) as sock:
+            server.wait(lambda: running(server), 5, "running")
+            other = threading.Thread(target=lambda: waiting.append(server.post(chat(**LONG, n=2))))
+            other.start()
+            raw = b""
+            while b'"error"' not in raw:
+                got = sock.recv(65536)
+                assert got, raw
+                raw += got
+        assert raw.startswith(b"HTTP/1.1 200 " if stream else b"HTTP/1.1 500 ") and b"server_error" in raw
+        other.join()
+        assert waiting[0][0] == 500
+        status, body = server.health()
+        assert status == 503 and body["status"] == "failed" and body["reason"]
+        status, _, body = server.post(chat())
+        assert status == 503 and "failed" in body["error"]["message"]
+        assert server.stop() == 1
+        assert "closed after a failure" in server.log and "Traceback" not in server.log
+
+
+def test_wrong_directory_ends_with_a_sentence(tmp_path: Path) -> None:
+    with RunningServer(tmp_path, ready=False, check=False) as server:
+        assert server.process.wait(20) == 1
+        server._reader.join(5)
+        assert str(tmp_path) in server.log and "Traceback" not in server.log
+
+
+def test_two_hundred_short_answers_leave_nothing_behind(server: RunningServer) -> None:
+    def resources() -> tuple[int, int]:
+        base = Path(f"/proc/{server.process.pid}")
+        threads = next(
+            int(line.split()[1]) for line in (base / "status").read_text().splitlines() if line.startswith("Threads")
+        )
+        return len(list((base / "fd").iterdir())), threads
+
+    with httpx.Client(base_url=server.url) as http:
+        http.post("/v1/chat/completions", json=chat(max_tokens=1))
+        before = resources()
+        for i in range(200):
+            response = http.post("/v1/chat/completions", content=json.dumps(chat(max_tokens=1, stream=i % 2 == 0)),
+                                 headers={"content-type": "application/json"})  # fmt: skip
+            assert response.status_code == 200
+        assert resources() == before
