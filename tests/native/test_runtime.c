@@ -11,7 +11,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "../../csrc/emu/functions.h"
+#include "../../csrc/emu/machine/functions.h"
 
 #define CHECK(condition)                                                                                               \
     do {                                                                                                               \

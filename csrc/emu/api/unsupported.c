@@ -1,5 +1,5 @@
 /* Exported names that nothing here stands behind, so that foreign programs link: "unsupported" in the runtime's own form. */
-#include "emu.h"
+#include "../machine/emu.h"
 
 #define REFUSED(name, sub)                                                                                              \
     EMU_API axclError name(void);                                                                                       \

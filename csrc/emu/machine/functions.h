@@ -3,7 +3,7 @@
 #ifndef AXPRESS_EMU_FUNCTIONS_H
 #define AXPRESS_EMU_FUNCTIONS_H
 
-#include "../axcl_abi.h"
+#include "../../axcl_abi.h"
 
 /* Implemented, not needed by our core: X(return type, name, (arguments)). */
 #define EMU_MORE(X)                                                                                                     \

@@ -1,5 +1,5 @@
 /* Process and devices: init, finalize, the device list, set and reset, reboot, properties. */
-#include "emu.h"
+#include "../machine/emu.h"
 
 #include <stdio.h>
 #include <string.h>

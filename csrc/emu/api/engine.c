@@ -1,5 +1,5 @@
 /* The engine: init, loading and unloading models, what they need, affinity. */
-#include "emu.h"
+#include "../machine/emu.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,5 +1,5 @@
 /* What can be asked about models: memory needs, kind, compiler, and IO info objects with their tensors. */
-#include "emu.h"
+#include "../machine/emu.h"
 
 #include <stdlib.h>
 #include <string.h>

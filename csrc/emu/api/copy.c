@@ -1,5 +1,5 @@
 /* Copies, fills and comparisons, synchronous or queued; and running any queued operation. */
-#include "emu.h"
+#include "../machine/emu.h"
 
 #include <string.h>
 

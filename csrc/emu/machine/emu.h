@@ -17,7 +17,7 @@
 #include <stdint.h>
 
 #include "functions.h"
-#include "model.h"
+#include "../arithmetic/model.h"
 
 #define EMU_MAX_DEVICES 8
 #define EMU_MAX_MEMORY_MIB (1 << 18) /* per device: twice that fits a device's range of addresses */
