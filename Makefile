@@ -32,6 +32,7 @@ lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	MYPYPATH=build/pxd $(BIN)/mypy -p axpress.core -p axpress.server
 	PATH="$(abspath $(BIN)):$$PATH" cython-lint core/*/*.pyx core/*/*.pxd
+	$(BIN)/python tools/c_layers.py
 
 native: ## one C test without sanitizers, in seconds: make native TEST=math (or mask, sampler, runtime)
 	$(MAKE) -s -C tests/native plain OUT=$(CURDIR)/build/native TEST=$(TEST) ARGS='$(ARGS)'

@@ -1,64 +1,25 @@
 /* Process and devices: init, finalize, the device list, set and reset, reboot, properties. */
-#include "../machine/emu.h"
-
 #include <stdio.h>
 #include <string.h>
+
+#include "../arithmetic/model.h"
+#include "../machine/configure.h"
+#include "../machine/context.h"
+#include "../machine/counters.h"
+#include "../machine/errors.h"
+#include "../machine/faults.h"
+#include "../machine/handle.h"
+#include "../machine/lifecycle.h"
+#include "../machine/pacing.h"
+#include "../machine/settings.h"
+#include "../machine/stream.h"
+#include "enter.h"
 
 #define VERSION_MAJOR 3
 #define VERSION_MINOR 6
 #define VERSION_PATCH 0
 
-pthread_mutex_t emu_lifecycle = PTHREAD_MUTEX_INITIALIZER;
-atomic_bool emu_initialised;
-emu_device emu_devices[EMU_MAX_DEVICES];
-int emu_num_devices;
-
-axclError emu_offline_error(const emu_device *device)
-{
-    if (device->state == EMU_ONLINE) return 0;
-    return emu_refuse(AXCL_ERR_DEVICE_NOT_CONNECTED, "device %d is %s", device->id,
-        device->state == EMU_DEAD ? "dead: only power can bring it back" : "offline until it is rebooted");
-}
-
-axclError emu_enter(emu_fn fn, emu_need need, emu_device **device)
-{
-    emu_count_call(fn);
-    axclError error = emu_fault_call(fn);
-    if (error || need == EMU_NEEDS_NOTHING) return error;
-    if (!emu_initialised)
-        return emu_refuse(AXCL_ERROR(AXCL_SUB_DEVICE, AXCL_ID_DEVICE_NO_ACTIVE), "%s was called before axclInit", emu_fn_name(fn));
-    if (need == EMU_NEEDS_INIT) return 0;
-    emu_context *context = emu_context_current();
-    if (!context)
-        return emu_refuse(AXCL_ERROR(AXCL_SUB_CONTEXT, AXCL_ID_CONTEXT_NONE_BOUND),
-            "%s was called by a thread without a context: call axclrtSetDevice or axclrtSetCurrentContext first", emu_fn_name(fn));
-    *device = context->device;
-    if ((error = emu_offline_error(context->device))) emu_fault_offline(fn);
-    return error;
-}
-
 /* ---- process ------------------------------------------------------------------------------------------------------- */
-
-static axclError open_devices(void)
-{
-    int64_t mib = emu_config.memory_mib ? emu_config.memory_mib : emu_profile_cmm_mib();
-    for (int i = 0; i < emu_config.devices; i++) {
-        emu_device *device = &emu_devices[i];
-        uint32_t generation = device->generation + 1;
-        memset(device, 0, sizeof *device);
-        device->generation = generation;
-        device->id = emu_config.first_device + i;
-        pthread_mutex_init(&device->npu, NULL);
-        pthread_mutex_init(&device->clock, NULL);
-        axclError error = emu_memory_open(device, mib, emu_profile_idle_mib());
-        if (error) {
-            while (i--) emu_memory_close(&emu_devices[i]);
-            return error;
-        }
-    }
-    emu_num_devices = emu_config.devices;
-    return 0;
-}
 
 axclError axclInit(const char *config)
 {
@@ -70,7 +31,7 @@ axclError axclInit(const char *config)
     if (emu_initialised) {
         if (emu_config.strict)
             error = emu_refuse(AXCL_ERROR(AXCL_SUB_SYSCTRL, AXCL_ID_BUSY), "axclInit was called twice without axclFinalize");
-    } else if (!(error = open_devices())) {
+    } else if (!(error = emu_machine_open())) {
         emu_leaks_clear();
         emu_initialised = true;
     }
@@ -83,14 +44,7 @@ axclError axclFinalize(void)
     axclError error = emu_enter(EMU_FN_axclFinalize, EMU_NEEDS_INIT, NULL);
     if (error) return error;
     pthread_mutex_lock(&emu_lifecycle);
-    for (int i = 0; i < emu_num_devices; i++) {
-        emu_device_wipe(&emu_devices[i], true);
-        emu_memory_close(&emu_devices[i]);
-    }
-    emu_events_wipe(true);
-    emu_pinned_wipe(true);
-    emu_engine_reset();
-    emu_num_devices = 0;
+    emu_machine_close();
     emu_initialised = false;
     pthread_mutex_unlock(&emu_lifecycle);
     emu_threads_stop();
@@ -128,13 +82,6 @@ static axclError device_error(int id, const char *format, int32_t device)
 static bool listed(const emu_device *device)
 {
     return device->state == EMU_ONLINE && (!device->back_at || emu_now() >= device->back_at);
-}
-
-emu_device *emu_device_by_id(int32_t id)
-{
-    for (int i = 0; i < emu_num_devices; i++)
-        if (emu_devices[i].id == id) return &emu_devices[i];
-    return NULL;
 }
 
 axclError axclrtGetDeviceList(axclrtDeviceList *list)
@@ -272,20 +219,4 @@ axclError axclrtGetDeviceProperties(int32_t id, axclrtDeviceProperties *out)
     out->totalCmmSize = (uint32_t)(total >> 10);
     out->freeCmmSize = (uint32_t)((total > used ? total - used : 0) >> 10);
     return 0;
-}
-
-/* Order: what waits gives up, then streams (they use everything), models, memory, contexts. */
-void emu_device_wipe(emu_device *device, bool report)
-{
-    device->generation++;
-    emu_release();
-    emu_streams_wipe(device, report);
-    emu_engine_wipe(device, report);
-    emu_memory_wipe(device, report);
-    emu_contexts_wipe(device, report);
-    device->executed = false;
-    pthread_mutex_lock(&device->clock);
-    for (int i = 0; i < EMU_NUM_RESOURCES; i++) device->free_at[i] = 0;
-    device->busy_until = 0;
-    pthread_mutex_unlock(&device->clock);
 }

@@ -1,8 +1,10 @@
 /* What can be asked about models: memory needs, kind, compiler, and IO info objects with their tensors. */
-#include "../machine/emu.h"
-
-#include <stdlib.h>
 #include <string.h>
+
+#include "../machine/errors.h"
+#include "../machine/handle.h"
+#include "../machine/loaded.h"
+#include "enter.h"
 
 #define SYSTEM_BYTES 65536 /* of the card's system memory, per model: nominal */
 

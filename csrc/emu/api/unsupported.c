@@ -1,5 +1,9 @@
 /* Exported names that nothing here stands behind, so that foreign programs link: "unsupported" in the runtime's own form. */
-#include "../machine/emu.h"
+#include <stddef.h>
+
+#include "../machine/counters.h"
+#include "../machine/errors.h"
+#include "exports.h"
 
 #define REFUSED(name, sub)                                                                                              \
     EMU_API axclError name(void);                                                                                       \

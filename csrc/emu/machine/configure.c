@@ -1,71 +1,20 @@
-/* The control interface (axemu_*), settings from the environment, and the sentence behind the last error. */
-#include "emu.h"
+/* Settings from text: names, values, the environment. */
+#include "configure.h"
 
 #include <errno.h>
-#include <stdarg.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
-emu_settings emu_config = {
-    .strict = true,
-    .inplace_decode = EMU_INPLACE_WORKS,
-    .inplace_chunk = EMU_INPLACE_LOST,
-    .async = EMU_ASYNC_YES,
-    .narrow_output = true,
-    .head_first = true,
-    .temperature = 45000,
-    .reboot_ms = 0,
-    .hang_ms = 60000,
-    .devices = 1,
-};
-
-atomic_uint emu_settings_version;
-
-static pthread_mutex_t error_lock = PTHREAD_MUTEX_INITIALIZER;
-static char last_error[512];
-
-axclError emu_refuse(axclError code, const char *format, ...)
-{
-    char text[sizeof last_error];
-    va_list args;
-    va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
-    va_end(args);
-    pthread_mutex_lock(&error_lock);
-    memcpy(last_error, text, sizeof text);
-    pthread_mutex_unlock(&error_lock);
-    return code;
-}
-
-const char *axemu_last_error(void)
-{
-    static _Thread_local char copy[sizeof last_error];
-    pthread_mutex_lock(&error_lock);
-    memcpy(copy, last_error, sizeof copy);
-    pthread_mutex_unlock(&error_lock);
-    return copy;
-}
-
-const char *axemu_version(void) { return EMU_VERSION; }
-
-/* ---- names of functions -------------------------------------------------------------------------------------------- */
-
-#define NAME3(type, name, args) #name,
-#define NAME2(name, sub) #name,
-static const char *const names[] = {AXCL_REQUIRED(NAME3) AXCL_OPTIONAL(NAME3) EMU_MORE(NAME3) EMU_REFUSED(NAME2)};
-
-const char *emu_fn_name(emu_fn fn) { return names[fn]; }
-
-int emu_fn_find(const char *name)
-{
-    for (int i = 0; i < EMU_NUM_FUNCTIONS; i++)
-        if (!strcmp(names[i], name)) return i;
-    return -1;
-}
-
-/* ---- settings ------------------------------------------------------------------------------------------------------ */
+#include "../arithmetic/model.h"
+#include "device.h"
+#include "errors.h"
+#include "faults.h"
+#include "pacing.h"
+#include "profile.h"
+#include "settings.h"
 
 static int wrong(const char *key, const char *value, const char *expected)
 {
@@ -224,7 +173,7 @@ static int set(const char *key, const char *value)
 
 static pthread_once_t environment_once = PTHREAD_ONCE_INIT;
 static int environment_result;
-static char environment_error[sizeof last_error];
+static char environment_error[EMU_SENTENCE];
 
 static void read_environment(void)
 {
@@ -234,7 +183,7 @@ static void read_environment(void)
         const char *value = getenv(name);
         if (!value || !*value || !set(keys[i], value)) continue;
         environment_result = -1;
-        snprintf(environment_error, sizeof environment_error, "%s", axemu_last_error());
+        snprintf(environment_error, sizeof environment_error, "%s", emu_last_error());
         fprintf(stderr, "axpress emulator: environment: %s\n", environment_error);
         return;
     }
@@ -247,7 +196,7 @@ int emu_settings_load(void)
     return environment_result;
 }
 
-int axemu_set(const char *key, const char *value)
+int emu_settings_set(const char *key, const char *value)
 {
     pthread_once(&environment_once, read_environment); /* so that what the program sets wins */
     if (!key || !value) {

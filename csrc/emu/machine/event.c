@@ -1,29 +1,26 @@
 /* Events: a mark in one stream that another stream waits for. A wait is for the last record submitted before it. */
-#include "emu.h"
+#define _GNU_SOURCE /* pthread_cond_clockwait */
+#include "event.h"
 
 #include <stdlib.h>
 
-struct emu_event {
-    uint64_t handle;
-    atomic_int references;      /* the handle's and one per queued operation */
-    _Atomic uint64_t submitted, done; /* records */
-    _Atomic int64_t end;        /* modelled time of the last record */
-};
+#include "counters.h"
+#include "errors.h"
+#include "handle.h"
+#include "pacing.h"
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t recorded = PTHREAD_COND_INITIALIZER;
-
-static axclError event_error(int id, const char *text) { return emu_refuse(AXCL_ERROR(AXCL_SUB_STREAM, id), "%s", text); }
 
 void emu_event_release(emu_event *event)
 {
     if (atomic_fetch_sub(&event->references, 1) == 1) free(event);
 }
 
-static emu_event *retain(axclrtEvent handle)
+emu_event *emu_event_retain(uint64_t handle)
 {
     pthread_mutex_lock(&lock);
-    emu_event *event = emu_handle_get(EMU_EVENT, emu_as_number(handle));
+    emu_event *event = emu_handle_get(EMU_EVENT, handle);
     if (event) atomic_fetch_add(&event->references, 1);
     pthread_mutex_unlock(&lock);
     return event;
@@ -67,70 +64,26 @@ axclError emu_event_run(emu_op *op, emu_device *device, int64_t *ready, const at
     return 0;
 }
 
-/* ---- exported ------------------------------------------------------------------------------------------------------ */
+/* ---- making and closing -------------------------------------------------------------------------------------------------- */
 
-axclError axclrtCreateEvent(axclrtEvent *out)
+uint64_t emu_event_make(void)
 {
-    emu_device *device;
-    axclError error = emu_enter(EMU_FN_axclrtCreateEvent, EMU_NEEDS_CONTEXT, &device);
-    if (error) return error;
-    if (!out) return AXCL_ERROR(AXCL_SUB_STREAM, AXCL_ID_NULL_POINTER);
     emu_event *event = calloc(1, sizeof *event);
-    if (event) {
-        event->references = 1;
-        event->handle = emu_handle_new(EMU_EVENT, event);
-    }
-    if (!event || !event->handle) {
-        free(event);
-        return event_error(AXCL_ID_EVENT_CREATE, "too many events");
-    }
-    *out = emu_as_pointer(event->handle);
-    return 0;
+    if (!event) return 0;
+    event->references = 1;
+    uint64_t handle = event->handle = emu_handle_new(EMU_EVENT, event);
+    if (!handle) free(event);
+    return handle;
 }
 
-axclError axclrtDestroyEvent(axclrtEvent handle)
+bool emu_event_close(uint64_t handle)
 {
-    axclError error = emu_enter(EMU_FN_axclrtDestroyEvent, EMU_NEEDS_INIT, NULL);
-    if (error) return error;
     pthread_mutex_lock(&lock);
-    emu_event *event = emu_handle_get(EMU_EVENT, emu_as_number(handle));
-    if (event) emu_handle_close(event->handle);
+    emu_event *event = emu_handle_get(EMU_EVENT, handle);
+    if (event) emu_handle_close(handle);
     pthread_mutex_unlock(&lock);
-    if (!event) return event_error(AXCL_ID_EVENT_DESTROY, "no event of ours, or one already destroyed");
-    emu_event_release(event);
-    return 0;
-}
-
-axclError axclrtRecordEvent(axclrtEvent handle, axclrtStream stream)
-{
-    emu_device *device;
-    axclError error = emu_enter(EMU_FN_axclrtRecordEvent, EMU_NEEDS_CONTEXT, &device);
-    emu_event *event = error ? NULL : retain(handle);
-    if (error) return error;
-    if (!event) return event_error(AXCL_ID_EVENT_RECORD, "no event of ours, or one already destroyed");
-    emu_op op = {.kind = EMU_OP_RECORD, .event = event, .ticket = atomic_fetch_add(&event->submitted, 1) + 1, .fault = emu_fault_armed()};
-    return emu_stream_submit(stream, device, &op);
-}
-
-static axclError stream_wait(emu_fn fn, axclrtStream stream, axclrtEvent handle, int32_t timeout_ms)
-{
-    emu_device *device;
-    axclError error = emu_enter(fn, EMU_NEEDS_CONTEXT, &device);
-    emu_event *event = error ? NULL : retain(handle);
-    if (error) return error;
-    if (!event) return event_error(AXCL_ID_EVENT_WAIT, "no event of ours, or one already destroyed");
-    emu_op op = {.kind = EMU_OP_WAIT, .event = event, .ticket = event->submitted, .timeout_ms = timeout_ms, .fault = emu_fault_armed()};
-    return emu_stream_submit(stream, device, &op);
-}
-
-axclError axclrtStreamWaitEvent(axclrtStream stream, axclrtEvent event)
-{
-    return stream_wait(EMU_FN_axclrtStreamWaitEvent, stream, event, -1);
-}
-
-axclError axclrtStreamWaitEventWithTimeout(axclrtStream stream, axclrtEvent event, int32_t timeout_ms)
-{
-    return stream_wait(EMU_FN_axclrtStreamWaitEventWithTimeout, stream, event, timeout_ms);
+    if (event) emu_event_release(event);
+    return event != NULL;
 }
 
 static void close_one(uint64_t handle, void *object, void *arg)

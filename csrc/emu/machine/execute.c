@@ -1,9 +1,32 @@
 /* Running a plan: memory made ready, the model's arithmetic, what became of the outputs, and the time it took on the card. */
-#include "emu.h"
+#include "execute.h"
 
 #include <string.h>
 
+#include "errors.h"
+#include "faults.h"
+#include "io.h"
+#include "pacing.h"
+#include "plan.h"
+#include "profile.h"
+
 #define NAN_WORD 0x7FC0u /* bf16 NaN; two of them are an fp32 NaN */
+
+void emu_execute_begun(emu_plan *plan)
+{
+    atomic_fetch_add(&plan->io->references, 1);
+    atomic_fetch_add(&plan->io->pending, 1);
+    atomic_fetch_add(&plan->loaded->pending, 1);
+}
+
+void emu_execute_ended(emu_plan *plan)
+{
+    emu_io *io = plan->io;
+    atomic_fetch_sub(&plan->loaded->pending, 1);
+    atomic_fetch_sub(&io->pending, 1);
+    emu_plan_release(plan);
+    emu_io_release(io);
+}
 
 static void fill_nan(uint8_t *data, uint64_t size)
 {

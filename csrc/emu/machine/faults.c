@@ -5,11 +5,18 @@
  *   nan@layer:N  nan@head:N  nan@any:N                                           results of the N-th execute are NaN
  *   temperature=MC[+MC_PER_EXECUTE]  memory=MIB  leak=BYTES
  */
-#include "emu.h"
+#define _GNU_SOURCE /* pthread_cond_clockwait */
+#include "faults.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "context.h"
+#include "counters.h"
+#include "errors.h"
+#include "pacing.h"
+#include "settings.h"
 
 typedef enum rule_kind { RULE_CALL, RULE_DEVICE, RULE_NAN } rule_kind;
 

@@ -75,11 +75,7 @@ typedef enum emu_fn {
     AXCL_REQUIRED(EMU_FN3) AXCL_OPTIONAL(EMU_FN3) EMU_MORE(EMU_FN3) EMU_REFUSED(EMU_FN2) EMU_NUM_FUNCTIONS
 } emu_fn;
 
-#define EMU_API __attribute__((visibility("default")))
-#define EMU_DECLARE(type, name, args) EMU_API type name args;
-AXCL_REQUIRED(EMU_DECLARE)
-AXCL_OPTIONAL(EMU_DECLARE)
-EMU_MORE(EMU_DECLARE)
-AXEMU_OPTIONAL(EMU_DECLARE)
+const char *emu_fn_name(emu_fn fn);
+int emu_fn_find(const char *name); /* -1: no such function */
 
 #endif

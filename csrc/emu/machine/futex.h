@@ -2,7 +2,7 @@
 #ifndef AXPRESS_EMU_FUTEX_H
 #define AXPRESS_EMU_FUTEX_H
 
-#include "emu.h"
+#include "pacing.h"
 
 #include <linux/futex.h>
 #include <sys/syscall.h>

@@ -1,5 +1,9 @@
 /* Handles: a slot number and how often the slot was used, under a tag that makes them no host addresses. */
-#include "emu.h"
+#include "handle.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stddef.h>
 
 #define NUM_SLOTS 65536u
 #define TAG 0x00AD000000000000ull /* not canonical on x86-64, outside the user range on arm64 */

@@ -3,11 +3,17 @@
  * late users are caught. The card does not zero memory: a fresh allocation reads as poison (bf16 NaN), written at the first touch only, so
  * that a bank which is zero-filled right away costs no host memory until it is used.
  */
-#include "emu.h"
+#include "memory.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+
+#include "counters.h"
+#include "device.h"
+#include "errors.h"
+#include "faults.h"
+#include "handle.h"
 
 #define BASE 0x00AC000000000000ull      /* not canonical on x86-64, outside the user range on arm64 */
 #define PER_DEVICE (1ull << 40)
@@ -165,6 +171,37 @@ static bool was_freed(const emu_memory *m, uint64_t address)
     return false;
 }
 
+/* ---- allocating and freeing -------------------------------------------------------------------------------------------- */
+
+axclError emu_memory_allocate(emu_device *device, size_t size, uint64_t *address)
+{
+    emu_memory *m = &device->memory;
+    emu_alloc *a = NULL;
+    if (size > m->span) size = m->span; /* refused below all the same, and rounding up cannot overflow */
+    pthread_mutex_lock(&m->lock);
+    axclError error = charge(device, round_up(size), "axclrtMalloc");
+    if (!error) {
+        a = insert(device, size);
+        if (a) *address = a->address;
+        else m->used -= round_up(size);
+    }
+    pthread_mutex_unlock(&m->lock);
+    if (!error && !a) error = memory_error(AXCL_ID_NO_MEMORY, "device memory is too fragmented for an allocation of this size");
+    return error;
+}
+
+axclError emu_memory_free(emu_alloc *alloc, uint64_t address)
+{
+    emu_memory *m = &alloc->device->memory;
+    axclError error = 0;
+    pthread_mutex_lock(&m->lock);
+    size_t i = search(m, address);
+    if (i < m->count && m->allocs[i] == alloc) remove_at(m, i);
+    else error = memory_error(AXCL_ID_MEMORY_NOT_DEVICE, "two threads free the same memory");
+    pthread_mutex_unlock(&m->lock);
+    return error;
+}
+
 void emu_memory_wipe(emu_device *device, bool report)
 {
     emu_memory *m = &device->memory;
@@ -240,67 +277,3 @@ bool emu_has_nonfinite(const void *data, size_t n)
     hit |= (word & 0x7FFF7FFF7FFF7FFFull) + 0x0080008000800080ull;
     return hit & 0x8000800080008000ull;
 }
-
-/* ---- exported ------------------------------------------------------------------------------------------------------ */
-
-static axclError allocate(emu_fn fn, void **out, size_t size, axclrtMemMallocPolicy policy)
-{
-    emu_device *device;
-    axclError error = emu_enter(fn, EMU_NEEDS_CONTEXT, &device);
-    if (error) return error;
-    if (!out) return AXCL_ERROR(AXCL_SUB_MEMORY, AXCL_ID_NULL_POINTER);
-    *out = NULL;
-    if (!size || (unsigned)policy > AXCL_MEM_SIZE_ALIGN)
-        return memory_error(AXCL_ID_ILLEGAL_PARAM, "axclrtMalloc needs a size above 0 and a policy from 0 to 3");
-    emu_memory *m = &device->memory;
-    if (size > m->span) size = m->span; /* refused below all the same, and rounding up cannot overflow */
-    pthread_mutex_lock(&m->lock);
-    emu_alloc *a = NULL;
-    if (!(error = charge(device, round_up(size), "axclrtMalloc"))) {
-        a = insert(device, size);
-        if (a) *out = emu_as_pointer(a->address);
-        else m->used -= round_up(size);
-    }
-    pthread_mutex_unlock(&m->lock);
-    if (!error && !a) error = memory_error(AXCL_ID_NO_MEMORY, "device memory is too fragmented for an allocation of this size");
-    return error;
-}
-
-axclError axclrtMalloc(void **out, size_t size, axclrtMemMallocPolicy policy) { return allocate(EMU_FN_axclrtMalloc, out, size, policy); }
-
-axclError axclrtMallocCached(void **out, size_t size, axclrtMemMallocPolicy policy)
-{
-    return allocate(EMU_FN_axclrtMallocCached, out, size, policy);
-}
-
-axclError axclrtFree(void *pointer)
-{
-    emu_device *device;
-    emu_range range;
-    axclError error = emu_enter(EMU_FN_axclrtFree, EMU_NEEDS_CONTEXT, &device);
-    if (error || (error = emu_memory_find(pointer, "the pointer to free", &range))) return error;
-    if (range.offset) return memory_error(AXCL_ID_ILLEGAL_PARAM, "axclrtFree takes the base pointer of an allocation, not one inside it");
-    if (emu_config.strict && emu_stream_uses(range.host, range.alloc->size))
-        return memory_error(AXCL_ID_BUSY, "axclrtFree of memory that queued work still uses: synchronise the stream first");
-    emu_memory *m = &range.alloc->device->memory;
-    pthread_mutex_lock(&m->lock);
-    size_t i = search(m, emu_as_number(pointer));
-    if (i < m->count && m->allocs[i] == range.alloc) remove_at(m, i);
-    else error = memory_error(AXCL_ID_MEMORY_NOT_DEVICE, "two threads free the same memory");
-    pthread_mutex_unlock(&m->lock);
-    return error;
-}
-
-/* Caches are coherent here: only the range is checked. */
-static axclError check_cached(emu_fn fn, void *pointer, size_t size)
-{
-    emu_device *device;
-    emu_range range;
-    axclError error = emu_enter(fn, EMU_NEEDS_CONTEXT, &device);
-    if (error || (error = emu_memory_find(pointer, "the pointer", &range))) return error;
-    if (size > range.available && emu_config.strict) return memory_error(AXCL_ID_ILLEGAL_PARAM, "the size reaches past the allocation");
-    return 0;
-}
-
-axclError axclrtMemFlush(void *pointer, size_t size) { return check_cached(EMU_FN_axclrtMemFlush, pointer, size); }
-axclError axclrtMemInvalidate(void *pointer, size_t size) { return check_cached(EMU_FN_axclrtMemInvalidate, pointer, size); }

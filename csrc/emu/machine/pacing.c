@@ -6,10 +6,13 @@
  * time: no drift, and one sleep per wait. Submissions do not spin either: their cost moves the thread's own clock, which a wait
  * then has to reach. The modelled end is a lower bound: arithmetic that takes longer than the card ends later.
  */
-#include "emu.h"
+#include "pacing.h"
 
 #include <errno.h>
 #include <time.h>
+
+#include "counters.h"
+#include "profile.h"
 
 #define SPIN_NS 50000          /* the last bit of a wait is spun: a sleeping thread wakes this late */
 #define SLICE_NS 50000000ll    /* longer sleeps look up in between whether they should stop */

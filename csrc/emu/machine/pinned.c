@@ -1,8 +1,11 @@
 /* Pinned host memory: ordinary memory, but known, so that transfers from it are fast and overruns are caught. */
-#include "emu.h"
+#include "pinned.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "counters.h"
 
 #define ALIGNMENT 4096
 
@@ -15,8 +18,6 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static block *blocks; /* by address */
 static size_t count, capacity;
 static uint64_t used;
-
-static axclError pinned_error(int id, const char *text) { return emu_refuse(AXCL_ERROR(AXCL_SUB_MEMORY, id), "%s", text); }
 
 /* Index of the first block that ends behind pointer. */
 static size_t search(const uint8_t *pointer)
@@ -64,36 +65,21 @@ static bool add(uint8_t *data, size_t size)
     return true;
 }
 
-axclError axclrtMallocHost(void **out, size_t size)
+void *emu_pinned_allocate(size_t size)
 {
-    emu_device *device;
-    axclError error = emu_enter(EMU_FN_axclrtMallocHost, EMU_NEEDS_CONTEXT, &device);
-    if (error) return error;
-    if (!out) return AXCL_ERROR(AXCL_SUB_MEMORY, AXCL_ID_NULL_POINTER);
-    *out = NULL;
-    if (!size || size > (1ull << 40)) return pinned_error(AXCL_ID_ILLEGAL_PARAM, "axclrtMallocHost needs a size from 1 byte to 1 TiB");
     void *data = NULL;
-    if (posix_memalign(&data, ALIGNMENT, size)) return pinned_error(AXCL_ID_NO_MEMORY, "the host is out of memory");
+    if (posix_memalign(&data, ALIGNMENT, size)) return NULL;
     memset(data, 0xA5, size); /* nothing says that it is zero */
     pthread_mutex_lock(&lock);
     bool added = add(data, size);
     pthread_mutex_unlock(&lock);
-    if (!added) {
-        free(data);
-        return pinned_error(AXCL_ID_NO_MEMORY, "the host is out of memory");
-    }
-    *out = data;
-    return 0;
+    if (added) return data;
+    free(data);
+    return NULL;
 }
 
-axclError axclrtFreeHost(void *pointer)
+bool emu_pinned_free(void *pointer)
 {
-    size_t available;
-    axclError error = emu_enter(EMU_FN_axclrtFreeHost, EMU_NEEDS_INIT, NULL); /* also while the device is offline */
-    if (error) return error;
-    if (!pointer) return AXCL_ERROR(AXCL_SUB_MEMORY, AXCL_ID_NULL_POINTER);
-    if (emu_config.strict && emu_pinned_find(pointer, &available) && emu_stream_uses(pointer, available))
-        return pinned_error(AXCL_ID_BUSY, "axclrtFreeHost of memory that queued work still uses: synchronise the stream first");
     pthread_mutex_lock(&lock);
     size_t i = search(pointer);
     bool found = i < count && blocks[i].data == pointer;
@@ -102,9 +88,8 @@ axclError axclrtFreeHost(void *pointer)
         memmove(blocks + i, blocks + i + 1, (--count - i) * sizeof *blocks);
     }
     pthread_mutex_unlock(&lock);
-    if (!found) return pinned_error(AXCL_ID_ILLEGAL_PARAM, "axclrtFreeHost got no base pointer of pinned memory, or one already freed");
-    free(pointer);
-    return 0;
+    if (found) free(pointer);
+    return found;
 }
 
 /* At axclFinalize: what is left is named, and stays readable, since views of it may be around. */

@@ -3,10 +3,13 @@
  * A plan is kept by its IO and brought up to date when a binding, the settings or the set of allocations changed, so that an
  * execute with nothing new costs nothing, and one with a new K/V row costs two look-ups.
  */
-#include "emu.h"
+#include "plan.h"
 
 #include <stdlib.h>
-#include <string.h>
+
+#include "errors.h"
+#include "handle.h"
+#include "settings.h"
 
 #define ILLEGAL AXCL_ERROR(AXCL_SUB_ENGINE, AXCL_ID_ILLEGAL_PARAM)
 #define OUTPUT_BIT(i) (1u << (EMU_MAX_TENSORS + (i)))
@@ -21,22 +24,6 @@ void emu_plan_release(emu_plan *plan)
     }
     emu_loaded_release(plan->loaded);
     free(plan);
-}
-
-void emu_plan_begun(emu_plan *plan)
-{
-    atomic_fetch_add(&plan->io->references, 1);
-    atomic_fetch_add(&plan->io->pending, 1);
-    atomic_fetch_add(&plan->loaded->pending, 1);
-}
-
-void emu_plan_ended(emu_plan *plan)
-{
-    emu_io *io = plan->io;
-    atomic_fetch_sub(&plan->loaded->pending, 1);
-    atomic_fetch_sub(&io->pending, 1);
-    emu_plan_release(plan);
-    emu_io_release(io);
 }
 
 /* ---- one binding ----------------------------------------------------------------------------------------------------- */

@@ -1,11 +1,15 @@
 /* Timing profiles: a small strict subset of TOML (comments, [section], key = number | "string" | [numbers]), and what
  * things cost by the chosen one. */
-#include "emu.h"
+#define _GNU_SOURCE /* dladdr */
+#include "profile.h"
 
 #include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "errors.h"
+#include "memory.h"
 
 #define MAX_POINTS 64
 
