@@ -16,6 +16,7 @@ ROOT = Path(__file__).parent.parent
 TOOL = ROOT / "tools" / "c_layers.py"
 
 ARITHMETIC, MACHINE, API = "csrc/emu/arithmetic", "csrc/emu/machine", "csrc/emu/api"
+WAIT = "int emu_wait(void) { return emu_add(emu_now(), 1); }\n"
 INLINE = "static inline int emu_soon(void) { return emu_now() + 1; }\n"
 SOUND = {
     "csrc/axcl_abi.h": "typedef int axclError;\n",
@@ -26,8 +27,8 @@ SOUND = {
     f"{MACHINE}/clock.h": '#include "../../axcl_abi.h"\n\nint emu_now(void);\nextern int emu_speed;\n',
     f"{MACHINE}/clock.c": '#include "clock.h"\n\nint emu_speed = 1;\n\nint emu_now(void) { return emu_speed; }\n',
     f"{MACHINE}/wait.h": f'#include "clock.h"\n\n{INLINE}int emu_wait(void);\n',
-    f"{MACHINE}/wait.c": '#include "wait.h"\n#include "../arithmetic/math.h"\n\nint emu_wait(void) { return emu_add(emu_now(), 1); }\n',
-    f"{API}/calls.c": '#include "../machine/wait.h"\n\naxclError axclWait(void) { return emu_wait(); /* not mask_fill */ }\n',
+    f"{MACHINE}/wait.c": '#include "wait.h"\n#include "../arithmetic/math.h"\n\n' + WAIT,
+    f"{API}/calls.c": '#include "../machine/wait.h"\n\nint axclWait(void) { return emu_wait(); /* not mask_fill */ }\n',
 }
 
 
