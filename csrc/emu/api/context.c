@@ -17,10 +17,11 @@ axclError axclrtCreateContext(axclrtContext *out, int32_t id)
     if (!out) return AXCL_ERROR(AXCL_SUB_CONTEXT, AXCL_ID_NULL_POINTER);
     pthread_mutex_lock(&emu_lifecycle);
     emu_device *device = emu_device_by_id(id);
-    if (!device) error = emu_refuse(AXCL_ERROR(AXCL_SUB_DEVICE, AXCL_ID_DEVICE_INVALID_ID), "there is no device %d", (int)id);
+    if (!device)
+        error = emu_refuse(AXCL_ERROR(AXCL_SUB_DEVICE, AXCL_ID_DEVICE_INVALID_ID), "there is no device %d", (int)id);
     else if (!device->set_count)
-        error = emu_refuse(AXCL_ERROR(AXCL_SUB_DEVICE, AXCL_ID_DEVICE_NOT_ACTIVE), "axclrtSetDevice(%d) comes before its contexts",
-            (int)id);
+        error = emu_refuse(AXCL_ERROR(AXCL_SUB_DEVICE, AXCL_ID_DEVICE_NOT_ACTIVE),
+            "axclrtSetDevice(%d) comes before its contexts", (int)id);
     else if (!(error = emu_offline_error(device))) error = emu_context_make(device, true, &handle);
     pthread_mutex_unlock(&emu_lifecycle);
     if (!error) {
@@ -36,7 +37,9 @@ axclError axclrtDestroyContext(axclrtContext handle)
     if (error) return error;
     pthread_mutex_lock(&emu_lifecycle);
     emu_context *context = emu_handle_get(EMU_CONTEXT, emu_as_number(handle));
-    if (!context) error = context_error(AXCL_ID_CONTEXT_DESTROY, "axclrtDestroyContext got no context of ours, or one already destroyed");
+    if (!context)
+        error = context_error(AXCL_ID_CONTEXT_DESTROY,
+            "axclrtDestroyContext got no context of ours, or one already destroyed");
     else if (!context->explicit_one)
         error = context_error(AXCL_ID_CONTEXT_DESTROY, "a device's default context ends with axclrtResetDevice only");
     else emu_context_retire(context);

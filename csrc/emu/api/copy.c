@@ -7,9 +7,12 @@
 #include "../machine/stream.h"
 #include "enter.h"
 
-static axclError copy_error(int id, const char *text) { return emu_refuse(AXCL_ERROR(AXCL_SUB_MEMORY, id), "%s", text); }
+static axclError copy_error(int id, const char *text)
+{
+    return emu_refuse(AXCL_ERROR(AXCL_SUB_MEMORY, id), "%s", text);
+}
 
-/* ---- checking arguments ------------------------------------------------------------------------------------------------ */
+/* ---- checking arguments ------------------------------------------------------------------------------------------ */
 
 /* The device side of a transfer; in tolerant mode *count is cut to what the allocation holds. */
 static axclError device_side(const void *pointer, const char *what, emu_device *device, size_t *count, emu_range *range)
@@ -17,12 +20,13 @@ static axclError device_side(const void *pointer, const char *what, emu_device *
     axclError error = emu_memory_find(pointer, what, range);
     if (error) return error;
     if (range->alloc->device != device && emu_config.strict)
-        return emu_refuse(AXCL_ERROR(AXCL_SUB_MEMORY, AXCL_ID_ILLEGAL_PARAM), "%s belongs to device %d, the thread's context to device %d",
-            what, range->alloc->device->id, device->id);
+        return emu_refuse(AXCL_ERROR(AXCL_SUB_MEMORY, AXCL_ID_ILLEGAL_PARAM),
+            "%s belongs to device %d, the thread's context to device %d", what, range->alloc->device->id, device->id);
     if (*count <= range->available) return 0;
     if (emu_config.strict)
         return emu_refuse(AXCL_ERROR(AXCL_SUB_MEMORY, AXCL_ID_ILLEGAL_PARAM),
-            "%zu bytes at offset %zu of %s reach past its allocation of %zu", *count, range->offset, what, range->alloc->size);
+            "%zu bytes at offset %zu of %s reach past its allocation of %zu", *count, range->offset, what,
+            range->alloc->size);
     *count = range->available;
     return 0;
 }
@@ -49,7 +53,8 @@ static axclError prepare_copy(emu_op *op, emu_device *device, void *dst, const v
     axclError error;
     bool pinned = false;
     *op = (emu_op){.kind = EMU_OP_COPY, .copy_kind = kind, .count = op->count, .fault = emu_fault_armed()};
-    if ((unsigned)kind > AXCL_COPY_DEVICE_TO_HOST_PHYS) return copy_error(AXCL_ID_ILLEGAL_PARAM, "the kind of copy must be from 0 to 5");
+    if ((unsigned)kind > AXCL_COPY_DEVICE_TO_HOST_PHYS)
+        return copy_error(AXCL_ID_ILLEGAL_PARAM, "the kind of copy must be from 0 to 5");
     if ((unsigned)kind > AXCL_COPY_DEVICE_TO_DEVICE)
         return copy_error(AXCL_ID_UNSUPPORTED, "copies by physical host address are not part of the emulated runtime");
     if (!op->count && emu_config.strict) return copy_error(AXCL_ID_ILLEGAL_PARAM, "a copy of no bytes");
@@ -73,12 +78,13 @@ static axclError prepare_set(emu_op *op, emu_device *device, void *dst, uint8_t 
 
 static axclError prepare_compare(emu_op *op, emu_device *device, const void *a, const void *b)
 {
-    *op = (emu_op){.kind = EMU_OP_COMPARE, .copy_kind = AXCL_COPY_DEVICE_TO_DEVICE, .count = op->count, .fault = emu_fault_armed()};
+    *op = (emu_op){.kind = EMU_OP_COMPARE, .copy_kind = AXCL_COPY_DEVICE_TO_DEVICE, .count = op->count,
+        .fault = emu_fault_armed()};
     axclError error = device_side(a, "the first range", device, &op->count, &op->dst);
     return error ? error : device_side(b, "the second range", device, &op->count, &op->src);
 }
 
-/* ---- exported ------------------------------------------------------------------------------------------------------ */
+/* ---- exported ---------------------------------------------------------------------------------------------------- */
 
 axclError axclrtMemcpy(void *dst, const void *src, size_t count, axclrtMemcpyKind kind)
 {

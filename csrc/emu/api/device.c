@@ -19,7 +19,7 @@
 #define VERSION_MINOR 6
 #define VERSION_PATCH 0
 
-/* ---- process ------------------------------------------------------------------------------------------------------- */
+/* ---- process ----------------------------------------------------------------------------------------------------- */
 
 axclError axclInit(const char *config)
 {
@@ -30,7 +30,8 @@ axclError axclInit(const char *config)
     pthread_mutex_lock(&emu_lifecycle);
     if (emu_initialised) {
         if (emu_config.strict)
-            error = emu_refuse(AXCL_ERROR(AXCL_SUB_SYSCTRL, AXCL_ID_BUSY), "axclInit was called twice without axclFinalize");
+            error = emu_refuse(AXCL_ERROR(AXCL_SUB_SYSCTRL, AXCL_ID_BUSY),
+                "axclInit was called twice without axclFinalize");
     } else if (!(error = emu_machine_open())) {
         emu_leaks_clear();
         emu_initialised = true;
@@ -71,7 +72,7 @@ const char *axclrtGetSocName(void)
     return emu_enter(EMU_FN_axclrtGetSocName, EMU_NEEDS_NOTHING, NULL) ? NULL : "AX650N (emulated)";
 }
 
-/* ---- devices ------------------------------------------------------------------------------------------------------- */
+/* ---- devices ----------------------------------------------------------------------------------------------------- */
 
 static axclError device_error(int id, const char *format, int32_t device)
 {
@@ -111,7 +112,8 @@ axclError axclrtSetDevice(int32_t id)
     if (error) return error;
     pthread_mutex_lock(&emu_lifecycle);
     emu_device *device = emu_device_by_id(id);
-    if (!device) error = device_error(AXCL_ID_DEVICE_INVALID_ID, "there is no device %d: axclrtGetDeviceList names them", id);
+    if (!device)
+        error = device_error(AXCL_ID_DEVICE_INVALID_ID, "there is no device %d: axclrtGetDeviceList names them", id);
     else if (!(error = emu_offline_error(device)) && !listed(device))
         error = device_error(AXCL_ID_DEVICE_NOT_CONNECTED, "device %d is still rebooting", id);
     if (!error && !device->default_context) error = emu_context_make(device, false, &device->default_context);
@@ -150,7 +152,8 @@ static axclError check_closed(emu_device *device)
     emu_handle_each(EMU_CONTEXT, count_context, &t);
     if (!t.streams && !t.contexts) return 0;
     return emu_refuse(AXCL_ERROR(AXCL_SUB_DEVICE, AXCL_ID_BUSY),
-        "device %d cannot be reset: %d streams and %d explicit contexts must be destroyed first", device->id, t.streams, t.contexts);
+        "device %d cannot be reset: %d streams and %d explicit contexts must be destroyed first", device->id, t.streams,
+        t.contexts);
 }
 
 axclError axclrtResetDevice(int32_t id)
@@ -160,7 +163,8 @@ axclError axclrtResetDevice(int32_t id)
     pthread_mutex_lock(&emu_lifecycle);
     emu_device *device = emu_device_by_id(id);
     if (!device) error = device_error(AXCL_ID_DEVICE_INVALID_ID, "there is no device %d", id);
-    else if (!device->set_count) error = device_error(AXCL_ID_DEVICE_NOT_ACTIVE, "device %d was reset more often than set", id);
+    else if (!device->set_count)
+        error = device_error(AXCL_ID_DEVICE_NOT_ACTIVE, "device %d was reset more often than set", id);
     else if (device->set_count == 1 && emu_config.strict) error = check_closed(device);
     if (!error && --device->set_count == 0) emu_device_wipe(device, true);
     pthread_mutex_unlock(&emu_lifecycle);
@@ -175,7 +179,8 @@ axclError axclrtRebootDevice(int32_t id)
     pthread_mutex_lock(&emu_lifecycle);
     emu_device *device = emu_device_by_id(id);
     if (!device) error = device_error(AXCL_ID_DEVICE_INVALID_ID, "there is no device %d", id);
-    else if (device->state == EMU_DEAD) error = device_error(AXCL_ID_DEVICE_REBOOT, "device %d is dead: a reboot does not help", id);
+    else if (device->state == EMU_DEAD)
+        error = device_error(AXCL_ID_DEVICE_REBOOT, "device %d is dead: a reboot does not help", id);
     if (!error) {
         emu_device_wipe(device, false);
         device->memory.leaked = 0;

@@ -6,16 +6,21 @@
 #include "../machine/stream.h"
 #include "enter.h"
 
-static axclError engine_error(int id, const char *text) { return emu_refuse(AXCL_ERROR(AXCL_SUB_ENGINE, id), "%s", text); }
+static axclError engine_error(int id, const char *text)
+{
+    return emu_refuse(AXCL_ERROR(AXCL_SUB_ENGINE, id), "%s", text);
+}
 
 axclError axclrtEngineInit(axclrtEngineVNpuKind kind)
 {
     emu_device *device;
     axclError error = emu_enter(EMU_FN_axclrtEngineInit, EMU_NEEDS_CONTEXT, &device);
     if (error) return error;
-    if ((unsigned)kind > AXCL_VNPU_LITTLE_BIG) return engine_error(AXCL_ID_ILLEGAL_PARAM, "the kind of NPU must be from 0 to 3");
+    if ((unsigned)kind > AXCL_VNPU_LITTLE_BIG)
+        return engine_error(AXCL_ID_ILLEGAL_PARAM, "the kind of NPU must be from 0 to 3");
     if (emu_engine_ready && emu_engine_kind != (int)kind)
-        return engine_error(AXCL_ID_BUSY, "the engine is initialised with another kind: axclrtEngineGetVNpuKind tells which");
+        return engine_error(AXCL_ID_BUSY,
+            "the engine is initialised with another kind: axclrtEngineGetVNpuKind tells which");
     emu_engine_kind = (int)kind;
     emu_engine_ready = true;
     return 0;
@@ -46,7 +51,7 @@ axclError axclrtEngineFinalize(void)
     return 0;
 }
 
-/* ---- loading -------------------------------------------------------------------------------------------------------- */
+/* ---- loading ----------------------------------------------------------------------------------------------------- */
 
 static axclError load(emu_device *device, emu_model *model, const char *path, const char *why, uint64_t *id)
 {
@@ -73,7 +78,8 @@ static axclError find_image(const void *pointer, uint64_t size, emu_range *range
 {
     axclError error = emu_memory_find(pointer, "the model's memory", range);
     if (error) return error;
-    if (!size || size > range->available) return engine_error(AXCL_ID_ILLEGAL_PARAM, "the model's size reaches past its memory");
+    if (!size || size > range->available)
+        return engine_error(AXCL_ID_ILLEGAL_PARAM, "the model's size reaches past its memory");
     emu_memory_touch(range->alloc);
     return 0;
 }
@@ -110,7 +116,7 @@ axclError axclrtEngineUnload(uint64_t id)
     return error;
 }
 
-/* ---- contexts and affinity ---------------------------------------------------------------------------------------------- */
+/* ---- contexts and affinity --------------------------------------------------------------------------------------- */
 
 static axclError unknown_model(void) { return AXCL_ERROR(AXCL_SUB_ENGINE, AXCL_ID_ILLEGAL_PARAM); }
 
@@ -126,7 +132,8 @@ axclError axclrtEngineCreateContext(uint64_t model, uint64_t *context)
     return *context ? 0 : engine_error(AXCL_ID_NO_MEMORY, "too many engine contexts");
 }
 
-static axclError affinity(emu_fn fn, uint64_t model, const uint64_t *context, const axclrtEngineSet *set, axclrtEngineSet *get)
+static axclError affinity(emu_fn fn, uint64_t model, const uint64_t *context, const axclrtEngineSet *set,
+    axclrtEngineSet *get)
 {
     emu_device *device;
     axclError error = emu_enter(fn, EMU_NEEDS_CONTEXT, &device);
@@ -136,7 +143,8 @@ static axclError affinity(emu_fn fn, uint64_t model, const uint64_t *context, co
     if (context && emu_handle_get(EMU_ENGINE_CONTEXT, *context) != loaded)
         return engine_error(AXCL_ID_ILLEGAL_PARAM, "the engine context is not one of this model");
     if (!set && !get) return AXCL_ERROR(AXCL_SUB_ENGINE, AXCL_ID_NULL_POINTER);
-    if (set && (!*set || *set > 7)) return engine_error(AXCL_ID_ILLEGAL_PARAM, "the affinity is a set of three NPU cores, 1 to 7");
+    if (set && (!*set || *set > 7))
+        return engine_error(AXCL_ID_ILLEGAL_PARAM, "the affinity is a set of three NPU cores, 1 to 7");
     if (set) loaded->affinity = *set; /* kept, without effect on time */
     else *get = loaded->affinity;
     return 0;

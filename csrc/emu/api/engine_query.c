@@ -8,9 +8,12 @@
 
 #define SYSTEM_BYTES 65536 /* of the card's system memory, per model: nominal */
 
-static axclError query_error(int id, const char *text) { return emu_refuse(AXCL_ERROR(AXCL_SUB_ENGINE, id), "%s", text); }
+static axclError query_error(int id, const char *text)
+{
+    return emu_refuse(AXCL_ERROR(AXCL_SUB_ENGINE, id), "%s", text);
+}
 
-/* ---- usage and kind: from a file, from device memory, of a loaded model ---------------------------------------------------- */
+/* ---- usage and kind: from a file, from device memory, of a loaded model ------------------------------------------ */
 
 static axclError peek_file(emu_fn fn, const char *path, emu_model_info *info)
 {
@@ -29,7 +32,8 @@ static axclError peek_memory(emu_fn fn, const void *pointer, uint64_t size, emu_
     emu_range range;
     axclError error = emu_enter(fn, EMU_NEEDS_CONTEXT, &device);
     if (error || (error = emu_memory_find(pointer, "the model's memory", &range))) return error;
-    if (!size || size > range.available) return query_error(AXCL_ID_ILLEGAL_PARAM, "the model's size reaches past its memory");
+    if (!size || size > range.available)
+        return query_error(AXCL_ID_ILLEGAL_PARAM, "the model's size reaches past its memory");
     emu_memory_touch(range.alloc);
     emu_model *model = emu_model_open_mem(range.host, size, why);
     if (!model) return query_error(AXCL_ID_OPEN, why);
@@ -74,7 +78,8 @@ axclError axclrtEngineGetUsage(const char *path, int64_t *system_bytes, int64_t 
 axclError axclrtEngineGetUsageFromMem(const void *pointer, uint64_t size, int64_t *system_bytes, int64_t *cmm_bytes)
 {
     emu_model_info info;
-    return give_usage(peek_memory(EMU_FN_axclrtEngineGetUsageFromMem, pointer, size, &info), &info, system_bytes, cmm_bytes);
+    return give_usage(peek_memory(EMU_FN_axclrtEngineGetUsageFromMem, pointer, size, &info), &info, system_bytes,
+        cmm_bytes);
 }
 
 axclError axclrtEngineGetUsageFromModelId(uint64_t id, int64_t *system_bytes, int64_t *cmm_bytes)
@@ -109,7 +114,7 @@ const char *axclrtEngineGetModelCompilerVersion(uint64_t id)
     return loaded ? loaded->info->compiler : NULL;
 }
 
-/* ---- IO info: an object on the host, so no context is needed to read it ------------------------------------------------------ */
+/* ---- IO info: an object on the host, so no context is needed to read it ------------------------------------------ */
 
 static axclError unknown_info(void)
 {
@@ -219,36 +224,41 @@ static int32_t find_name(const emu_loaded *loaded, bool output, const char *name
 {
     int count = !loaded || !name ? 0 : output ? loaded->info->num_outputs : loaded->info->num_inputs;
     for (int i = 0; i < count; i++)
-        if (!strcmp((output ? emu_model_output(loaded->model, i) : emu_model_input(loaded->model, i))->name, name)) return i;
+        if (!strcmp((output ? emu_model_output(loaded->model, i) : emu_model_input(loaded->model, i))->name, name))
+            return i;
     return -1;
 }
 
-#define QUERIES(Way, output)                                                                                            \
-    uint64_t axclrtEngineGet##Way##SizeByIndex(axclrtEngineIOInfo info, uint32_t group, uint32_t index)                  \
-    {                                                                                                                   \
-        const emu_tensor *t = tensor_of(info_get(EMU_FN_axclrtEngineGet##Way##SizeByIndex, info), output, index, group); \
-        return t ? t->shape[group].bytes : 0;                                                                           \
-    }                                                                                                                   \
-    const char *axclrtEngineGet##Way##NameByIndex(axclrtEngineIOInfo info, uint32_t index)                               \
-    {                                                                                                                   \
-        const emu_tensor *t = tensor_of(info_get(EMU_FN_axclrtEngineGet##Way##NameByIndex, info), output, index, 0);     \
-        return t ? t->name : NULL;                                                                                      \
-    }                                                                                                                   \
-    int32_t axclrtEngineGet##Way##IndexByName(axclrtEngineIOInfo info, const char *name)                                 \
-    {                                                                                                                   \
-        return find_name(info_get(EMU_FN_axclrtEngineGet##Way##IndexByName, info), output, name);                        \
-    }                                                                                                                   \
-    axclError axclrtEngineGet##Way##Dims(axclrtEngineIOInfo info, uint32_t group, uint32_t index, axclrtEngineIODims *d) \
-    {                                                                                                                   \
-        return give_dims(info_get(EMU_FN_axclrtEngineGet##Way##Dims, info), output, group, index, d);                    \
-    }                                                                                                                   \
-    axclError axclrtEngineGet##Way##DataType(axclrtEngineIOInfo info, uint32_t index, axclrtEngineDataType *type)        \
-    {                                                                                                                   \
-        return give_type(info_get(EMU_FN_axclrtEngineGet##Way##DataType, info), output, index, type);                    \
-    }                                                                                                                   \
-    axclError axclrtEngineGet##Way##DataLayout(axclrtEngineIOInfo info, uint32_t index, axclrtEngineDataLayout *layout)  \
-    {                                                                                                                   \
-        return give_layout(info_get(EMU_FN_axclrtEngineGet##Way##DataLayout, info), output, index, layout);              \
+#define QUERIES(Way, output)                                                                                           \
+    uint64_t axclrtEngineGet##Way##SizeByIndex(axclrtEngineIOInfo info, uint32_t group, uint32_t index)                \
+    {                                                                                                                  \
+        const emu_loaded *loaded = info_get(EMU_FN_axclrtEngineGet##Way##SizeByIndex, info);                           \
+        const emu_tensor *t = tensor_of(loaded, output, index, group);                                                 \
+        return t ? t->shape[group].bytes : 0;                                                                          \
+    }                                                                                                                  \
+    const char *axclrtEngineGet##Way##NameByIndex(axclrtEngineIOInfo info, uint32_t index)                             \
+    {                                                                                                                  \
+        const emu_loaded *loaded = info_get(EMU_FN_axclrtEngineGet##Way##NameByIndex, info);                           \
+        const emu_tensor *t = tensor_of(loaded, output, index, 0);                                                     \
+        return t ? t->name : NULL;                                                                                     \
+    }                                                                                                                  \
+    int32_t axclrtEngineGet##Way##IndexByName(axclrtEngineIOInfo info, const char *name)                               \
+    {                                                                                                                  \
+        return find_name(info_get(EMU_FN_axclrtEngineGet##Way##IndexByName, info), output, name);                      \
+    }                                                                                                                  \
+    axclError axclrtEngineGet##Way##Dims(axclrtEngineIOInfo info, uint32_t group, uint32_t index,                      \
+        axclrtEngineIODims *dims)                                                                                      \
+    {                                                                                                                  \
+        return give_dims(info_get(EMU_FN_axclrtEngineGet##Way##Dims, info), output, group, index, dims);               \
+    }                                                                                                                  \
+    axclError axclrtEngineGet##Way##DataType(axclrtEngineIOInfo info, uint32_t index, axclrtEngineDataType *type)      \
+    {                                                                                                                  \
+        return give_type(info_get(EMU_FN_axclrtEngineGet##Way##DataType, info), output, index, type);                  \
+    }                                                                                                                  \
+    axclError axclrtEngineGet##Way##DataLayout(axclrtEngineIOInfo info, uint32_t index,                                \
+        axclrtEngineDataLayout *layout)                                                                                \
+    {                                                                                                                  \
+        return give_layout(info_get(EMU_FN_axclrtEngineGet##Way##DataLayout, info), output, index, layout);            \
     }
 
 QUERIES(Input, false)

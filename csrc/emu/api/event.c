@@ -5,7 +5,10 @@
 #include "../machine/stream.h"
 #include "enter.h"
 
-static axclError event_error(int id, const char *text) { return emu_refuse(AXCL_ERROR(AXCL_SUB_STREAM, id), "%s", text); }
+static axclError event_error(int id, const char *text)
+{
+    return emu_refuse(AXCL_ERROR(AXCL_SUB_STREAM, id), "%s", text);
+}
 
 axclError axclrtCreateEvent(axclrtEvent *out)
 {
@@ -34,7 +37,8 @@ axclError axclrtRecordEvent(axclrtEvent handle, axclrtStream stream)
     emu_event *event = error ? NULL : emu_event_retain(emu_as_number(handle));
     if (error) return error;
     if (!event) return event_error(AXCL_ID_EVENT_RECORD, "no event of ours, or one already destroyed");
-    emu_op op = {.kind = EMU_OP_RECORD, .event = event, .ticket = atomic_fetch_add(&event->submitted, 1) + 1, .fault = emu_fault_armed()};
+    emu_op op = {.kind = EMU_OP_RECORD, .event = event, .ticket = atomic_fetch_add(&event->submitted, 1) + 1,
+        .fault = emu_fault_armed()};
     return emu_stream_submit(stream, device, &op);
 }
 
@@ -45,7 +49,8 @@ static axclError stream_wait(emu_fn fn, axclrtStream stream, axclrtEvent handle,
     emu_event *event = error ? NULL : emu_event_retain(emu_as_number(handle));
     if (error) return error;
     if (!event) return event_error(AXCL_ID_EVENT_WAIT, "no event of ours, or one already destroyed");
-    emu_op op = {.kind = EMU_OP_WAIT, .event = event, .ticket = event->submitted, .timeout_ms = timeout_ms, .fault = emu_fault_armed()};
+    emu_op op = {.kind = EMU_OP_WAIT, .event = event, .ticket = event->submitted, .timeout_ms = timeout_ms,
+        .fault = emu_fault_armed()};
     return emu_stream_submit(stream, device, &op);
 }
 

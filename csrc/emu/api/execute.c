@@ -9,15 +9,18 @@
 #include "../machine/stream.h"
 #include "enter.h"
 
-static axclError check_call(const emu_device *device, emu_loaded *loaded, uint64_t context, uint32_t group, const emu_io *io)
+static axclError check_call(const emu_device *device, emu_loaded *loaded, uint64_t context, uint32_t group,
+    const emu_io *io)
 {
     axclError illegal = AXCL_ERROR(AXCL_SUB_ENGINE, AXCL_ID_ILLEGAL_PARAM);
     if (emu_handle_get(EMU_ENGINE_CONTEXT, context) != loaded)
         return emu_refuse(illegal, "%s: the engine context is not one of this model", loaded->name);
     if (group >= (uint32_t)loaded->info->num_groups)
-        return emu_refuse(AXCL_ERROR(AXCL_SUB_ENGINE, AXCL_ID_ENGINE_INVALID_INDEX), "%s has no shape group %u", loaded->name, group);
+        return emu_refuse(AXCL_ERROR(AXCL_SUB_ENGINE, AXCL_ID_ENGINE_INVALID_INDEX), "%s has no shape group %u",
+            loaded->name, group);
     if (loaded->device != device && emu_config.strict)
-        return emu_refuse(illegal, "%s is on device %d, the thread's context on device %d", loaded->name, loaded->device->id, device->id);
+        return emu_refuse(illegal, "%s is on device %d, the thread's context on device %d", loaded->name,
+            loaded->device->id, device->id);
     if (io->loaded == loaded) return 0;
     const emu_model_info *made_for = io->loaded->info, *info = loaded->info;
     if (emu_config.strict || made_for->num_inputs != info->num_inputs || made_for->num_outputs != info->num_outputs)
@@ -45,7 +48,8 @@ static void count_execute(const emu_loaded *loaded, uint32_t group)
     emu_count_add(counts[emu_model_group(loaded->model, (int)group)->kind], 1);
 }
 
-static axclError execute(emu_fn fn, uint64_t model, uint64_t context, uint32_t group, axclrtEngineIO handle, const axclrtStream *stream)
+static axclError execute(emu_fn fn, uint64_t model, uint64_t context, uint32_t group, axclrtEngineIO handle,
+    const axclrtStream *stream)
 {
     emu_device *device;
     axclError error = emu_enter(fn, EMU_NEEDS_CONTEXT, &device);
@@ -68,7 +72,8 @@ axclError axclrtEngineExecute(uint64_t model, uint64_t context, uint32_t group, 
     return execute(EMU_FN_axclrtEngineExecute, model, context, group, io, NULL);
 }
 
-axclError axclrtEngineExecuteAsync(uint64_t model, uint64_t context, uint32_t group, axclrtEngineIO io, axclrtStream stream)
+axclError axclrtEngineExecuteAsync(uint64_t model, uint64_t context, uint32_t group, axclrtEngineIO io,
+    axclrtStream stream)
 {
     return execute(EMU_FN_axclrtEngineExecuteAsync, model, context, group, io, &stream);
 }

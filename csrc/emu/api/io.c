@@ -17,7 +17,8 @@ axclError axclrtEngineCreateIO(axclrtEngineIOInfo info, axclrtEngineIO *out)
     if (error) return error;
     if (!out) return AXCL_ERROR(AXCL_SUB_ENGINE, AXCL_ID_NULL_POINTER);
     emu_loaded *loaded = emu_handle_get(EMU_IO_INFO, emu_as_number(info));
-    if (!loaded || !loaded->open) return io_error(AXCL_ID_ILLEGAL_PARAM, "no IO info of ours, or its model was unloaded");
+    if (!loaded || !loaded->open)
+        return io_error(AXCL_ID_ILLEGAL_PARAM, "no IO info of ours, or its model was unloaded");
     if (!(error = emu_io_make(loaded, &handle))) *out = emu_as_pointer(handle);
     return error;
 }
@@ -34,7 +35,7 @@ axclError axclrtEngineDestroyIO(axclrtEngineIO handle)
     return error;
 }
 
-/* ---- binding --------------------------------------------------------------------------------------------------------- */
+/* ---- binding ----------------------------------------------------------------------------------------------------- */
 
 static axclError bind(emu_fn fn, axclrtEngineIO handle, bool output, uint32_t index, const void *pointer, uint64_t size)
 {
@@ -71,28 +72,33 @@ static uint32_t index_of(axclrtEngineIO handle, bool output, const char *name)
     uint32_t found = UINT32_MAX;
     int count = !io ? 0 : output ? io->loaded->info->num_outputs : io->loaded->info->num_inputs;
     for (int i = 0; i < count; i++)
-        if (!strcmp((output ? emu_model_output(io->loaded->model, i) : emu_model_input(io->loaded->model, i))->name, name))
+        if (!strcmp((output ? emu_model_output(io->loaded->model, i) : emu_model_input(io->loaded->model, i))->name,
+            name))
             found = (uint32_t)i;
     if (io) emu_io_release(io);
     return found;
 }
 
-#define BINDINGS(Way, output)                                                                                           \
-    axclError axclrtEngineSet##Way##BufferByIndex(axclrtEngineIO io, uint32_t index, const void *pointer, uint64_t size) \
-    {                                                                                                                   \
-        return bind(EMU_FN_axclrtEngineSet##Way##BufferByIndex, io, output, index, pointer, size);                       \
-    }                                                                                                                   \
-    axclError axclrtEngineSet##Way##BufferByName(axclrtEngineIO io, const char *name, const void *pointer, uint64_t size) \
-    {                                                                                                                   \
-        return bind(EMU_FN_axclrtEngineSet##Way##BufferByName, io, output, index_of(io, output, name), pointer, size);   \
-    }                                                                                                                   \
-    axclError axclrtEngineGet##Way##BufferByIndex(axclrtEngineIO io, uint32_t index, void **pointer, uint64_t *size)     \
-    {                                                                                                                   \
-        return bound(EMU_FN_axclrtEngineGet##Way##BufferByIndex, io, output, index, pointer, size);                      \
-    }                                                                                                                   \
-    axclError axclrtEngineGet##Way##BufferByName(axclrtEngineIO io, const char *name, void **pointer, uint64_t *size)    \
-    {                                                                                                                   \
-        return bound(EMU_FN_axclrtEngineGet##Way##BufferByName, io, output, index_of(io, output, name), pointer, size);  \
+#define BINDINGS(Way, output)                                                                                          \
+    axclError axclrtEngineSet##Way##BufferByIndex(axclrtEngineIO io, uint32_t index, const void *pointer,              \
+        uint64_t size)                                                                                                 \
+    {                                                                                                                  \
+        return bind(EMU_FN_axclrtEngineSet##Way##BufferByIndex, io, output, index, pointer, size);                     \
+    }                                                                                                                  \
+    axclError axclrtEngineSet##Way##BufferByName(axclrtEngineIO io, const char *name, const void *pointer,             \
+        uint64_t size)                                                                                                 \
+    {                                                                                                                  \
+        uint32_t index = index_of(io, output, name);                                                                   \
+        return bind(EMU_FN_axclrtEngineSet##Way##BufferByName, io, output, index, pointer, size);                      \
+    }                                                                                                                  \
+    axclError axclrtEngineGet##Way##BufferByIndex(axclrtEngineIO io, uint32_t index, void **pointer, uint64_t *size)   \
+    {                                                                                                                  \
+        return bound(EMU_FN_axclrtEngineGet##Way##BufferByIndex, io, output, index, pointer, size);                    \
+    }                                                                                                                  \
+    axclError axclrtEngineGet##Way##BufferByName(axclrtEngineIO io, const char *name, void **pointer, uint64_t *size)  \
+    {                                                                                                                  \
+        uint32_t index = index_of(io, output, name);                                                                   \
+        return bound(EMU_FN_axclrtEngineGet##Way##BufferByName, io, output, index, pointer, size);                     \
     }
 
 BINDINGS(Input, false)

@@ -6,7 +6,10 @@
 #include "../machine/stream.h"
 #include "enter.h"
 
-static axclError memory_error(int id, const char *text) { return emu_refuse(AXCL_ERROR(AXCL_SUB_MEMORY, id), "%s", text); }
+static axclError memory_error(int id, const char *text)
+{
+    return emu_refuse(AXCL_ERROR(AXCL_SUB_MEMORY, id), "%s", text);
+}
 
 static axclError allocate(emu_fn fn, void **out, size_t size, axclrtMemMallocPolicy policy)
 {
@@ -23,7 +26,10 @@ static axclError allocate(emu_fn fn, void **out, size_t size, axclrtMemMallocPol
     return error;
 }
 
-axclError axclrtMalloc(void **out, size_t size, axclrtMemMallocPolicy policy) { return allocate(EMU_FN_axclrtMalloc, out, size, policy); }
+axclError axclrtMalloc(void **out, size_t size, axclrtMemMallocPolicy policy)
+{
+    return allocate(EMU_FN_axclrtMalloc, out, size, policy);
+}
 
 axclError axclrtMallocCached(void **out, size_t size, axclrtMemMallocPolicy policy)
 {
@@ -36,9 +42,12 @@ axclError axclrtFree(void *pointer)
     emu_range range;
     axclError error = emu_enter(EMU_FN_axclrtFree, EMU_NEEDS_CONTEXT, &device);
     if (error || (error = emu_memory_find(pointer, "the pointer to free", &range))) return error;
-    if (range.offset) return memory_error(AXCL_ID_ILLEGAL_PARAM, "axclrtFree takes the base pointer of an allocation, not one inside it");
+    if (range.offset)
+        return memory_error(AXCL_ID_ILLEGAL_PARAM,
+            "axclrtFree takes the base pointer of an allocation, not one inside it");
     if (emu_config.strict && emu_stream_uses(range.host, range.alloc->size))
-        return memory_error(AXCL_ID_BUSY, "axclrtFree of memory that queued work still uses: synchronise the stream first");
+        return memory_error(AXCL_ID_BUSY,
+            "axclrtFree of memory that queued work still uses: synchronise the stream first");
     return emu_memory_free(range.alloc, emu_as_number(pointer));
 }
 
@@ -49,14 +58,18 @@ static axclError check_cached(emu_fn fn, void *pointer, size_t size)
     emu_range range;
     axclError error = emu_enter(fn, EMU_NEEDS_CONTEXT, &device);
     if (error || (error = emu_memory_find(pointer, "the pointer", &range))) return error;
-    if (size > range.available && emu_config.strict) return memory_error(AXCL_ID_ILLEGAL_PARAM, "the size reaches past the allocation");
+    if (size > range.available && emu_config.strict)
+        return memory_error(AXCL_ID_ILLEGAL_PARAM, "the size reaches past the allocation");
     return 0;
 }
 
 axclError axclrtMemFlush(void *pointer, size_t size) { return check_cached(EMU_FN_axclrtMemFlush, pointer, size); }
-axclError axclrtMemInvalidate(void *pointer, size_t size) { return check_cached(EMU_FN_axclrtMemInvalidate, pointer, size); }
+axclError axclrtMemInvalidate(void *pointer, size_t size)
+{
+    return check_cached(EMU_FN_axclrtMemInvalidate, pointer, size);
+}
 
-/* ---- pinned ----------------------------------------------------------------------------------------------------------- */
+/* ---- pinned ------------------------------------------------------------------------------------------------------ */
 
 axclError axclrtMallocHost(void **out, size_t size)
 {
@@ -65,7 +78,8 @@ axclError axclrtMallocHost(void **out, size_t size)
     if (error) return error;
     if (!out) return AXCL_ERROR(AXCL_SUB_MEMORY, AXCL_ID_NULL_POINTER);
     *out = NULL;
-    if (!size || size > (1ull << 40)) return memory_error(AXCL_ID_ILLEGAL_PARAM, "axclrtMallocHost needs a size from 1 byte to 1 TiB");
+    if (!size || size > (1ull << 40))
+        return memory_error(AXCL_ID_ILLEGAL_PARAM, "axclrtMallocHost needs a size from 1 byte to 1 TiB");
     *out = emu_pinned_allocate(size);
     return *out ? 0 : memory_error(AXCL_ID_NO_MEMORY, "the host is out of memory");
 }
@@ -77,7 +91,9 @@ axclError axclrtFreeHost(void *pointer)
     if (error) return error;
     if (!pointer) return AXCL_ERROR(AXCL_SUB_MEMORY, AXCL_ID_NULL_POINTER);
     if (emu_config.strict && emu_pinned_find(pointer, &available) && emu_stream_uses(pointer, available))
-        return memory_error(AXCL_ID_BUSY, "axclrtFreeHost of memory that queued work still uses: synchronise the stream first");
+        return memory_error(AXCL_ID_BUSY,
+            "axclrtFreeHost of memory that queued work still uses: synchronise the stream first");
     if (emu_pinned_free(pointer)) return 0;
-    return memory_error(AXCL_ID_ILLEGAL_PARAM, "axclrtFreeHost got no base pointer of pinned memory, or one already freed");
+    return memory_error(AXCL_ID_ILLEGAL_PARAM,
+        "axclrtFreeHost got no base pointer of pinned memory, or one already freed");
 }

@@ -53,13 +53,15 @@ static void add_calls(text *t)
         add(t, "%s\"%s\":%llu", comma, emu_fn_name((emu_fn)i), get(&emu_counted.calls[i]));
         comma = ",";
     }
-    add(t, "},\"submissions\":%llu,\"waits\":%llu", get(&emu_counted.counts[EMU_COUNT_SUBMISSIONS]), get(&emu_counted.counts[EMU_COUNT_WAITS]));
+    add(t, "},\"submissions\":%llu,\"waits\":%llu", get(&emu_counted.counts[EMU_COUNT_SUBMISSIONS]),
+        get(&emu_counted.counts[EMU_COUNT_WAITS]));
 }
 
 static void add_by_kind(text *t, const char *name, _Atomic uint64_t *values)
 {
-    add(t, ",\"%s\":{\"h2d\":%llu,\"d2h\":%llu,\"d2d\":%llu,\"h2h\":%llu}", name, get(&values[AXCL_COPY_HOST_TO_DEVICE]),
-        get(&values[AXCL_COPY_DEVICE_TO_HOST]), get(&values[AXCL_COPY_DEVICE_TO_DEVICE]), get(&values[AXCL_COPY_HOST_TO_HOST]));
+    add(t, ",\"%s\":{\"h2d\":%llu,\"d2h\":%llu,\"d2d\":%llu,\"h2h\":%llu}", name,
+        get(&values[AXCL_COPY_HOST_TO_DEVICE]), get(&values[AXCL_COPY_DEVICE_TO_HOST]),
+        get(&values[AXCL_COPY_DEVICE_TO_DEVICE]), get(&values[AXCL_COPY_HOST_TO_HOST]));
 }
 
 static void add_memory(text *t)
@@ -72,7 +74,8 @@ static void add_memory(text *t)
         pthread_mutex_unlock(&m->lock);
         total += emu_memory_total(&emu_devices[i]);
     }
-    add(t, ",\"memory\":{\"device_used\":%llu,\"device_peak\":%llu,\"device_total\":%llu,\"pinned_used\":%llu,\"allocations\":%llu}",
+    add(t, ",\"memory\":{\"device_used\":%llu,\"device_peak\":%llu,\"device_total\":%llu,"
+        "\"pinned_used\":%llu,\"allocations\":%llu}",
         used, peak, total, (unsigned long long)emu_pinned_used(), live);
 }
 
@@ -104,15 +107,18 @@ int axemu_report(char *buffer, size_t size)
     add_calls(&t);
     add_by_kind(&t, "bytes", emu_counted.bytes);
     add_by_kind(&t, "copies", emu_counted.copies);
-    add(&t, ",\"executes\":{\"layer_decode\":%llu,\"layer_chunk\":%llu,\"head\":%llu}", get(&emu_counted.counts[EMU_COUNT_DECODE]),
+    add(&t, ",\"executes\":{\"layer_decode\":%llu,\"layer_chunk\":%llu,\"head\":%llu}",
+        get(&emu_counted.counts[EMU_COUNT_DECODE]),
         get(&emu_counted.counts[EMU_COUNT_CHUNK]), get(&emu_counted.counts[EMU_COUNT_HEAD]));
-    add(&t, ",\"binds\":%llu,\"submitted_offline\":%llu,\"modelled_ns\":%llu", get(&emu_counted.counts[EMU_COUNT_BINDS]),
+    add(&t, ",\"binds\":%llu,\"submitted_offline\":%llu,\"modelled_ns\":%llu",
+        get(&emu_counted.counts[EMU_COUNT_BINDS]),
         get(&emu_counted.counts[EMU_COUNT_OFFLINE]), get(&emu_counted.counts[EMU_COUNT_MODELLED_NS]));
     add_memory(&t);
     add_leaks(&t);
     add(&t, ",\"profile\":");
     add_string(&t, emu_profile_name());
-    add(&t, ",\"mode\":\"%s\",\"isa\":\"%s\",\"emulated\":true}", emu_config.strict ? "strict" : "tolerant", emu_math_isa());
+    add(&t, ",\"mode\":\"%s\",\"isa\":\"%s\",\"emulated\":true}", emu_config.strict ? "strict" : "tolerant",
+        emu_math_isa());
     return (int)t.length;
 }
 

@@ -6,7 +6,10 @@
 #include "../machine/stream.h"
 #include "enter.h"
 
-static axclError stream_error(int id, const char *text) { return emu_refuse(AXCL_ERROR(AXCL_SUB_STREAM, id), "%s", text); }
+static axclError stream_error(int id, const char *text)
+{
+    return emu_refuse(AXCL_ERROR(AXCL_SUB_STREAM, id), "%s", text);
+}
 
 axclError axclrtCreateStream(axclrtStream *out)
 {
@@ -32,7 +35,10 @@ static axclError destroy(emu_fn fn, axclrtStream handle, bool force)
 }
 
 axclError axclrtDestroyStream(axclrtStream stream) { return destroy(EMU_FN_axclrtDestroyStream, stream, false); }
-axclError axclrtDestroyStreamForce(axclrtStream stream) { return destroy(EMU_FN_axclrtDestroyStreamForce, stream, true); }
+axclError axclrtDestroyStreamForce(axclrtStream stream)
+{
+    return destroy(EMU_FN_axclrtDestroyStreamForce, stream, true);
+}
 
 axclError axclrtSynchronizeStream(axclrtStream handle)
 {
@@ -53,7 +59,8 @@ axclError axclrtSynchronizeStreamWithTimeout(axclrtStream handle, int32_t timeou
     axclError error = emu_enter(EMU_FN_axclrtSynchronizeStreamWithTimeout, EMU_NEEDS_CONTEXT, &device);
     emu_fault fault = emu_fault_armed();
     if (error) return error;
-    if (timeout_ms < -1) return stream_error(AXCL_ID_ILLEGAL_PARAM, "a time-out is -1 (forever) or milliseconds from 0");
+    if (timeout_ms < -1)
+        return stream_error(AXCL_ID_ILLEGAL_PARAM, "a time-out is -1 (forever) or milliseconds from 0");
     emu_stream *s = emu_stream_retain(handle);
     if (!s) return AXCL_ERROR(AXCL_SUB_STREAM, AXCL_ID_ILLEGAL_PARAM);
     emu_count_add(EMU_COUNT_WAITS, 1);

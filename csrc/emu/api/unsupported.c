@@ -1,16 +1,16 @@
-/* Exported names that nothing here stands behind, so that foreign programs link: "unsupported" in the runtime's own form. */
+/* Exported names that nothing here stands behind, so that foreign programs link: they return "unsupported". */
 #include <stddef.h>
 
 #include "../machine/counters.h"
 #include "../machine/errors.h"
 #include "exports.h"
 
-#define REFUSED(name, sub)                                                                                              \
-    EMU_API axclError name(void);                                                                                       \
-    axclError name(void)                                                                                                \
-    {                                                                                                                   \
-        emu_count_call(EMU_FN_##name);                                                                                  \
-        return emu_refuse(AXCL_ERROR(sub, AXCL_ID_UNSUPPORTED), #name " is not part of the emulated runtime");          \
+#define REFUSED(name, sub)                                                                                             \
+    EMU_API axclError name(void);                                                                                      \
+    axclError name(void)                                                                                               \
+    {                                                                                                                  \
+        emu_count_call(EMU_FN_##name);                                                                                 \
+        return emu_refuse(AXCL_ERROR(sub, AXCL_ID_UNSUPPORTED), #name " is not part of the emulated runtime");         \
     }
 EMU_REFUSED(REFUSED)
 

@@ -7,8 +7,8 @@ static size_t span(const emu_attention *a)
     return (size_t)a->rows + (size_t)a->tokens;
 }
 
-/* The smallest mask value that counts as visible. Relative to the largest, as softmax does not change when all scores move together:
- * a token that sees nothing (everything at -65536) attends to everything, as on the card. */
+/* The smallest mask value that counts as visible. Relative to the largest, as softmax does not change when all scores
+ * move together: a token that sees nothing (everything at -65536) attends to everything, as on the card. */
 static float threshold(const uint16_t *mask, size_t n)
 {
     float most = -INFINITY;
@@ -42,7 +42,8 @@ bool emu_attention_taint(uint8_t *tainted, const uint16_t *k, const uint16_t *v,
     for (int r = 0; r < count; r++) {
         unsigned most = 0;
         for (int d = 0; d < width; d++) {
-            unsigned a = k[(size_t)r * (size_t)width + (size_t)d] & 0x7fffu, b = v[(size_t)r * (size_t)width + (size_t)d] & 0x7fffu;
+            size_t at = (size_t)r * (size_t)width + (size_t)d;
+            unsigned a = k[at] & 0x7fffu, b = v[at] & 0x7fffu;
             most = a > most ? a : most;
             most = b > most ? b : most;
         }
@@ -71,8 +72,8 @@ typedef struct head_task {
     int num_runs, kv_head, group, visible;
 } head_task;
 
-/* Scores of the visible rows, side by side in scores[h]; then weights in their place. total[h]: their sum, NaN where a score is
- * NaN or +infinity. */
+/* Scores of the visible rows, side by side in scores[h]; then weights in their place. total[h]: their sum, NaN where a
+ * score is NaN or +infinity. */
 static void weigh_rows(head_task *t, double *total)
 {
     const emu_attention *a = t->a;
@@ -90,7 +91,8 @@ static void weigh_rows(head_task *t, double *total)
         }
         t->visible += run.length;
     }
-    for (int h = 0; h < t->group; h++) total[h] = t->kernels->weights(t->scores + (size_t)h * ld, t->visible, (float)total[h]);
+    for (int h = 0; h < t->group; h++)
+        total[h] = t->kernels->weights(t->scores + (size_t)h * ld, t->visible, (float)total[h]);
 }
 
 /* 1.5 * 2^exponent, within the range of normal numbers. */
@@ -111,7 +113,8 @@ static void choose_grid(head_task *t, const double *total)
     int exponent = 0, dims = a->dims;
     memset(most, 0, (size_t)dims * sizeof *most);
     for (int i = 0; i < t->num_runs; i++)
-        t->kernels->magnitude(most, row_of(a, a->v_cache, a->v_own, t->runs[i].start, t->kv_head), width, t->runs[i].length, dims);
+        t->kernels->magnitude(most, row_of(a, a->v_cache, a->v_own, t->runs[i].start, t->kv_head), width,
+            t->runs[i].length, dims);
     double largest = 1.0;
     for (int h = 0; h < t->group; h++) largest = total[h] > largest ? total[h] : largest;
     frexp(largest, &exponent);
@@ -135,7 +138,8 @@ static void sum_rows(const head_task *t)
 static void spread_taint(const head_task *t, float *out, int row)
 {
     const emu_attention *a = t->a;
-    const uint16_t *k = row_of(a, a->k_cache, a->k_own, row, t->kv_head), *v = row_of(a, a->v_cache, a->v_own, row, t->kv_head);
+    const uint16_t *k = row_of(a, a->k_cache, a->k_own, row, t->kv_head),
+        *v = row_of(a, a->v_cache, a->v_own, row, t->kv_head);
     for (int h = 0; h < t->group; h++) {
         float *head = out + (size_t)h * (size_t)a->dims, s;
         t->kernels->dot(k, 0, 1, t->q + (size_t)h * EMU_PADDED(a->dims), 0, 1, (size_t)a->dims, &s, 0);
@@ -160,7 +164,8 @@ void emu_attention_head(const emu_attention *a, int token, int kv_head, int work
 {
     int group = a->heads / a->kv_heads;
     size_t dims = (size_t)a->dims, first = (size_t)token * (size_t)a->heads + (size_t)kv_head * (size_t)group;
-    double *sums = a->sums + (size_t)worker * (2 * (size_t)group + 1) * dims; /* acc, then total (group <= group * dims), then magic */
+    /* acc, then total (group <= group * dims), then magic */
+    double *sums = a->sums + (size_t)worker * (2 * (size_t)group + 1) * dims;
     head_task t = {.a = a,
                    .kernels = emu_math_kernels(),
                    .mask = a->mask + (size_t)token * span(a),

@@ -1,12 +1,13 @@
 /* Attention of one token over the rows its mask shows, with sums that are exact and therefore independent of row order.
  *
- * Scores are canonical fp32 dot products; p = exp(score - max) is rounded to a multiple of 2^-24; V is rounded to a multiple of a power of
- * two, g, chosen per dimension such that sum(p) * max|v| <= 2^53 * (2^-24 * g). Every partial sum is then a multiple of 2^-24 * g and fits
- * a double: the additions are exact, so neither their order nor the place of a row matters. max, sum(p) and max|v| do not depend on order.
- * Error of the result against exact arithmetic on the same scores, n visible rows, m = max|v| of the dimension over them:
+ * Scores are canonical fp32 dot products; p = exp(score - max) is rounded to a multiple of 2^-24; V is rounded to a
+ * multiple of a power of two, g, chosen per dimension such that sum(p) * max|v| <= 2^53 * (2^-24 * g). Every partial
+ * sum is then a multiple of 2^-24 * g and fits a double: the additions are exact, so neither their order nor the place
+ * of a row matters. max, sum(p) and max|v| do not depend on order. Error of the result against exact arithmetic on the
+ * same scores, n visible rows, m = max|v| of the dimension over them:
  *   p: n * 2^-25 * 2m / sum(p) at most (sum(p) >= 1), typically sqrt(n) instead of n;
- *   v: 2^-28 m (one row dominates) to 2^-16 m (4,096 equal rows); bf16 values down to 2^-20 m (one row) or 2^-8 m (4,096 rows) are not
- *      rounded at all.
+ *   v: 2^-28 m (one row dominates) to 2^-16 m (4,096 equal rows); bf16 values down to 2^-20 m (one row) or 2^-8 m
+ *      (4,096 rows) are not rounded at all.
  * Rounding the result to bf16 costs 2^-9 of it. Nothing limits n to 4,096: more rows only coarsen g.
  */
 #ifndef AXPRESS_EMU_ATTENTION_H
@@ -33,7 +34,8 @@ typedef struct emu_attention {
     float *out;                        /* [tokens, heads * dims] */
     emu_run *runs;                     /* [tokens][emu_runs_room] */
     int *num_runs;                     /* [tokens] */
-    const uint8_t *tainted;            /* [rows + tokens]: K or V of that row holds NaN or infinity; NULL when hidden rows need no look */
+    /* [rows + tokens]: K or V of that row holds NaN or infinity; NULL when hidden rows need no look */
+    const uint8_t *tainted;
     float *scores;                     /* per worker [heads / kv_heads][rows + tokens] */
     double *sums;                      /* per worker [2 * heads / kv_heads + 1][dims] */
 } emu_attention;

@@ -109,7 +109,8 @@ static int store(const reading *r, const key *k, const char *text)
         return 0;
     }
 wrong:
-    const char *wanted = k->kind == INTEGER ? "a whole number" : k->kind == REAL ? "a number" : "a comma list of at most 64 numbers";
+    const char *wanted = k->kind == INTEGER ? "a whole number"
+        : k->kind == REAL ? "a number" : "a comma list of at most 64 numbers";
     return complain(r, ": metadata %s = \"%.40s\" is not %s from %.9g to %.9g", k->name, text, wanted, k->low, k->high);
 }
 
@@ -168,10 +169,11 @@ static int read_metadata(reading *r, json_reader *json)
 }
 
 static const char *const tensor_names[EMU_NUM_WEIGHTS] = {
-    [EMU_W_INPUT_NORM] = "input_norm", [EMU_W_Q] = "q", [EMU_W_K] = "k", [EMU_W_V] = "v", [EMU_W_O] = "o", [EMU_W_Q_BIAS] = "q_bias",
-    [EMU_W_K_BIAS] = "k_bias", [EMU_W_V_BIAS] = "v_bias", [EMU_W_O_BIAS] = "o_bias", [EMU_W_Q_NORM] = "q_norm", [EMU_W_K_NORM] = "k_norm",
-    [EMU_W_POST_NORM] = "post_norm", [EMU_W_GATE] = "gate", [EMU_W_UP] = "up", [EMU_W_DOWN] = "down", [EMU_W_INV_FREQ] = "inv_freq",
-    [EMU_W_NORM] = "norm", [EMU_W_HEAD] = "head"};
+    [EMU_W_INPUT_NORM] = "input_norm", [EMU_W_Q] = "q", [EMU_W_K] = "k", [EMU_W_V] = "v", [EMU_W_O] = "o",
+    [EMU_W_Q_BIAS] = "q_bias", [EMU_W_K_BIAS] = "k_bias", [EMU_W_V_BIAS] = "v_bias", [EMU_W_O_BIAS] = "o_bias",
+    [EMU_W_Q_NORM] = "q_norm", [EMU_W_K_NORM] = "k_norm", [EMU_W_POST_NORM] = "post_norm",
+    [EMU_W_GATE] = "gate", [EMU_W_UP] = "up", [EMU_W_DOWN] = "down",
+    [EMU_W_INV_FREQ] = "inv_freq", [EMU_W_NORM] = "norm", [EMU_W_HEAD] = "head"};
 
 static bool read_extent(json_reader *json, emu_extent *extent, char dtype[16])
 {
@@ -217,8 +219,8 @@ static int read_tensor(reading *r, json_reader *json, const char *name)
     if (strcmp(dtype, extent.fp32 ? "F32" : "BF16") != 0)
         return complain(r, ": tensor %s has type %s instead of %s", name, dtype, extent.fp32 ? "F32" : "BF16");
     if (extent.end > r->file_size - r->data_start)
-        return complain(r, " is cut short: tensor %s ends at byte %llu of a file of %llu; copy or download it again", name,
-                        (unsigned long long)(r->data_start + extent.end), (unsigned long long)r->file_size);
+        return complain(r, " is cut short: tensor %s ends at byte %llu of a file of %llu; copy or download it again",
+            name, (unsigned long long)(r->data_start + extent.end), (unsigned long long)r->file_size);
     extent.begin += r->data_start;
     extent.end += r->data_start;
     if (extent.begin % 2 != 0) return complain(r, ": tensor %s starts at an odd byte", name);
@@ -237,7 +239,8 @@ static int read_json(reading *r, const char *text, size_t size)
         int failed = strcmp(name, "__metadata__") == 0 ? read_metadata(r, &json) : read_tensor(r, &json, name);
         if (failed) return -1;
     }
-    if (!json_finish(&json)) return complain(r, ": its header is damaged at byte %zu: %s", (size_t)(json.at - json.start) + 8, json.error);
+    if (!json_finish(&json))
+        return complain(r, ": its header is damaged at byte %zu: %s", (size_t)(json.at - json.start) + 8, json.error);
     return 0;
 }
 
@@ -247,9 +250,11 @@ static int check_shape(const reading *r, int which, bool required, uint64_t rows
     int ndims = cols ? 2 : 1;
     if (!e->present) return required ? complain(r, ": tensor %s is missing", tensor_names[which]) : 0;
     uint64_t bytes = rows * (cols ? cols : 1) * (e->fp32 ? 4 : 2);
-    if (e->ndims == ndims && e->dims[0] == rows && (!cols || e->dims[1] == cols) && e->end - e->begin == bytes) return 0;
+    if (e->ndims == ndims && e->dims[0] == rows && (!cols || e->dims[1] == cols) && e->end - e->begin == bytes)
+        return 0;
     char shape[64], wanted[64];
-    snprintf(wanted, sizeof wanted, cols ? "[%llu, %llu]" : "[%llu]", (unsigned long long)rows, (unsigned long long)cols);
+    snprintf(wanted, sizeof wanted, cols ? "[%llu, %llu]" : "[%llu]", (unsigned long long)rows,
+        (unsigned long long)cols);
     snprintf(shape, sizeof shape, e->ndims > 1 ? "[%llu, %llu%s]" : "[%llu]", (unsigned long long)e->dims[0],
              (unsigned long long)e->dims[1], e->ndims > 2 ? ", ..." : "");
     return complain(r, ": tensor %s has shape %s in %llu bytes, the metadata asks for %s", tensor_names[which], shape,
@@ -263,8 +268,9 @@ static int check_layer_tensors(const reading *r)
     uint64_t width = (uint64_t)i->heads * dims, kv = (uint64_t)i->kv_heads * dims;
     bool qwen3 = strcmp(i->family, "qwen3") == 0, qwen2 = strcmp(i->family, "qwen2") == 0;
     const struct { int which; bool required; uint64_t rows, cols; } all[] = {
-        {EMU_W_INPUT_NORM, true, hidden, 0}, {EMU_W_Q, true, width, hidden}, {EMU_W_K, true, kv, hidden}, {EMU_W_V, true, kv, hidden},
-        {EMU_W_O, true, hidden, width}, {EMU_W_Q_BIAS, qwen2, width, 0}, {EMU_W_K_BIAS, qwen2, kv, 0}, {EMU_W_V_BIAS, qwen2, kv, 0},
+        {EMU_W_INPUT_NORM, true, hidden, 0}, {EMU_W_Q, true, width, hidden}, {EMU_W_K, true, kv, hidden},
+        {EMU_W_V, true, kv, hidden}, {EMU_W_O, true, hidden, width}, {EMU_W_Q_BIAS, qwen2, width, 0},
+        {EMU_W_K_BIAS, qwen2, kv, 0}, {EMU_W_V_BIAS, qwen2, kv, 0},
         {EMU_W_O_BIAS, false, hidden, 0}, {EMU_W_Q_NORM, qwen3, dims, 0}, {EMU_W_K_NORM, qwen3, dims, 0},
         {EMU_W_POST_NORM, true, hidden, 0}, {EMU_W_GATE, true, ffn, hidden}, {EMU_W_UP, true, ffn, hidden},
         {EMU_W_DOWN, true, hidden, ffn}, {EMU_W_INV_FREQ, true, dims / 2, 0}};
@@ -278,16 +284,18 @@ static int check_layer(const reading *r)
 {
     const emu_header *h = r->header;
     const emu_model_info *i = &h->info;
-    const struct { const char *name; int value; } needed[] = {{"hidden", i->hidden}, {"heads", i->heads}, {"kv_heads", i->kv_heads},
-                                                              {"head_dim", i->head_dim}, {"ffn", i->ffn}};
+    const struct { const char *name; int value; } needed[] = {{"hidden", i->hidden}, {"heads", i->heads},
+        {"kv_heads", i->kv_heads}, {"head_dim", i->head_dim}, {"ffn", i->ffn}};
     for (int k = 0; k < 5; k++)
         if (needed[k].value <= 0) return complain(r, ": metadata %s is missing", needed[k].name);
     int chunks = i->chunk > 0 ? h->history.count : 0;
-    if (i->heads % i->kv_heads != 0) return complain(r, ": %d heads cannot share %d key/value heads evenly", i->heads, i->kv_heads);
+    if (i->heads % i->kv_heads != 0)
+        return complain(r, ": %d heads cannot share %d key/value heads evenly", i->heads, i->kv_heads);
     if (i->head_dim % 2 != 0) return complain(r, ": head_dim %d is odd, rotary positions need pairs", i->head_dim);
     if (i->chunk > 0 && chunks == 0) return complain(r, ": chunk = %d but history is empty", i->chunk);
     if (h->decode_rows.count + chunks == 0) return complain(r, " has no shape groups: metadata decode_rows is missing");
-    if (h->decode_rows.count + chunks > EMU_MAX_GROUPS) return complain(r, " has more than %d shape groups", EMU_MAX_GROUPS);
+    if (h->decode_rows.count + chunks > EMU_MAX_GROUPS)
+        return complain(r, " has more than %d shape groups", EMU_MAX_GROUPS);
     if (h->cost_chunk.count != 0 && h->cost_chunk.count != chunks)
         return complain(r, ": cost_chunk_us has %d entries for %d chunk groups", h->cost_chunk.count, chunks);
     return i->hollow ? 0 : check_layer_tensors(r);
@@ -307,11 +315,14 @@ static int check(reading *r)
 {
     emu_header *h = r->header;
     emu_model_info *i = &h->info;
-    if (!r->format[0]) return complain(r, " is a safetensors file but not a simulated axmodel: its metadata names no format");
+    if (!r->format[0])
+        return complain(r, " is a safetensors file but not a simulated axmodel: its metadata names no format");
     if (strcmp(r->format, FORMAT) != 0)
-        return complain(r, " has format \"%s\", this emulator reads \"" FORMAT "\": convert the model again", r->format);
+        return complain(r, " has format \"%s\", this emulator reads \"" FORMAT "\": convert the model again",
+            r->format);
     bool head = strcmp(r->kind, "head") == 0;
-    if (!head && strcmp(r->kind, "layer") != 0) return complain(r, ": metadata kind is \"%s\" instead of layer or head", r->kind);
+    if (!head && strcmp(r->kind, "layer") != 0)
+        return complain(r, ": metadata kind is \"%s\" instead of layer or head", r->kind);
     if (strcmp(i->family, "qwen3") != 0 && strcmp(i->family, "qwen2") != 0 && strcmp(i->family, "llama") != 0)
         return complain(r, ": family \"%s\" is not one of qwen3, qwen2, llama", i->family);
     h->output_fp32 = strcmp(r->dtype, "fp32") == 0;
@@ -330,7 +341,8 @@ static int not_simulated(const reading *r, const char *data, size_t size)
     if (size >= sizeof pointer - 1 && memcmp(data, pointer, sizeof pointer - 1) == 0)
         return complain(r, " is a Git LFS pointer of %zu bytes, not the file: fetch it with git lfs pull", size);
     if (size < 8) return complain(r, " is not a simulated axmodel: it has only %zu bytes", size);
-    return complain(r, " is not a simulated axmodel: the emulated card runs only models made by axpress convert or axpress hollow");
+    return complain(r, " is not a simulated axmodel: "
+        "the emulated card runs only models made by axpress convert or axpress hollow");
 }
 
 int emu_header_read(emu_header *header, const void *data, size_t size, const char *name, char err[EMU_ERR])
@@ -338,8 +350,8 @@ int emu_header_read(emu_header *header, const void *data, size_t size, const cha
     const char *text = (const char *)data + 8;
     reading r = {.header = header, .name = name, .err = err, .file_size = size};
     uint64_t length = 0;
-    *header = (emu_header){.info = {.layer = -1, .layers = -1, .file_bytes = size}, .rms_eps = 1e-6, .rope_factor = 1.0, .cost_decode = -1,
-                           .cost_head = -1};
+    *header = (emu_header){.info = {.layer = -1, .layers = -1, .file_bytes = size}, .rms_eps = 1e-6, .rope_factor = 1.0,
+        .cost_decode = -1, .cost_head = -1};
     for (int i = 7; i >= 0 && size >= 8; i--) length = length << 8 | ((const uint8_t *)data)[i];
     if (size < 9 || *text != '{' || length < 2 || length > 100u << 20) return not_simulated(&r, data, size);
     if (length > size - 8)

@@ -1,16 +1,19 @@
-/* Hollow models: shapes and time without weights. Outputs are cheap but deterministic, and show mistakes: a layer's row depends on its own
- * input row and position and on nothing else; the head's logits depend on the whole hidden row.
+/* Hollow models: shapes and time without weights. Outputs are cheap but deterministic, and show mistakes: a layer's row
+ * depends on its own input row and position and on nothing else; the head's logits depend on the whole hidden row.
  */
 #include <pthread.h>
 #include <stdlib.h>
 
 #include "model_impl.h"
 
-#define PEAKS 12      /* logits that stand out of the bulk, per row */
-#define SPARED 1024   /* ids at the end of the vocabulary that never peak: special tokens, so that generation does not end by itself */
-#define BULK_MEAN (-1.0f) /* of all other logits; a sampler that looks 20 temperatures down from the best meets few of them, */
-#define BULK_DEVIATION 2.2f /* as with a published model's logits (the same shape as language_like in bench/sampler.py) */
-#define REMEMBERED 8  /* output buffers whose peaks are known */
+#define PEAKS 12 /* logits that stand out of the bulk, per row */
+/* ids at the end of the vocabulary that never peak: special tokens, so that generation does not end by itself */
+#define SPARED 1024
+/* all other logits: a sampler that looks 20 temperatures down from the best meets few of them, as with a published
+ * model's logits (the same shape as language_like in bench/sampler.py) */
+#define BULK_MEAN (-1.0f)
+#define BULK_DEVIATION 2.2f
+#define REMEMBERED 8 /* output buffers whose peaks are known */
 
 typedef struct remembered {
     const void *output;
@@ -77,15 +80,16 @@ void emu_hollow_close(emu_hollow *hollow)
     free(hollow);
 }
 
-/* A copy with the low mantissa bits of the first elements changed by `salt`: finite input stays finite and about as large, and two
- * layers in the wrong order give another result. */
+/* A copy with the low mantissa bits of the first elements changed by `salt`: finite input stays finite and about as
+ * large, and two layers in the wrong order give another result. */
 static void mix_row(uint16_t *out, const uint16_t *in, size_t out_size, size_t in_size, uint64_t salt)
 {
     size_t n = out_size < in_size ? out_size : in_size, changed = n < 16 ? n : 16;
     memcpy(out, in, n * sizeof *out);
     for (size_t i = n; i < out_size; i++) out[i] = in[i % in_size];
     uint64_t bits = mix(salt);
-    for (size_t i = 0; i < changed; i++) out[i] = (uint16_t)((out[i] & 0xffc0) | ((out[i] * 5u + (bits >> 3 * i)) & 0x3f));
+    for (size_t i = 0; i < changed; i++)
+        out[i] = (uint16_t)((out[i] & 0xffc0) | ((out[i] * 5u + (bits >> 3 * i)) & 0x3f));
 }
 
 static void run_layer(const emu_model *m, const emu_group *g, void *const *in, void *const *out)
@@ -163,7 +167,8 @@ static int run_head(const emu_model *m, const emu_group *g, const uint16_t *inpu
         if (!fresh && unchanged)
             for (int i = 0; i < PEAKS; i++) put(m, output, t * vocab + ids[i], emu_from_bf16(hollow->bulk[ids[i]]));
         choose_peaks(m, input + t * hidden, ids);
-        for (uint32_t i = PEAKS; i-- > 0;) put(m, output, t * vocab + ids[i], height(i)); /* where ids meet, the higher stays */
+        /* where ids meet, the higher stays */
+        for (uint32_t i = PEAKS; i-- > 0;) put(m, output, t * vocab + ids[i], height(i));
     }
     pthread_mutex_unlock(&hollow->lock);
     return slot ? 0 : -2;

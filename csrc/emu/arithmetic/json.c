@@ -68,7 +68,8 @@ bool json_item(json_reader *r, bool *first)
 
 bool json_key(json_reader *r, bool *first, char *key, size_t size)
 {
-    return more(r, first, '}', "',' or '}' was expected") && json_string(r, key, size) && expect(r, ':', "':' was expected");
+    return more(r, first, '}', "',' or '}' was expected") && json_string(r, key, size)
+        && expect(r, ':', "':' was expected");
 }
 
 static int hex4(const char *s)
@@ -76,7 +77,9 @@ static int hex4(const char *s)
     int value = 0;
     for (int i = 0; i < 4; i++) {
         char c = s[i];
-        int digit = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+        int digit = c >= '0' && c <= '9' ? c - '0'
+            : c >= 'a' && c <= 'f' ? c - 'a' + 10
+            : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
         if (digit < 0) return -1;
         value = value * 16 + digit;
     }
@@ -225,13 +228,16 @@ bool json_skip(json_reader *r)
     case '"': return string(r, NULL, 0);
     case '{':
         if (!json_object(r)) return false;
-        while (more(r, &first, '}', "',' or '}' was expected") && string(r, NULL, 0) && expect(r, ':', "':' was expected")) json_skip(r);
+        while (more(r, &first, '}', "',' or '}' was expected") && string(r, NULL, 0)
+            && expect(r, ':', "':' was expected"))
+            json_skip(r);
         return !r->error;
     case '[':
         if (!json_array(r)) return false;
         while (json_item(r, &first)) json_skip(r);
         return !r->error;
-    case '-': case '0': case '1': case '2': case '3': case '4': case '5': case '6': case '7': case '8': case '9': return skip_number(r);
+    case '-': case '0': case '1': case '2': case '3': case '4': case '5': case '6': case '7': case '8': case '9':
+        return skip_number(r);
     default: return skip_word(r);
     }
 }

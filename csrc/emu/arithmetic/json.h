@@ -17,8 +17,8 @@ typedef struct json_reader {
 
 void json_open(json_reader *r, const char *text, size_t size);
 
-/* '{': true inside. Then `bool first = true; while (json_key(r, &first, key, sizeof key)) { read the value }`; the closing '}' is
- * consumed by the call that returns false. The same for arrays. */
+/* '{': true inside. Then `bool first = true; while (json_key(r, &first, key, sizeof key)) { read the value }`; the
+ * closing '}' is consumed by the call that returns false. The same for arrays. */
 bool json_object(json_reader *r);
 bool json_key(json_reader *r, bool *first, char *key, size_t size);
 bool json_array(json_reader *r);

@@ -1,14 +1,16 @@
 /* The arithmetic that is worth vectorising, as a table of functions per instruction set.
  *
  * Every table gives the same bits. That is possible because each result has one canonical definition:
- *   - dot product: 16 fp32 lanes; from each block of 32 elements lane j takes element 2j, then element 2j+1, with fused multiply-add;
- *     lanes are summed as i + (i+8), i + (i+4), i + (i+2), i + (i+1). A tail is padded with zeros.
+ *   - dot product: 16 fp32 lanes; from each block of 32 elements lane j takes element 2j, then element 2j+1, with
+ *     fused multiply-add; lanes are summed as i + (i+8), i + (i+4), i + (i+2), i + (i+1). A tail is padded with zeros.
  *   - exp: one polynomial, evaluated with the same fused operations everywhere.
  *   - attention: exact sums (see attention.c), so their order does not matter.
- * kernels.inc holds the algorithms, kernels_<isa>.c the vector primitives. Nothing here relies on the compiler contracting a*b+c.
+ * kernels.inc holds the algorithms, kernels_<isa>.c the vector primitives. Nothing here relies on the compiler
+ * contracting a*b+c.
  *
- * "Packed" vectors: the activation side of a dot product is stored in blocks of 32 floats, the 16 even elements first, then the 16
- * odd ones, zero-padded to a multiple of 32; two bf16 weights in a 32-bit word then widen with one shift and one mask.
+ * "Packed" vectors: the activation side of a dot product is stored in blocks of 32 floats, the 16 even elements first,
+ * then the 16 odd ones, zero-padded to a multiple of 32; two bf16 weights in a 32-bit word then widen with one shift
+ * and one mask.
  */
 #ifndef AXPRESS_EMU_KERNELS_H
 #define AXPRESS_EMU_KERNELS_H
@@ -24,20 +26,23 @@ typedef struct emu_kernels {
     const char *name;
 
     /* out[c * ldo + r] = dot(w + r * ldw, x + c * ldx) over k elements. w: bf16, k per row. x: packed floats. */
-    void (*dot)(const uint16_t *w, size_t ldw, int rows, const float *x, size_t ldx, int cols, size_t k, float *out, size_t ldo);
+    void (*dot)(const uint16_t *w, size_t ldw, int rows, const float *x, size_t ldx, int cols, size_t k, float *out,
+        size_t ldo);
 
-    /* s[i] = s[i] * scale + mask[i], two roundings; mask bf16. Returns the largest (unspecified where any is NaN). n >= 1. */
+    /* s[i] = s[i] * scale + mask[i], two roundings; mask bf16. Returns the largest (unspecified where any is NaN).
+     * n >= 1. */
     float (*score)(float *s, const uint16_t *mask, int n, float scale);
 
-    /* s[i] = round(2^24 * exp(s[i] - max)), an integer in a float. Returns their exact sum, NaN if any s[i] - max is NaN. */
+    /* s[i] = round(2^24 * exp(s[i] - max)), an integer in a float. Returns their exact sum, NaN if any s[i] - max is
+     * NaN. */
     double (*weights)(float *s, int n, float max);
 
     /* most[d] = max(most[d], v[r][d] without sign) over rows, as integers. */
     void (*magnitude)(uint16_t *most, const uint16_t *v, size_t ldv, int rows, int dims);
 
     /* acc[h * dims + d] += p[h * ldp + r] * rounded(v[r][d]); rounded(a) = (a + magic[d]) - magic[d] in double. */
-    void (*accumulate)(double *acc, int heads, const float *p, size_t ldp, const uint16_t *v, size_t ldv, int rows, const double *magic,
-                       int dims);
+    void (*accumulate)(double *acc, int heads, const float *p, size_t ldp, const uint16_t *v, size_t ldv, int rows,
+        const double *magic, int dims);
 
     /* gate[i] = silu(gate[i]) * up[i] */
     void (*swiglu)(float *gate, const float *up, size_t n);

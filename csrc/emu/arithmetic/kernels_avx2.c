@@ -14,7 +14,10 @@ INLINE v16 v16_set(float a) { return (v16){_mm256_set1_ps(a), _mm256_set1_ps(a)}
 INLINE v16 v16_zero(void) { return v16_set(0.0f); }
 INLINE v16 v16_load(const float *p) { return (v16){_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
 INLINE void v16_store(float *p, v16 x) { _mm256_storeu_ps(p, x.a), _mm256_storeu_ps(p + 8, x.b); }
-INLINE v16 v16_fma(v16 x, v16 y, v16 z) { return (v16){_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)}; }
+INLINE v16 v16_fma(v16 x, v16 y, v16 z)
+{
+    return (v16){_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)};
+}
 INLINE v16 v16_add(v16 x, v16 y) { return EACH(v16, _mm256_add_ps, x, y); }
 INLINE v16 v16_sub(v16 x, v16 y) { return EACH(v16, _mm256_sub_ps, x, y); }
 INLINE v16 v16_mul(v16 x, v16 y) { return EACH(v16, _mm256_mul_ps, x, y); }
@@ -55,7 +58,8 @@ INLINE v16 raw32_odd(raw32 x) { return (v16){odd8(x.a), odd8(x.b)}; }
 INLINE raw32 raw32_max_magnitude(raw32 x, raw32 y)
 {
     __m256i magnitude = _mm256_set1_epi16(0x7fff);
-    return (raw32){_mm256_max_epu16(x.a, _mm256_and_si256(y.a, magnitude)), _mm256_max_epu16(x.b, _mm256_and_si256(y.b, magnitude))};
+    return (raw32){_mm256_max_epu16(x.a, _mm256_and_si256(y.a, magnitude)),
+        _mm256_max_epu16(x.b, _mm256_and_si256(y.b, magnitude))};
 }
 
 INLINE v8d v8d_set(double a) { return (v8d){_mm256_set1_pd(a), _mm256_set1_pd(a)}; }
@@ -63,7 +67,10 @@ INLINE v8d v8d_load(const double *p) { return (v8d){_mm256_loadu_pd(p), _mm256_l
 INLINE void v8d_store(double *p, v8d x) { _mm256_storeu_pd(p, x.a), _mm256_storeu_pd(p + 4, x.b); }
 INLINE v8d v8d_add(v8d x, v8d y) { return EACH(v8d, _mm256_add_pd, x, y); }
 INLINE v8d v8d_sub(v8d x, v8d y) { return EACH(v8d, _mm256_sub_pd, x, y); }
-INLINE v8d v8d_fma(v8d x, v8d y, v8d z) { return (v8d){_mm256_fmadd_pd(x.a, y.a, z.a), _mm256_fmadd_pd(x.b, y.b, z.b)}; }
+INLINE v8d v8d_fma(v8d x, v8d y, v8d z)
+{
+    return (v8d){_mm256_fmadd_pd(x.a, y.a, z.a), _mm256_fmadd_pd(x.b, y.b, z.b)};
+}
 INLINE v8d v8d_widen(const uint16_t *p)
 {
     __m256 x = widen8(p);

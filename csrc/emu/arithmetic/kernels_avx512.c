@@ -41,7 +41,10 @@ INLINE raw32 raw32_load(const uint16_t *p) { return _mm512_loadu_si512(p); }
 INLINE void raw32_store(uint16_t *p, raw32 a) { _mm512_storeu_si512(p, a); }
 INLINE v16 raw32_even(raw32 a) { return _mm512_castsi512_ps(_mm512_slli_epi32(a, 16)); }
 INLINE v16 raw32_odd(raw32 a) { return _mm512_castsi512_ps(_mm512_and_si512(a, _mm512_set1_epi32((int)0xffff0000u))); }
-INLINE raw32 raw32_max_magnitude(raw32 a, raw32 b) { return _mm512_max_epu16(a, _mm512_and_si512(b, _mm512_set1_epi16(0x7fff))); }
+INLINE raw32 raw32_max_magnitude(raw32 a, raw32 b)
+{
+    return _mm512_max_epu16(a, _mm512_and_si512(b, _mm512_set1_epi16(0x7fff)));
+}
 
 INLINE v8d v8d_set(double a) { return _mm512_set1_pd(a); }
 INLINE v8d v8d_load(const double *p) { return _mm512_loadu_pd(p); }

@@ -53,7 +53,8 @@ INLINE v16 raw32_even(raw32 x) { FOUR(v16, vreinterpretq_f32_u32(vshlq_n_u32(x.a
 INLINE v16 raw32_odd(raw32 x) { FOUR(v16, vreinterpretq_f32_u32(vandq_u32(x.at[i], vdupq_n_u32(0xffff0000u)))); }
 INLINE uint32x4_t larger8(uint32x4_t x, uint32x4_t y)
 {
-    return vreinterpretq_u32_u16(vmaxq_u16(vreinterpretq_u16_u32(x), vandq_u16(vreinterpretq_u16_u32(y), vdupq_n_u16(0x7fff))));
+    return vreinterpretq_u32_u16(vmaxq_u16(vreinterpretq_u16_u32(x),
+        vandq_u16(vreinterpretq_u16_u32(y), vdupq_n_u16(0x7fff))));
 }
 INLINE raw32 raw32_max_magnitude(raw32 x, raw32 y) { FOUR(raw32, larger8(x.at[i], y.at[i])); }
 
@@ -69,7 +70,8 @@ INLINE v8d v8d_fma(v8d x, v8d y, v8d z) { FOUR(v8d, vfmaq_f64(z.at[i], x.at[i], 
 INLINE v8d v8d_widen(const uint16_t *p)
 {
     float32x4_t low = widen4(p), high = widen4(p + 4);
-    return (v8d){{vcvt_f64_f32(vget_low_f32(low)), vcvt_high_f64_f32(low), vcvt_f64_f32(vget_low_f32(high)), vcvt_high_f64_f32(high)}};
+    return (v8d){{vcvt_f64_f32(vget_low_f32(low)), vcvt_high_f64_f32(low), vcvt_f64_f32(vget_low_f32(high)),
+        vcvt_high_f64_f32(high)}};
 }
 
 #define TILE_ROWS 2

@@ -4,7 +4,8 @@
 #include <math.h>
 #include <string.h>
 
-/* Nothing unrolled, and nothing inlined under sanitizers: the compiler would be busy with their checks for a quarter of an hour. */
+/* Nothing unrolled, and nothing inlined under sanitizers: the compiler would be busy with their checks for a quarter of
+ * an hour. */
 #ifdef __SANITIZE_ADDRESS__
 #define INLINE static __attribute__((noinline))
 #else
@@ -68,7 +69,8 @@ INLINE v8d v8d_load(const double *p) { LANES(v8d, 8, p[i]); }
 INLINE void v8d_store(double *p, v8d x) { memcpy(p, x.at, sizeof x.at); }
 INLINE v8d v8d_add(v8d x, v8d y) { LANES(v8d, 8, x.at[i] + y.at[i]); }
 INLINE v8d v8d_sub(v8d x, v8d y) { LANES(v8d, 8, x.at[i] - y.at[i]); }
-INLINE v8d v8d_fma(v8d x, v8d y, v8d z) { LANES(v8d, 8, x.at[i] * y.at[i] + z.at[i]); } /* product and sum are exact here */
+/* product and sum are exact here */
+INLINE v8d v8d_fma(v8d x, v8d y, v8d z) { LANES(v8d, 8, x.at[i] * y.at[i] + z.at[i]); }
 INLINE v8d v8d_widen(const uint16_t *p) { LANES(v8d, 8, (double)from_bits((uint32_t)p[i] << 16)); }
 
 #define TILE_ROWS 1

@@ -1,6 +1,8 @@
-/* One transformer layer: decode (one token) or a chunk. Everything is computed before any output is written, so outputs may alias inputs.
+/* One transformer layer: decode (one token) or a chunk. Everything is computed before any output is written, so outputs
+ * may alias inputs.
  *
- * A token's numbers never depend on its neighbours: each phase works per token, or (matrix products) on canonical dot products.
+ * A token's numbers never depend on its neighbours: each phase works per token, or (matrix products) on canonical dot
+ * products.
  */
 #include <math.h>
 
@@ -8,7 +10,8 @@
 #include "model_impl.h"
 #include "pool.h"
 
-#define SHARE_FROM (32 * 1024) /* query elements times visible rows from which attention is worth waking other threads */
+/* query elements times visible rows from which attention is worth waking other threads */
+#define SHARE_FROM (32 * 1024)
 
 typedef struct layer_run {
     const emu_model *m;
@@ -83,7 +86,8 @@ static void add_bias(float *x, const uint16_t *bias, size_t n)
 }
 
 /* Per head: q/k norm where the family has one, then RoPE. */
-static void finish_heads(const emu_model *m, float *x, int heads, const uint16_t *norm, const float *cosine, const float *sine)
+static void finish_heads(const emu_model *m, float *x, int heads, const uint16_t *norm, const float *cosine,
+    const float *sine)
 {
     size_t dims = (size_t)m->info.head_dim;
     for (int h = 0; h < heads; h++, x += dims) {
@@ -169,11 +173,14 @@ static void activate_token(void *context, int t, int worker)
 static void compute(layer_run *run, bool scan_nan)
 {
     const emu_model *m = run->m;
-    int hidden = (int)run->hidden, width = (int)run->width, kv = (int)run->kv_width, ffn = (int)run->ffn, tokens = run->tokens;
+    int hidden = (int)run->hidden, width = (int)run->width, kv = (int)run->kv_width, ffn = (int)run->ffn,
+        tokens = run->tokens;
     const emu_matrix qkv[] = {emu_model_matrix(m, EMU_W_Q, width, hidden), emu_model_matrix(m, EMU_W_K, kv, hidden),
                               emu_model_matrix(m, EMU_W_V, kv, hidden)};
-    const emu_matrix o = emu_model_matrix(m, EMU_W_O, hidden, width), down = emu_model_matrix(m, EMU_W_DOWN, hidden, ffn);
-    const emu_matrix gate_up[] = {emu_model_matrix(m, EMU_W_GATE, ffn, hidden), emu_model_matrix(m, EMU_W_UP, ffn, hidden)};
+    const emu_matrix o = emu_model_matrix(m, EMU_W_O, hidden, width),
+        down = emu_model_matrix(m, EMU_W_DOWN, hidden, ffn);
+    const emu_matrix gate_up[] = {emu_model_matrix(m, EMU_W_GATE, ffn, hidden),
+        emu_model_matrix(m, EMU_W_UP, ffn, hidden)};
     each_token(run, begin_token);
     emu_matmul(qkv, 3, run->packed, EMU_PADDED(hidden), tokens, run->wide, run->width + 2 * run->kv_width);
     each_token(run, rotate_token);
@@ -190,7 +197,8 @@ static void compute(layer_run *run, bool scan_nan)
 int emu_layer_run(const emu_model *m, const emu_group *g, void *const *in, void *const *out, bool scan_nan)
 {
     const emu_model_info *info = &m->info;
-    layer_run run = {.m = m, .tokens = g->tokens, .rows = g->rows, .input = in[EMU_IN_INPUT], .positions = in[EMU_IN_INDICES]};
+    layer_run run = {.m = m, .tokens = g->tokens, .rows = g->rows, .input = in[EMU_IN_INPUT],
+        .positions = in[EMU_IN_INDICES]};
     run.hidden = (size_t)info->hidden;
     run.width = (size_t)info->heads * (size_t)info->head_dim;
     run.kv_width = (size_t)info->kv_heads * (size_t)info->head_dim;

@@ -6,25 +6,28 @@
 #include "model.h"
 #include "pool.h"
 
-#define BLOCK_ROWS 32           /* of a matrix per work item: 64 KiB of weights at 1,024 columns, which stays in the second-level cache */
+/* of a matrix per work item: 64 KiB of weights at 1,024 columns, which stays in the second-level cache */
+#define BLOCK_ROWS 32
 #define SHARE_FROM (128 * 1024) /* multiply-adds from which waking other threads pays */
 
 static int available(const char *isa)
 {
 #if defined(__x86_64__)
     if (strcmp(isa, "avx512") == 0)
-        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-               __builtin_cpu_supports("avx512dq");
+        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw")
+            && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
     if (strcmp(isa, "avx2") == 0) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 #endif
-    return strcmp(isa, "scalar") == 0 || strcmp(isa, "neon") == 0; /* NEON is part of AArch64; elsewhere its table is NULL */
+    /* NEON is part of AArch64; elsewhere its table is NULL */
+    return strcmp(isa, "scalar") == 0 || strcmp(isa, "neon") == 0;
 }
 
 static const emu_kernels *find(const char *isa)
 {
     const emu_kernels *all[] = {emu_kernels_avx512(), emu_kernels_avx2(), emu_kernels_neon(), emu_kernels_scalar()};
     for (int i = 0; i < 4; i++)
-        if (all[i] && (strcmp(isa, "auto") == 0 || strcmp(isa, all[i]->name) == 0) && available(all[i]->name)) return all[i];
+        if (all[i] && (strcmp(isa, "auto") == 0 || strcmp(isa, all[i]->name) == 0) && available(all[i]->name))
+            return all[i];
     return NULL;
 }
 
@@ -93,7 +96,8 @@ void emu_rmsnorm(float *y, const float *x, const uint16_t *weight, size_t n, flo
 void emu_rope_angles(float *cosine, float *sine, uint32_t position, const float *inv_freq, int half, float factor)
 {
     for (int i = 0; i < half; i++) {
-        double angle = (float)position * inv_freq[i]; /* cos and sin in double: rounded to fp32 they are the same with every C library */
+        /* cos and sin in double: rounded to fp32 they are the same with every C library */
+        double angle = (float)position * inv_freq[i];
         cosine[i] = (float)cos(angle) * factor;
         sine[i] = (float)sin(angle) * factor;
     }
@@ -134,7 +138,8 @@ static void matmul_item(void *context, int item, int worker)
     }
     int first = item * BLOCK_ROWS, rows = m->rows - first < BLOCK_ROWS ? m->rows - first : BLOCK_ROWS;
     size_t cols = (size_t)m->cols;
-    job->kernels->dot(m->w + (size_t)first * cols, cols, rows, job->x, job->ldx, job->tokens, cols, job->out + above + first, job->ldo);
+    job->kernels->dot(m->w + (size_t)first * cols, cols, rows, job->x, job->ldx, job->tokens, cols,
+        job->out + above + first, job->ldo);
 }
 
 void emu_matmul(const emu_matrix *matrices, int count, const float *x, size_t ldx, int tokens, float *out, size_t ldo)

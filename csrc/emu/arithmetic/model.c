@@ -31,13 +31,16 @@ static void add_group(emu_model *m, emu_group_kind kind, int tokens, int rows, i
 static void make_groups(emu_model *m, const emu_header *h)
 {
     if (m->info.kind == EMU_HEAD) {
-        for (int i = 0; i < h->head_rows.count; i++) add_group(m, EMU_GROUP_HEAD, (int)h->head_rows.at[i], 0, i, h->cost_head);
+        for (int i = 0; i < h->head_rows.count; i++)
+            add_group(m, EMU_GROUP_HEAD, (int)h->head_rows.at[i], 0, i, h->cost_head);
         if (h->head_rows.count == 0) add_group(m, EMU_GROUP_HEAD, 1, 0, 0, h->cost_head);
         return;
     }
-    for (int i = 0; i < h->decode_rows.count; i++) add_group(m, EMU_GROUP_DECODE, 1, (int)h->decode_rows.at[i], i, h->cost_decode);
+    for (int i = 0; i < h->decode_rows.count; i++)
+        add_group(m, EMU_GROUP_DECODE, 1, (int)h->decode_rows.at[i], i, h->cost_decode);
     for (int i = 0; m->info.chunk > 0 && i < h->history.count; i++)
-        add_group(m, EMU_GROUP_CHUNK, m->info.chunk, (int)h->history.at[i], i, h->cost_chunk.count ? h->cost_chunk.at[i] : -1);
+        add_group(m, EMU_GROUP_CHUNK, m->info.chunk, (int)h->history.at[i], i,
+            h->cost_chunk.count ? h->cost_chunk.at[i] : -1);
 }
 
 /* Shape [1, a, b], or [1, a] when b is 0. */
@@ -73,7 +76,8 @@ static void make_layer_tensors(emu_model *m)
     int width = m->info.kv_heads * m->info.head_dim, hidden = m->info.hidden;
     m->info.num_inputs = 5;
     m->info.num_outputs = 3;
-    for (int i = 0; i < 5; i++) name_tensor(&m->inputs[i], in[i], i == EMU_IN_INDICES ? EMU_TYPE_UINT32 : EMU_TYPE_BF16);
+    for (int i = 0; i < 5; i++)
+        name_tensor(&m->inputs[i], in[i], i == EMU_IN_INDICES ? EMU_TYPE_UINT32 : EMU_TYPE_BF16);
     for (int i = 0; i < 3; i++) name_tensor(&m->outputs[i], out[i], EMU_TYPE_BF16);
     for (int g = 0; g < m->info.num_groups; g++) {
         int tokens = m->groups[g].tokens, rows = m->groups[g].rows;
@@ -214,7 +218,8 @@ const emu_tensor *emu_model_output(const emu_model *m, int index)
     return index >= 0 && index < m->info.num_outputs ? &m->outputs[index] : NULL;
 }
 
-int emu_model_execute(const emu_model *m, int group, void *const *inputs, void *const *outputs, const emu_exec_flags *flags)
+int emu_model_execute(const emu_model *m, int group, void *const *inputs, void *const *outputs,
+    const emu_exec_flags *flags)
 {
     static const emu_exec_flags none;
     const emu_group *g = emu_model_group(m, group);

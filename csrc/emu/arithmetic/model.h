@@ -64,11 +64,12 @@ typedef struct emu_model_info {
 } emu_model_info;
 
 typedef struct emu_exec_flags {
-    /* K/V inputs may hold NaN or infinity (memory never zero-filled): rows hidden by the mask are examined too, because on the card
-     * such a value survives the mask. 0: hidden rows are not read at all. */
+    /* K/V inputs may hold NaN or infinity (memory never zero-filled): rows hidden by the mask are examined too, because
+     * on the card such a value survives the mask. 0: hidden rows are not read at all. */
     int scan_nan;
-    /* Hollow heads only: the output buffer still holds exactly what this model's last execute wrote there, so that only the few changed
-     * logits need writing. Ignored (everything is written) when the model does not remember this buffer. */
+    /* Hollow heads only: the output buffer still holds exactly what this model's last execute wrote there, so that only
+     * the few changed logits need writing. Ignored (everything is written) when the model does not remember this
+     * buffer. */
     int output_unchanged;
 } emu_exec_flags;
 
@@ -91,20 +92,22 @@ const emu_group *emu_model_group(const emu_model *model, int group);          /*
 const emu_tensor *emu_model_input(const emu_model *model, int index);         /* NULL when out of range */
 const emu_tensor *emu_model_output(const emu_model *model, int index);
 
-/* Runs one shape group. inputs/outputs: one host pointer per tensor, in table order, each of exactly the group's size, none NULL.
- * Outputs may overlap cache rows of K_cache/V_cache (decode or chunk in place) and `output` may be `input`: everything is read before
- * anything is written, so what a row held before is what attention sees if the mask shows it.
+/* Runs one shape group. inputs/outputs: one host pointer per tensor, in table order, each of exactly the group's size,
+ * none NULL. Outputs may overlap cache rows of K_cache/V_cache (decode or chunk in place) and `output` may be `input`:
+ * everything is read before anything is written, so what a row held before is what attention sees if the mask shows it.
  * flags may be NULL (all zero). Returns 0, -1 for a group out of range, -2 when out of memory. */
-int emu_model_execute(const emu_model *model, int group, void *const *inputs, void *const *outputs, const emu_exec_flags *flags);
+int emu_model_execute(const emu_model *model, int group, void *const *inputs, void *const *outputs,
+    const emu_exec_flags *flags);
 
 /* Process-wide settings.
- * isa: "auto", "scalar", "avx2", "avx512" or "neon"; every choice gives the same bits. 0, or -1 if this CPU or build lacks it (nothing
- * changes). Call it while nothing executes. */
+ * isa: "auto", "scalar", "avx2", "avx512" or "neon"; every choice gives the same bits. 0, or -1 if this CPU or build
+ * lacks it (nothing changes). Call it while nothing executes. */
 int emu_math_select(const char *isa);
 const char *emu_math_isa(void);      /* the one in use */
 
-/* Threads that work on one execute, the calling one included; n < 1 = number of CPUs this process may run on (at most 64). Workers start
- * at the first execute that is large enough, and end at emu_threads_stop (also safe when none runs; they start again on demand). */
+/* Threads that work on one execute, the calling one included; n < 1 = number of CPUs this process may run on (at most
+ * 64). Workers start at the first execute that is large enough, and end at emu_threads_stop (also safe when none runs;
+ * they start again on demand). */
 void emu_threads_set(int n);
 int emu_threads_get(void);
 void emu_threads_stop(void);

@@ -12,8 +12,8 @@
 
 #define SPINS 300 /* a few microseconds: about the gap between two phases of a layer; then sleep */
 
-/* ticket = job number << 8 | workers inside it << 1 | open. A worker enters by incrementing the count while the job is open; once the
- * caller has closed it nobody enters any more, so a worker that is slow to wake delays nothing. */
+/* ticket = job number << 8 | workers inside it << 1 | open. A worker enters by incrementing the count while the job is
+ * open; once the caller has closed it nobody enters any more, so a worker that is slow to wake delays nothing. */
 #define OPEN 1u
 #define INSIDE 2u
 #define NUMBER_SHIFT 8
@@ -135,7 +135,8 @@ static void start_workers(int wanted)
     sigfillset(&all);
     pthread_sigmask(SIG_BLOCK, &all, &before); /* signals belong to the program's own threads */
     while (pool.started < wanted - 1) {
-        if (pthread_create(&pool.threads[pool.started], NULL, worker_main, (void *)(intptr_t)(pool.started + 1)) != 0) break;
+        if (pthread_create(&pool.threads[pool.started], NULL, worker_main, (void *)(intptr_t)(pool.started + 1)) != 0)
+            break;
         pool.started++;
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);

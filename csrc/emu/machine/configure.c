@@ -149,7 +149,8 @@ static int set_late(const char *key, const char *value)
     if (!strcmp(key, "ISA")) return set_isa(value);
     if (!strcmp(key, "FAULTS")) return emu_faults_set(value);
     if (!strcmp(key, "COUNTERS")) return set_switch(key, value, &emu_config.counters);
-    if (!strcmp(key, "INPLACE_DECODE")) return set_way(key, value, inplace, "0, 1 or error", &emu_config.inplace_decode);
+    if (!strcmp(key, "INPLACE_DECODE"))
+        return set_way(key, value, inplace, "0, 1 or error", &emu_config.inplace_decode);
     if (!strcmp(key, "INPLACE_CHUNK")) return set_way(key, value, inplace, "0, 1 or error", &emu_config.inplace_chunk);
     if (!strcmp(key, "ASYNC")) return set_way(key, value, async_ways, "0, 1 or sync", &emu_config.async);
     if (!strcmp(key, "NARROW_OUTPUT")) return set_switch(key, value, &emu_config.narrow_output);
@@ -169,7 +170,7 @@ static int set(const char *key, const char *value)
     return -1;
 }
 
-/* ---- environment --------------------------------------------------------------------------------------------------- */
+/* ---- environment ------------------------------------------------------------------------------------------------- */
 
 static pthread_once_t environment_once = PTHREAD_ONCE_INIT;
 static int environment_result;

@@ -10,7 +10,10 @@ emu_counters emu_counted;
 
 void emu_count_call(emu_fn fn) { atomic_fetch_add_explicit(&emu_counted.calls[fn], 1, memory_order_relaxed); }
 
-void emu_count_add(emu_count what, uint64_t n) { atomic_fetch_add_explicit(&emu_counted.counts[what], n, memory_order_relaxed); }
+void emu_count_add(emu_count what, uint64_t n)
+{
+    atomic_fetch_add_explicit(&emu_counted.counts[what], n, memory_order_relaxed);
+}
 
 void emu_count_copy(axclrtMemcpyKind kind, size_t n)
 {
@@ -25,7 +28,7 @@ void emu_counters_reset(void)
     for (int i = 0; i < 4; i++) emu_counted.bytes[i] = emu_counted.copies[i] = 0;
 }
 
-/* ---- leaks --------------------------------------------------------------------------------------------------------- */
+/* ---- leaks ------------------------------------------------------------------------------------------------------- */
 
 #define MAX_LEAKS 64
 static pthread_mutex_t leak_lock = PTHREAD_MUTEX_INITIALIZER;

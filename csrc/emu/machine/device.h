@@ -1,7 +1,8 @@
 /* Devices: the table of them, and the state that each has.
  *
- * Locks of the whole runtime, in the order in which they may be taken: emu_lifecycle, an io's lock, a stream's submit lock, a device's
- * npu, a device's memory, a device's clock, and the small ones (faults, handles, last error) that call nothing.
+ * Locks of the whole runtime, in the order in which they may be taken: emu_lifecycle, an io's lock, a stream's submit
+ * lock, a device's npu, a device's memory, a device's clock, and the small ones (faults, handles, last error) that call
+ * nothing.
  */
 #ifndef AXPRESS_EMU_DEVICE_H
 #define AXPRESS_EMU_DEVICE_H

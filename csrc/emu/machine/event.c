@@ -26,7 +26,7 @@ emu_event *emu_event_retain(uint64_t handle)
     return event;
 }
 
-/* ---- on the stream's thread --------------------------------------------------------------------------------------------- */
+/* ---- on the stream's thread -------------------------------------------------------------------------------------- */
 
 static axclError wait_for(emu_op *op, emu_device *device, const atomic_bool *stop)
 {
@@ -64,7 +64,7 @@ axclError emu_event_run(emu_op *op, emu_device *device, int64_t *ready, const at
     return 0;
 }
 
-/* ---- making and closing -------------------------------------------------------------------------------------------------- */
+/* ---- making and closing ------------------------------------------------------------------------------------------ */
 
 uint64_t emu_event_make(void)
 {

@@ -1,4 +1,5 @@
-/* Running a plan: memory made ready, the model's arithmetic, what became of the outputs, and the time it took on the card. */
+/* Running a plan: memory made ready, the model's arithmetic, what became of the outputs, and the time it took on the
+ * card. */
 #include "execute.h"
 
 #include <string.h>
@@ -58,7 +59,8 @@ static void prepare_outputs(emu_plan *plan, void **outputs)
     }
 }
 
-/* K and V rows are looked at, since a later step may read them from behind a mask; other outputs are taken to be anything. */
+/* K and V rows are looked at, since a later step may read them from behind a mask; other outputs are taken to be
+ * anything. */
 static void finish_outputs(emu_plan *plan)
 {
     bool layer = plan->loaded->info->kind == EMU_LAYER;
@@ -102,7 +104,8 @@ static axclError compute(emu_plan *plan, emu_device *device)
     pthread_mutex_unlock(&device->npu);
     emu_fault_heat(device);
     if (!result) return 0;
-    return emu_refuse(AXCL_ERR_ENGINE_EXECUTE_FAIL, "%s, group %d: the emulator ran out of host memory", plan->loaded->name, plan->group);
+    return emu_refuse(AXCL_ERR_ENGINE_EXECUTE_FAIL, "%s, group %d: the emulator ran out of host memory",
+        plan->loaded->name, plan->group);
 }
 
 axclError emu_execute_run(emu_plan *plan, emu_device *device, int64_t submitted, int64_t *ready)

@@ -1,8 +1,8 @@
 /* Faults on request. The grammar is in README.md; rules are separated by ';':
  *
- *   NAME@N=fail:CODE  NAME@N=later:CODE  NAME@N=hang[:MS]  NAME@N=block[:MS]     N-th call of a function; N+ = from the N-th on
- *   device=offline[@N]  device=dead[@N]                                          at the N-th submission; without @N at once
- *   nan@layer:N  nan@head:N  nan@any:N                                           results of the N-th execute are NaN
+ *   NAME@N=fail:CODE  NAME@N=later:CODE  NAME@N=hang[:MS]  NAME@N=block[:MS]  N-th call of a function; N+: N-th and on
+ *   device=offline[@N]  device=dead[@N]                                       at the N-th submission, or at once
+ *   nan@layer:N  nan@head:N  nan@any:N                                        results of the N-th execute are NaN
  *   temperature=MC[+MC_PER_EXECUTE]  memory=MIB  leak=BYTES
  */
 #define _GNU_SOURCE /* pthread_cond_clockwait */
@@ -50,7 +50,7 @@ static _Atomic int64_t memory_mib = -1;
 static _Atomic uint64_t leak;
 static _Thread_local emu_fault armed;
 
-/* ---- parsing ------------------------------------------------------------------------------------------------------- */
+/* ---- parsing ----------------------------------------------------------------------------------------------------- */
 
 static int bad(const char *text, const char *why)
 {
@@ -111,7 +111,8 @@ static int parse_device(const char *text, const char *s, rule *r)
     if (word == 7 && !strncmp(s, "offline", 7)) r->state = EMU_OFFLINE;
     else if (word == 4 && !strncmp(s, "dead", 4)) r->state = EMU_DEAD;
     else return bad(text, "a device can be offline or dead");
-    if (*end == '@' && !parse_count(end + 1, &r->at, &end)) return bad(text, "after @ comes the number of the submission");
+    if (*end == '@' && !parse_count(end + 1, &r->at, &end))
+        return bad(text, "after @ comes the number of the submission");
     return *end ? bad(text, "nothing may follow") : 0;
 }
 
@@ -124,7 +125,8 @@ static int parse_nan(const char *text, const char *s, rule *r)
     else if (word == 4 && !strncmp(s, "head", 4)) r->model = EMU_HEAD;
     else if (word == 3 && !strncmp(s, "any", 3)) r->model = -1;
     else return bad(text, "NaN results come from nan@layer:N, nan@head:N or nan@any:N");
-    if (s[word] != ':' || !parse_count(s + word + 1, &r->at, &end) || !r->at) return bad(text, "the number of the execute is missing");
+    if (s[word] != ':' || !parse_count(s + word + 1, &r->at, &end) || !r->at)
+        return bad(text, "the number of the execute is missing");
     r->onward = *end == '+';
     return end[r->onward] ? bad(text, "nothing may follow") : 0;
 }
@@ -189,7 +191,7 @@ int emu_faults_set(const char *text)
     return 0;
 }
 
-/* ---- applying ------------------------------------------------------------------------------------------------------- */
+/* ---- applying ---------------------------------------------------------------------------------------------------- */
 
 static bool due(rule *r) { return ++r->seen == r->at || (r->onward && r->seen > r->at); }
 
@@ -225,7 +227,8 @@ axclError emu_fault_call(emu_fn fn)
         emu_hang(context ? context->device : &emu_devices[0], fault.ms, NULL, 0);
         fault.code = AXCL_ERROR(AXCL_SUB_DEVICE, AXCL_ID_TIMEOUT);
     }
-    return emu_refuse(fault.code, "%s was told to %s by the fault list", emu_fn_name(fn), now ? "fail" : "hang or fail");
+    return emu_refuse(fault.code, "%s was told to %s by the fault list", emu_fn_name(fn),
+        now ? "fail" : "hang or fail");
 }
 
 emu_fault emu_fault_armed(void)
@@ -238,7 +241,8 @@ emu_fault emu_fault_armed(void)
 void emu_fault_offline(emu_fn fn)
 {
     bool work = carries(fn) && fn != EMU_FN_axclrtSynchronizeStreamWithTimeout;
-    work = work || fn == EMU_FN_axclrtMemcpy || fn == EMU_FN_axclrtMemset || fn == EMU_FN_axclrtMemcmp || fn == EMU_FN_axclrtEngineExecute;
+    work = work || fn == EMU_FN_axclrtMemcpy || fn == EMU_FN_axclrtMemset || fn == EMU_FN_axclrtMemcmp
+        || fn == EMU_FN_axclrtEngineExecute;
     if (work) emu_count_add(EMU_COUNT_OFFLINE, 1);
 }
 
@@ -282,7 +286,7 @@ int emu_fault_temperature(const emu_device *device)
 int64_t emu_fault_memory_mib(void) { return memory_mib; }
 uint64_t emu_fault_leak(void) { return leak; }
 
-/* ---- hanging --------------------------------------------------------------------------------------------------------- */
+/* ---- hanging ----------------------------------------------------------------------------------------------------- */
 
 bool emu_hang(emu_device *device, int ms, const atomic_bool *stop, int64_t deadline)
 {

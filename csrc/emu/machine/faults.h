@@ -6,7 +6,12 @@
 #include "device.h"
 #include "functions.h"
 
-typedef enum emu_fault_kind { EMU_FAULT_NONE = 0, EMU_FAULT_FAIL_LATER, EMU_FAULT_HANG, EMU_FAULT_BLOCK } emu_fault_kind;
+typedef enum emu_fault_kind {
+    EMU_FAULT_NONE = 0,
+    EMU_FAULT_FAIL_LATER,
+    EMU_FAULT_HANG,
+    EMU_FAULT_BLOCK
+} emu_fault_kind;
 
 typedef struct emu_fault {
     emu_fault_kind kind;

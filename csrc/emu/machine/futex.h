@@ -1,4 +1,5 @@
-/* Waiting for a word to change, with a bounded spin before: hand-off between a stream's submitter, worker and waiters. */
+/* Waiting for a word to change, with a bounded spin before: hand-off between a stream's submitter, worker and
+ * waiters. */
 #ifndef AXPRESS_EMU_FUTEX_H
 #define AXPRESS_EMU_FUTEX_H
 
@@ -27,9 +28,13 @@ static inline void emu_futex_wait(_Atomic uint32_t *word, uint32_t value, int64_
     syscall(SYS_futex, word, FUTEX_WAIT_BITSET_PRIVATE, value, deadline ? &t : NULL, NULL, FUTEX_BITSET_MATCH_ANY);
 }
 
-static inline void emu_futex_wake(_Atomic uint32_t *word) { syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, 1 << 30, NULL, NULL, 0); }
+static inline void emu_futex_wake(_Atomic uint32_t *word)
+{
+    syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, 1 << 30, NULL, NULL, 0);
+}
 
-/* Spins while *word == value, at most *budget ns, which adapts: it halves when spinning was in vain, doubles when it was not. */
+/* Spins while *word == value, at most *budget ns, which adapts: it halves when spinning was in vain, doubles when it
+ * was not. */
 static inline bool emu_spin_while(_Atomic uint32_t *word, uint32_t value, _Atomic int32_t *budget)
 {
     int32_t ns = atomic_load_explicit(budget, memory_order_relaxed);

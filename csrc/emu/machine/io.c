@@ -91,7 +91,7 @@ void emu_ios_wipe(emu_device *device, bool report)
     emu_handle_each(EMU_IO_INFO, wipe_info, &w);
 }
 
-/* ---- binding --------------------------------------------------------------------------------------------------------- */
+/* ---- binding ----------------------------------------------------------------------------------------------------- */
 
 static void mark_dirty(emu_io *io, unsigned bit)
 {
@@ -104,8 +104,8 @@ static axclError bind_locked(emu_io *io, bool output, uint32_t index, const void
     uint32_t count = (uint32_t)(output ? io->loaded->info->num_outputs : io->loaded->info->num_inputs);
     emu_binding next = {emu_as_number(pointer), size}, *binding;
     if (index >= count)
-        return emu_refuse(AXCL_ERROR(AXCL_SUB_ENGINE, AXCL_ID_ENGINE_INVALID_INDEX), "%s has no %s %u", io->loaded->name,
-            output ? "output" : "input", index);
+        return emu_refuse(AXCL_ERROR(AXCL_SUB_ENGINE, AXCL_ID_ENGINE_INVALID_INDEX), "%s has no %s %u",
+            io->loaded->name, output ? "output" : "input", index);
     if (!pointer || !size) return io_error(AXCL_ID_NULL_POINTER, "a binding needs memory and a size above 0");
     if (emu_config.strict && emu_io_in_flight(io))
         return io_error(AXCL_ID_BUSY, "an IO is bound anew while an execute uses it: synchronise the stream first");

@@ -14,7 +14,10 @@
 atomic_bool emu_engine_ready;
 atomic_int emu_engine_kind;
 
-static axclError no_memory(const char *text) { return emu_refuse(AXCL_ERROR(AXCL_SUB_ENGINE, AXCL_ID_NO_MEMORY), "%s", text); }
+static axclError no_memory(const char *text)
+{
+    return emu_refuse(AXCL_ERROR(AXCL_SUB_ENGINE, AXCL_ID_NO_MEMORY), "%s", text);
+}
 
 emu_loaded *emu_loaded_get(uint64_t id)
 {
@@ -38,9 +41,11 @@ static axclError check_order(const emu_device *device, const emu_model_info *inf
     axclError busy = AXCL_ERROR(AXCL_SUB_ENGINE, AXCL_ID_BUSY);
     if (!emu_config.strict) return 0;
     if (device->executed)
-        return emu_refuse(busy, "%s is loaded after the first execute: load all models first (or unload all and begin again)", name);
+        return emu_refuse(busy,
+            "%s is loaded after the first execute: load all models first (or unload all and begin again)", name);
     if (emu_config.head_first && info->kind == EMU_HEAD && device->layers)
-        return emu_refuse(busy, "the head %s is loaded after a layer: heads come first (setting HEAD_FIRST=0 allows it)", name);
+        return emu_refuse(busy,
+            "the head %s is loaded after a layer: heads come first (setting HEAD_FIRST=0 allows it)", name);
     return 0;
 }
 

@@ -25,7 +25,8 @@ emu_loaded *emu_loaded_get(uint64_t id); /* borrowed; NULL with a sentence */
 void emu_loaded_release(emu_loaded *loaded);
 bool emu_in_flight(int pending, int64_t busy_until); /* accepted and not ended, on the modelled clock, too */
 
-/* The caller of these three holds emu_lifecycle. Installing takes the model over, also on failure; path names it in messages. */
+/* The caller of these three holds emu_lifecycle. Installing takes the model over, also on failure; path names it in
+ * messages. */
 axclError emu_loaded_install(emu_device *device, emu_model *model, const char *path, uint64_t *id);
 void emu_loaded_uninstall(emu_loaded *loaded);
 void emu_models_wipe(emu_device *device, bool report);

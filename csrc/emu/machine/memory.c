@@ -1,7 +1,8 @@
-/* Device memory. A device address is a number in a range that no host pointer can have; behind it lies one lazily mapped arena per
- * device, as large as the card's memory and more. Freed addresses are not given out again before the whole range was used, so
- * late users are caught. The card does not zero memory: a fresh allocation reads as poison (bf16 NaN), written at the first touch only, so
- * that a bank which is zero-filled right away costs no host memory until it is used.
+/* Device memory. A device address is a number in a range that no host pointer can have; behind it lies one lazily
+ * mapped arena per device, as large as the card's memory and more. Freed addresses are not given out again before the
+ * whole range was used, so late users are caught. The card does not zero memory: a fresh allocation reads as poison
+ * (bf16 NaN), written at the first touch only, so that a bank which is zero-filled right away costs no host memory
+ * until it is used.
  */
 #include "memory.h"
 
@@ -22,7 +23,10 @@
 #define POISON 0x7FC07FC07FC07FC0ull    /* bf16 and fp32 NaN */
 #define LARGE (256u * 1024)             /* from here on, give pages back rather than fill them */
 
-static axclError memory_error(int id, const char *text) { return emu_refuse(AXCL_ERROR(AXCL_SUB_MEMORY, id), "%s", text); }
+static axclError memory_error(int id, const char *text)
+{
+    return emu_refuse(AXCL_ERROR(AXCL_SUB_MEMORY, id), "%s", text);
+}
 
 static size_t round_up(size_t n) { return (n + PAGE - 1) / PAGE * PAGE; }
 
@@ -36,7 +40,8 @@ axclError emu_memory_open(emu_device *device, int64_t mib, int64_t idle_mib)
     m->cursor = m->base;
     m->arena = mmap(NULL, m->span, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (m->arena == MAP_FAILED)
-        return emu_refuse(AXCL_ERR_MEMORY_NO_MEMORY, "the emulator cannot reserve %llu MiB of addresses: set AXPRESS_EMU_MEMORY_MIB",
+        return emu_refuse(AXCL_ERR_MEMORY_NO_MEMORY,
+            "the emulator cannot reserve %llu MiB of addresses: set AXPRESS_EMU_MEMORY_MIB",
             (unsigned long long)(m->span >> 20));
     pthread_mutex_init(&m->lock, NULL);
     return 0;
@@ -62,14 +67,15 @@ bool emu_is_device_pointer(const void *pointer)
     return emu_as_number(pointer) - BASE < PER_DEVICE * EMU_MAX_DEVICES;
 }
 
-/* ---- accounting; the caller holds the lock ------------------------------------------------------------------------------ */
+/* ---- accounting; the caller holds the lock ----------------------------------------------------------------------- */
 
 static axclError charge(emu_device *device, uint64_t bytes, const char *what)
 {
     emu_memory *m = &device->memory;
     uint64_t total = emu_memory_total(device);
     if (bytes > total || m->used + m->leaked > total - bytes)
-        return emu_refuse(AXCL_ERR_MEMORY_NO_MEMORY, "%s needs %llu KiB, but of %llu MiB device memory only %llu KiB are free", what,
+        return emu_refuse(AXCL_ERR_MEMORY_NO_MEMORY,
+            "%s needs %llu KiB, but of %llu MiB device memory only %llu KiB are free", what,
             (unsigned long long)(bytes >> 10), (unsigned long long)(total >> 20),
             (unsigned long long)(total > m->used + m->leaked ? (total - m->used - m->leaked) >> 10 : 0));
     m->used += bytes;
@@ -94,7 +100,7 @@ void emu_memory_refund(emu_device *device, uint64_t bytes)
     pthread_mutex_unlock(&device->memory.lock);
 }
 
-/* ---- the list of allocations; the caller holds the lock -------------------------------------------------------------------- */
+/* ---- the list of allocations; the caller holds the lock ---------------------------------------------------------- */
 
 /* Index of the first allocation that ends behind address. */
 static size_t search(const emu_memory *m, uint64_t address)
@@ -171,7 +177,7 @@ static bool was_freed(const emu_memory *m, uint64_t address)
     return false;
 }
 
-/* ---- allocating and freeing -------------------------------------------------------------------------------------------- */
+/* ---- allocating and freeing -------------------------------------------------------------------------------------- */
 
 axclError emu_memory_allocate(emu_device *device, size_t size, uint64_t *address)
 {
@@ -186,7 +192,8 @@ axclError emu_memory_allocate(emu_device *device, size_t size, uint64_t *address
         else m->used -= round_up(size);
     }
     pthread_mutex_unlock(&m->lock);
-    if (!error && !a) error = memory_error(AXCL_ID_NO_MEMORY, "device memory is too fragmented for an allocation of this size");
+    if (!error && !a)
+        error = memory_error(AXCL_ID_NO_MEMORY, "device memory is too fragmented for an allocation of this size");
     return error;
 }
 
@@ -209,14 +216,15 @@ void emu_memory_wipe(emu_device *device, bool report)
     while (m->count) {
         emu_alloc *a = m->allocs[m->count - 1];
         if (report)
-            emu_leak("device memory %#llx, %zu bytes, allocation %u, was not freed", (unsigned long long)a->address, a->size, a->serial);
+            emu_leak("device memory %#llx, %zu bytes, allocation %u, was not freed", (unsigned long long)a->address,
+                a->size, a->serial);
         remove_at(m, m->count - 1);
     }
     m->used = m->idle;
     pthread_mutex_unlock(&m->lock);
 }
 
-/* ---- finding and touching ---------------------------------------------------------------------------------------------- */
+/* ---- finding and touching ---------------------------------------------------------------------------------------- */
 
 axclError emu_memory_find(const void *pointer, const char *what, emu_range *range)
 {

@@ -60,7 +60,8 @@ bool emu_is_device_pointer(const void *pointer);
 axclError emu_memory_find(const void *pointer, const char *what, emu_range *range);
 /* Before reading, or writing only a part: fills a fresh allocation with poison. */
 void emu_memory_touch(emu_alloc *alloc);
-/* After writing [host, host + n) whose words may be non-finite as told; covers everything of the allocation or a part. */
+/* After writing [host, host + n) whose words may be non-finite as told; covers everything of the allocation or a
+ * part. */
 void emu_memory_written(const emu_range *range, size_t n, bool nonfinite);
 bool emu_has_nonfinite(const void *data, size_t n);
 axclError emu_memory_charge(emu_device *device, uint64_t bytes, const char *what);

@@ -58,7 +58,8 @@ axclError emu_op_run(emu_op *op, emu_device *device, int64_t *ready, const atomi
         return emu_refuse(op->fault.code, "queued work was told to fail by the fault list");
     if (op->fault.kind != EMU_FAULT_NONE) {
         emu_hang(device, op->fault.ms, stop, 0);
-        return emu_refuse(AXCL_ERROR(AXCL_SUB_DEVICE, AXCL_ID_TIMEOUT), "queued work hung, as the fault list told it to");
+        return emu_refuse(AXCL_ERROR(AXCL_SUB_DEVICE, AXCL_ID_TIMEOUT),
+            "queued work hung, as the fault list told it to");
     }
     axclError error = emu_offline_error(device);
     if (error) return error;

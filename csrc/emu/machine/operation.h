@@ -8,7 +8,14 @@
 typedef struct emu_plan emu_plan;
 typedef struct emu_event emu_event;
 
-typedef enum emu_op_kind { EMU_OP_COPY, EMU_OP_SET, EMU_OP_COMPARE, EMU_OP_EXECUTE, EMU_OP_RECORD, EMU_OP_WAIT } emu_op_kind;
+typedef enum emu_op_kind {
+    EMU_OP_COPY,
+    EMU_OP_SET,
+    EMU_OP_COMPARE,
+    EMU_OP_EXECUTE,
+    EMU_OP_RECORD,
+    EMU_OP_WAIT
+} emu_op_kind;
 
 typedef struct emu_op {
     emu_op_kind kind;

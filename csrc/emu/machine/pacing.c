@@ -1,10 +1,11 @@
 /* The modelled timeline.
  *
- * Work is done as fast as this CPU can; what a profile paces is when its end may be seen. Each device has four resources (NPU, bus up,
- * bus down, on-card copies) with the time at which each is free; an operation starts at the latest of: its submission, the
- * end of the one before it in its stream, its resource free. Nothing sleeps until somebody waits, and then to an absolute
- * time: no drift, and one sleep per wait. Submissions do not spin either: their cost moves the thread's own clock, which a wait
- * then has to reach. The modelled end is a lower bound: arithmetic that takes longer than the card ends later.
+ * Work is done as fast as this CPU can; what a profile paces is when its end may be seen. Each device has four
+ * resources (NPU, bus up, bus down, on-card copies) with the time at which each is free; an operation starts at the
+ * latest of: its submission, the end of the one before it in its stream, its resource free. Nothing sleeps until
+ * somebody waits, and then to an absolute time: no drift, and one sleep per wait. Submissions do not spin either: their
+ * cost moves the thread's own clock, which a wait then has to reach. The modelled end is a lower bound: arithmetic that
+ * takes longer than the card ends later.
  */
 #include "pacing.h"
 

@@ -96,7 +96,8 @@ bool emu_pinned_free(void *pointer)
 void emu_pinned_wipe(bool report)
 {
     pthread_mutex_lock(&lock);
-    for (size_t i = 0; i < count && report; i++) emu_leak("pinned host memory, %zu bytes, was not freed", blocks[i].size);
+    for (size_t i = 0; i < count && report; i++)
+        emu_leak("pinned host memory, %zu bytes, was not freed", blocks[i].size);
     free(blocks);
     blocks = NULL, count = capacity = 0, used = 0;
     pthread_mutex_unlock(&lock);

@@ -1,7 +1,7 @@
 /* Plans: the bindings of an IO for one shape group, checked against the rules and resolved to host memory.
  *
- * A plan is kept by its IO and brought up to date when a binding, the settings or the set of allocations changed, so that an
- * execute with nothing new costs nothing, and one with a new K/V row costs two look-ups.
+ * A plan is kept by its IO and brought up to date when a binding, the settings or the set of allocations changed, so
+ * that an execute with nothing new costs nothing, and one with a new K/V row costs two look-ups.
  */
 #include "plan.h"
 
@@ -26,7 +26,7 @@ void emu_plan_release(emu_plan *plan)
     free(plan);
 }
 
-/* ---- one binding ----------------------------------------------------------------------------------------------------- */
+/* ---- one binding ------------------------------------------------------------------------------------------------- */
 
 static const char *tensor_name(const emu_plan *plan, bool output, int i)
 {
@@ -40,10 +40,14 @@ static axclError wrong(const emu_plan *plan, bool output, int i, const char *wha
         tensor_name(plan, output, i), what);
 }
 
-static bool is_kv_output(const emu_plan *plan, int i) { return plan->loaded->info->kind == EMU_LAYER && i != EMU_OUT_OUTPUT; }
+static bool is_kv_output(const emu_plan *plan, int i)
+{
+    return plan->loaded->info->kind == EMU_LAYER && i != EMU_OUT_OUTPUT;
+}
 
 /* Rows of K and V may go into the middle of a cache, on a row's boundary; everything else begins its own allocation. */
-static axclError check_strict(const emu_plan *plan, bool output, int i, const emu_binding *b, const emu_range *range, uint64_t need)
+static axclError check_strict(const emu_plan *plan, bool output, int i, const emu_binding *b, const emu_range *range,
+    uint64_t need)
 {
     uint64_t row = need / (uint64_t)emu_model_group(plan->loaded->model, plan->group)->tokens;
     if (range->alloc->device != plan->loaded->device) return wrong(plan, output, i, "the memory is on another device");
@@ -78,7 +82,7 @@ static axclError resolve(emu_plan *plan, bool output, int i)
     return range->available < need ? stand_in(scratch, need) : 0;
 }
 
-/* ---- all bindings together ---------------------------------------------------------------------------------------------- */
+/* ---- all bindings together --------------------------------------------------------------------------------------- */
 
 static bool overlap(const emu_range *a, uint64_t size_a, const emu_range *b, uint64_t size_b)
 {
@@ -90,10 +94,12 @@ static axclError check_pairs(const emu_plan *plan)
     bool layer = plan->loaded->info->kind == EMU_LAYER;
     for (int i = 0; i < plan->num_in; i++)
         for (int j = i + 1; j < plan->num_in; j++)
-            if (plan->in[i].alloc == plan->in[j].alloc) return wrong(plan, false, j, "it shares its allocation with another input");
+            if (plan->in[i].alloc == plan->in[j].alloc)
+                return wrong(plan, false, j, "it shares its allocation with another input");
     for (int o = 0; o < plan->num_out; o++) {
         for (int i = 0; i < plan->num_in; i++) {
-            bool own_cache = layer && o != EMU_OUT_OUTPUT && o == i; /* K_cache_out in K_cache, V_cache_out in V_cache */
+            /* K_cache_out in K_cache, V_cache_out in V_cache */
+            bool own_cache = layer && o != EMU_OUT_OUTPUT && o == i;
             if (!own_cache && overlap(&plan->out[o], plan->out_bytes[o], &plan->in[i], plan->in_bytes[i]))
                 return wrong(plan, true, o, "it overlaps an input: a model must not write what it reads");
         }
@@ -109,11 +115,13 @@ static axclError apply_in_place(emu_plan *plan, int o)
 {
     bool decode = emu_model_group(plan->loaded->model, plan->group)->kind == EMU_GROUP_DECODE;
     int way = decode ? emu_config.inplace_decode : emu_config.inplace_chunk;
-    bool in_place = plan->out[o].offset || plan->out[o].alloc == plan->in[EMU_IN_K].alloc || plan->out[o].alloc == plan->in[EMU_IN_V].alloc;
+    bool in_place = plan->out[o].offset || plan->out[o].alloc == plan->in[EMU_IN_K].alloc
+        || plan->out[o].alloc == plan->in[EMU_IN_V].alloc;
     if (!in_place || way == EMU_INPLACE_WORKS || !plan->out[o].alloc) return 0;
     if (way == EMU_INPLACE_ERROR)
         return wrong(plan, true, o,
-            decode ? "in place is switched off for decode" : "in place does not work for chunks: bind an own buffer and copy");
+            decode ? "in place is switched off for decode"
+            : "in place does not work for chunks: bind an own buffer and copy");
     plan->out_kept[o] = 0;
     return plan->out_scratch[o] ? 0 : stand_in(&plan->out_scratch[o], plan->out_bytes[o]);
 }
@@ -127,12 +135,13 @@ static axclError check_all(emu_plan *plan)
         if (is_kv_output(plan, o)) error = apply_in_place(plan, o);
     if (!error && group->kind == EMU_GROUP_CHUNK && group->tokens < NARROW && !emu_config.narrow_output) {
         plan->out_kept[EMU_OUT_OUTPUT] = 0;
-        if (!plan->out_scratch[EMU_OUT_OUTPUT]) error = stand_in(&plan->out_scratch[EMU_OUT_OUTPUT], plan->out_bytes[EMU_OUT_OUTPUT]);
+        if (!plan->out_scratch[EMU_OUT_OUTPUT])
+            error = stand_in(&plan->out_scratch[EMU_OUT_OUTPUT], plan->out_bytes[EMU_OUT_OUTPUT]);
     }
     return error;
 }
 
-/* ---- making and refreshing ------------------------------------------------------------------------------------------------ */
+/* ---- making and refreshing --------------------------------------------------------------------------------------- */
 
 static emu_plan *new_plan(emu_io *io, emu_loaded *loaded, int group)
 {

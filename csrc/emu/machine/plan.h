@@ -15,7 +15,8 @@ struct emu_plan {
     int num_in, num_out;
     emu_range in[EMU_MAX_TENSORS], out[EMU_MAX_TENSORS]; /* host NULL: unbound */
     uint64_t in_bytes[EMU_MAX_TENSORS], out_bytes[EMU_MAX_TENSORS]; /* what the group reads and writes */
-    uint8_t *in_scratch[EMU_MAX_TENSORS], *out_scratch[EMU_MAX_TENSORS]; /* stand-ins, NULL where memory is used directly */
+    /* stand-ins, NULL where memory is used directly */
+    uint8_t *in_scratch[EMU_MAX_TENSORS], *out_scratch[EMU_MAX_TENSORS];
     size_t out_kept[EMU_MAX_TENSORS]; /* bytes of an output's stand-in that reach its memory; the rest is lost */
     uint64_t last_writes;    /* of the output's allocation after the last execute of a head */
 };

@@ -29,7 +29,7 @@ static const profile unpaced = {.name = "none", .cmm_mib = 7040, .idle_cmm_mib =
 static profile current = {.name = "none", .cmm_mib = 7040, .idle_cmm_mib = 18};
 atomic_bool emu_paced;
 
-/* ---- parsing ------------------------------------------------------------------------------------------------------- */
+/* ---- parsing ----------------------------------------------------------------------------------------------------- */
 
 typedef struct parser {
     const char *path;
@@ -106,7 +106,8 @@ static const field fields[] = {
     {"cost", "chunk_layer_ms", offsetof(profile, chunk.ms), offsetof(profile, chunk.num_ms)},
     NUMBER("cost", head_ms), NUMBER("cost", sync_call_ms), NUMBER("cost", submit_us), NUMBER("cost", d2d_us),
     NUMBER("cost", d2d_gb_s), NUMBER("cost", bus_mb_s), NUMBER("cost", transfer_us), NUMBER("cost", unpinned_us),
-    NUMBER("memory", cmm_mib), NUMBER("memory", idle_cmm_mib), NUMBER("memory", layer_cmm_bytes), NUMBER("memory", head_cmm_bytes),
+    NUMBER("memory", cmm_mib), NUMBER("memory", idle_cmm_mib), NUMBER("memory", layer_cmm_bytes),
+    NUMBER("memory", head_cmm_bytes),
 };
 
 static int store(parser *p, const char *key, const char *value)
@@ -114,14 +115,17 @@ static int store(parser *p, const char *key, const char *value)
     char text[128], *out = (char *)p->out;
     if (!strcmp(p->section, "model")) return 0; /* for `axpress hollow`, which reads it in Python */
     if (!*p->section && !strcmp(key, "name"))
-        return *value == '"' ? parse_string(p, value, p->out->name, sizeof p->out->name) : bad(p, "name must be a string", "");
+        return *value == '"' ? parse_string(p, value, p->out->name, sizeof p->out->name)
+            : bad(p, "name must be a string", "");
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
         const field *f = &fields[i];
         if (strcmp(f->section, p->section) || strcmp(f->key, key)) continue;
-        if (f->count && *value == '[') return parse_numbers(p, value, (double *)(out + f->offset), (int *)(out + f->count));
+        if (f->count && *value == '[')
+            return parse_numbers(p, value, (double *)(out + f->offset), (int *)(out + f->count));
         if (f->count) return bad(p, "must be a list of numbers", key);
         const char *end = parse_number(value, (double *)(out + f->offset));
-        return end && at_end(end) && *(double *)(out + f->offset) >= 0 ? 0 : bad(p, "must be a number, not negative", key);
+        return end && at_end(end) && *(double *)(out + f->offset) >= 0 ? 0
+            : bad(p, "must be a number, not negative", key);
     }
     snprintf(text, sizeof text, "%s%s%s", p->section, *p->section ? "." : "", key);
     return bad(p, "unknown key", text);
@@ -147,7 +151,7 @@ static int parse_line(parser *p, const char *s)
     return store(p, key, skip(s + 1));
 }
 
-/* ---- checking and choosing --------------------------------------------------------------------------------------------- */
+/* ---- checking and choosing --------------------------------------------------------------------------------------- */
 
 static int check_table(const char *path, const char *name, const table *t)
 {
@@ -167,7 +171,8 @@ static int read_profile(const char *path, profile *out)
     parser p = {.path = path, .out = out};
     FILE *file = fopen(path, "r");
     if (!file) {
-        emu_refuse(-1, "profile %s cannot be opened: give the name of a shipped profile, a path with a '/', or none", path);
+        emu_refuse(-1, "profile %s cannot be opened: give the name of a shipped profile, a path with a '/', or none",
+            path);
         return -1;
     }
     int result = 0;
@@ -196,7 +201,9 @@ static void find_path(const char *name, char *path, size_t size)
     const char *library = dladdr((void *)&emu_paced, &self) && self.dli_fname ? self.dli_fname : "";
     const char *slash = strrchr(library, '/');
     if (strchr(name, '/')) snprintf(path, size, "%s", name);
-    else snprintf(path, size, "%.*s/../profiles/%s.toml", slash ? (int)(slash - library) : 1, slash ? library : ".", name);
+    else
+        snprintf(path, size, "%.*s/../profiles/%s.toml", slash ? (int)(slash - library) : 1, slash ? library : ".",
+            name);
 }
 
 int emu_profile_set(const char *name)
@@ -220,7 +227,7 @@ const char *emu_profile_name(void) { return current.name; }
 int64_t emu_profile_cmm_mib(void) { return (int64_t)current.cmm_mib; }
 int64_t emu_profile_idle_mib(void) { return (int64_t)current.idle_cmm_mib; }
 
-/* ---- costs --------------------------------------------------------------------------------------------------------- */
+/* ---- costs ------------------------------------------------------------------------------------------------------- */
 
 /* Linear between points; below the first constant; above the last constant or going on along the last two. */
 static double look_up(const table *t, double at, bool extrapolate)

@@ -1,4 +1,4 @@
-/* Timing profiles: what each operation costs on the modelled card, and how much memory the card has. All costs: modelled ns. */
+/* Timing profiles: what each operation costs on the modelled card (modelled ns), and how much memory the card has. */
 #ifndef AXPRESS_EMU_PROFILE_H
 #define AXPRESS_EMU_PROFILE_H
 

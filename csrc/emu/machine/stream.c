@@ -13,7 +13,10 @@
 static pthread_mutex_t list_lock = PTHREAD_MUTEX_INITIALIZER;
 static emu_stream *streams;
 
-static axclError stream_error(int id, const char *text) { return emu_refuse(AXCL_ERROR(AXCL_SUB_STREAM, id), "%s", text); }
+static axclError stream_error(int id, const char *text)
+{
+    return emu_refuse(AXCL_ERROR(AXCL_SUB_STREAM, id), "%s", text);
+}
 
 emu_device *emu_stream_device(const emu_stream *s) { return s->device; }
 
@@ -35,7 +38,7 @@ emu_stream *emu_stream_retain(axclrtStream handle)
     return s;
 }
 
-/* ---- using ----------------------------------------------------------------------------------------------------------------- */
+/* ---- using ------------------------------------------------------------------------------------------------------- */
 
 axclError emu_stream_submit(axclrtStream handle, emu_device *device, emu_op *op)
 {
@@ -59,10 +62,13 @@ axclError emu_stream_submit(axclrtStream handle, emu_device *device, emu_op *op)
 axclError emu_stream_synchronise(emu_stream *s, emu_fault fault, int64_t deadline)
 {
     if (fault.kind == EMU_FAULT_NONE) return emu_queue_synchronise(s, deadline);
-    if (fault.kind == EMU_FAULT_FAIL_LATER) return emu_refuse(fault.code, "the synchronise was told to fail by the fault list");
+    if (fault.kind == EMU_FAULT_FAIL_LATER)
+        return emu_refuse(fault.code, "the synchronise was told to fail by the fault list");
     if (!emu_hang(s->device, fault.ms, &s->stop, fault.kind == EMU_FAULT_HANG ? deadline : 0))
-        return emu_refuse(AXCL_ERR_STREAM_SYNC_TIMEOUT, "the stream was not done in time: it hangs, as the fault list told it to");
-    return emu_refuse(AXCL_ERROR(AXCL_SUB_DEVICE, AXCL_ID_TIMEOUT), "the synchronise hung, as the fault list told it to");
+        return emu_refuse(AXCL_ERR_STREAM_SYNC_TIMEOUT,
+            "the stream was not done in time: it hangs, as the fault list told it to");
+    return emu_refuse(AXCL_ERROR(AXCL_SUB_DEVICE, AXCL_ID_TIMEOUT),
+        "the synchronise hung, as the fault list told it to");
 }
 
 bool emu_stream_uses(const uint8_t *host, size_t n)
@@ -100,7 +106,7 @@ axclError emu_streams_wait(emu_device *device, bool take)
     return error;
 }
 
-/* ---- making and ending --------------------------------------------------------------------------------------------------------- */
+/* ---- making and ending ------------------------------------------------------------------------------------------- */
 
 /* Takes s off the list: no call can find it any more. false: another thread did. */
 static bool unlist(emu_stream *s)

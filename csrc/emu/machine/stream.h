@@ -16,8 +16,8 @@ emu_device *emu_stream_device(const emu_stream *s);
 
 /* Takes op over, accepted or not. */
 axclError emu_stream_submit(axclrtStream stream, emu_device *device, emu_op *op);
-/* Waits for what was submitted; the first error since the last time, or a time-out at the deadline (ns, 0 = none). A fault of the call
- * lets it hang or fail instead. */
+/* Waits for what was submitted; the first error since the last time, or a time-out at the deadline (ns, 0 = none). A
+ * fault of the call lets it hang or fail instead. */
 axclError emu_stream_synchronise(emu_stream *s, emu_fault fault, int64_t deadline);
 /* Is [host, host + n) used by work that has not ended, on any stream? */
 bool emu_stream_uses(const uint8_t *host, size_t n);

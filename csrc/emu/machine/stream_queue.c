@@ -1,6 +1,7 @@
-/* Streams: a thread each, a ring of submitted work, in order. The ring is filled under the submit lock and emptied by whoever has the turn:
- * the stream's thread, or a thread that waits for the stream and comes before it (it saves the hand-off between two threads, and
- * what was computed is in the waiting thread's cache). No system call is made for a submission while the stream's thread is awake.
+/* Streams: a thread each, a ring of submitted work, in order. The ring is filled under the submit lock and emptied by
+ * whoever has the turn: the stream's thread, or a thread that waits for the stream and comes before it (it saves the
+ * hand-off between two threads, and what was computed is in the waiting thread's cache). No system call is made for a
+ * submission while the stream's thread is awake.
  */
 #include "stream_queue.h"
 
@@ -14,11 +15,15 @@
 #include "settings.h"
 
 #define GIVE_WAY_NS 100000 /* how long the thread leaves new work to the thread that waited for the last and did it */
-#define HELP_NS 250000000ll /* a waiting thread with less time than this leaves the work to the stream's thread: it keeps its deadline */
+/* a waiting thread with less time than this leaves the work to the stream's thread: it keeps its deadline */
+#define HELP_NS 250000000ll
 
-static axclError stream_error(int id, const char *text) { return emu_refuse(AXCL_ERROR(AXCL_SUB_STREAM, id), "%s", text); }
+static axclError stream_error(int id, const char *text)
+{
+    return emu_refuse(AXCL_ERROR(AXCL_SUB_STREAM, id), "%s", text);
+}
 
-/* ---- the thread ------------------------------------------------------------------------------------------------------- */
+/* ---- the thread -------------------------------------------------------------------------------------------------- */
 
 static bool before(uint32_t a, uint32_t b) { return (int32_t)(a - b) < 0; } /* they wrap around */
 
@@ -53,7 +58,8 @@ static void end_turn(emu_stream *s)
 static bool run_next(emu_stream *s, uint32_t head)
 {
     emu_op *op = &s->ring[head % EMU_RING];
-    axclError error = s->stop ? AXCL_ERROR(AXCL_SUB_STREAM, AXCL_ID_FAIL) : emu_op_run(op, s->device, &s->ready, &s->stop);
+    axclError error = s->stop ? AXCL_ERROR(AXCL_SUB_STREAM, AXCL_ID_FAIL)
+        : emu_op_run(op, s->device, &s->ready, &s->stop);
     atomic_store_explicit(&s->end, s->ready, memory_order_relaxed);
     return retire_one(s, op, error);
 }
@@ -83,7 +89,8 @@ static void *work(void *arg)
         /* woken by the first of some work, it would only get in the way of a thread that is about to do it all */
         if (atomic_exchange(&s->helped, false) || s->stop) doze(GIVE_WAY_NS);
         if (head != atomic_load(&s->tail) && take_turn(s)) {
-            for (head = atomic_load(&s->head); head != atomic_load(&s->tail); head++, worked = true) awaited = run_next(s, head);
+            for (head = atomic_load(&s->head); head != atomic_load(&s->tail); head++, worked = true)
+                awaited = run_next(s, head);
             end_turn(s);
         }
         /* not worth spinning where those who submit wait, too: they can do the next work themselves */
@@ -92,8 +99,9 @@ static void *work(void *arg)
     return NULL;
 }
 
-/* Runs queued work up to `target` on the calling thread, which waits for it anyway, unless somebody else is at it. Left to the stream's
- * thread: everything while time is modelled (only the modelled card is waited for), what may block, and a deadline that is near. */
+/* Runs queued work up to `target` on the calling thread, which waits for it anyway, unless somebody else is at it. Left
+ * to the stream's thread: everything while time is modelled (only the modelled card is waited for), what may block, and
+ * a deadline that is near. */
 static void help(emu_stream *s, uint32_t target, int64_t deadline)
 {
     if (emu_paced || !take_turn(s)) return;
@@ -107,7 +115,7 @@ static void help(emu_stream *s, uint32_t target, int64_t deadline)
     end_turn(s);
 }
 
-/* ---- submitting and waiting --------------------------------------------------------------------------------------------- */
+/* ---- submitting and waiting -------------------------------------------------------------------------------------- */
 
 static void expect(emu_stream *s, uint32_t target)
 {
@@ -174,7 +182,8 @@ axclError emu_queue_synchronise(emu_stream *s, int64_t deadline)
     uint32_t target = atomic_load(&s->tail);
     help(s, target, deadline);
     if (!wait_for(s, target, deadline)) return emu_refuse(timeout, "the stream was not done in time");
-    if (!emu_time_wait(s->device, s->end, deadline, &s->stop)) return emu_refuse(timeout, "the modelled card was not done in time");
+    if (!emu_time_wait(s->device, s->end, deadline, &s->stop))
+        return emu_refuse(timeout, "the modelled card was not done in time");
     if (s->stop) return stream_error(AXCL_ID_FAIL, "the stream was destroyed while a thread waited for it");
     return atomic_exchange(&s->error, 0);
 }
@@ -186,9 +195,12 @@ static bool op_uses(const emu_op *op, const uint8_t *host, size_t n)
     if (op->dst.host && op->dst.host < end && host < op->dst.host + op->count) return true;
     if (op->src.host && op->src.host < end && host < op->src.host + op->count) return true;
     for (int i = 0; op->plan && i < op->plan->num_in; i++)
-        if (op->plan->in[i].host && op->plan->in[i].host < end && host < op->plan->in[i].host + op->plan->in_bytes[i]) return true;
+        if (op->plan->in[i].host && op->plan->in[i].host < end && host < op->plan->in[i].host + op->plan->in_bytes[i])
+            return true;
     for (int i = 0; op->plan && i < op->plan->num_out; i++)
-        if (op->plan->out[i].host && op->plan->out[i].host < end && host < op->plan->out[i].host + op->plan->out_bytes[i]) return true;
+        if (op->plan->out[i].host && op->plan->out[i].host < end
+            && host < op->plan->out[i].host + op->plan->out_bytes[i])
+            return true;
     return false;
 }
 
@@ -196,12 +208,13 @@ bool emu_queue_uses(emu_stream *s, const uint8_t *host, size_t n)
 {
     bool used = false;
     pthread_mutex_lock(&s->retire);
-    for (uint32_t i = atomic_load(&s->head); i != atomic_load(&s->tail) && !used; i++) used = op_uses(&s->ring[i % EMU_RING], host, n);
+    for (uint32_t i = atomic_load(&s->head); i != atomic_load(&s->tail) && !used; i++)
+        used = op_uses(&s->ring[i % EMU_RING], host, n);
     pthread_mutex_unlock(&s->retire);
     return used;
 }
 
-/* ---- opening and closing ------------------------------------------------------------------------------------------------ */
+/* ---- opening and closing ----------------------------------------------------------------------------------------- */
 
 bool emu_queue_open(emu_stream *s)
 {
