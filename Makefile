@@ -4,9 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export AXPRESS_WERROR ?= 1
 
-SOURCES := $(wildcard csrc/*.[ch] csrc/emu/*.[ch] csrc/emu/*.inc core/*/*.pyx core/*/*.pxd) setup.py pyproject.toml
+SOURCES := $(wildcard csrc/*.[ch] csrc/emu/*/*.[ch] csrc/emu/*/*.inc core/*/*.pyx core/*/*.pxd) setup.py pyproject.toml
 
-.PHONY: run test build lint sanitize sanitized soak wheel clean
+.PHONY: run test build lint native sanitize sanitized soak wheel clean
 
 run: $(VENV)/.run ## a server with the demo model on the emulated card, http://127.0.0.1:8000
 	$(BIN)/axpress serve
@@ -32,6 +32,10 @@ lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	MYPYPATH=build/pxd $(BIN)/mypy -p axpress.core -p axpress.server
 	PATH="$(abspath $(BIN)):$$PATH" cython-lint core/*/*.pyx core/*/*.pxd
+	$(BIN)/python tools/c_layers.py
+
+native: ## one C test without sanitizers, in seconds: make native TEST=math (or mask, sampler, runtime)
+	$(MAKE) -s -C tests/native plain OUT=$(CURDIR)/build/native TEST=$(TEST) ARGS='$(ARGS)'
 
 # LD_PRELOAD: Python itself is not sanitized. No leak check there (the interpreter keeps things), but in the native tests. No check of
 # uses after return: gcc (bug 110027) misaligns vectors under it.

@@ -92,8 +92,8 @@ class BuildExt(build_ext):
     def build_emulator(self) -> None:
         package = ROOT / "core" if self.inplace else Path(self.build_lib) / "axpress" / "core"
         target = package / "lib" / "libaxcl_rt.so"
-        sources = sorted(Path("csrc/emu").glob("*.c"))
-        headers = [*Path("csrc").glob("*.h"), *Path("csrc/emu").glob("*.h"), *Path("csrc/emu").glob("*.inc")]
+        sources = sorted(Path("csrc/emu").rglob("*.c"))
+        headers = [path for path in Path("csrc").rglob("*") if path.suffix in (".h", ".inc")]
         newest_header = max(p.stat().st_mtime for p in headers)
         x86 = platform.machine() in ("x86_64", "AMD64")
         objects, stale = [], not target.exists()

@@ -8,14 +8,14 @@
  *   4. temperature 0           the best token; of equals the lowest id. The steps below do not happen.
  *   5. temperature t           weight = exp((l - best) / t)
  *   6. top_k                   the k best tokens (exactly k: of equals the lowest ids stay)
- *   7. top_p                   of those, the smallest number of best tokens whose weight reaches top_p of theirs; at
- * least one
+ *   7. top_p                   of those, the smallest number of best tokens whose weight reaches top_p of theirs;
+ *                              at least one
  *   8. min_p                   of those, tokens with at least min_p of the best token's weight
  *   9. draw                    by weight, with one uniform number from Philox4x32-10(key = seed, counter = index)
  * "Best" orders by value, then by lowest id; steps 6 to 8 each keep a prefix of that order.
  *
  * Log-probabilities are those of the model's own distribution: before step 1, temperature 1, natural logarithm.
- * / */
+ */
 #ifndef AX_SAMPLER_H
 #define AX_SAMPLER_H
 

@@ -1,17 +1,17 @@
 /* The emulator's arithmetic without Python, for sanitizers, other architectures and other C libraries.
  *
- * Build with csrc/emu/{kernels_*,json,pool,math,scratch,header,model,layer,attention,head,hollow}.c (each
- * kernels_<isa>.c with its instruction set), -ffp-contract=off -Icsrc -pthread -lm. Prints one line per failed check
- * and a fingerprint; exit status 1 if any check failed. / */
+ * Build with all of csrc/emu/arithmetic (each kernels_<isa>.c with its instruction set), -ffp-contract=off -Icsrc
+ * -pthread -lm. Prints one line per failed check and a fingerprint; exit status 1 if any check failed.
+ */
 #include <math.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "emu/json.h"
-#include "emu/math.h"
-#include "emu/model.h"
+#include "emu/arithmetic/json.h"
+#include "emu/arithmetic/math.h"
+#include "emu/arithmetic/model.h"
 
 static int failures;
 #define CHECK(condition) \

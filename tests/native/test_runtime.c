@@ -1,7 +1,7 @@
 /* The emulated runtime under threads, for the sanitizers: a decode loop, streams and events side by side, allocation
  * from several threads, and streams destroyed or devices rebooted under somebody who waits.
  *
- * Linked with every .c file of csrc/emu, or with the library. Usage: test_runtime FOLDER [tokens]; FOLDER takes two
+ * Linked with every .c file below csrc/emu, or with the library. Usage: test_runtime FOLDER [tokens]; FOLDER takes two
  * hollow model files. With a number of tokens it prints the host time per token of a 28-layer decode loop on no
  * profile. / */
 #include <pthread.h>
@@ -11,7 +11,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "../../csrc/emu/functions.h"
+#include "../../csrc/emu/api/exports.h"
 
 #define CHECK(condition)                                                                                               \
     do {                                                                                                               \

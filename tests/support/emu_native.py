@@ -16,10 +16,8 @@ from pathlib import Path
 import numpy as np
 from repository import ROOT
 
-SOURCES = ("json", "pool", "math", "scratch", "header", "model", "layer", "attention", "head", "hollow")
-KERNELS = {
-    "kernels_scalar": [],
-    "kernels_neon": [],
+ARITHMETIC = ROOT / "csrc" / "emu" / "arithmetic"
+INSTRUCTION_SETS = {
     "kernels_avx2": ["-mavx2", "-mfma"],
     "kernels_avx512": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma"],
 }
@@ -30,14 +28,13 @@ FLAGS = ["-std=gnu11", "-ffp-contract=off", "-pthread", f"-I{ROOT / 'csrc'}"]
 
 
 def compile_objects(folder: Path, compiler: str, options: Sequence[str]) -> list[str]:
-    """Compile the arithmetic (without the runtime objects) into `folder`; the object files."""
+    """Compile the arithmetic, which needs nothing else of the emulator, into `folder`; the object files."""
     x86 = platform.machine() in ("x86_64", "AMD64") and "aarch64" not in compiler
     objects = []
-    for name in (*SOURCES, *KERNELS):
-        extra = KERNELS.get(name, []) if x86 else []
-        objects.append(str(folder / f"{compiler}-{name}.o"))
-        source = str(ROOT / "csrc" / "emu" / f"{name}.c")
-        subprocess.run([compiler, *FLAGS, *options, *extra, "-c", source, "-o", objects[-1]], check=True)
+    for source in sorted(ARITHMETIC.glob("*.c")):
+        extra = INSTRUCTION_SETS.get(source.stem, []) if x86 else []
+        objects.append(str(folder / f"{compiler}-{source.stem}.o"))
+        subprocess.run([compiler, *FLAGS, *options, *extra, "-c", str(source), "-o", objects[-1]], check=True)
     return objects
 
 

@@ -1,0 +1,362 @@
+/* The header of a simulated axmodel: a safetensors header whose metadata describes a layer or a head. */
+#define _GNU_SOURCE
+#include <locale.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "json.h"
+#include "model_impl.h"
+
+#define FORMAT "axpress-sim-1"
+#define VALUE_SIZE 2048
+
+typedef struct reading {
+    emu_header *header;
+    const char *name; /* of the file */
+    char *err;
+    uint64_t data_start, file_size;
+    uint32_t seen; /* metadata keys, a bit each */
+    char format[32], kind[16], dtype[16];
+    double hollow;
+} reading;
+
+static int complain(const reading *r, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static int complain(const reading *r, const char *format, ...)
+{
+    int used = snprintf(r->err, EMU_ERR, "%.120s", r->name);
+    if (strlen(r->name) > 120) used = snprintf(r->err, EMU_ERR, "...%s", r->name + strlen(r->name) - 117);
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(r->err + used, EMU_ERR - (size_t)used, format, arguments);
+    va_end(arguments);
+    return -1;
+}
+
+/* A finite decimal number that is the whole text, whatever the program's locale. */
+static bool number(const char *text, char **end, double *out)
+{
+    static locale_t plain;
+    locale_t made = __atomic_load_n(&plain, __ATOMIC_ACQUIRE);
+    if (!made) {
+        made = newlocale(LC_ALL_MASK, "C", (locale_t)0);
+        locale_t none = (locale_t)0;
+        if (!__atomic_compare_exchange_n(&plain, &none, made, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
+            freelocale(made);
+            made = none;
+        }
+    }
+    if (!strchr("0123456789.-", *text) || !*text) return false;
+    *out = strtod_l(text, end, made);
+    return *end != text && isfinite(*out);
+}
+
+static bool single(const char *text, double *out)
+{
+    char *end;
+    return number(text, &end, out) && *end == 0;
+}
+
+static bool list(const char *text, emu_list *out)
+{
+    out->count = 0;
+    if (*text == 0) return true;
+    for (;;) {
+        char *end;
+        if (out->count == EMU_MAX_GROUPS || !number(text, &end, &out->at[out->count])) return false;
+        out->count++;
+        if (*end == 0) return true;
+        if (*end != ',') return false;
+        text = end + 1;
+    }
+}
+
+typedef enum value_kind { TEXT, INTEGER, REAL, LIST, INTEGERS } value_kind;
+typedef struct key {
+    const char *name;
+    value_kind kind;
+    void *at;
+    size_t size;      /* TEXT */
+    double low, high; /* numbers */
+} key;
+
+static bool in_range(const key *k, double value, bool whole)
+{
+    return value >= k->low && value <= k->high && (!whole || value == floor(value));
+}
+
+static int store(const reading *r, const key *k, const char *text)
+{
+    double value;
+    emu_list *values = k->at;
+    switch (k->kind) {
+    case TEXT:
+        if (strlen(text) >= k->size) return complain(r, ": metadata %s is too long", k->name);
+        memcpy(k->at, text, strlen(text) + 1);
+        return 0;
+    case INTEGER:
+    case REAL:
+        if (!single(text, &value) || !in_range(k, value, k->kind == INTEGER)) break;
+        if (k->kind == REAL) *(double *)k->at = value;
+        if (k->kind == INTEGER) *(int *)k->at = (int)value;
+        return 0;
+    case LIST:
+    case INTEGERS:
+        if (!list(text, values)) break;
+        for (int i = 0; i < values->count; i++)
+            if (!in_range(k, values->at[i], k->kind == INTEGERS)) goto wrong;
+        return 0;
+    }
+wrong:
+    const char *wanted = k->kind == INTEGER ? "a whole number"
+        : k->kind == REAL ? "a number" : "a comma list of at most 64 numbers";
+    return complain(r, ": metadata %s = \"%.40s\" is not %s from %.9g to %.9g", k->name, text, wanted, k->low, k->high);
+}
+
+static int metadata_entry(reading *r, const char *name, const char *text)
+{
+    emu_header *h = r->header;
+    emu_model_info *i = &h->info;
+    const double most_rows = 1 << 20, most_us = 1e9;
+    double charged = 0;
+    const key keys[] = {
+        {"format", TEXT, r->format, sizeof r->format, 0, 0},
+        {"kind", TEXT, r->kind, sizeof r->kind, 0, 0},
+        {"family", TEXT, i->family, sizeof i->family, 0, 0},
+        {"profile", TEXT, i->profile, sizeof i->profile, 0, 0},
+        {"compiler", TEXT, i->compiler, sizeof i->compiler, 0, 0},
+        {"output_dtype", TEXT, r->dtype, sizeof r->dtype, 0, 0},
+        {"layer", INTEGER, &i->layer, 0, 0, 10000},
+        {"layers", INTEGER, &i->layers, 0, 1, 10000},
+        {"hidden", INTEGER, &i->hidden, 0, 1, EMU_MAX_HIDDEN},
+        {"heads", INTEGER, &i->heads, 0, 1, 1024},
+        {"kv_heads", INTEGER, &i->kv_heads, 0, 1, 1024},
+        {"head_dim", INTEGER, &i->head_dim, 0, 2, EMU_MAX_HEAD_DIM},
+        {"ffn", INTEGER, &i->ffn, 0, 1, 1 << 20},
+        {"vocab", INTEGER, &i->vocab, 0, 1, 1 << 24},
+        {"chunk", INTEGER, &i->chunk, 0, 0, 4096},
+        {"rms_eps", REAL, &h->rms_eps, 0, 0, 1},
+        {"rope_attention_factor", REAL, &h->rope_factor, 0, 1e-6, 1e6},
+        {"hollow", REAL, &r->hollow, 0, 0, 1},
+        {"cmm_bytes", REAL, &charged, 0, 0, 1e15},
+        {"cost_decode_us", REAL, &h->cost_decode, 0, 0, most_us},
+        {"cost_head_us", REAL, &h->cost_head, 0, 0, most_us},
+        {"cost_chunk_us", LIST, &h->cost_chunk, 0, 0, most_us},
+        {"decode_rows", INTEGERS, &h->decode_rows, 0, 1, most_rows},
+        {"history", INTEGERS, &h->history, 0, 0, most_rows},
+        {"head_rows", INTEGERS, &h->head_rows, 0, 1, 4096},
+    };
+    for (size_t k = 0; k < sizeof keys / sizeof *keys; k++) {
+        if (strcmp(name, keys[k].name) != 0) continue;
+        if (r->seen >> k & 1) return complain(r, ": metadata %s is given twice", name);
+        r->seen |= 1u << k;
+        if (store(r, &keys[k], text) != 0) return -1;
+        if (keys[k].at == &charged) i->cmm_bytes = (uint64_t)charged;
+        return 0;
+    }
+    return 0; /* later versions may say more */
+}
+
+static int read_metadata(reading *r, json_reader *json)
+{
+    char name[64], text[VALUE_SIZE];
+    bool first = true;
+    if (!json_object(json)) return 0;
+    while (json_key(json, &first, name, sizeof name) && json_string(json, text, sizeof text))
+        if (metadata_entry(r, name, text) != 0) return -1;
+    return 0; /* a JSON error is reported at the end */
+}
+
+static const char *const tensor_names[EMU_NUM_WEIGHTS] = {
+    [EMU_W_INPUT_NORM] = "input_norm", [EMU_W_Q] = "q", [EMU_W_K] = "k", [EMU_W_V] = "v", [EMU_W_O] = "o",
+    [EMU_W_Q_BIAS] = "q_bias", [EMU_W_K_BIAS] = "k_bias", [EMU_W_V_BIAS] = "v_bias", [EMU_W_O_BIAS] = "o_bias",
+    [EMU_W_Q_NORM] = "q_norm", [EMU_W_K_NORM] = "k_norm", [EMU_W_POST_NORM] = "post_norm",
+    [EMU_W_GATE] = "gate", [EMU_W_UP] = "up", [EMU_W_DOWN] = "down",
+    [EMU_W_INV_FREQ] = "inv_freq", [EMU_W_NORM] = "norm", [EMU_W_HEAD] = "head"};
+
+static bool read_extent(json_reader *json, emu_extent *extent, char dtype[16])
+{
+    char field[32];
+    uint64_t value, offsets[2] = {1, 0};
+    bool first = true;
+    int n = 0;
+    while (json_key(json, &first, field, sizeof field)) {
+        bool inner = true;
+        if (strcmp(field, "dtype") == 0) {
+            json_string(json, dtype, 16);
+        } else if (strcmp(field, "shape") == 0) {
+            json_array(json);
+            extent->ndims = 0;
+            while (json_item(json, &inner) && json_uint(json, &value))
+                if (extent->ndims++ < EMU_MAX_DIMS) extent->dims[extent->ndims - 1] = value;
+        } else if (strcmp(field, "data_offsets") == 0) {
+            json_array(json);
+            for (n = 0; json_item(json, &inner) && json_uint(json, &value); n++)
+                if (n < 2) offsets[n] = value;
+        } else {
+            json_skip(json);
+        }
+    }
+    extent->begin = offsets[0];
+    extent->end = offsets[1];
+    return n == 2 && dtype[0] && extent->begin <= extent->end;
+}
+
+static int read_tensor(reading *r, json_reader *json, const char *name)
+{
+    emu_extent extent = {.present = true};
+    char dtype[16] = "";
+    if (!json_object(json)) return 0;
+    bool complete = read_extent(json, &extent, dtype);
+    if (json->error) return 0;
+    int which = 0;
+    while (which < EMU_NUM_WEIGHTS && strcmp(name, tensor_names[which]) != 0) which++;
+    if (which == EMU_NUM_WEIGHTS) return complain(r, ": unknown tensor \"%.40s\"", name);
+    if (r->header->tensors[which].present) return complain(r, ": tensor %s is given twice", name);
+    if (!complete) return complain(r, ": tensor %s lacks a type, a shape or a byte range", name);
+    extent.fp32 = which == EMU_W_INV_FREQ;
+    if (strcmp(dtype, extent.fp32 ? "F32" : "BF16") != 0)
+        return complain(r, ": tensor %s has type %s instead of %s", name, dtype, extent.fp32 ? "F32" : "BF16");
+    if (extent.end > r->file_size - r->data_start)
+        return complain(r, " is cut short: tensor %s ends at byte %llu of a file of %llu; copy or download it again",
+            name, (unsigned long long)(r->data_start + extent.end), (unsigned long long)r->file_size);
+    extent.begin += r->data_start;
+    extent.end += r->data_start;
+    if (extent.begin % 2 != 0) return complain(r, ": tensor %s starts at an odd byte", name);
+    r->header->tensors[which] = extent;
+    return 0;
+}
+
+static int read_json(reading *r, const char *text, size_t size)
+{
+    json_reader json;
+    char name[64];
+    bool first = true;
+    json_open(&json, text, size);
+    json_object(&json);
+    while (json_key(&json, &first, name, sizeof name)) {
+        int failed = strcmp(name, "__metadata__") == 0 ? read_metadata(r, &json) : read_tensor(r, &json, name);
+        if (failed) return -1;
+    }
+    if (!json_finish(&json))
+        return complain(r, ": its header is damaged at byte %zu: %s", (size_t)(json.at - json.start) + 8, json.error);
+    return 0;
+}
+
+static int check_shape(const reading *r, int which, bool required, uint64_t rows, uint64_t cols)
+{
+    const emu_extent *e = &r->header->tensors[which];
+    int ndims = cols ? 2 : 1;
+    if (!e->present) return required ? complain(r, ": tensor %s is missing", tensor_names[which]) : 0;
+    uint64_t bytes = rows * (cols ? cols : 1) * (e->fp32 ? 4 : 2);
+    if (e->ndims == ndims && e->dims[0] == rows && (!cols || e->dims[1] == cols) && e->end - e->begin == bytes)
+        return 0;
+    char shape[64], wanted[64];
+    snprintf(wanted, sizeof wanted, cols ? "[%llu, %llu]" : "[%llu]", (unsigned long long)rows,
+        (unsigned long long)cols);
+    snprintf(shape, sizeof shape, e->ndims > 1 ? "[%llu, %llu%s]" : "[%llu]", (unsigned long long)e->dims[0],
+             (unsigned long long)e->dims[1], e->ndims > 2 ? ", ..." : "");
+    return complain(r, ": tensor %s has shape %s in %llu bytes, the metadata asks for %s", tensor_names[which], shape,
+                    (unsigned long long)(e->end - e->begin), wanted);
+}
+
+static int check_layer_tensors(const reading *r)
+{
+    const emu_model_info *i = &r->header->info;
+    uint64_t hidden = (uint64_t)i->hidden, dims = (uint64_t)i->head_dim, ffn = (uint64_t)i->ffn;
+    uint64_t width = (uint64_t)i->heads * dims, kv = (uint64_t)i->kv_heads * dims;
+    bool qwen3 = strcmp(i->family, "qwen3") == 0, qwen2 = strcmp(i->family, "qwen2") == 0;
+    const struct { int which; bool required; uint64_t rows, cols; } all[] = {
+        {EMU_W_INPUT_NORM, true, hidden, 0}, {EMU_W_Q, true, width, hidden}, {EMU_W_K, true, kv, hidden},
+        {EMU_W_V, true, kv, hidden}, {EMU_W_O, true, hidden, width}, {EMU_W_Q_BIAS, qwen2, width, 0},
+        {EMU_W_K_BIAS, qwen2, kv, 0}, {EMU_W_V_BIAS, qwen2, kv, 0},
+        {EMU_W_O_BIAS, false, hidden, 0}, {EMU_W_Q_NORM, qwen3, dims, 0}, {EMU_W_K_NORM, qwen3, dims, 0},
+        {EMU_W_POST_NORM, true, hidden, 0}, {EMU_W_GATE, true, ffn, hidden}, {EMU_W_UP, true, ffn, hidden},
+        {EMU_W_DOWN, true, hidden, ffn}, {EMU_W_INV_FREQ, true, dims / 2, 0}};
+    for (size_t k = 0; k < sizeof all / sizeof *all; k++)
+        if (check_shape(r, all[k].which, all[k].required, all[k].rows, all[k].cols) != 0) return -1;
+    return 0;
+}
+
+/* The metadata that a kind of file must have, and whether its numbers fit together. */
+static int check_layer(const reading *r)
+{
+    const emu_header *h = r->header;
+    const emu_model_info *i = &h->info;
+    const struct { const char *name; int value; } needed[] = {{"hidden", i->hidden}, {"heads", i->heads},
+        {"kv_heads", i->kv_heads}, {"head_dim", i->head_dim}, {"ffn", i->ffn}};
+    for (int k = 0; k < 5; k++)
+        if (needed[k].value <= 0) return complain(r, ": metadata %s is missing", needed[k].name);
+    int chunks = i->chunk > 0 ? h->history.count : 0;
+    if (i->heads % i->kv_heads != 0)
+        return complain(r, ": %d heads cannot share %d key/value heads evenly", i->heads, i->kv_heads);
+    if (i->head_dim % 2 != 0) return complain(r, ": head_dim %d is odd, rotary positions need pairs", i->head_dim);
+    if (i->chunk > 0 && chunks == 0) return complain(r, ": chunk = %d but history is empty", i->chunk);
+    if (h->decode_rows.count + chunks == 0) return complain(r, " has no shape groups: metadata decode_rows is missing");
+    if (h->decode_rows.count + chunks > EMU_MAX_GROUPS)
+        return complain(r, " has more than %d shape groups", EMU_MAX_GROUPS);
+    if (h->cost_chunk.count != 0 && h->cost_chunk.count != chunks)
+        return complain(r, ": cost_chunk_us has %d entries for %d chunk groups", h->cost_chunk.count, chunks);
+    return i->hollow ? 0 : check_layer_tensors(r);
+}
+
+static int check_head(const reading *r)
+{
+    const emu_model_info *i = &r->header->info;
+    if (i->hidden <= 0) return complain(r, ": metadata hidden is missing");
+    if (i->vocab <= 0) return complain(r, ": metadata vocab is missing");
+    if (i->hollow) return 0;
+    if (check_shape(r, EMU_W_NORM, true, (uint64_t)i->hidden, 0) != 0) return -1;
+    return check_shape(r, EMU_W_HEAD, true, (uint64_t)i->vocab, (uint64_t)i->hidden);
+}
+
+static int check(reading *r)
+{
+    emu_header *h = r->header;
+    emu_model_info *i = &h->info;
+    if (!r->format[0])
+        return complain(r, " is a safetensors file but not a simulated axmodel: its metadata names no format");
+    if (strcmp(r->format, FORMAT) != 0)
+        return complain(r, " has format \"%s\", this emulator reads \"" FORMAT "\": convert the model again",
+            r->format);
+    bool head = strcmp(r->kind, "head") == 0;
+    if (!head && strcmp(r->kind, "layer") != 0)
+        return complain(r, ": metadata kind is \"%s\" instead of layer or head", r->kind);
+    if (strcmp(i->family, "qwen3") != 0 && strcmp(i->family, "qwen2") != 0 && strcmp(i->family, "llama") != 0)
+        return complain(r, ": family \"%s\" is not one of qwen3, qwen2, llama", i->family);
+    h->output_fp32 = strcmp(r->dtype, "fp32") == 0;
+    if (r->dtype[0] && !h->output_fp32 && strcmp(r->dtype, "bf16") != 0)
+        return complain(r, ": output_dtype \"%s\" is not bf16 or fp32", r->dtype);
+    i->kind = head ? EMU_HEAD : EMU_LAYER;
+    i->hollow = r->hollow != 0;
+    if (!i->compiler[0]) memcpy(i->compiler, "axpress-sim 1", 14);
+    if (i->cmm_bytes == 0) i->cmm_bytes = i->file_bytes;
+    return head ? check_head(r) : check_layer(r);
+}
+
+static int not_simulated(const reading *r, const char *data, size_t size)
+{
+    static const char pointer[] = "version https://git-lfs";
+    if (size >= sizeof pointer - 1 && memcmp(data, pointer, sizeof pointer - 1) == 0)
+        return complain(r, " is a Git LFS pointer of %zu bytes, not the file: fetch it with git lfs pull", size);
+    if (size < 8) return complain(r, " is not a simulated axmodel: it has only %zu bytes", size);
+    return complain(r, " is not a simulated axmodel: "
+        "the emulated card runs only models made by axpress convert or axpress hollow");
+}
+
+int emu_header_read(emu_header *header, const void *data, size_t size, const char *name, char err[EMU_ERR])
+{
+    const char *text = (const char *)data + 8;
+    reading r = {.header = header, .name = name, .err = err, .file_size = size};
+    uint64_t length = 0;
+    *header = (emu_header){.info = {.layer = -1, .layers = -1, .file_bytes = size}, .rms_eps = 1e-6, .rope_factor = 1.0,
+        .cost_decode = -1, .cost_head = -1};
+    for (int i = 7; i >= 0 && size >= 8; i--) length = length << 8 | ((const uint8_t *)data)[i];
+    if (size < 9 || *text != '{' || length < 2 || length > 100u << 20) return not_simulated(&r, data, size);
+    if (length > size - 8)
+        return complain(&r, " is cut short: its header alone has %llu bytes, the file %zu; copy or download it again",
+                        (unsigned long long)length, size);
+    r.data_start = 8 + length;
+    return read_json(&r, text, (size_t)length) != 0 ? -1 : check(&r);
+}

@@ -1,0 +1,60 @@
+/* The arithmetic that is worth vectorising, as a table of functions per instruction set.
+ *
+ * Every table gives the same bits. That is possible because each result has one canonical definition:
+ *   - dot product: 16 fp32 lanes; from each block of 32 elements lane j takes element 2j, then element 2j+1, with
+ *     fused multiply-add; lanes are summed as i + (i+8), i + (i+4), i + (i+2), i + (i+1). A tail is padded with zeros.
+ *   - exp: one polynomial, evaluated with the same fused operations everywhere.
+ *   - attention: exact sums (see attention.c), so their order does not matter.
+ * kernels.inc holds the algorithms, kernels_<isa>.c the vector primitives. Nothing here relies on the compiler
+ * contracting a*b+c.
+ *
+ * "Packed" vectors: the activation side of a dot product is stored in blocks of 32 floats, the 16 even elements first,
+ * then the 16 odd ones, zero-padded to a multiple of 32; two bf16 weights in a 32-bit word then widen with one shift
+ * and one mask.
+ */
+#ifndef AXPRESS_EMU_KERNELS_H
+#define AXPRESS_EMU_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define EMU_PACK 32
+#define EMU_PADDED(n) (((size_t)(n) + EMU_PACK - 1) / EMU_PACK * EMU_PACK)
+#define EMU_P_ONE 16777216.0f /* softmax weights are integers, 1.0 = 2^24 */
+
+typedef struct emu_kernels {
+    const char *name;
+
+    /* out[c * ldo + r] = dot(w + r * ldw, x + c * ldx) over k elements. w: bf16, k per row. x: packed floats. */
+    void (*dot)(const uint16_t *w, size_t ldw, int rows, const float *x, size_t ldx, int cols, size_t k, float *out,
+        size_t ldo);
+
+    /* s[i] = s[i] * scale + mask[i], two roundings; mask bf16. Returns the largest (unspecified where any is NaN).
+     * n >= 1. */
+    float (*score)(float *s, const uint16_t *mask, int n, float scale);
+
+    /* s[i] = round(2^24 * exp(s[i] - max)), an integer in a float. Returns their exact sum, NaN if any s[i] - max is
+     * NaN. */
+    double (*weights)(float *s, int n, float max);
+
+    /* most[d] = max(most[d], v[r][d] without sign) over rows, as integers. */
+    void (*magnitude)(uint16_t *most, const uint16_t *v, size_t ldv, int rows, int dims);
+
+    /* acc[h * dims + d] += p[h * ldp + r] * rounded(v[r][d]); rounded(a) = (a + magic[d]) - magic[d] in double. */
+    void (*accumulate)(double *acc, int heads, const float *p, size_t ldp, const uint16_t *v, size_t ldv, int rows,
+        const double *magic, int dims);
+
+    /* gate[i] = silu(gate[i]) * up[i] */
+    void (*swiglu)(float *gate, const float *up, size_t n);
+
+    /* y[i] = exp(x[i]), relative error below 2^-22, arguments clamped to [-87, 88]. For tests. */
+    void (*exponential)(float *y, const float *x, size_t n);
+} emu_kernels;
+
+/* NULL where the build's architecture lacks the instruction set (the CPU is asked in math.c). */
+const emu_kernels *emu_kernels_scalar(void);
+const emu_kernels *emu_kernels_avx2(void);
+const emu_kernels *emu_kernels_avx512(void);
+const emu_kernels *emu_kernels_neon(void);
+
+#endif

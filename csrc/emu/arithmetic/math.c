@@ -1,0 +1,155 @@
+#include "math.h"
+
+#include <math.h>
+#include <stdatomic.h>
+
+#include "model.h"
+#include "pool.h"
+
+/* of a matrix per work item: 64 KiB of weights at 1,024 columns, which stays in the second-level cache */
+#define BLOCK_ROWS 32
+#define SHARE_FROM (128 * 1024) /* multiply-adds from which waking other threads pays */
+
+static int available(const char *isa)
+{
+#if defined(__x86_64__)
+    if (strcmp(isa, "avx512") == 0)
+        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw")
+            && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+    if (strcmp(isa, "avx2") == 0) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#endif
+    /* NEON is part of AArch64; elsewhere its table is NULL */
+    return strcmp(isa, "scalar") == 0 || strcmp(isa, "neon") == 0;
+}
+
+static const emu_kernels *find(const char *isa)
+{
+    const emu_kernels *all[] = {emu_kernels_avx512(), emu_kernels_avx2(), emu_kernels_neon(), emu_kernels_scalar()};
+    for (int i = 0; i < 4; i++)
+        if (all[i] && (strcmp(isa, "auto") == 0 || strcmp(isa, all[i]->name) == 0) && available(all[i]->name))
+            return all[i];
+    return NULL;
+}
+
+static _Atomic(const emu_kernels *) chosen;
+
+const emu_kernels *emu_math_kernels(void)
+{
+    const emu_kernels *kernels = atomic_load_explicit(&chosen, memory_order_acquire);
+    if (!kernels) {
+        kernels = find("auto");
+        atomic_store_explicit(&chosen, kernels, memory_order_release);
+    }
+    return kernels;
+}
+
+int emu_math_select(const char *isa)
+{
+    const emu_kernels *kernels = find(isa);
+    if (!kernels) return -1;
+    atomic_store_explicit(&chosen, kernels, memory_order_release);
+    return 0;
+}
+
+const char *emu_math_isa(void)
+{
+    return emu_math_kernels()->name;
+}
+
+void emu_widen(float *out, const uint16_t *in, size_t n)
+{
+    for (size_t i = 0; i < n; i++) out[i] = emu_from_bf16(in[i]);
+}
+
+void emu_narrow(uint16_t *out, const float *in, size_t n)
+{
+    for (size_t i = 0; i < n; i++) out[i] = emu_to_bf16(in[i]);
+}
+
+void emu_pack(float *packed, const float *x, size_t n)
+{
+    size_t full = n / EMU_PACK * EMU_PACK;
+    for (size_t i = 0; i < full; i += EMU_PACK) {
+        for (int j = 0; j < EMU_PACK / 2; j++) {
+            packed[i + j] = x[i + 2 * j];
+            packed[i + 16 + j] = x[i + 2 * j + 1];
+        }
+    }
+    if (full == n) return;
+    memset(packed + full, 0, EMU_PACK * sizeof *packed);
+    for (size_t i = full; i < n; i++) packed[full + (i % 2) * 16 + (i - full) / 2] = x[i];
+}
+
+void emu_rmsnorm(float *y, const float *x, const uint16_t *weight, size_t n, float eps)
+{
+    float lanes[16] = {0}; /* a fixed order, so that every build sums alike */
+    size_t i = 0;
+    for (; i + 16 <= n; i += 16)
+        for (int j = 0; j < 16; j++) lanes[j] += x[i + j] * x[i + j];
+    for (int j = 0; i < n; i++, j++) lanes[j] += x[i] * x[i];
+    for (int half = 8; half >= 1; half /= 2)
+        for (int j = 0; j < half; j++) lanes[j] += lanes[j + half];
+    float scale = 1.0f / sqrtf(lanes[0] / (float)n + eps);
+    for (i = 0; i < n; i++) y[i] = x[i] * scale * emu_from_bf16(weight[i]);
+}
+
+void emu_rope_angles(float *cosine, float *sine, uint32_t position, const float *inv_freq, int half, float factor)
+{
+    for (int i = 0; i < half; i++) {
+        /* cos and sin in double: rounded to fp32 they are the same with every C library */
+        double angle = (float)position * inv_freq[i];
+        cosine[i] = (float)cos(angle) * factor;
+        sine[i] = (float)sin(angle) * factor;
+    }
+}
+
+void emu_rope_rotate(float *x, const float *cosine, const float *sine, int half)
+{
+    for (int i = 0; i < half; i++) {
+        float low = x[i], high = x[i + half];
+        x[i] = low * cosine[i] - high * sine[i];
+        x[i + half] = high * cosine[i] + low * sine[i];
+    }
+}
+
+typedef struct matmul_job {
+    const emu_kernels *kernels;
+    const emu_matrix *matrices;
+    const float *x;
+    float *out;
+    size_t ldx, ldo;
+    int tokens;
+} matmul_job;
+
+static int blocks(int rows)
+{
+    return (rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
+}
+
+static void matmul_item(void *context, int item, int worker)
+{
+    const matmul_job *job = context;
+    const emu_matrix *m = job->matrices;
+    int above = 0;
+    (void)worker;
+    for (; item >= blocks(m->rows); m++) {
+        item -= blocks(m->rows);
+        above += m->rows;
+    }
+    int first = item * BLOCK_ROWS, rows = m->rows - first < BLOCK_ROWS ? m->rows - first : BLOCK_ROWS;
+    size_t cols = (size_t)m->cols;
+    job->kernels->dot(m->w + (size_t)first * cols, cols, rows, job->x, job->ldx, job->tokens, cols,
+        job->out + above + first, job->ldo);
+}
+
+void emu_matmul(const emu_matrix *matrices, int count, const float *x, size_t ldx, int tokens, float *out, size_t ldo)
+{
+    matmul_job job = {emu_math_kernels(), matrices, x, out, ldx, ldo, tokens};
+    int items = 0;
+    size_t work = 0;
+    for (int i = 0; i < count; i++) {
+        items += blocks(matrices[i].rows);
+        work += (size_t)matrices[i].rows * (size_t)matrices[i].cols * (size_t)tokens;
+    }
+    (work < SHARE_FROM ? emu_pool_run_alone : emu_pool_run)(matmul_item, &job, items);
+}

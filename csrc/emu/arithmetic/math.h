@@ -1,0 +1,63 @@
+/* Number formats, the choice of kernels, matrix products over the thread pool, and the small per-token steps of a
+ * layer. */
+#ifndef AXPRESS_EMU_MATH_H
+#define AXPRESS_EMU_MATH_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "kernels.h"
+
+typedef struct emu_matrix {
+    const uint16_t *w; /* bf16, [rows, cols], row-major */
+    int rows, cols;
+} emu_matrix;
+
+/* The kernels in use. */
+const emu_kernels *emu_math_kernels(void);
+
+static inline float emu_from_bf16(uint16_t bits)
+{
+    uint32_t wide = (uint32_t)bits << 16;
+    float value;
+    memcpy(&value, &wide, sizeof value);
+    return value;
+}
+
+/* Nearest, ties to even; every NaN becomes the same one (which NaN an operation makes differs between
+ * architectures). */
+static inline uint16_t emu_to_bf16(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) return 0x7fc0;
+    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+void emu_widen(float *out, const uint16_t *in, size_t n);
+void emu_narrow(uint16_t *out, const float *in, size_t n);
+
+/* Stores n floats in packed order (kernels.h), zeros up to EMU_PADDED(n). */
+void emu_pack(float *packed, const float *x, size_t n);
+
+/* y[i] = x[i] / sqrt(mean(x^2) + eps) * weight[i]; y may be x. */
+void emu_rmsnorm(float *y, const float *x, const uint16_t *weight, size_t n, float eps);
+
+/* cosine[i], sine[i] of position * inv_freq[i] (the product in fp32, as Hugging Face does), times factor; half
+ * entries. */
+void emu_rope_angles(float *cosine, float *sine, uint32_t position, const float *inv_freq, int half, float factor);
+/* Rotates one head in place, half-split form: x[i], x[i + half]. */
+void emu_rope_rotate(float *x, const float *cosine, const float *sine, int half);
+
+/* out[t * ldo + (rows of the matrices one after the other)] = matrices @ x[t] for t < tokens. x: packed, ldx floats
+ * apart. All matrices have the same number of columns. */
+void emu_matmul(const emu_matrix *matrices, int count, const float *x, size_t ldx, int tokens, float *out, size_t ldo);
+
+/* Temporary memory for one execute, 64-byte aligned, contents undefined; NULL when out of memory. Blocks are kept for
+ * reuse until emu_scratch_clear. */
+void *emu_scratch_take(size_t bytes);
+void emu_scratch_give(void *block);
+void emu_scratch_clear(void);
+
+#endif

@@ -1,0 +1,231 @@
+#define _GNU_SOURCE
+#include "model.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "model_impl.h"
+
+static pthread_mutex_t open_lock = PTHREAD_MUTEX_INITIALIZER;
+static int num_open; /* scratch memory is freed with the last model */
+
+static void count_open(int change)
+{
+    pthread_mutex_lock(&open_lock);
+    num_open += change;
+    if (num_open == 0) emu_scratch_clear();
+    pthread_mutex_unlock(&open_lock);
+}
+
+static void add_group(emu_model *m, emu_group_kind kind, int tokens, int rows, int ladder_index, double cost_us)
+{
+    m->groups[m->info.num_groups++] = (emu_group){kind, tokens, rows, ladder_index, cost_us};
+}
+
+static void make_groups(emu_model *m, const emu_header *h)
+{
+    if (m->info.kind == EMU_HEAD) {
+        for (int i = 0; i < h->head_rows.count; i++)
+            add_group(m, EMU_GROUP_HEAD, (int)h->head_rows.at[i], 0, i, h->cost_head);
+        if (h->head_rows.count == 0) add_group(m, EMU_GROUP_HEAD, 1, 0, 0, h->cost_head);
+        return;
+    }
+    for (int i = 0; i < h->decode_rows.count; i++)
+        add_group(m, EMU_GROUP_DECODE, 1, (int)h->decode_rows.at[i], i, h->cost_decode);
+    for (int i = 0; m->info.chunk > 0 && i < h->history.count; i++)
+        add_group(m, EMU_GROUP_CHUNK, m->info.chunk, (int)h->history.at[i], i,
+            h->cost_chunk.count ? h->cost_chunk.at[i] : -1);
+}
+
+/* Shape [1, a, b], or [1, a] when b is 0. */
+static emu_tensor_shape shape(int a, int b, size_t element)
+{
+    emu_tensor_shape s = {.ndims = b ? 3 : 2, .dims = {1, a, b}};
+    s.bytes = (uint64_t)a * (uint64_t)(b ? b : 1) * element;
+    return s;
+}
+
+static void name_tensor(emu_tensor *t, const char *name, int type)
+{
+    snprintf(t->name, sizeof t->name, "%s", name);
+    t->type = type;
+}
+
+static void make_head_tensors(emu_model *m)
+{
+    int type = m->output_fp32 ? EMU_TYPE_FP32 : EMU_TYPE_BF16;
+    m->info.num_inputs = m->info.num_outputs = 1;
+    name_tensor(&m->inputs[0], "input", EMU_TYPE_BF16);
+    name_tensor(&m->outputs[0], "output", type);
+    for (int g = 0; g < m->info.num_groups; g++) {
+        m->inputs[0].shape[g] = shape(m->groups[g].tokens, m->info.hidden, 2);
+        m->outputs[0].shape[g] = shape(m->groups[g].tokens, m->info.vocab, m->output_fp32 ? 4 : 2);
+    }
+}
+
+static void make_layer_tensors(emu_model *m)
+{
+    static const char *const in[] = {"K_cache", "V_cache", "indices", "input", "mask"};
+    static const char *const out[] = {"K_cache_out", "V_cache_out", "output"};
+    int width = m->info.kv_heads * m->info.head_dim, hidden = m->info.hidden;
+    m->info.num_inputs = 5;
+    m->info.num_outputs = 3;
+    for (int i = 0; i < 5; i++)
+        name_tensor(&m->inputs[i], in[i], i == EMU_IN_INDICES ? EMU_TYPE_UINT32 : EMU_TYPE_BF16);
+    for (int i = 0; i < 3; i++) name_tensor(&m->outputs[i], out[i], EMU_TYPE_BF16);
+    for (int g = 0; g < m->info.num_groups; g++) {
+        int tokens = m->groups[g].tokens, rows = m->groups[g].rows;
+        m->inputs[EMU_IN_K].shape[g] = m->inputs[EMU_IN_V].shape[g] = shape(rows > 0 ? rows : 1, width, 2);
+        m->inputs[EMU_IN_INDICES].shape[g] = shape(tokens, 0, 4);
+        m->inputs[EMU_IN_INPUT].shape[g] = m->outputs[EMU_OUT_OUTPUT].shape[g] = shape(tokens, hidden, 2);
+        m->inputs[EMU_IN_MASK].shape[g] = shape(tokens, rows + tokens, 2);
+        m->outputs[EMU_OUT_K].shape[g] = m->outputs[EMU_OUT_V].shape[g] = shape(tokens, width, 2);
+    }
+}
+
+/* Weights in place; inv_freq is copied, it may lie at an address that floats must not have. */
+static bool bind_weights(emu_model *m, const emu_header *h)
+{
+    for (int i = 0; i < EMU_NUM_WEIGHTS; i++)
+        if (h->tensors[i].present && i != EMU_W_INV_FREQ)
+            m->weights[i] = (const uint16_t *)(const void *)((const char *)m->data + h->tensors[i].begin);
+    const emu_extent *e = &h->tensors[EMU_W_INV_FREQ];
+    if (!e->present) return true;
+    m->inv_freq = malloc(e->end - e->begin);
+    if (m->inv_freq) memcpy(m->inv_freq, (const char *)m->data + e->begin, e->end - e->begin);
+    return m->inv_freq != NULL;
+}
+
+static void release(const void *data, size_t size, bool mapped)
+{
+    if (mapped) {
+        munmap((void *)data, size);
+    } else {
+        free((void *)data);
+    }
+}
+
+/* Takes `data` over, also on failure. */
+static emu_model *make(const void *data, size_t size, bool mapped, const char *name, char err[EMU_ERR])
+{
+    emu_header *h = malloc(sizeof *h);
+    emu_model *m = calloc(1, sizeof *m);
+    bool fits = h && m && emu_header_read(h, data, size, name, err) == 0;
+    if (!h || !m) snprintf(err, EMU_ERR, "%.200s: out of memory", name);
+    if (!fits) {
+        release(data, size, mapped);
+        free(m);
+        free(h);
+        return NULL;
+    }
+    m->info = h->info;
+    m->data = data;
+    m->mapped = mapped;
+    m->rms_eps = (float)h->rms_eps;
+    m->rope_factor = (float)h->rope_factor;
+    m->output_fp32 = h->output_fp32;
+    make_groups(m, h);
+    if (m->info.kind == EMU_HEAD) {
+        make_head_tensors(m);
+    } else {
+        make_layer_tensors(m);
+    }
+    count_open(1);
+    bool whole = m->info.hollow || bind_weights(m, h);
+    if (m->info.hollow && m->info.kind == EMU_HEAD) whole = (m->hollow = emu_hollow_open(&m->info)) != NULL;
+    free(h);
+    if (whole) return m;
+    snprintf(err, EMU_ERR, "%.200s: out of memory", name);
+    emu_model_close(m);
+    return NULL;
+}
+
+emu_model *emu_model_open_file(const char *path, char err[EMU_ERR])
+{
+    struct stat status;
+    int file = open(path, O_RDONLY | O_CLOEXEC);
+    void *data = MAP_FAILED;
+    err[0] = 0;
+    if (file < 0 || fstat(file, &status) != 0) {
+        snprintf(err, EMU_ERR, "%.180s: %s", path, strerror(errno));
+    } else if (!S_ISREG(status.st_mode)) {
+        snprintf(err, EMU_ERR, "%.180s is not a file", path);
+    } else if (status.st_size == 0) {
+        snprintf(err, EMU_ERR, "%.180s is empty, not a simulated axmodel", path);
+    } else {
+        data = mmap(NULL, (size_t)status.st_size, PROT_READ, MAP_PRIVATE, file, 0);
+        if (data == MAP_FAILED) snprintf(err, EMU_ERR, "%.180s cannot be mapped: %s", path, strerror(errno));
+    }
+    if (file >= 0) close(file);
+    if (data == MAP_FAILED) return NULL;
+    return make(data, (size_t)status.st_size, true, path, err);
+}
+
+emu_model *emu_model_open_mem(const void *data, size_t size, char err[EMU_ERR])
+{
+    void *copy = aligned_alloc(64, (size / 64 + 1) * 64);
+    err[0] = 0;
+    if (!copy) {
+        snprintf(err, EMU_ERR, "a model in memory: out of memory for a copy of %zu bytes", size);
+        return NULL;
+    }
+    memcpy(copy, data, size);
+    return make(copy, size, false, "a model in memory", err);
+}
+
+void emu_model_close(emu_model *m)
+{
+    if (!m) return;
+    emu_hollow_close(m->hollow);
+    free(m->inv_freq);
+    release(m->data, m->info.file_bytes, m->mapped);
+    free(m);
+    count_open(-1);
+}
+
+int emu_model_peek(const char *path, emu_model_info *info, char err[EMU_ERR])
+{
+    emu_model *m = emu_model_open_file(path, err);
+    if (!m) return -1;
+    *info = m->info;
+    emu_model_close(m);
+    return 0;
+}
+
+const emu_model_info *emu_model_get_info(const emu_model *m)
+{
+    return &m->info;
+}
+
+const emu_group *emu_model_group(const emu_model *m, int group)
+{
+    return group >= 0 && group < m->info.num_groups ? &m->groups[group] : NULL;
+}
+
+const emu_tensor *emu_model_input(const emu_model *m, int index)
+{
+    return index >= 0 && index < m->info.num_inputs ? &m->inputs[index] : NULL;
+}
+
+const emu_tensor *emu_model_output(const emu_model *m, int index)
+{
+    return index >= 0 && index < m->info.num_outputs ? &m->outputs[index] : NULL;
+}
+
+int emu_model_execute(const emu_model *m, int group, void *const *inputs, void *const *outputs,
+    const emu_exec_flags *flags)
+{
+    static const emu_exec_flags none;
+    const emu_group *g = emu_model_group(m, group);
+    if (!g) return -1;
+    if (!flags) flags = &none;
+    if (m->info.hollow) return emu_hollow_run(m, g, inputs, outputs, flags->output_unchanged != 0);
+    if (m->info.kind == EMU_HEAD) return emu_head_run(m, g, inputs[EMU_HEAD_IN_INPUT], outputs[EMU_HEAD_OUT_OUTPUT]);
+    return emu_layer_run(m, g, inputs, outputs, flags->scan_nan != 0);
+}

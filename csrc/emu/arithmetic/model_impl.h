@@ -1,0 +1,72 @@
+/* What the files that implement model.h share. */
+#ifndef AXPRESS_EMU_MODEL_IMPL_H
+#define AXPRESS_EMU_MODEL_IMPL_H
+
+#include <stdbool.h>
+
+#include "math.h"
+#include "model.h"
+
+/* What a header says: metadata as numbers, and where each known tensor lies. */
+enum {
+    EMU_W_INPUT_NORM, EMU_W_Q, EMU_W_K, EMU_W_V, EMU_W_O, EMU_W_Q_BIAS, EMU_W_K_BIAS, EMU_W_V_BIAS, EMU_W_O_BIAS,
+    EMU_W_Q_NORM, EMU_W_K_NORM, EMU_W_POST_NORM, EMU_W_GATE, EMU_W_UP, EMU_W_DOWN, EMU_W_INV_FREQ, EMU_W_NORM,
+    EMU_W_HEAD, EMU_NUM_WEIGHTS
+};
+
+#define EMU_MAX_HEAD_DIM 1024
+#define EMU_MAX_HIDDEN 32768
+
+typedef struct emu_list {
+    int count;
+    double at[EMU_MAX_GROUPS];
+} emu_list;
+
+typedef struct emu_extent {
+    bool present, fp32;
+    int ndims;
+    uint64_t dims[EMU_MAX_DIMS];
+    uint64_t begin, end; /* bytes in the file */
+} emu_extent;
+
+typedef struct emu_header {
+    emu_model_info info;
+    double rms_eps, rope_factor, cost_decode, cost_head;
+    emu_list decode_rows, history, head_rows, cost_chunk;
+    bool output_fp32;
+    emu_extent tensors[EMU_NUM_WEIGHTS];
+} emu_header;
+
+/* Reads and checks the header of a simulated axmodel in memory. `name` is what errors call it. */
+int emu_header_read(emu_header *header, const void *data, size_t size, const char *name, char err[EMU_ERR]);
+
+typedef struct emu_hollow emu_hollow;
+
+struct emu_model {
+    emu_model_info info;
+    emu_group groups[EMU_MAX_GROUPS];
+    emu_tensor inputs[5], outputs[3];
+    const void *data;  /* the whole file */
+    bool mapped;       /* munmap, not free */
+    float rms_eps, rope_factor;
+    const uint16_t *weights[EMU_NUM_WEIGHTS]; /* NULL: absent (or hollow); INV_FREQ is below */
+    float *inv_freq;                          /* head_dim / 2 */
+    bool output_fp32;
+    emu_hollow *hollow; /* heads: the pattern of pseudo-logits */
+};
+
+static inline emu_matrix emu_model_matrix(const emu_model *m, int which, int rows, int cols)
+{
+    return (emu_matrix){m->weights[which], rows, cols};
+}
+
+/* The three ways to run a group; 0, or -2 when out of memory. */
+int emu_layer_run(const emu_model *m, const emu_group *g, void *const *in, void *const *out, bool scan_nan);
+int emu_head_run(const emu_model *m, const emu_group *g, const void *input, void *output);
+int emu_hollow_run(const emu_model *m, const emu_group *g, void *const *in, void *const *out, bool unchanged);
+
+/* hollow.c; NULL when out of memory. */
+emu_hollow *emu_hollow_open(const emu_model_info *info);
+void emu_hollow_close(emu_hollow *hollow);
+
+#endif

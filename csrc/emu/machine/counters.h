@@ -1,0 +1,32 @@
+/* Exact counts of calls, bytes and work; sentences about what was left open. */
+#ifndef AXPRESS_EMU_COUNTERS_H
+#define AXPRESS_EMU_COUNTERS_H
+
+#include <stddef.h>
+
+#include "functions.h"
+
+typedef enum emu_count {
+    EMU_COUNT_SUBMISSIONS, EMU_COUNT_WAITS, EMU_COUNT_BINDS, EMU_COUNT_DECODE, EMU_COUNT_CHUNK, EMU_COUNT_HEAD,
+    EMU_COUNT_OFFLINE, EMU_COUNT_MODELLED_NS, EMU_NUM_COUNTS
+} emu_count;
+
+typedef struct emu_counters {
+    _Atomic uint64_t calls[EMU_NUM_FUNCTIONS], counts[EMU_NUM_COUNTS];
+    _Atomic uint64_t bytes[4], copies[4]; /* by axclrtMemcpyKind */
+} emu_counters;
+
+extern emu_counters emu_counted;
+
+void emu_count_call(emu_fn fn);
+void emu_count_add(emu_count what, uint64_t n);
+void emu_count_copy(axclrtMemcpyKind kind, size_t n);
+void emu_counters_reset(void);
+
+void emu_leak(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* Calls visit(arg, sentence) for every leak kept; returns how many more there were. */
+int emu_leaks_each(void (*visit)(void *arg, const char *sentence), void *arg);
+void emu_leaks_print(void);
+void emu_leaks_clear(void);
+
+#endif

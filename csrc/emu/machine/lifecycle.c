@@ -1,0 +1,64 @@
+/* From axclInit to axclFinalize: opening the devices, what a reset takes with it, closing everything. */
+#include "lifecycle.h"
+
+#include <string.h>
+
+#include "context.h"
+#include "event.h"
+#include "faults.h"
+#include "io.h"
+#include "loaded.h"
+#include "pinned.h"
+#include "profile.h"
+#include "settings.h"
+#include "stream.h"
+
+axclError emu_machine_open(void)
+{
+    int64_t mib = emu_config.memory_mib ? emu_config.memory_mib : emu_profile_cmm_mib();
+    for (int i = 0; i < emu_config.devices; i++) {
+        emu_device *device = &emu_devices[i];
+        uint32_t generation = device->generation + 1;
+        memset(device, 0, sizeof *device);
+        device->generation = generation;
+        device->id = emu_config.first_device + i;
+        pthread_mutex_init(&device->npu, NULL);
+        pthread_mutex_init(&device->clock, NULL);
+        axclError error = emu_memory_open(device, mib, emu_profile_idle_mib());
+        if (error) {
+            while (i--) emu_memory_close(&emu_devices[i]);
+            return error;
+        }
+    }
+    emu_num_devices = emu_config.devices;
+    return 0;
+}
+
+/* Order: what waits gives up, then streams (they use everything), models, memory, contexts. */
+void emu_device_wipe(emu_device *device, bool report)
+{
+    device->generation++;
+    emu_release();
+    emu_streams_wipe(device, report);
+    emu_ios_wipe(device, report);
+    emu_models_wipe(device, report);
+    emu_memory_wipe(device, report);
+    emu_contexts_wipe(device, report);
+    device->executed = false;
+    pthread_mutex_lock(&device->clock);
+    for (int i = 0; i < EMU_NUM_RESOURCES; i++) device->free_at[i] = 0;
+    device->busy_until = 0;
+    pthread_mutex_unlock(&device->clock);
+}
+
+void emu_machine_close(void)
+{
+    for (int i = 0; i < emu_num_devices; i++) {
+        emu_device_wipe(&emu_devices[i], true);
+        emu_memory_close(&emu_devices[i]);
+    }
+    emu_events_wipe(true);
+    emu_pinned_wipe(true);
+    emu_engine_ready = false;
+    emu_num_devices = 0;
+}

@@ -1,0 +1,29 @@
+/* The settings that hold now. README.md describes them; configure.c reads them from text. */
+#ifndef AXPRESS_EMU_SETTINGS_H
+#define AXPRESS_EMU_SETTINGS_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { EMU_ASYNC_REFUSED = 0, EMU_ASYNC_YES = 1, EMU_ASYNC_SYNC = 2 };
+enum { EMU_INPLACE_LOST = 0, EMU_INPLACE_WORKS = 1, EMU_INPLACE_ERROR = 2 };
+
+typedef struct emu_settings {
+    atomic_bool strict;
+    atomic_int inplace_decode, inplace_chunk; /* EMU_INPLACE_* */
+    atomic_int async;                         /* EMU_ASYNC_* */
+    atomic_bool narrow_output;                /* chunk groups narrower than 64 write `output` */
+    atomic_bool head_first;                   /* strict: a head loaded after a layer is refused */
+    atomic_int temperature;                   /* millidegrees Celsius */
+    atomic_int reboot_ms;                     /* how long a rebooted device is missing from the list */
+    atomic_int hang_ms;                       /* bound of a hang that nothing releases */
+    atomic_bool counters;                     /* print the report when the process ends */
+    int devices, first_device;                /* these three: read by axclInit */
+    int64_t memory_mib;                       /* 0: the profile's */
+} emu_settings;
+
+extern emu_settings emu_config;
+extern atomic_uint emu_settings_version; /* changes with every axemu_set */
+
+#endif
