@@ -6,8 +6,8 @@ Every offence is named with the files and the symbols; the exit status is 1 if t
 
 It reads the sources, no objects: what is defined outside of functions and is not static belongs to its file, and
 whoever names it uses it. It counts on the layout of this code (definitions begin in the first column, bodies are
-indented) and does not see names that a macro pastes together; tests/test_c_layers.py holds it against the symbols of
-the library.
+indented) and does not see names that a macro pastes together; tests/tools/test_c_layers.py holds it against the
+symbols of the library.
 """
 
 from __future__ import annotations

@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from repository import ROOT
 
 from axpress.core.device.emulator import emulator_library
 
-ROOT = Path(__file__).parent.parent
 TOOL = ROOT / "tools" / "c_layers.py"
 
 ARITHMETIC, MACHINE, API = "csrc/emu/arithmetic", "csrc/emu/machine", "csrc/emu/api"
