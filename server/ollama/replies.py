@@ -1,4 +1,4 @@
-"""What is answered in Ollama's API: the JSON of answers, of their lines in a stream, and of errors."""
+"""What is answered in Ollama's API: the JSON of answers and of their lines in a stream."""
 
 from __future__ import annotations
 
@@ -6,15 +6,8 @@ from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
-from ..openai.replies import Count, TokenLogprob, closed
-
-
-@closed
-class OllamaError(TypedDict):
-    """An error, as an answer of its own or as the last line of a stream."""
-
-    error: str
-    """What was wrong, where, and what to do."""
+from ..http.replies import Count, closed
+from ..schema.logprobs import TokenLogprob
 
 
 @closed
