@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from sanic.exceptions import RequestCancelled, SanicException
@@ -14,7 +14,7 @@ from sanic.handlers import ErrorHandler
 from sanic.request import Request
 from sanic.response import HTTPResponse
 
-from axpress.core.errors import AxpressError, EngineClosed, QueueFull, RequestError
+from axpress.core.errors import AxpressError, FailureKind, QueueFull, RequestError, failure_kind
 
 from .replies import Error
 
@@ -60,6 +60,34 @@ def clean(text: Any) -> Any:
     return text.encode("utf-8", "replace").decode() if isinstance(text, str) else text
 
 
+class _Failure(NamedTuple):
+    status: int
+    code: str
+    text: str
+    """Where the failure came without words."""
+    headers: dict[str, str] | None = None
+
+
+_CARD_FAILED = "The card failed during this answer."
+FAILURES = {
+    FailureKind.CARD_LOST: _Failure(500, "card_lost", _CARD_FAILED),
+    FailureKind.CARD_HUNG: _Failure(500, "card_hung", _CARD_FAILED),
+    FailureKind.CARD_FAILED: _Failure(500, "card_failed", _CARD_FAILED),
+    FailureKind.BAD_OUTPUT: _Failure(500, "bad_output", _CARD_FAILED),
+    FailureKind.OUT_OF_MEMORY: _Failure(500, "out_of_memory", "There was not enough memory for this answer."),
+    FailureKind.REQUEST: _Failure(400, "invalid_value", "The answer cannot go on as this request demands."),
+    FailureKind.CLOSED: _Failure(503, "unavailable", "The server is shutting down.", {"x-should-retry": "true"}),
+    FailureKind.INTERNAL: _Failure(500, "internal_error", "The server failed on this request; its log says why."),
+}
+"""What each kind of failure is told as, whether it stands in a status or in a stream."""
+
+
+def failure_error(kind: FailureKind, text: str | None = None, code: str | None = None) -> HttpError:
+    """A failure of this kind; `text` and `code`: where more is known of it."""
+    failure = FAILURES[kind]
+    return HttpError(failure.status, text or failure.text, code=code or failure.code, headers=failure.headers)
+
+
 def translate(exc: BaseException) -> HttpError:
     """Any exception as the HttpError to answer with. Unknown ones are logged with their trace and told as 500 only."""
     if isinstance(exc, HttpError):
@@ -69,14 +97,15 @@ def translate(exc: BaseException) -> HttpError:
         return HttpError(429, str(exc), code="rate_limit_exceeded", headers={"retry-after": str(seconds)})
     if isinstance(exc, RequestError):
         return HttpError(400, str(exc), param=exc.param, code=exc.code)
-    if isinstance(exc, EngineClosed):
-        return HttpError(503, str(exc), code="unavailable", headers={"retry-after": "5"})
     if isinstance(exc, SanicException):
         return _from_sanic(exc)
     if isinstance(exc, RequestCancelled):  # the client left: nobody reads this
         return HttpError(503, "The request was cancelled.", code="unavailable")
+    kind = failure_kind(exc)
+    if kind is FailureKind.CLOSED:
+        return HttpError(503, str(exc), code=FAILURES[kind].code, headers={"retry-after": "5"})
     log.error("unexpected %s while answering a request", type(exc).__name__, exc_info=exc)
-    return HttpError(500, "The server failed on this request; its log says why.", code="internal_error")
+    return failure_error(FailureKind.INTERNAL)
 
 
 _SANIC_TEXT = {

@@ -8,9 +8,10 @@ from typing import Any
 
 from sanic.request import Request
 
+from axpress.core.errors import FailureKind
 from axpress.core.request import Delta
 
-from ..http.errors import HttpError
+from ..http.errors import HttpError, failure_error
 from .dialect import Answer, StreamWriter, Totals
 from .prepared_request import PreparedRequest
 
@@ -23,13 +24,9 @@ HIGH_WATER = 65536
 def failure(last: Delta) -> HttpError | None:
     """What to tell the client when an answer ended without being finished, or None."""
     if last.finish_reason == "cancelled":
-        return HttpError(
-            503, last.error or "The server is shutting down.", code="unavailable", headers={"x-should-retry": "true"}
-        )
-    if last.finish_reason == "error" and last.error_code is not None:
-        return HttpError(400, last.error or "The answer cannot go on as this request demands.", code=last.error_code)
+        return failure_error(FailureKind.CLOSED, last.error)
     if last.finish_reason == "error":
-        return HttpError(500, last.error or "The card failed during this answer.", code="engine_error")
+        return failure_error(last.failure or FailureKind.INTERNAL, last.error, last.error_code)
     return None
 
 
@@ -141,7 +138,7 @@ class StreamedAnswer:
         except Exception:
             log.exception("unexpected: a piece of an answer could not be written")
             self._broken = True
-            failed = HttpError(500, "The server failed on this answer; its log says why.", code="internal_error")
+            failed = failure_error(FailureKind.INTERNAL, "The server failed on this answer; its log says why.")
             self.progress.error = self.progress.error or failed
             return b""
 

@@ -173,7 +173,7 @@ def test_formats_and_thinking() -> None:
         for one in (chat(think=t) for t in (None, False, True, "low", "medium", "high"))
     ]
     assert asked == [(None, None), (False, None), (True, None), (True, 256), (True, 1024), (True, None)]
-    assert EFFORT_BUDGETS["low"] == 256 and chat(think=True).thinking_field == "think"
+    assert EFFORT_BUDGETS["low"] == 256 and chat(think=True).names.thinking == "think"
 
 
 def test_streams_unless_told_otherwise() -> None:

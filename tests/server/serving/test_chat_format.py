@@ -40,7 +40,9 @@ TALK = [
 def styles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ChatFormat]:
     root = tmp_path_factory.mktemp("styles")
     names = ("QWEN", "DENSE", "XML", "ALWAYS", "PLAIN", "STERN")
-    return {name: chat_format_of(chat_templates.text_with(getattr(chat_templates, name), root / name)) for name in names}
+    return {
+        name: chat_format_of(chat_templates.text_with(getattr(chat_templates, name), root / name)) for name in names
+    }
 
 
 def shown(chat_format: ChatFormat, messages: list[dict[str, Any]], **fields: Any) -> str:
@@ -177,13 +179,14 @@ def test_a_model_that_does_not_reason_says_so(styles: dict[str, ChatFormat]) -> 
 
 def test_shapes(styles: dict[str, ChatFormat]) -> None:
     chat_format, tools = styles["QWEN"], (WEATHER, Function("now"))
-    one = chat_format.output_spec(GenerationSpec(messages=HI, tools=Tools(tools, "required", ("now",), False)), Thinking())
+    one = chat_format.output_spec(
+        GenerationSpec(messages=HI, tools=Tools(tools, "required", ("now",), False)), Thinking()
+    )
     assert [rule.name for rule in one.tools] == ["now"] and one.tool_choice == "required" and not one.parallel
     assert one.tool_format == QWEN_FORMAT and one.thinking == Thinking()
     for none in (None, Tools(tools, "none")):
         plain = chat_format.output_spec(GenerationSpec(messages=HI, tools=none), None)
         assert not plain.tools and plain.tool_format is None and plain.tool_choice == "auto"
-    assert [rule.schema for rule in chat_format.output_spec(GenerationSpec(messages=HI, tools=Tools(tools)), None).tools] == [
-        WEATHER.parameters,
-        None,
-    ]
+    assert [
+        rule.schema for rule in chat_format.output_spec(GenerationSpec(messages=HI, tools=Tools(tools)), None).tools
+    ] == [WEATHER.parameters, None]
