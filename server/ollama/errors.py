@@ -3,18 +3,9 @@
 from __future__ import annotations
 
 import orjson
-from typing_extensions import TypedDict
 
 from ..http.errors import ErrorShape, HttpError, clean
-from ..http.replies import closed
-
-
-@closed
-class OllamaError(TypedDict):
-    """An error, as an answer of its own or as the last line of a stream."""
-
-    error: str
-    """What was wrong, where, and what to do."""
+from .replies import OllamaError
 
 
 def error_body(error: HttpError) -> bytes:

@@ -1,4 +1,4 @@
-"""What is answered in Ollama's API: the JSON of answers and of their lines in a stream."""
+"""What is answered in Ollama's API: the JSON of answers, of their lines in a stream, and of errors."""
 
 from __future__ import annotations
 
@@ -8,6 +8,14 @@ from typing_extensions import TypedDict
 
 from ..http.replies import Count, closed
 from ..schema.logprobs import TokenLogprob
+
+
+@closed
+class OllamaError(TypedDict):
+    """An error, as an answer of its own or as the last line of a stream."""
+
+    error: str
+    """What was wrong, where, and what to do."""
 
 
 @closed
