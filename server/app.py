@@ -16,19 +16,12 @@ from sanic.config import Config
 from sanic.request import Request
 from sanic.response import HTTPResponse
 
-from .docs.openapi import openapi
+from .docs.routes import ROUTES
 from .http.access import Access, GuardedProtocol, mark
 from .http.connections import SafeRequest, check_head, watch_slow_senders
-from .http.errors import OpenAIErrorHandler
-from .monitor.health import health
-from .monitor.live import live
-from .ollama.models import ollama
-from .openai.azure import azure
-from .openai.chat import chat
-from .openai.completions import completions
-from .openai.responses import responses
-from .openai.tokens import tokens
-from .page import page
+from .http.errors import ShapedErrors
+from .http.routing import register
+from .monitor.live import Feed
 from .serving.engine_service import Service
 from .settings import Settings
 
@@ -46,23 +39,15 @@ def make_app(settings: Settings, service: Service | None = None) -> Sanic:
         "axpress",
         config=_config(settings),
         configure_logging=False,
-        error_handler=OpenAIErrorHandler(),
+        error_handler=ShapedErrors(route.error for route in ROUTES),
         request_class=SafeRequest,
     )
     app.ctx.service = service or Service(settings)
     app.ctx.access = access
     app.ctx.connections = set()
     app.ctx.signalled = False
-    app.blueprint(azure)
-    app.blueprint(chat)
-    app.blueprint(completions)
-    app.blueprint(health)
-    app.blueprint(live)
-    app.blueprint(ollama)
-    app.blueprint(openapi)
-    app.blueprint(page)
-    app.blueprint(responses)
-    app.blueprint(tokens)
+    app.ctx.live = Feed(app.ctx.service)
+    register(app, ROUTES)
     app.on_response(_request_id)
     app.on_response(mark)
     app.signal("http.lifecycle.read_head")(_read_head)
@@ -95,8 +80,8 @@ async def _read_head(head: bytes, **_: Any) -> None:
 
 async def _request_id(request: Request, response: HTTPResponse) -> None:
     """x-request-id: the client's own when it is harmless, else a new one."""
-    given = request.headers.getone("x-request-id", "")
-    response.headers["x-request-id"] = given if _REQUEST_ID.fullmatch(given) else str(uuid4())
+    own = request.headers.getone("x-request-id", "")
+    response.headers["x-request-id"] = own if _REQUEST_ID.fullmatch(own) else str(uuid4())
 
 
 async def _start(app: Sanic) -> None:
@@ -128,9 +113,9 @@ async def _begin(app: Sanic) -> None:
 def _announce(app: Sanic) -> None:
     settings: Settings = app.ctx.service.settings
     host, port = app.ctx.address
-    shown = f"[{host}]" if ":" in host else host
+    authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     what = "the demo model, emulated: no card; a toy model" if settings.is_demo else str(settings.directory)
-    print(f"axpress: {what}\naxpress: listening on http://{shown}:{port}", file=sys.stderr, flush=True)
+    print(f"axpress: {what}\naxpress: listening on http://{authority}", file=sys.stderr, flush=True)
     app.ctx.access.announce(host)
 
 
@@ -148,6 +133,7 @@ async def _stop(app: Sanic) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, service.hurry)  # Sanic has put the deadly defaults back
     await service.stop()
+    app.ctx.live.close()
     for task in app.ctx.tasks:
         task.cancel()
 

@@ -15,7 +15,7 @@ from .routes import ROUTES
 COMMAND = "python -m axpress.server.docs.field_table"
 INTRODUCTION = f"""# What becomes of each field
 
-Written by `{COMMAND}` from the classes that read the requests (server/schema); do not edit.
+Written by `{COMMAND}` from the classes that read the requests; do not edit.
 
 **obeyed**: the answer is as the field says. **accepted**: nothing follows from it here, and why. **refused**: known,
 not supported here, and answered with an error that names it, as every field is that stands in no table. null means "not
@@ -34,9 +34,9 @@ def text() -> str:
     for route in ROUTES:
         if route.request is not None:
             paths.setdefault(route.request, []).append(f"{route.method} {route.path}")
-    for request, found in paths.items():
-        also = f"Also {', '.join(found[1:])}.\n\n" if found[1:] else ""
-        parts.append(f"## {found[0]}\n\n{also}{_table(request)}")
+    for request, (path, *others) in paths.items():
+        also = f"Also {', '.join(others)}.\n\n" if others else ""
+        parts.append(f"## {path}\n\n{also}{_table(request)}")
     return "\n".join(parts)
 
 
@@ -77,8 +77,8 @@ def _objects(annotation: Any) -> Iterator[tuple[type[Strict], str]]:
     elif origin is list:
         yield from ((kind, "[]" + step) for kind, step in _objects(get_args(annotation)[0]))
     elif origin in (Union, types.UnionType):
-        for one in get_args(annotation):
-            yield from _objects(one)
+        for kind in get_args(annotation):
+            yield from _objects(kind)
     elif isinstance(annotation, type) and issubclass(annotation, Strict):
         yield annotation, ""
 

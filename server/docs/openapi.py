@@ -1,5 +1,4 @@
-"""GET /openapi.json and /docs: the API's description in OpenAPI 3.1, generated from the table of routes and the
-schemas.
+"""The API's description in OpenAPI 3.1, made from the table of routes and the schemas.
 
 Beyond OpenAPI 3.1, which has no words for streams: `x-item-schema` is the schema of one line of JSON, or of the JSON in
 one event's data, and `x-stream` says how they come. `x-refused` of a request's schema names known fields that are not
@@ -7,20 +6,13 @@ supported, `x-accepted` those that change nothing here, each with the reason."""
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Sequence
 from typing import Any
 
-import orjson
 from pydantic import TypeAdapter
-from sanic import Blueprint
-from sanic.request import Request
-from sanic.response import HTTPResponse
 
 from .. import version
-from ..page import send_file
-from .routes import JSON, ROUTES, Route, Stream, reads
-
-openapi = Blueprint("openapi")
+from ..http.routing import EVENTS, JSON, Route, Stream, operation_id
 
 Schemas = dict[Any, Any]
 """JSON schemas, or references to them, by whatever they are of."""
@@ -61,25 +53,7 @@ HEADERS = {
 }
 
 
-@reads(openapi, "/openapi.json")
-async def get_document(request: Request) -> HTTPResponse:
-    """The document."""
-    return HTTPResponse(encoded(), headers={"cache-control": "no-cache"}, content_type=JSON)
-
-
-@reads(openapi, "/docs")
-async def get_docs(request: Request) -> HTTPResponse:
-    """The page that shows it."""
-    return send_file(request, "docs.html")
-
-
-@cache
-def encoded() -> bytes:
-    """The document as JSON."""
-    return orjson.dumps(document())
-
-
-def document(routes: tuple[Route, ...] = ROUTES) -> dict[str, Any]:
+def document(routes: Sequence[Route]) -> dict[str, Any]:
     """The OpenAPI document of these routes."""
     schemas, components = _schemas(routes)
     paths: dict[str, Any] = {}
@@ -110,12 +84,6 @@ def _operation(route: Route, schemas: Schemas) -> dict[str, Any]:
     return operation
 
 
-def operation_id(route: Route) -> str:
-    """Unique: what client generators call the operation."""
-    words = [word.strip("{}") for word in route.path.replace("-", "_").replace(".", "_").split("/") if word]
-    return "_".join([route.method.lower(), *words])
-
-
 def _parameters(route: Route) -> list[dict[str, Any]]:
     names = [word[1:-1] for word in route.path.split("/") if word.startswith("{")]
     named = [
@@ -137,9 +105,9 @@ def _success(route: Route, schemas: Schemas) -> dict[str, Any]:
 
 
 def _stream(route: Route, stream: Stream, schemas: Schemas) -> dict[str, Any]:
-    kind = "Server-sent events" if stream.content_type == "text/event-stream" else "JSON, an object in a line"
+    kind = "Server-sent events" if stream.content_type == EVENTS else "JSON, an object in a line"
     end = f"; the last is `{stream.done}`" if stream.done else ""
-    item = {"anyOf": [schemas[stream.event], schemas[route.error]]}
+    item = {"anyOf": [schemas[stream.event], schemas[route.error.reply]]}
     return {"x-stream": f"{kind}{end}.", "x-item-schema": item}
 
 
@@ -150,7 +118,7 @@ def _failures(route: Route, schemas: Schemas) -> dict[str, Any]:
     }
     failures = {}
     for status in sorted(statuses):
-        reply = dict(route.others).get(status, route.error)
+        reply = dict(route.others).get(status, route.error.reply)
         text = route.not_found if status == 404 and route.not_found else REFUSALS[status]
         headers = _headers("x-request-id", *(["retry-after"] if status in (429, 503) else []))
         failures[str(status)] = {"description": text, "headers": headers}
@@ -166,19 +134,19 @@ def _headers(*names: str) -> dict[str, Any]:
 # ---- schemas ----
 
 
-def _schemas(routes: tuple[Route, ...]) -> tuple[Schemas, Schemas]:
+def _schemas(routes: Sequence[Route]) -> tuple[Schemas, Schemas]:
     """The schema of each type that the routes name, by type; and the components that these refer to, by name."""
     wanted: dict[Any, TypeAdapter[Any]] = {}
     for route in routes:
         kinds = [
             route.request,
             route.reply,
-            route.error,
+            route.error.reply,
             route.stream and route.stream.event,
             *(kind for _, kind in route.others),
         ]
         wanted |= {kind: TypeAdapter(kind) for kind in kinds if kind is not None and kind not in wanted}
-    found, definitions = TypeAdapter.json_schemas(
+    schemas, definitions = TypeAdapter.json_schemas(
         [(kind, "validation", adapter) for kind, adapter in wanted.items()], ref_template="#/components/schemas/{model}"
     )
     components = definitions.get("$defs", {})
@@ -186,7 +154,7 @@ def _schemas(routes: tuple[Route, ...]) -> tuple[Schemas, Schemas]:
     if len(set(names.values())) != len(names):
         raise AssertionError("two schemas of one name: rename a class")
     tidied = {names[name]: _tidy(schema, names) for name, schema in components.items() if not _is_nothing(name)}
-    return {kind: _tidy(schema, names) for (kind, _), schema in found.items()}, tidied
+    return {kind: _tidy(schema, names) for (kind, _), schema in schemas.items()}, tidied
 
 
 def _is_nothing(name: str) -> bool:
@@ -207,24 +175,24 @@ def _tidy(schema: Any, names: dict[str, str]) -> Any:
     pydantic chooses among alternatives before it looks at the value's parts, so it says oneOf; by their schemas alone
     some overlap."""
     if isinstance(schema, list):
-        return [_tidy(one, names) for one in schema]
+        return [_tidy(item, names) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    made: dict[str, Any] = {}
+    tidy: dict[str, Any] = {}
     for key, value in schema.items():
         if key in ("properties", "patternProperties", "$defs"):
-            made[key] = {name: _tidy(one, names) for name, one in value.items()}
+            tidy[key] = {name: _tidy(inner, names) for name, inner in value.items()}
         elif key == "$ref":
             head, _, name = value.rpartition("/")
-            made[key] = f"{head}/{names.get(name, name)}"
+            tidy[key] = f"{head}/{names.get(name, name)}"
         elif key in ("oneOf", "anyOf"):
-            some = [one for one in value if not _is_nothing(one.get("$ref", "").rpartition("/")[2])]
-            made["anyOf"] = [inner for one in some for inner in _alternatives(_tidy(one, names))]
+            some = [kind for kind in value if not _is_nothing(kind.get("$ref", "").rpartition("/")[2])]
+            tidy["anyOf"] = [inner for kind in some for inner in _alternatives(_tidy(kind, names))]
         elif key in ("enum", "const", "examples"):
-            made[key] = value
+            tidy[key] = value
         elif key not in ("title", "discriminator") and not (key == "default" and value is None):
-            made[key] = _tidy(value, names)
-    return made
+            tidy[key] = _tidy(value, names)
+    return tidy
 
 
 def _alternatives(schema: dict[str, Any]) -> list[dict[str, Any]]:

@@ -7,11 +7,9 @@ In this order, each with an answer that names the flag that would let it pass:
    where there are no keys (a page that asks for a key should be known by name), and no answer ever allows a browser's
    credentials.
 3. Key, where there are keys: `Authorization: Bearer KEY`, `api-key: KEY` or `x-api-key: KEY`. Open without one are the
-   routes in OPEN, reads only: nothing in them tells of this server more than that it is here and whether it is ready.
-   The decision is taken on the route that Sanic's router finds, not on the path as it was sent; what has no route needs
-   a key.
-Nothing administrative is served without a key, also where no keys are configured: such a route calls `require_key`
-first."""
+   reads whose row in the route table says so: nothing in them tells of this server more than that it is here and
+   whether it is ready. The decision is taken on the route that Sanic's router finds, not on the path as it was sent;
+   what has no route needs a key."""
 
 from __future__ import annotations
 
@@ -39,11 +37,6 @@ from .errors import HttpError
 from .request_body import answer_unread
 
 log = logging.getLogger("axpress.access")
-
-OPEN = frozenset({"", "health", "docs", "openapi.json"})
-OPEN_BELOW = "page/"
-"""Routes (as written in the router) that need no key: the page and what it is made of, the docs, which are the same on
-every server of this version, and /health, which tells strangers its status only (see `is_known`)."""
 
 _READS = ("GET", "HEAD", "OPTIONS")
 _TARGET = re.compile(r"(?:[Hh][Tt][Tt][Pp][Ss]?://([^/?#]*))?/.*", re.DOTALL)
@@ -204,8 +197,7 @@ def _is_open(request: Request) -> bool:
         route, _, _ = request.app.router.get(request.path, request.method, request.headers.getone("host", None))
     except (SanicException, UnicodeDecodeError):
         return False
-    path = str(route.path)
-    return path in OPEN or path.startswith(OPEN_BELOW)
+    return bool(getattr(route.ctx, "open", False))
 
 
 def _preflight(request: Request) -> HTTPResponse:
@@ -255,19 +247,6 @@ def is_known(request: Request) -> bool:
     """True when the details of this server are for this client: it has a key, or nobody needs one."""
     access: Access = request.app.ctx.access
     return not access.keys or request.ctx.key is not None
-
-
-def require_key(request: Request) -> Identity:
-    """For administrative routes: whose key it is. Raises HttpError 403 on a server without keys, 401 without a good
-    one."""
-    access: Access = request.app.ctx.access
-    if not access.keys:
-        text = f"This needs an API key, and the server has none; start it with --api-keys FILE or {VARIABLE}."
-        raise HttpError(403, text, code="no_api_keys")
-    identity: Identity | None = request.ctx.key
-    if identity is None:
-        raise _unauthorized(bool(_presented(request)))
-    return identity
 
 
 def cache_salt_of(request: Request, prompt_cache_key: str | None) -> bytes:

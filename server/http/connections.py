@@ -18,7 +18,7 @@ from sanic.http import Stage
 from sanic.request import Request
 from sanic.server.protocols.http_protocol import HttpProtocol
 
-from .errors import error_body
+from .errors import HttpError, error_body
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _HEAD = re.compile(rb"[A-Z]{1,16} [!-~]{1,8000} HTTP/1\.[01](?:\r\n" + _TOKEN + rb":[\t -~\x80-\xff]*)*")
@@ -65,15 +65,8 @@ class LimitedProtocol(HttpProtocol):
         open_now: set[LimitedProtocol] = self.app.ctx.connections
         if len(open_now) >= limit:
             self._refused = True
-            body = error_body(
-                503, f"This server has its {limit} connections in use; try again.", None, "too_many_connections"
-            )
-            head = (
-                b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\nconnection:"
-                b" close\r\n"
-            )
-            transport.write(head + b"content-length: %d\r\n\r\n" % len(body) + body)
-            transport.close()
+            text = f"This server has its {limit} connections in use; try again."
+            _refuse(transport, b"503 Service Unavailable", HttpError(503, text, code="too_many_connections"), b"1")
             return
         sock = transport.get_extra_info("socket")
         if sock is not None and sock.family != getattr(socket, "AF_UNIX", -1):
@@ -98,14 +91,11 @@ class LimitedProtocol(HttpProtocol):
     def _refuse_tls(self) -> None:
         """At once and in plain HTTP, which TLS clients report as such; else they would wait until the time for a header
         is over."""
-        body = error_body(400, "This server speaks http, not https.", None, "bad_request")
-        head = (
-            b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length:"
-            b" %d\r\n\r\n"
+        _refuse(
+            self.transport,
+            b"400 Bad Request",
+            HttpError(400, "This server speaks http, not https.", code="bad_request"),
         )
-        transport: Any = self.transport
-        transport.write(head % len(body) + body)
-        transport.close()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Sanic cancels the handler here; a refused connection has none."""
@@ -132,6 +122,17 @@ class LimitedProtocol(HttpProtocol):
             self._task.cancel()  # what Sanic's own timeout does: answers 408, then closes
         else:
             self.abort()
+
+
+def _refuse(transport: Any, status: bytes, error: HttpError, retry_after: bytes = b"") -> None:
+    """Answer a connection that no request was read from, and close it."""
+    body = error_body(error)
+    head = b"HTTP/1.1 %b\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n" % (
+        status,
+        len(body),
+    )
+    transport.write(head + (b"retry-after: %b\r\n" % retry_after if retry_after else b"") + b"\r\n" + body)
+    transport.close()
 
 
 TLS_HANDSHAKE = 0x16

@@ -1,10 +1,12 @@
-"""The shapes of errors, and which exception becomes which status. Nothing else in the server writes an error body."""
+"""Which exception becomes which status, and the shapes of errors: OpenAI's here, others' in their dialects' rooms."""
 
 from __future__ import annotations
 
 import logging
 import math
-from typing import Any
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import orjson
 from sanic.exceptions import RequestCancelled, SanicException
@@ -12,7 +14,9 @@ from sanic.handlers import ErrorHandler
 from sanic.request import Request
 from sanic.response import HTTPResponse
 
-from axpress.core.errors import AxpressError, EngineClosed, QueueFull, RequestError
+from axpress.core.errors import AxpressError, FailureKind, QueueFull, RequestError, failure_kind
+
+from .replies import Error
 
 log = logging.getLogger("axpress.server")
 
@@ -45,14 +49,43 @@ def error_type(status: int) -> str:
     return "server_error" if status >= 500 else "invalid_request_error"
 
 
-def error_body(status: int, message: str, param: str | None = None, code: str | None = None) -> bytes:
-    """The JSON body of an error. Lone surrogates that came in with a request are replaced, never re-emitted."""
-    error = {"message": _clean(message), "type": error_type(status), "param": _clean(param), "code": code}
-    return orjson.dumps({"error": error})
+def error_body(error: HttpError) -> bytes:
+    """The JSON of an error as OpenAI's clients read it."""
+    details = {"message": clean(str(error)), "type": error_type(error.status), "param": clean(error.param)}
+    return orjson.dumps({"error": {**details, "code": error.code}})
 
 
-def _clean(text: Any) -> Any:
+def clean(text: Any) -> Any:
+    """Lone surrogates that came in with a request are replaced, never sent back."""
     return text.encode("utf-8", "replace").decode() if isinstance(text, str) else text
+
+
+class _Failure(NamedTuple):
+    status: int
+    code: str
+    text: str
+    """Where the failure came without words."""
+    headers: dict[str, str] | None = None
+
+
+_CARD_FAILED = "The card failed during this answer."
+FAILURES = {
+    FailureKind.CARD_LOST: _Failure(500, "card_lost", _CARD_FAILED),
+    FailureKind.CARD_HUNG: _Failure(500, "card_hung", _CARD_FAILED),
+    FailureKind.CARD_FAILED: _Failure(500, "card_failed", _CARD_FAILED),
+    FailureKind.BAD_OUTPUT: _Failure(500, "bad_output", _CARD_FAILED),
+    FailureKind.OUT_OF_MEMORY: _Failure(500, "out_of_memory", "There was not enough memory for this answer."),
+    FailureKind.REQUEST: _Failure(400, "invalid_value", "The answer cannot go on as this request demands."),
+    FailureKind.CLOSED: _Failure(503, "unavailable", "The server is shutting down.", {"x-should-retry": "true"}),
+    FailureKind.INTERNAL: _Failure(500, "internal_error", "The server failed on this request; its log says why."),
+}
+"""What each kind of failure is told as, whether it stands in a status or in a stream."""
+
+
+def failure_error(kind: FailureKind, text: str | None = None, code: str | None = None) -> HttpError:
+    """A failure of this kind; `text` and `code`: where more is known of it."""
+    failure = FAILURES[kind]
+    return HttpError(failure.status, text or failure.text, code=code or failure.code, headers=failure.headers)
 
 
 def translate(exc: BaseException) -> HttpError:
@@ -64,14 +97,15 @@ def translate(exc: BaseException) -> HttpError:
         return HttpError(429, str(exc), code="rate_limit_exceeded", headers={"retry-after": str(seconds)})
     if isinstance(exc, RequestError):
         return HttpError(400, str(exc), param=exc.param, code=exc.code)
-    if isinstance(exc, EngineClosed):
-        return HttpError(503, str(exc), code="unavailable", headers={"retry-after": "5"})
     if isinstance(exc, SanicException):
         return _from_sanic(exc)
     if isinstance(exc, RequestCancelled):  # the client left: nobody reads this
         return HttpError(503, "The request was cancelled.", code="unavailable")
+    kind = failure_kind(exc)
+    if kind is FailureKind.CLOSED:
+        return HttpError(503, str(exc), code=FAILURES[kind].code, headers={"retry-after": "5"})
     log.error("unexpected %s while answering a request", type(exc).__name__, exc_info=exc)
-    return HttpError(500, "The server failed on this request; its log says why.", code="internal_error")
+    return failure_error(FailureKind.INTERNAL)
 
 
 _SANIC_TEXT = {
@@ -96,30 +130,34 @@ def _from_sanic(exc: SanicException) -> HttpError:
     return HttpError(status, text, code=code, headers=headers)
 
 
-def error_response(exc: BaseException) -> HTTPResponse:
-    """The whole HTTP answer for an exception."""
-    error = translate(exc)
-    body = error_body(error.status, str(error), error.param, error.code)
-    return HTTPResponse(body, error.status, headers=error.headers, content_type="application/json")
+@dataclass(frozen=True, slots=True)
+class ErrorShape:
+    """How a dialect tells its clients of errors. `reply`: type of the JSON that `body` writes. `prefix`: paths that
+    begin with it get errors of this shape, also where they lead nowhere or the request is refused before it is
+    routed."""
+
+    reply: Any
+    body: Callable[[HttpError], bytes]
+    prefix: bytes = b""
+
+    def response(self, exc: BaseException) -> HTTPResponse:
+        """The whole HTTP answer for an exception."""
+        error = translate(exc)
+        return HTTPResponse(self.body(error), error.status, headers=error.headers, content_type="application/json")
 
 
-def sentence_body(message: str) -> bytes:
-    """The JSON body of an error as Ollama's clients read it."""
-    return orjson.dumps({"error": _clean(message)})
+OPENAI_ERRORS = ErrorShape(Error, error_body)
+"""For OpenAI's clients, and for all paths that no dialect claims."""
 
 
-def sentence_response(exc: BaseException) -> HTTPResponse:
-    """The whole HTTP answer for an exception, for Ollama's clients."""
-    error = translate(exc)
-    text = str(error)
-    if error.param is not None and error.param not in text:  # where there is only a sentence, it has to name the field
-        text = f"'{error.param}': {text}"
-    return HTTPResponse(sentence_body(text), error.status, headers=error.headers, content_type="application/json")
+class ShapedErrors(ErrorHandler):
+    """Makes every error that leaves Sanic, its own ones included, one of the shape that its path's dialect has."""
 
+    def __init__(self, shapes: Iterable[ErrorShape]) -> None:
+        super().__init__()
+        self._shapes = [shape for shape in dict.fromkeys(shapes) if shape.prefix]
 
-class OpenAIErrorHandler(ErrorHandler):
-    """Makes every error that leaves Sanic, its own ones included, an OpenAI error, or one of Ollama's under /api/."""
-
-    def default(self, request: Request, exception: Exception) -> HTTPResponse:
+    def default(self, request: Request, exception: BaseException) -> HTTPResponse:
         """Answer `exception`; called by Sanic for everything that no other handler took."""
-        return sentence_response(exception) if request.raw_url.startswith(b"/api/") else error_response(exception)
+        claimed = (shape for shape in self._shapes if request.raw_url.startswith(shape.prefix))
+        return next(claimed, OPENAI_ERRORS).response(exception)

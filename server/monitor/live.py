@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import orjson
-from sanic import Blueprint, Sanic
 from sanic.request import Request
 from sanic.response import HTTPResponse
 
@@ -18,12 +17,11 @@ from axpress.core.engine.snapshot import FREE, IDLE, EngineSnapshot
 from axpress.core.errors import EngineClosed
 from axpress.core.kv_cache.row_pool import Rows
 
-from ..docs.routes import reads
 from ..http.errors import HttpError
+from ..http.routing import JSON
 from ..serving.engine_service import Service
 
 log = logging.getLogger("axpress.server")
-live = Blueprint("live")
 
 EVENTS = "text/event-stream; charset=utf-8"
 PERIOD = 0.5
@@ -69,7 +67,7 @@ def describe(health: dict[str, Any], picture: EngineSnapshot | None) -> dict[str
 
 def describe_bank(owners: Rows) -> dict[str, Any]:
     """A bank's rows: how many, and `runs`: holder, length, holder, length ... from row 0 on, holders as in
-    `core.live.FREE`."""
+    `core.engine.snapshot.FREE`."""
     cuts = np.flatnonzero(np.diff(owners)) + 1
     starts = np.concatenate(([0], cuts))
     runs = np.empty(2 * len(starts), np.int64)
@@ -189,24 +187,12 @@ class Feed:
                 viewer.end()
 
 
-@live.before_server_start
-async def _open(app: Sanic) -> None:
-    app.ctx.live = Feed(app.ctx.service)
-
-
-@live.before_server_stop
-async def _close(app: Sanic) -> None:
-    app.ctx.live.close()
-
-
-@reads(live, "/live")
 async def get_live(request: Request) -> HTTPResponse:
     """What the card is doing, once."""
     feed: Feed = request.app.ctx.live
-    return HTTPResponse(await feed.document(), headers={"cache-control": "no-store"}, content_type="application/json")
+    return HTTPResponse(await feed.document(), headers={"cache-control": "no-store"}, content_type=JSON)
 
 
-@reads(live, "/live/stream")
 async def stream_live(request: Request) -> HTTPResponse | None:
     """The same as server-sent events, about two a second while something changes, until the client leaves or the server
     ends."""

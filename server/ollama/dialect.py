@@ -1,124 +1,93 @@
-"""POST /api/chat and /api/generate: Ollama's answers. What it shows of its models is in ollama_models."""
+"""POST /api/chat and /api/generate: Ollama's answers. What it shows of its models is in models."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import replace
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Self
 
-from sanic import Blueprint
-from sanic.request import Request
-from sanic.response import HTTPResponse
-
-from axpress.core.errors import AxpressError
 from axpress.core.structured_output.output_spec import Body, JsonObject, JsonSchema
 
-from ..http.errors import HttpError, sentence_response
+from ..http.errors import HttpError
 from ..schema.fields import stop_strings
 from ..schema.reasoning import EFFORT_BUDGETS
 from ..schema.tools import chat_tools
-from ..serving.dialect import Answer, Dialect, StreamWriter, Totals
-from ..serving.generation_spec import GenerationSpec, Tools, said
-from ..serving.handler import answer
+from ..serving.dialect import Answer, Dialect, NothingToGenerate, StreamWriter, Totals
+from ..serving.generation_spec import FieldNames, GenerationSpec, Tools, without_none
+from ..serving.model_limits import short
 from ..serving.prepared_request import PreparedRequest
 from .requests import Call, OllamaChatRequest, OllamaGenerateRequest, OllamaMessage, OllamaRequest, Options
 from .stream import OllamaStream, Part, ReplyFormat, whole
 
-ollama = Blueprint("ollama")
-
-
-@ollama.post("/api/chat", stream=True)
-async def ollama_chat(request: Request) -> HTTPResponse | None:
-    """Answer a conversation, streamed or whole."""
-    return await answer(request, OllamaChat, served=request.app.ctx.service.served_name)
-
-
-@ollama.post("/api/generate", stream=True)
-async def ollama_generate(request: Request) -> HTTPResponse | None:
-    """Answer a prompt, streamed or whole."""
-    return await answer(request, OllamaGenerate, served=request.app.ctx.service.served_name)
-
-
-class NothingAsked(AxpressError):
-    """A request without a prompt, which only wants the model to be there, or gone. `reply`: the answer to it."""
-
-    def __init__(self, reply: bytes) -> None:
-        super().__init__("nothing was asked")
-        self.reply = reply
-
 
 class OllamaDialect(Dialect):
-    """What both have in common. A request without a prompt is answered at once: the model is loaded, and stays it."""
+    """What both have in common. A request without a prompt only wants the model to be there, or gone: it is answered at
+    once, since the model is loaded, and stays it."""
 
-    any_content_type = True
+    request_class: ClassVar[type[OllamaRequest]]
 
-    def __init__(self, spec: GenerationSpec, shape: ReplyFormat) -> None:
-        self.spec, self.shape = spec, shape
+    def __init__(self, spec: GenerationSpec, reply_format: ReplyFormat) -> None:
+        self.spec, self.reply_format = spec, reply_format
+
+    @classmethod
+    def read(cls, document: Any, served_name: str) -> Self:
+        request = cls.request_class.read(document)
+        check_served(request.model, served_name)
+        reply_format = ReplyFormat(request.model, chat=cls.request_class is OllamaChatRequest)
+        spec = cls._spec(request)
+        if spec is None:
+            reason = "unload" if request.unloads else "load"
+            raise NothingToGenerate(reply_format.write(Part(), {"done_reason": reason}))
+        return cls(spec, reply_format)
 
     @classmethod
     @abstractmethod
-    def read(cls, document: Any, served: str = "") -> Self:
-        """As in Dialect. `served`: the model's name. Raises NothingAsked for a request without a prompt."""
-
-    @classmethod
-    def error(cls, error: BaseException) -> HTTPResponse:
-        if isinstance(error, NothingAsked):
-            return HTTPResponse(error.reply, content_type="application/json")
-        return sentence_response(error)
+    def _spec(cls, request: Any) -> GenerationSpec | None:
+        """The request in neutral form; None where it has no prompt."""
 
     def stream(self, prepared: PreparedRequest) -> StreamWriter:
-        return OllamaStream(self.shape, prepared)
+        return OllamaStream(self.reply_format, prepared)
 
     def whole(self, prepared: PreparedRequest, answers: list[Answer], totals: Totals) -> bytes:
-        return whole(self.shape, prepared, answers[0], totals)
+        return whole(self.reply_format, prepared, answers[0], totals)
 
 
 class OllamaChat(OllamaDialect):
     """/api/chat."""
 
+    request_class = OllamaChatRequest
+
     @classmethod
-    def read(cls, document: Any, served: str = "") -> Self:
-        request = OllamaChatRequest.read(document)
-        check_served(request.model, served)
-        shape = ReplyFormat(request.model, chat=True)
+    def _spec(cls, request: OllamaChatRequest) -> GenerationSpec | None:
         if not request.messages:
-            raise NothingAsked(_nothing(shape, request))
-        return cls(chat_ask(request, request.messages), shape)
+            return None
+        messages = [_message(message) for message in request.messages]
+        return GenerationSpec(messages=messages, tools=_tools(request), **_common(request, "messages"))
 
 
 class OllamaGenerate(OllamaDialect):
-    """/api/generate."""
+    """/api/generate: the prompt is one message, but for raw ones."""
+
+    request_class = OllamaGenerateRequest
 
     @classmethod
-    def read(cls, document: Any, served: str = "") -> Self:
-        request = OllamaGenerateRequest.read(document)
-        check_served(request.model, served)
-        shape = ReplyFormat(request.model, chat=False)
+    def _spec(cls, request: OllamaGenerateRequest) -> GenerationSpec | None:
         if not request.prompt:
-            raise NothingAsked(_nothing(shape, request))
-        return cls(generate_ask(request, request.prompt), shape)
-
-
-def _nothing(shape: ReplyFormat, request: OllamaRequest) -> bytes:
-    reason: Literal["load", "unload"] = "unload" if request.unloads else "load"
-    return shape.write(Part(), {"done_reason": reason})
+            return None
+        if request.raw:
+            return GenerationSpec(prompts=(request.prompt,), control_tokens=True, **_common(request, "prompt"))
+        messages = [{"role": "user", "content": request.prompt}]
+        if request.system:
+            messages.insert(0, {"role": "system", "content": request.system})
+        return GenerationSpec(messages=messages, **_common(request, "prompt"))
 
 
 def check_served(name: str, served: str) -> None:
     """Raise 404 unless `name` is the served model's, with or without Ollama's tag for the latest, or "default"."""
     if name == "default" or name.removesuffix(":latest") == served.removesuffix(":latest"):
         return
-    shown = name if len(name) <= 128 else name[:128] + "..."
-    raise HttpError(
-        404,
-        f"model '{shown}' not found: this server has '{served}', which also answers as 'default'.",
-        code="model_not_found",
-    )
-
-
-def chat_ask(request: OllamaChatRequest, messages: list[OllamaMessage]) -> GenerationSpec:
-    """A chat in neutral form."""
-    return GenerationSpec(messages=[_message(one) for one in messages], tools=_tools(request), **_common(request))
+    text = f"model '{short(name)}' not found: this server has '{served}', which also answers as 'default'."
+    raise HttpError(404, text, code="model_not_found")
 
 
 def _tools(request: OllamaChatRequest) -> Tools | None:
@@ -126,40 +95,29 @@ def _tools(request: OllamaChatRequest) -> Tools | None:
     tools = chat_tools(request.tools, None, None)
     if tools is None:
         return None
-    given = [(one, one.parameters or {}) for one in tools.functions]
-    cleared = [
-        replace(one, parameters={k: v for k, v in schema.items() if v is not None} or None) for one, schema in given
-    ]
-    return replace(tools, functions=tuple(cleared))
+    functions = []
+    for function in tools.functions:
+        parameters = {k: v for k, v in (function.parameters or {}).items() if v is not None}
+        functions.append(replace(function, parameters=parameters or None))
+    return replace(tools, functions=tuple(functions))
 
 
-def generate_ask(request: OllamaGenerateRequest, prompt: str) -> GenerationSpec:
-    """A prompt in neutral form: one message, but for raw ones."""
-    if request.raw:
-        return GenerationSpec(prompts=(prompt,), control_tokens=True, prompt_field="prompt", **_common(request))
-    messages = [{"role": "user", "content": prompt}]
-    if request.system:
-        messages.insert(0, {"role": "system", "content": request.system})
-    return GenerationSpec(messages=messages, prompt_field="prompt", **_common(request))
-
-
-def _common(request: OllamaRequest) -> dict[str, Any]:
-    """The fields of Ask that do not depend on the kind of request."""
+def _common(request: OllamaRequest, prompt_field: str) -> dict[str, Any]:
+    """The fields of GenerationSpec that do not depend on the kind of request."""
     options = request.options or Options()
     limit = options.num_predict
+    logprobs = (request.top_logprobs or 0) if request.logprobs else None
     return {
         "stream": request.stream is not False,
         "body": _body(request.format),
         "thinking": None if request.think is None else request.think is not False,
         "thinking_budget": EFFORT_BUDGETS[request.think] if isinstance(request.think, str) else None,
-        "thinking_field": "think",
         "max_tokens": limit if limit is not None and limit > 0 else None,
-        "max_tokens_field": "options.num_predict",
         "clip": True,
         "context": options.num_ctx,
-        "context_field": "options.num_ctx",
-        "sampling": {**_sampling(options), **said(logprobs=(request.top_logprobs or 0) if request.logprobs else None)},
+        "sampling": {**_sampling(options), **without_none(logprobs=logprobs)},
         "stop": stop_strings(options.stop),
+        "names": FieldNames(prompt_field, "options.num_predict", "options.num_ctx", "think"),
     }
 
 
@@ -169,7 +127,7 @@ def _sampling(options: Options) -> dict[str, Any]:
     penalty, window = options.repeat_penalty, options.repeat_last_n
     if window == 0:
         penalty, window = 1.0, None
-    return said(
+    return without_none(
         temperature=options.temperature,
         top_k=options.top_k,
         top_p=options.top_p,
@@ -193,9 +151,9 @@ def _message(message: OllamaMessage) -> dict[str, Any]:
     return {
         "role": message.role,
         "content": message.content or "",
-        **said(
+        **without_none(
             reasoning_content=message.thinking or None,
-            tool_calls=[_call(one) for one in message.tool_calls or ()] or None,
+            tool_calls=[_call(call) for call in message.tool_calls or ()] or None,
             name=message.tool_name,
             tool_call_id=message.tool_call_id,
         ),
@@ -204,4 +162,4 @@ def _message(message: OllamaMessage) -> dict[str, Any]:
 
 def _call(call: Call) -> dict[str, Any]:
     function = {"name": call.function.name, "arguments": call.function.arguments}
-    return {**said(id=call.id), "type": "function", "function": function}
+    return {**without_none(id=call.id), "type": "function", "function": function}

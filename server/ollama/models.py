@@ -8,21 +8,19 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
-import orjson
 from sanic.request import Request
 from sanic.response import HTTPResponse
 
 from axpress.core.model_files.model_package import ModelPackage
 
 from .. import version
-from ..docs.routes import reads
 from ..http.errors import HttpError
 from ..http.request_body import parse_json
-from ..openai.tokens import no_embeddings
+from ..http.routing import json_response
 from ..serving.engine_service import Service
-from ..serving.handler import refuse, take_body
-from ..serving.input_processor import Served
-from .dialect import OllamaChat, check_served, ollama
+from ..serving.handler import in_thread, take_body
+from ..serving.served_model import ServedModel
+from .dialect import check_served
 from .requests import OllamaShowRequest
 from .stream import timestamp
 
@@ -32,87 +30,59 @@ late."""
 NEVER = "2200-01-01T00:00:00Z"
 """When the model leaves the card, for clients that want a date which every calendar can hold."""
 
-CHANGES = {
-    "create": "POST", "copy": "POST", "delete": "DELETE", "pull": "POST", "push": "POST",
-}  # fmt: skip
-"""What changes a collection of models: method by name."""
-EMBEDDINGS = ("embed", "embeddings")
 
-
-def _json(document: object) -> HTTPResponse:
-    return HTTPResponse(orjson.dumps(document), content_type="application/json")
-
-
-def _loaded(request: Request) -> Served | None:
-    """The model, once it is loaded."""
-    service: Service = request.app.ctx.service
-    return service.served
-
-
-@reads(ollama, "/api/version")
 async def get_version(request: Request) -> HTTPResponse:
     """Ollama's version, and after a dash who speaks it: so that it can be read as a version, and nobody is deceived."""
-    return _json({"version": f"{OLLAMA_VERSION}-axpress" + (f".{version()}" if version() != "unknown" else "")})
+    return json_response({"version": f"{OLLAMA_VERSION}-axpress" + (f".{version()}" if version() != "unknown" else "")})
 
 
-@reads(ollama, "/api/tags")
 async def list_tags(request: Request) -> HTTPResponse:
     """The one model that is served; 503 while it is loading."""
-    served = request.app.ctx.service.ready()
-    return _json({"models": [{**_model(served), "modified_at": _modified(served)}]})
+    service: Service = request.app.ctx.service
+    served = service.ready()
+    return json_response({"models": [{**_model(served), "modified_at": _modified(served)}]})
 
 
-@reads(ollama, "/api/ps")
 async def list_loaded(request: Request) -> HTTPResponse:
     """The same: it is on the card, and stays there."""
-    served = _loaded(request)
+    service: Service = request.app.ctx.service
+    served = service.served
     if served is None:
-        return _json({"models": []})
+        return json_response({"models": []})
     package = served.engine.package
     loaded = {"size_vram": package.device_bytes, "context_length": served.limits.context_length, "expires_at": NEVER}
-    return _json({"models": [{**_model(served), **loaded}]})
+    return json_response({"models": [{**_model(served), **loaded}]})
 
 
-@ollama.post("/api/show", stream=True)
-async def show(request: Request) -> HTTPResponse | None:
+async def show(request: Request) -> HTTPResponse:
     """What is known of the model."""
-    try:
-        wanted = OllamaShowRequest.read(parse_json(await take_body(request, any_content_type=True)))
-        served = request.app.ctx.service.ready()
-        check_served(wanted.model or wanted.name or "", served.name)
-    except Exception as exc:
-        return await refuse(request, OllamaChat, exc)
-    return _json(
-        {
-            "modified_at": _modified(served),
-            "details": _details(served),
-            "parameters": _parameters(served),
-            "model_info": _info(served),
-            "capabilities": capabilities(served),
-        }
-    )
+    service: Service = request.app.ctx.service
+    body = await take_body(request, any_content_type=True)
+    return json_response(await in_thread(service, _show, body, service.ready()))
 
 
-async def _refuse_embeddings(request: Request) -> HTTPResponse | None:
-    return await refuse(request, OllamaChat, no_embeddings())
+def _show(body: bytes, served: ServedModel) -> dict[str, Any]:
+    request = OllamaShowRequest.read(parse_json(body))
+    check_served(request.model or request.name or "", served.name)
+    return {
+        "modified_at": _modified(served),
+        "details": _details(served),
+        "parameters": _parameters(served),
+        "model_info": _info(served),
+        "capabilities": capabilities(served),
+    }
 
 
-async def _refuse_change(request: Request, **_: str) -> HTTPResponse | None:
+def no_changes() -> HttpError:
+    """What whoever wants other models is told."""
     text = (
         "axpress serves the one model that it was started with: models are not pulled, pushed, made, copied or deleted"
         " here."
     )
-    return await refuse(request, OllamaChat, HttpError(400, text, code="unsupported"))
+    return HttpError(400, text, code="unsupported")
 
 
-for _name in EMBEDDINGS:
-    ollama.add_route(_refuse_embeddings, f"/api/{_name}", methods=["POST"], name=_name, stream=True)
-for _name, _method in CHANGES.items():
-    ollama.add_route(_refuse_change, f"/api/{_name}", methods=[_method], name=_name, stream=True)
-ollama.add_route(_refuse_change, "/api/blobs/<digest:str>", methods=["HEAD", "POST"], name="blobs", stream=True)
-
-
-def _model(served: Served) -> dict[str, Any]:
+def _model(served: ServedModel) -> dict[str, Any]:
     name, package = tagged(served.name), served.engine.package
     return {
         "name": name,
@@ -128,11 +98,11 @@ def tagged(name: str) -> str:
     return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
 
 
-def _family(served: Served) -> str:
+def _family(served: ServedModel) -> str:
     return re.sub("[^a-z0-9]", "", (served.engine.package.tokenizer_type or "").lower()) or "unknown"
 
 
-def _details(served: Served) -> dict[str, Any]:
+def _details(served: ServedModel) -> dict[str, Any]:
     size = re.search(r"(?<![A-Za-z0-9.])\d+(?:\.\d+)?[BM](?![A-Za-z0-9])", served.engine.info.model, re.IGNORECASE)
     return {
         "parent_model": "",
@@ -144,7 +114,7 @@ def _details(served: Served) -> dict[str, Any]:
     }
 
 
-def _info(served: Served) -> dict[str, Any]:
+def _info(served: ServedModel) -> dict[str, Any]:
     """Under the names that clients look for."""
     info, family, hidden = served.engine.info, _family(served), served.engine.package.hidden_size
     return {
@@ -157,11 +127,11 @@ def _info(served: Served) -> dict[str, Any]:
     }
 
 
-def _parameters(served: Served) -> str:
+def _parameters(served: ServedModel) -> str:
     """The model's own sampling defaults, in the lines of a model file."""
     defaults = served.limits.defaults
     window = defaults.penalty_window or -1
-    shown = {
+    parameters = {
         "temperature": defaults.temperature,
         "top_k": defaults.top_k,
         "top_p": defaults.top_p,
@@ -169,25 +139,25 @@ def _parameters(served: Served) -> str:
         "repeat_penalty": defaults.repetition_penalty,
         "repeat_last_n": window,
     }
-    return "\n".join(f"{name:<30} {value:g}" for name, value in shown.items())
+    return "\n".join(f"{name:<30} {value:g}" for name, value in parameters.items())
 
 
 @lru_cache(1)
 def _files(package: ModelPackage) -> tuple[int, float]:
     """Bytes of the model's files, and when the last of them was changed."""
-    found = [path.stat() for path in (*package.layer_files, package.head_file, package.embed_file)]
-    return sum(one.st_size for one in found), max(one.st_mtime for one in found)
+    stats = [path.stat() for path in (*package.layer_files, package.head_file, package.embed_file)]
+    return sum(stat.st_size for stat in stats), max(stat.st_mtime for stat in stats)
 
 
-def _modified(served: Served) -> str:
+def _modified(served: ServedModel) -> str:
     return timestamp(datetime.fromtimestamp(_files(served.engine.package)[1], UTC))
 
 
-def capabilities(served: Served) -> list[str]:
+def capabilities(served: ServedModel) -> list[str]:
     """What the model can do here. Whatever can chat can be told of tools."""
-    found = {
+    can = {
         "completion": True,
         "tools": served.engine.text.can_render,
         "thinking": served.chat_format.thinking != "never",
     }
-    return [name for name, has in found.items() if has]
+    return [name for name, has in can.items() if has]

@@ -6,7 +6,8 @@ from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
-from ..openai.replies import Count, TokenLogprob, closed
+from ..http.replies import Count, closed
+from ..schema.logprobs import TokenLogprob
 
 
 @closed

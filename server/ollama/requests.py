@@ -20,7 +20,7 @@ from ..schema.fields import (
     StopString,
     Strict,
     Temperature,
-    Tokenizer,
+    Text,
     TopK,
     TopLogprobs,
     kind,
@@ -29,9 +29,6 @@ from ..schema.tools import MAX_TOOLS, ChatTool, SchemaObject
 
 MAX_STOPS = 16
 MAX_CALLS = 128
-_EMPTY: tuple[Any, ...] = (None, "", [], {}, 0, False)
-"""What clients in Go send in fields that were not set."""
-
 _NUMBER, _UNIT = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)", "(?:ns|us|µs|μs|ms|s|m|h)"
 _DURATION = re.compile(f"[+-]?(?:{_NUMBER}|(?:{_NUMBER}{_UNIT})+)")
 _NOT_ZERO = re.compile("[1-9]")
@@ -40,10 +37,10 @@ _NOT_ZERO = re.compile("[1-9]")
 def _neutral(value: float, what: str) -> AfterValidator:
     """For options that only do nothing here."""
 
-    def check(given: float) -> float:
-        if given != value:
+    def check(sent: float) -> float:
+        if sent != value:
             raise ValueError(f"only {value} is taken here: this server has no {what}")
-        return given
+        return sent
 
     return AfterValidator(check)
 
@@ -163,7 +160,7 @@ class CalledFunction(Strict):
 
     harmless: ClassVar[dict[str, str]] = {"index": "our answers have it; the order of the list is what counts"}
 
-    name: Annotated[Tokenizer, Field(min_length=1, max_length=64)]
+    name: Annotated[Text, Field(min_length=1, max_length=64)]
     arguments: SchemaObject
     index: Annotated[int, Field(ge=0, lt=2**31)] | None = None
 
@@ -172,7 +169,7 @@ class Call(Strict):
     """A call that the model has made."""
 
     function: CalledFunction
-    id: Annotated[Tokenizer, Field(max_length=256)] | None = None
+    id: Annotated[Text, Field(max_length=256)] | None = None
     type: Literal["function"] | None = None
 
 
@@ -182,14 +179,14 @@ class OllamaMessage(Strict):
     harmless: ClassVar[dict[str, str]] = {"images": "there are none: a list with images in it is refused"}
 
     role: Literal["system", "user", "assistant", "tool"]
-    content: Tokenizer | None = None
-    thinking: Tokenizer | None = None
+    content: Text | None = None
+    thinking: Text | None = None
     """What the model reasoned before its answer; for the assistant's messages."""
     tool_calls: Annotated[list[Call], Field(fail_fast=True, max_length=MAX_CALLS)] | None = None
     """For the assistant's messages."""
-    tool_name: Annotated[Tokenizer, Field(max_length=64)] | None = None
+    tool_name: Annotated[Text, Field(max_length=64)] | None = None
     """The function whose result this is; for messages of role tool."""
-    tool_call_id: Annotated[Tokenizer, Field(max_length=256)] | None = None
+    tool_call_id: Annotated[Text, Field(max_length=256)] | None = None
     images: Images | None = None
 
 
@@ -221,7 +218,21 @@ KeepAlive = Annotated[
 ]
 
 
-class OllamaRequest(RequestFields):
+class OllamaFields(RequestFields):
+    """A request in which a field that is not supported asks for nothing where it is empty."""
+
+    empty: ClassVar[tuple[Any, ...]] = (None, "", [], {}, 0, False)
+    """What clients in Go send in fields that were not set."""
+
+    @classmethod
+    def read(cls, document: Any) -> Self:
+        """As the base class, without such fields."""
+        if isinstance(document, dict):
+            document = {k: v for k, v in document.items() if k not in cls.refused or v not in cls.empty}
+        return super().read(document)
+
+
+class OllamaRequest(OllamaFields):
     """What /api/chat and /api/generate share."""
 
     harmless: ClassVar[dict[str, str]] = {
@@ -230,7 +241,7 @@ class OllamaRequest(RequestFields):
         "shift": "false, the only value taken, is what happens: an answer ends where the context does",
     }
 
-    model: Tokenizer
+    model: Text
     """The served model's name, with or without ":latest", or "default"."""
     stream: bool | None = None
     """null and absent mean true, as Ollama has it."""
@@ -246,15 +257,6 @@ class OllamaRequest(RequestFields):
     truncate: OnlyFalse | None = None
     shift: OnlyFalse | None = None
 
-    @classmethod
-    def read(cls, document: Any) -> Self:
-        """As the base class; and a field that is not supported asks for nothing where it is empty."""
-        if isinstance(document, dict):
-            document = {
-                name: value for name, value in document.items() if name not in cls.refused or value not in _EMPTY
-            }
-        return super().read(document)
-
     def check(self) -> None:
         if self.top_logprobs is not None and not self.logprobs:
             raise RequestError("'top_logprobs' needs 'logprobs': true.", "top_logprobs", "invalid_value")
@@ -262,8 +264,12 @@ class OllamaRequest(RequestFields):
     @property
     def unloads(self) -> bool:
         """Whether `keep_alive` is a duration of zero."""
-        given = self.keep_alive
-        return not _NOT_ZERO.search(given) if isinstance(given, str) else given == 0
+        duration = self.keep_alive
+        return not _NOT_ZERO.search(duration) if isinstance(duration, str) else duration == 0
+
+
+_ROLES = {"thinking": "assistant", "tool_calls": "assistant", "tool_name": "tool", "tool_call_id": "tool"}
+"""Fields that only messages of one role have."""
 
 
 class OllamaChatRequest(OllamaRequest):
@@ -275,15 +281,10 @@ class OllamaChatRequest(OllamaRequest):
     def check(self) -> None:
         super().check()
         for index, message in enumerate(self.messages or ()):
-            for name, role in (
-                ("thinking", "assistant"),
-                ("tool_calls", "assistant"),
-                ("tool_name", "tool"),
-                ("tool_call_id", "tool"),
-            ):
+            for name, role in _ROLES.items():
                 if getattr(message, name) and message.role != role:
-                    where = f"messages[{index}].{name}"
-                    raise RequestError(f"'{where}': only messages of role {role} have it.", where, "invalid_value")
+                    field = f"messages[{index}].{name}"
+                    raise RequestError(f"'{field}': only messages of role {role} have it.", field, "invalid_value")
 
 
 class OllamaGenerateRequest(OllamaRequest):
@@ -299,8 +300,8 @@ class OllamaGenerateRequest(OllamaRequest):
         "steps": "image generation",
     }
 
-    prompt: Tokenizer | None = None
-    system: Tokenizer | None = None
+    prompt: Text | None = None
+    system: Text | None = None
     raw: bool | None = None
     """true: the prompt goes to the model as it is, without its chat template. Not with `system`, nor with `think`."""
 
@@ -308,12 +309,11 @@ class OllamaGenerateRequest(OllamaRequest):
         super().check()
         for name in ("system", "think"):
             if self.raw and getattr(self, name):
-                raise RequestError(
-                    f"'{name}' does not go with 'raw': true, which leaves the chat template out.", name, "invalid_value"
-                )
+                text = f"'{name}' does not go with 'raw': true, which leaves the chat template out."
+                raise RequestError(text, name, "invalid_value")
 
 
-class OllamaShowRequest(RequestFields):
+class OllamaShowRequest(OllamaFields):
     """POST /api/show."""
 
     refused: ClassVar[dict[str, str]] = {
@@ -323,19 +323,10 @@ class OllamaShowRequest(RequestFields):
     }
     harmless: ClassVar[dict[str, str]] = {"verbose": "there are no longer lists to show"}
 
-    model: Tokenizer | None = None
-    name: Tokenizer | None = None
+    model: Text | None = None
+    name: Text | None = None
     """An older name of `model`."""
     verbose: bool | None = None
-
-    @classmethod
-    def read(cls, document: Any) -> Self:
-        """As the base class; and a field that is not supported asks for nothing where it is empty."""
-        if isinstance(document, dict):
-            document = {
-                name: value for name, value in document.items() if name not in cls.refused or value not in _EMPTY
-            }
-        return super().read(document)
 
     def check(self) -> None:
         if (self.model or self.name) is None:

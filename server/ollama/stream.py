@@ -12,11 +12,12 @@ import orjson
 
 from axpress.core.request import Delta
 
-from ..http.errors import HttpError, sentence_body
-from ..openai.reply_parts import logprobs_content
+from ..http.errors import HttpError
+from ..schema.logprobs import logprobs_content
 from ..serving.dialect import Answer, StreamWriter, Totals
-from ..serving.output_parser import Piece
+from ..serving.output_parser import pieces
 from ..serving.prepared_request import PreparedRequest
+from .errors import error_body
 
 DoneReason = Literal["stop", "length", "load", "unload"]
 _BREAKS = {b"\xc2\x85": b"\\u0085", b"\xe2\x80\xa8": b"\\u2028", b"\xe2\x80\xa9": b"\\u2029"}
@@ -65,8 +66,8 @@ def one_line(document: bytes) -> bytes:
     """JSON without anything in it that a client may take for the end of a line."""
     if document.isascii():
         return document
-    for found, escape in _BREAKS.items():
-        document = document.replace(found, escape)
+    for character, escape in _BREAKS.items():
+        document = document.replace(character, escape)
     return document
 
 
@@ -74,15 +75,15 @@ def durations(reason: str, totals: Totals) -> dict[str, Any]:
     """The fields of an answer's last object; times in nanoseconds. The time that was spent waiting for others is in the
     total only."""
     spent = totals.spent[0]
-    begun = min(spent.first_token_s, spent.total_s)
+    first_s = min(spent.first_token_s, spent.total_s)
     return {
         "done_reason": reason,
         "total_duration": _ns(spent.total_s),
         "load_duration": 0,
         "prompt_eval_count": totals.prompt_tokens,
-        "prompt_eval_duration": _ns(begun - spent.queue_s),
+        "prompt_eval_duration": _ns(first_s - spent.queue_s),
         "eval_count": totals.completion_tokens,
-        "eval_duration": _ns(spent.total_s - begun),
+        "eval_duration": _ns(spent.total_s - first_s),
     }
 
 
@@ -94,8 +95,8 @@ class Gathering:
     """Puts the pieces of one answer together: text goes on as it comes, calls when they are whole."""
 
     def __init__(self, prepared: PreparedRequest) -> None:
-        self._job = prepared
-        self._reader = prepared.parser(0)
+        self._prepared = prepared
+        self._parser = prepared.parser(0)
         self._token_bytes = prepared.token_bytes
         self._name: str | None = None
         self._arguments: list[str] = []
@@ -107,7 +108,7 @@ class Gathering:
         A call is whole when something else follows or the answer is over. One that was cut off is never told.
         """
         parts: list[Part] = []
-        for piece in self._pieces(deltas):
+        for piece in pieces(self._parser, deltas):
             if piece.kind == "arguments":
                 self._arguments.append(piece.text)
                 continue
@@ -120,16 +121,10 @@ class Gathering:
                 parts.append(Part(content=piece.text))
         if deltas[-1].finish_reason is not None:
             self._end_call(parts)
-        if self._token_bytes is not None and (found := [one for delta in deltas for one in delta.logprobs]):
+        if self._token_bytes is not None and (logprobs := [each for delta in deltas for each in delta.logprobs]):
             parts = parts or [Part()]
-            parts[0].logprobs = logprobs_content(found, self._token_bytes)
+            parts[0].logprobs = logprobs_content(logprobs, self._token_bytes)
         return parts
-
-    def _pieces(self, deltas: Sequence[Delta]) -> list[Piece]:
-        if self._reader is not None:
-            return self._reader.read(deltas)
-        text = "".join([delta.text for delta in deltas])
-        return [Piece("content", text)] if text else []
 
     def _end_call(self, parts: list[Part]) -> None:
         """The call that has been gathered, if there is one, as a part of its own, or with the call before it."""
@@ -141,7 +136,7 @@ class Gathering:
         # JSON.
         written = orjson.Fragment(arguments.replace("\r", " ").replace("\n", " "))
         call = {
-            "id": self._job.call_id(0, self._call),
+            "id": self._prepared.call_id(0, self._call),
             "function": {"index": self._call, "name": name, "arguments": written},
         }
         if parts and parts[-1].calls:
@@ -177,7 +172,7 @@ class OllamaStream(StreamWriter):
         return self._shape.write(Part(), durations(self._reason, totals)) + b"\n"
 
     def fail(self, error: HttpError) -> bytes:
-        return one_line(sentence_body(str(error))) + b"\n"
+        return one_line(error_body(error)) + b"\n"
 
 
 def whole(shape: ReplyFormat, prepared: PreparedRequest, answer: Answer, totals: Totals) -> bytes:
@@ -187,6 +182,6 @@ def whole(shape: ReplyFormat, prepared: PreparedRequest, answer: Answer, totals:
         "".join([part.content for part in parts]),
         "".join([part.thinking for part in parts]),
         [call for part in parts for call in part.calls],
-        [one for part in parts for one in part.logprobs],
+        [logprob for part in parts for logprob in part.logprobs],
     )
     return shape.write(joined, durations(answer.finish_reason, totals))

@@ -9,27 +9,7 @@ from pydantic import Discriminator, Field, Tag
 from axpress.core.errors import RequestError
 from axpress.core.structured_output.output_spec import Body
 
-from ..schema.fields import (
-    Choices,
-    Content,
-    Fraction,
-    LogitBias,
-    Metadata,
-    OnlyFalse,
-    Penalty,
-    RepetitionPenalty,
-    Seed,
-    Stop,
-    StreamOptions,
-    Strict,
-    Temperature,
-    Tokenizer,
-    Tokens,
-    TopK,
-    TopLogprobs,
-    joined,
-)  # fmt: skip
-from ..schema.formats import GuidedFields
+from ..schema.fields import Content, Metadata, Stop, Strict, Text, Tokens, TopLogprobs, joined
 from ..schema.reasoning import Effort, TemplateArguments, ThinkingBudget, thinking_asked
 from ..schema.tools import (
     MAX_TOOLS,
@@ -43,6 +23,7 @@ from ..schema.tools import (
     tools_asked,
 )  # fmt: skip
 from ..serving.generation_spec import Tools
+from .common_request import CompletionFields
 from .messages import Messages, check_messages
 
 
@@ -60,7 +41,7 @@ class Prediction(Strict):
 
 
 def _function_choice_kind(value: Any) -> str:
-    return "<named>" if isinstance(value, dict) else "<word>"
+    return "<named>" if isinstance(value, dict | Strict) else "<word>"
 
 
 FunctionChoice = Annotated[
@@ -69,7 +50,7 @@ FunctionChoice = Annotated[
 ]
 
 
-class ChatRequest(GuidedFields):
+class ChatRequest(CompletionFields):
     """POST /v1/chat/completions."""
 
     refused: ClassVar[dict[str, str]] = {
@@ -94,26 +75,14 @@ class ChatRequest(GuidedFields):
     }
 
     messages: Messages
-    model: Tokenizer | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    temperature: Temperature | None = None
-    top_p: Fraction | None = None
     max_tokens: Tokens | None = None
     max_completion_tokens: Tokens | None = None
     """The same as `max_tokens`. Reasoning counts."""
     stop: Stop | None = None
     """Looked for in what follows the reasoning; cuts a form of the answer, too. Not a text that this model's calls are
     made of, where it may call."""
-    seed: Seed | None = None
-    presence_penalty: Penalty | None = None
-    frequency_penalty: Penalty | None = None
-    logit_bias: LogitBias | None = None
     logprobs: bool | None = None
     top_logprobs: TopLogprobs | None = None
-    n: Choices | None = None
-    """The choices share the prompt's cache rows. With a `seed`, choice i is the answer that `choice_seed(seed, i)`
-    gives alone."""
     prediction: Prediction | None = None
     """Not with `n` above 1, not with tools. usage counts which of its tokens came true (accepted) and which were tried
     in vain (rejected); the latter are not part of completion_tokens."""
@@ -138,36 +107,24 @@ class ChatRequest(GuidedFields):
     thinking_budget: ThinkingBudget | None = None
     """At most so many tokens of reasoning; goes before that of `reasoning_effort`. 0: none."""
     chat_template_kwargs: TemplateArguments | None = None
-    prompt_cache_key: Tokenizer | None = None
-    """Separates tenants: a cached prompt is found again only by requests with the same key (no key is one of them)."""
     service_tier: Literal["auto", "default", "flex"] | None = None
     """flex: in the background, after all other requests and without pushing their prompts out of the cache. Echoed in
     the answer."""
-    # What local servers share beyond OpenAI.
-    top_k: TopK | None = None
-    """0 and -1: off."""
-    min_p: Fraction | None = None
-    repetition_penalty: RepetitionPenalty | None = None
     ignore_eos: bool | None = None
     """Not with tools, a form of the answer or a bound on reasoning, which say themselves where it may end."""
-    timings: bool | None = None
-    """true: the answer carries a `timings` object: counts, milliseconds and tokens/s of prompt and answer."""
     # Harmless.
     modalities: Annotated[list[Literal["text"]], Field(min_length=1, max_length=1)] | None = None
-    store: OnlyFalse | None = None
     verbosity: Literal["medium"] | None = None
-    user: Tokenizer | None = None
-    safety_identifier: Tokenizer | None = None
+    safety_identifier: Text | None = None
     metadata: Metadata | None = None
 
     def check(self) -> None:
         check_messages(self.messages)
         if self.top_logprobs is not None and not self.logprobs:
             raise RequestError("'top_logprobs' needs 'logprobs': true.", "top_logprobs", "invalid_value")
-        if self.stream_options is not None and not self.stream:
-            raise RequestError("'stream_options' needs 'stream': true.", "stream_options", "invalid_value")
-        both = (self.max_tokens, self.max_completion_tokens)
-        if None not in both and both[0] != both[1]:
+        super().check()
+        limits = {self.max_tokens, self.max_completion_tokens} - {None}
+        if len(limits) > 1:
             text = "'max_tokens' and 'max_completion_tokens' differ; send one of them."
             raise RequestError(text, "max_tokens", "invalid_value")
         self._check_forms()
@@ -178,11 +135,9 @@ class ChatRequest(GuidedFields):
         self.asked_body()
         calls = tools is not None and tools.choice != "none"
         if self.prediction is not None and ((self.n or 1) > 1 or calls):
-            text = (
-                "'prediction' needs 'n' to be 1: a prediction is of one answer."
-                if not calls
-                else "'prediction' does not go with tools."
-            )
+            text = "'prediction' does not go with tools."
+            if not calls:
+                text = "'prediction' needs 'n' to be 1: a prediction is of one answer."
             raise RequestError(text, "prediction", "unsupported_parameter")
 
     def asked_body(self) -> tuple[str, Body | None]:
@@ -194,10 +149,9 @@ class ChatRequest(GuidedFields):
         if self.functions is None and self.function_call is None:
             return chat_tools(self.tools, self.tool_choice, self.parallel_tool_calls)
         if self.tools or self.tool_choice is not None:
-            raise RequestError(
-                "'functions' is the old form of 'tools'; send one of them.", "functions", "invalid_value"
-            )
-        fields, functions = ("functions", "function_call"), [one.function() for one in self.functions or ()]
+            text = "'functions' is the old form of 'tools'; send one of them."
+            raise RequestError(text, "functions", "invalid_value")
+        fields, functions = ("functions", "function_call"), [f.function() for f in self.functions or ()]
         if isinstance(self.function_call, NamedFunction):
             return tools_asked(functions, "required", [self.function_call.name], parallel=False, fields=fields)
         return tools_asked(functions, self.function_call, parallel=False, fields=fields)

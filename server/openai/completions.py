@@ -5,28 +5,17 @@ from __future__ import annotations
 from typing import Any, Self
 
 import orjson
-from sanic import Blueprint
-from sanic.request import Request
-from sanic.response import HTTPResponse
 
 from axpress.core.request import Delta, TokenLogprob
 from axpress.core.tokenizer.tokenizer import Tokenizer
 
 from ..schema.fields import stop_strings
+from ..schema.logprobs import finite
 from ..serving.dialect import Answer, Dialect, StreamWriter, Totals
-from ..serving.generation_spec import GenerationSpec, sampling_of
-from ..serving.handler import answer
+from ..serving.generation_spec import FieldNames, GenerationSpec
 from ..serving.prepared_request import PreparedRequest
 from .completions_request import DEFAULT_MAX_TOKENS, CompletionRequest
-from .reply_parts import AnswerHead, Chunks, timings, usage
-
-completions = Blueprint("completions")
-
-
-@completions.post("/v1/completions", stream=True)
-async def plain_completions(request: Request) -> HTTPResponse | None:
-    """Go on from one prompt or several, streamed or whole."""
-    return await answer(request, CompletionDialect)
+from .reply_parts import AnswerHead, Chunks
 
 
 class CompletionDialect(Dialect):
@@ -37,29 +26,23 @@ class CompletionDialect(Dialect):
         self.spec = spec(request)
 
     @classmethod
-    def read(cls, document: Any) -> Self:
+    def read(cls, document: Any, served_name: str) -> Self:
         return cls(CompletionRequest.read(document))
 
     def stream(self, prepared: PreparedRequest) -> StreamWriter:
-        include_usage = bool(self.request.stream_options and self.request.stream_options.include_usage)
-        return CompletionStream(_head(prepared), prepared, include_usage, self._echoes(prepared))
+        head = AnswerHead.of("cmpl-", prepared)
+        return CompletionStream(head, prepared, self.request, self._echoes(prepared))
 
     def whole(self, prepared: PreparedRequest, answers: list[Answer], totals: Totals) -> bytes:
-        choices = [
-            {
-                "index": index,
-                "text": echo + one.text,
-                "logprobs": Logprobs(prepared.engine.text, len(echo)).of(one.logprobs)
-                if prepared.spec.wants_logprobs
-                else None,
-                "finish_reason": one.finish_reason,
-            }
-            for index, (one, echo) in enumerate(zip(answers, self._echoes(prepared), strict=True))
-        ]
-        extra = {"timings": timings(totals, prepared.engine.info.emulated)} if prepared.spec.timings else {}
-        return orjson.dumps(
-            {**_head(prepared).fields("text_completion"), "choices": choices, "usage": usage(totals), **extra}
-        )
+        choices = []
+        for index, (answer, echo) in enumerate(zip(answers, self._echoes(prepared), strict=True)):
+            logprobs = None
+            if prepared.spec.wants_logprobs:
+                logprobs = Logprobs(prepared.engine.text, len(echo)).of(answer.logprobs)
+            choice = {"index": index, "text": echo + answer.text, "logprobs": logprobs}
+            choices.append({**choice, "finish_reason": answer.finish_reason})
+        head = AnswerHead.of("cmpl-", prepared)
+        return head.whole("text_completion", choices, totals, prepared, bool(self.request.timings))
 
     def _echoes(self, prepared: PreparedRequest) -> list[str]:
         """What each answer's text begins with: its prompt, where that is wanted. Ids are spelled out, control tokens
@@ -67,15 +50,11 @@ class CompletionDialect(Dialect):
         if not self.request.echo:
             return [""] * len(prepared.requests)
         text = prepared.engine.text
-        shown = [
-            one if isinstance(one, str) else text.decode(one, skip_special_tokens=False)
-            for one in prepared.spec.prompts
+        prompts = [
+            prompt if isinstance(prompt, str) else text.decode(prompt, skip_special_tokens=False)
+            for prompt in prepared.spec.prompts
         ]
-        return [one for one in shown for _ in range(prepared.spec.n)]
-
-
-def _head(prepared: PreparedRequest) -> AnswerHead:
-    return AnswerHead("cmpl-" + prepared.nonce, prepared.created, prepared.model, prepared.fingerprint)
+        return [prompt for prompt in prompts for _ in range(prepared.spec.n)]
 
 
 def spec(request: CompletionRequest) -> GenerationSpec:
@@ -84,18 +63,16 @@ def spec(request: CompletionRequest) -> GenerationSpec:
         model=request.model,
         stream=bool(request.stream),
         prompts=request.prompts,
-        prompt_field="prompt",
         control_tokens=bool(request.parse_special),
         body=request.asked_body()[1],
         n=request.n or 1,
         max_tokens=request.max_tokens or DEFAULT_MAX_TOKENS,
         clip=request.max_tokens is None,
-        sampling=sampling_of(request, request.logprobs),
-        logit_bias=request.logit_bias or {},
+        sampling=request.sampling(request.logprobs),
         stop=stop_strings(request.stop),
         ignore_eos=bool(request.ignore_eos),
         prompt_cache_key=request.prompt_cache_key,
-        timings=bool(request.timings),
+        names=FieldNames(prompt="prompt"),
     )
 
 
@@ -110,15 +87,15 @@ class Logprobs:
     def of(self, logprobs: list[TokenLogprob]) -> dict[str, Any]:
         """The object for the next tokens: the likeliest ones by their text, the chosen one always among them."""
         offsets = []
-        for one in logprobs:
+        for chosen in logprobs:
             offsets.append(self._offset)
-            self._offset += len(self._detokenizer.push(one.token))
+            self._offset += len(self._detokenizer.push(chosen.token))
         return {
-            "tokens": [self._spelled(one.token) for one in logprobs],
-            "token_logprobs": [_finite(one.logprob) for one in logprobs],
+            "tokens": [self._spelled(chosen.token) for chosen in logprobs],
+            "token_logprobs": [finite(chosen.logprob) for chosen in logprobs],
             "top_logprobs": [
-                {self._spelled(token): _finite(logprob) for token, logprob in ((one.token, one.logprob), *one.top)}
-                for one in logprobs
+                {self._spelled(token): finite(value) for token, value in ((chosen.token, chosen.logprob), *chosen.top)}
+                for chosen in logprobs
             ],
             "text_offset": offsets,
         }
@@ -132,15 +109,13 @@ class Logprobs:
             return "bytes:" + "".join([f"\\x{byte:02x}" for byte in data])
 
 
-def _finite(logprob: float) -> float:
-    return max(logprob, -9999.0)
-
-
 class CompletionStream(Chunks):
     """The chunks of plain completions. Per token: one JSON string between two constants."""
 
-    def __init__(self, head: AnswerHead, prepared: PreparedRequest, include_usage: bool, echoes: list[str]) -> None:
-        super().__init__(head, "text_completion", prepared, include_usage)
+    def __init__(
+        self, head: AnswerHead, prepared: PreparedRequest, request: CompletionRequest, echoes: list[str]
+    ) -> None:
+        super().__init__(head, "text_completion", prepared, request)
         self._heads = [
             self.start + b',"choices":[{"index":%d,"text":' % index for index in range(len(prepared.requests))
         ]
@@ -167,11 +142,5 @@ class CompletionStream(Chunks):
     def _detailed(self, index: int, delta: Delta) -> bytes:
         assert self._logprobs is not None
         logprobs = orjson.dumps(self._logprobs[index].of(list(delta.logprobs)))
-        return (
-            self._heads[index]
-            + orjson.dumps(delta.text)
-            + b',"logprobs":'
-            + logprobs
-            + b',"finish_reason":null}]'
-            + self.tail
-        )
+        text = self._heads[index] + orjson.dumps(delta.text)
+        return text + b',"logprobs":' + logprobs + b',"finish_reason":null}]' + self.tail

@@ -9,23 +9,9 @@ from pydantic import Discriminator, Field, Tag
 from axpress.core.errors import RequestError
 from axpress.core.structured_output.output_spec import Body
 
-from ..schema.fields import (
-    Choices,
-    Fraction,
-    LogitBias,
-    OnlyFalse,
-    Penalty,
-    RepetitionPenalty,
-    Seed,
-    Stop,
-    StreamOptions,
-    Temperature,
-    Tokenizer,
-    Tokens,
-    TopK,
-)  # fmt: skip
-from ..schema.formats import GuidedFields
+from ..schema.fields import Choices, Text, Tokens
 from ..schema.tools import ResponseFormat, format_body
+from .common_request import CompletionFields
 
 MAX_PROMPTS = 1024
 """Far above what an engine takes together, which is the limit that a request meets."""
@@ -43,10 +29,10 @@ def _prompt_kind(value: Any) -> str:
 
 TokenIds = Annotated[list[int], Field(fail_fast=True, min_length=1)]
 """Ids that the model has no token for are refused too, by their place in the list."""
-Texts = Annotated[list[Tokenizer], Field(fail_fast=True, min_length=1, max_length=MAX_PROMPTS)]
+Texts = Annotated[list[Text], Field(fail_fast=True, min_length=1, max_length=MAX_PROMPTS)]
 IdLists = Annotated[list[TokenIds], Field(fail_fast=True, min_length=1, max_length=MAX_PROMPTS)]
 Prompt = Annotated[
-    Annotated[Tokenizer, Tag("<text>")]
+    Annotated[Text, Tag("<text>")]
     | Annotated[Texts, Tag("<texts>")]
     | Annotated[TokenIds, Tag("<ids>")]
     | Annotated[IdLists, Tag("<lists>")],
@@ -54,7 +40,7 @@ Prompt = Annotated[
 ]
 
 
-class CompletionRequest(GuidedFields):
+class CompletionRequest(CompletionFields):
     """POST /v1/completions."""
 
     refused: ClassVar[dict[str, str]] = {
@@ -72,47 +58,24 @@ class CompletionRequest(GuidedFields):
     prompt: Prompt
     """A text, token ids, or a list of either: each gets `n` answers. Texts are text throughout, also where they spell
     control tokens; but see `parse_special`."""
-    model: Tokenizer | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
     max_tokens: Tokens | None = None
     """16 where the request does not say, as OpenAI has it."""
-    temperature: Temperature | None = None
-    top_p: Fraction | None = None
-    stop: Stop | None = None
-    seed: Seed | None = None
-    presence_penalty: Penalty | None = None
-    frequency_penalty: Penalty | None = None
-    logit_bias: LogitBias | None = None
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
     """Not with `echo`: prompts have no log-probabilities here."""
-    n: Choices | None = None
     echo: bool | None = None
     """true: the answer's text begins with the prompt."""
     response_format: ResponseFormat | None = None
     """Guaranteed at any temperature, `strict` or not. An answer that reaches its limit of tokens says "length" and is
     not complete."""
-    prompt_cache_key: Tokenizer | None = None
-    """Separates tenants: a cached prompt is found again only by requests with the same key (no key is one of them)."""
-    # What local servers share beyond OpenAI.
     parse_special: bool | None = None
     """true: what spells a control token in a prompt is one, for clients that lay out a conversation themselves."""
-    top_k: TopK | None = None
-    """0 and -1: off."""
-    min_p: Fraction | None = None
-    repetition_penalty: RepetitionPenalty | None = None
     ignore_eos: bool | None = None
     """Not with a form of the answer, which says itself where it ends."""
-    timings: bool | None = None
-    """true: the answer carries a `timings` object: counts, milliseconds and tokens/s of prompt and answer."""
     # Harmless.
     best_of: Choices | None = None
-    store: OnlyFalse | None = None
-    user: Tokenizer | None = None
 
     def check(self) -> None:
-        if self.stream_options is not None and not self.stream:
-            raise RequestError("'stream_options' needs 'stream': true.", "stream_options", "invalid_value")
+        super().check()
         if self.best_of is not None and self.best_of != (self.n or 1):
             text = "'best_of' must equal 'n': all answers are given, none is chosen among more."
             raise RequestError(text, "best_of", "unsupported_value")
@@ -121,11 +84,8 @@ class CompletionRequest(GuidedFields):
             raise RequestError(text, "echo", "unsupported_parameter")
         form, body = self.asked_body()
         if self.ignore_eos and body is not None:
-            raise RequestError(
-                f"'ignore_eos' does not go with '{form}', which says where the answer ends.",
-                "ignore_eos",
-                "invalid_value",
-            )
+            text = f"'ignore_eos' does not go with '{form}', which says where the answer ends."
+            raise RequestError(text, "ignore_eos", "invalid_value")
 
     def asked_body(self) -> tuple[str, Body | None]:
         """The form of the answer and the field that asks for it. Raises RequestError for more than one."""
@@ -138,4 +98,4 @@ class CompletionRequest(GuidedFields):
             return (self.prompt,)
         if isinstance(self.prompt[0], int):
             return (tuple(self.prompt),)  # type: ignore[arg-type]
-        return tuple(one if isinstance(one, str) else tuple(one) for one in self.prompt)  # type: ignore[arg-type]
+        return tuple(prompt if isinstance(prompt, str) else tuple(prompt) for prompt in self.prompt)  # type: ignore[arg-type]

@@ -9,11 +9,11 @@ from pydantic import Discriminator, Field, Tag
 
 from axpress.core.errors import RequestError
 
-from ..schema.fields import MAX_MESSAGES, Content, Strict, Tokenizer, joined
+from ..schema.fields import MAX_MESSAGES, Content, Strict, Text, joined, type_of
 from ..schema.tools import FunctionName
 
 MAX_CALLS = 128
-CallId = Annotated[Tokenizer, Field(min_length=1, max_length=256)]
+CallId = Annotated[Text, Field(min_length=1, max_length=256)]
 
 
 class SystemMessage(Strict):
@@ -36,7 +36,7 @@ class CalledFunction(Strict):
     harmless: ClassVar[dict[str, str]] = {"parsed_arguments": "OpenAI's clients add it to the answers that they parse"}
 
     name: FunctionName
-    arguments: Tokenizer
+    arguments: Text
     parsed_arguments: Any = None
 
 
@@ -64,7 +64,7 @@ class AssistantMessage(Strict):
 
     role: Literal["assistant"]
     content: Content | None = None
-    reasoning_content: Tokenizer | None = None
+    reasoning_content: Text | None = None
     tool_calls: Annotated[list[ToolCall], Field(fail_fast=True, max_length=MAX_CALLS)] | None = None
     function_call: CalledFunction | None = None
     """The old form of `tool_calls`."""
@@ -82,7 +82,7 @@ class ToolMessage(Strict):
     role: Literal["tool"]
     tool_call_id: CallId
     content: Content
-    name: Tokenizer | None = None
+    name: Text | None = None
 
 
 class FunctionMessage(Strict):
@@ -107,7 +107,7 @@ _KINDS = {
 
 
 def _message_kind(value: Any) -> str:
-    role = value.get("role") if isinstance(value, dict) else getattr(value, "role", None)
+    role = type_of(value, "role")
     return _KINDS.get(role, "<other>") if isinstance(role, str) else "<other>"
 
 
@@ -126,71 +126,74 @@ Messages = Annotated[list[Message], Field(fail_fast=True, min_length=1, max_leng
 def check_messages(messages: Sequence[Message]) -> None:
     """Raises RequestError for an assistant message that says nothing, for a result without a call before it, and for
     calls of which some have no result in the messages that follow at once."""
-    made: set[str] = set()
+    calls: set[str] = set()
     caller = 0
     due: dict[str, None] = {}  # calls of message `caller` that have no result yet, in order
-    for index, one in enumerate(messages):
-        where = f"messages[{index}]"
-        if isinstance(one, ToolMessage):
-            due.pop(one.tool_call_id, None)
-        elif due and not isinstance(one, FunctionMessage):
+    for index, message in enumerate(messages):
+        field = f"messages[{index}]"
+        if isinstance(message, ToolMessage):
+            due.pop(message.tool_call_id, None)
+        elif due and not isinstance(message, FunctionMessage):
             break
-        if isinstance(one, AssistantMessage):
-            if one.content is None and not one.tool_calls and one.function_call is None:
-                raise RequestError(
-                    f"'{where}.content' may be null only beside calls.", f"{where}.content", "invalid_value"
-                )
-            if one.tool_calls and one.function_call is not None:
-                raise RequestError(
-                    f"'{where}': send 'tool_calls' or 'function_call', not both.",
-                    f"{where}.function_call",
-                    "invalid_value",
-                )
-            caller, due = index, dict.fromkeys(call.id for call in one.tool_calls or ())
-            made |= due.keys()
-            made |= {f"function {one.function_call.name}"} if one.function_call is not None else set()
-        elif isinstance(one, ToolMessage) and one.tool_call_id not in made:
-            text = f"'{where}.tool_call_id': no call '{one.tool_call_id[:64]}' was made before this message."
-            raise RequestError(text, f"{where}.tool_call_id", "invalid_value")
-        elif isinstance(one, FunctionMessage) and f"function {one.name}" not in made:
-            text = f"'{where}.name': no call of '{one.name}' was made before this message."
-            raise RequestError(text, f"{where}.name", "invalid_value")
+        if isinstance(message, AssistantMessage):
+            _check_assistant(message, field)
+            caller, due = index, dict.fromkeys(call.id for call in message.tool_calls or ())
+            calls |= due.keys()
+            calls |= {function_id(message.function_call.name)} if message.function_call is not None else set()
+        elif isinstance(message, ToolMessage) and message.tool_call_id not in calls:
+            text = f"'{field}.tool_call_id': no call '{message.tool_call_id[:64]}' was made before this message."
+            raise RequestError(text, f"{field}.tool_call_id", "invalid_value")
+        elif isinstance(message, FunctionMessage) and function_id(message.name) not in calls:
+            text = f"'{field}.name': no call of '{message.name}' was made before this message."
+            raise RequestError(text, f"{field}.name", "invalid_value")
     if due:
-        where = f"messages[{caller}].tool_calls"
+        field = f"messages[{caller}].tool_calls"
         text = (
-            f"'{where}': the call '{next(iter(due))[:64]}' has no result; a tool message for each call must follow at"
+            f"'{field}': the call '{next(iter(due))[:64]}' has no result; a tool message for each call must follow at"
             " once."
         )
-        raise RequestError(text, where, "invalid_value")
+        raise RequestError(text, field, "invalid_value")
+
+
+def _check_assistant(message: AssistantMessage, field: str) -> None:
+    if message.content is None and not message.tool_calls and message.function_call is None:
+        text = f"'{field}.content' may be null only beside calls."
+        raise RequestError(text, f"{field}.content", "invalid_value")
+    if message.tool_calls and message.function_call is not None:
+        text = f"'{field}': send 'tool_calls' or 'function_call', not both."
+        raise RequestError(text, f"{field}.function_call", "invalid_value")
+
+
+def function_id(name: str) -> str:
+    """The id of a call in the old form, which has none of its own."""
+    return f"function {name}"
 
 
 def neutral_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
     """As chat templates know them: text content, developer as system, function calls as tool calls."""
-    return [_neutral(one) for one in messages]
+    return [_neutral(message) for message in messages]
 
 
 def _neutral(message: Any) -> dict[str, Any]:
+    content = joined(message.content or "")
     if isinstance(message, SystemMessage | UserMessage):
-        return {"role": message.role.replace("developer", "system"), "content": joined(message.content)}
+        return {"role": message.role.replace("developer", "system"), "content": content}
     if isinstance(message, ToolMessage):
-        return {"role": "tool", "tool_call_id": message.tool_call_id, "content": joined(message.content)}
+        return {"role": "tool", "tool_call_id": message.tool_call_id, "content": content}
     if isinstance(message, FunctionMessage):
-        return {
-            "role": "tool",
-            "name": message.name,
-            "tool_call_id": f"function {message.name}",
-            "content": joined(message.content),
-        }
-    out: dict[str, Any] = {"role": "assistant", "content": joined(message.content or "")}
+        call_id = function_id(message.name)
+        return {"role": "tool", "name": message.name, "tool_call_id": call_id, "content": content}
+    neutral: dict[str, Any] = {"role": "assistant", "content": content}
     if message.reasoning_content:
-        out["reasoning_content"] = message.reasoning_content
-    calls = [(one.id, one.function) for one in message.tool_calls or ()]
+        neutral["reasoning_content"] = message.reasoning_content
+    calls = [neutral_call(call.id, call.function) for call in message.tool_calls or ()]
     if message.function_call is not None:
-        calls = [(f"function {message.function_call.name}", message.function_call)]
+        calls = [neutral_call(function_id(message.function_call.name), message.function_call)]
     if calls:
-        out["tool_calls"] = [_neutral_call(key, one) for key, one in calls]
-    return out
+        neutral["tool_calls"] = calls
+    return neutral
 
 
-def _neutral_call(key: str, function: CalledFunction) -> dict[str, Any]:
-    return {"id": key, "type": "function", "function": {"name": function.name, "arguments": function.arguments}}
+def neutral_call(call_id: str, function: Any) -> dict[str, Any]:
+    """A call as chat templates know it; `function` has its `name` and the JSON of its `arguments`."""
+    return {"id": call_id, "type": "function", "function": {"name": function.name, "arguments": function.arguments}}

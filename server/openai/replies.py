@@ -1,44 +1,14 @@
-"""What is answered: the JSON of answers, stream events and errors, as the writers write it, for the OpenAPI document
-and the tests.
-
-NotRequired: a field that is absent where it has nothing to say. Every object is closed: what is not listed is never
-sent."""
+"""What OpenAI's dialect answers: the JSON of answers and stream events, as the writers write it, for the OpenAPI
+document and the tests."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Literal, NotRequired
 
-from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
-from axpress.core.engine.snapshot import CardState, Running
-
-closed = with_config(ConfigDict(extra="forbid", use_attribute_docstrings=True))
-"""For each TypedDict here: no other fields, and its attributes' docstrings are descriptions."""
-
-Count = Annotated[int, Field(ge=0)]
-Seconds = Annotated[float, Field(ge=0)]
-Byte = Annotated[int, Field(ge=0, le=255)]
-LogprobValue = Annotated[float, Field(ge=-9999, le=0)]
-
-
-@closed
-class ErrorDetails(TypedDict):
-    """What was wrong."""
-
-    message: str
-    """What was wrong, where, and what to do."""
-    type: Literal["invalid_request_error", "authentication_error", "rate_limit_error", "server_error"]
-    param: str | None
-    """The field, spelled like `messages[2].content`."""
-    code: str | None
-
-
-@closed
-class Error(TypedDict):
-    """An error in OpenAI's shape, as an answer of its own or as the last event of a stream."""
-
-    error: ErrorDetails
+from ..http.replies import Count, Seconds, closed
+from ..schema.logprobs import Byte, LogprobValue, TokenLogprob
 
 
 @closed
@@ -84,22 +54,6 @@ class Timings(TypedDict):
     predicted_per_second: float | None
     emulated: NotRequired[Literal[True]]
     """There is no card: times are modelled, or those of the emulator."""
-
-
-@closed
-class Logprob(TypedDict):
-    """A token that was likely at its place."""
-
-    token: str
-    logprob: LogprobValue
-    bytes: list[Byte] | None
-
-
-@closed
-class TokenLogprob(Logprob):
-    """A generated token, and what was likely in its place."""
-
-    top_logprobs: list[Logprob]
 
 
 @closed
@@ -327,78 +281,3 @@ class ModelList(TypedDict):
 
     object: Literal["list"]
     data: list[ModelCard]
-
-
-@closed
-class Health(TypedDict):
-    """How the server is. Where API keys are needed, a client without one is told the status only."""
-
-    status: str
-    """ready, or why not: loading, stalled, draining, closed, failed."""
-    reason: NotRequired[str]
-    model: NotRequired[str]
-    device: NotRequired[str]
-    emulated: NotRequired[bool]
-    profile: NotRequired[str | None]
-    context_length: NotRequired[Count]
-    runtime: NotRequired[str]
-    toy: NotRequired[bool]
-    num_running: NotRequired[Count]
-    num_waiting: NotRequired[Count]
-    max_running: NotRequired[Count]
-    max_queue: NotRequired[Count]
-    rows_used: NotRequired[Count]
-    rows: NotRequired[Count]
-    num_banks: NotRequired[Count]
-    exact: NotRequired[bool]
-    stats: NotRequired[dict[str, Any]]
-    """The engine's counters."""
-    note: NotRequired[str]
-    num_answers: NotRequired[Count]
-    uptime_seconds: NotRequired[Seconds]
-
-
-@closed
-class LiveBank(TypedDict):
-    """One cache, row by row."""
-
-    rows: Count
-    free: Count
-    idle: Count
-    """Hold a prefix that nobody uses at present."""
-    shared: Count
-    runs: list[int]
-    """Holder, length, holder, length ... from row 0 on. Holder 0: nobody; -1: an idle prefix; n: answer n; -k: k
-    answers together."""
-
-
-@closed
-class LivePicture(TypedDict):
-    """The engine between two passes."""
-
-    running: list[Running]
-    num_waiting: Count
-    tokens_per_s: float | None
-    """null until somebody has been looking for a moment."""
-    passes: list[tuple[int, int]]
-    """The latest ones, oldest first: tokens and answers carried."""
-    banks: list[LiveBank]
-    card: CardState
-
-
-@closed
-class Live(TypedDict):
-    """What the card is doing: numbers only, no text. null: not known yet."""
-
-    status: str
-    reason: str
-    model: str
-    device: str | None
-    emulated: bool | None
-    toy: bool | None
-    profile: str | None
-    context_length: Count | None
-    num_banks: Count | None
-    max_running: Count | None
-    max_queue: Count | None
-    picture: LivePicture | None

@@ -9,12 +9,12 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from axpress.core.errors import RequestError
 
-from ..schema.fields import MAX_MESSAGES, Strict, Tokenizer, kind
+from ..schema.fields import MAX_MESSAGES, Strict, Text, kind, type_of
 from ..schema.tools import FunctionName
+from .messages import CallId, neutral_call
 
 Status = Literal["in_progress", "completed", "incomplete"]
-CallId = Annotated[Tokenizer, Field(min_length=1, max_length=256)]
-ItemId = Annotated[Tokenizer, Field(max_length=256)]
+ItemId = Annotated[Text, Field(max_length=256)]
 
 
 class _ItemFields(Strict):
@@ -30,9 +30,9 @@ class _ItemFields(Strict):
 
     @model_validator(mode="before")
     @classmethod
-    def _without_nulls(cls, given: Any) -> Any:
+    def _without_nulls(cls, item: Any) -> Any:
         """null means "not given", also for fields that are not ours: clients dump whole objects."""
-        return {name: value for name, value in given.items() if value is not None} if isinstance(given, dict) else given
+        return {name: value for name, value in item.items() if value is not None} if isinstance(item, dict) else item
 
 
 def _text_only(value: Any) -> Any:
@@ -50,13 +50,13 @@ class InputText(Strict):
     }
 
     type: Annotated[Literal["input_text", "output_text"], BeforeValidator(_text_only)]
-    text: Tokenizer
+    text: Text
     annotations: Annotated[list[Any], Field(max_length=0)] | None = None
     logprobs: list[Any] | None = None
 
 
 Parts = Annotated[list[InputText], Field(fail_fast=True, max_length=MAX_MESSAGES)]
-Content = Annotated[Annotated[Tokenizer, Tag("<text>")] | Annotated[Parts, Tag("<list>")], Discriminator(kind)]
+Content = Annotated[Annotated[Text, Tag("<text>")] | Annotated[Parts, Tag("<list>")], Discriminator(kind)]
 
 
 def joined(content: str | list[InputText]) -> str:
@@ -84,7 +84,7 @@ class CallItem(_ItemFields):
     type: Literal["function_call"]
     call_id: CallId
     name: FunctionName
-    arguments: Tokenizer
+    arguments: Text
 
 
 class CallOutputItem(_ItemFields):
@@ -95,14 +95,14 @@ class CallOutputItem(_ItemFields):
     type: Literal["function_call_output"]
     call_id: CallId
     output: Content
-    name: Tokenizer | None = None
+    name: Text | None = None
 
 
 class ReasoningPart(Strict):
     """A part of the reasoning."""
 
     type: Literal["reasoning_text"]
-    text: Tokenizer
+    text: Text
 
 
 class ReasoningItem(_ItemFields):
@@ -129,8 +129,8 @@ _KINDS = ("message", "function_call", "function_call_output", "reasoning")
 
 def _item_kind(value: Any) -> str:
     """Discriminator of items: by type; what has none is a message."""
-    name = value.get("type", "message") if isinstance(value, dict) else getattr(value, "type", "message")
-    return f"<{name or 'message'}>" if name is None or name in _KINDS else "<other>"
+    name = type_of(value)
+    return "<message>" if name is None else f"<{name}>" if name in _KINDS else "<other>"
 
 
 Item = Annotated[
@@ -144,12 +144,14 @@ Item = Annotated[
 Items = Annotated[list[Item], Field(fail_fast=True, min_length=1, max_length=MAX_MESSAGES)]
 
 
-def neutral_items(given: str | list[Any], instructions: str | None) -> list[dict[str, Any]]:
+def neutral_items(conversation: str | list[Any], instructions: str | None) -> list[dict[str, Any]]:
     """The conversation as chat templates know it: items of one turn of the assistant's become one message.
 
     Raises RequestError for a result without a call before it.
     """
-    items = [MessageItem(role="user", content=given)] if isinstance(given, str) else given
+    items = conversation
+    if isinstance(items, str):
+        items = [MessageItem(role="user", content=items)]
     _check_calls(items)
     messages = list(_messages(items))
     if instructions:
@@ -162,15 +164,14 @@ def neutral_items(given: str | list[Any], instructions: str | None) -> list[dict
 
 
 def _check_calls(items: list[Any]) -> None:
-    made = set()
+    calls = set()
     for index, item in enumerate(items):
         if isinstance(item, CallItem):
-            made.add(item.call_id)
-        elif isinstance(item, CallOutputItem) and item.call_id not in made:
-            where = f"input[{index}].call_id"
-            raise RequestError(
-                f"'{where}': no call '{item.call_id[:64]}' was made before this item.", where, "invalid_value"
-            )
+            calls.add(item.call_id)
+        elif isinstance(item, CallOutputItem) and item.call_id not in calls:
+            field = f"input[{index}].call_id"
+            text = f"'{field}': no call '{item.call_id[:64]}' was made before this item."
+            raise RequestError(text, field, "invalid_value")
 
 
 def _messages(items: Iterable[Any]) -> Iterator[dict[str, Any]]:
@@ -205,8 +206,7 @@ def _with(turn: dict[str, Any], item: Any) -> dict[str, Any]:
     if isinstance(item, MessageItem):
         return {**turn, "content": joined(item.content)}
     if isinstance(item, CallItem):
-        call = {"id": item.call_id, "type": "function", "function": {"name": item.name, "arguments": item.arguments}}
-        return {**turn, "tool_calls": [*turn.get("tool_calls", []), call]}
+        return {**turn, "tool_calls": [*turn.get("tool_calls", []), neutral_call(item.call_id, item)]}
     thoughts = [turn["reasoning_content"]] if "reasoning_content" in turn else []
     thoughts += [part.text for part in item.content or ()]
     return {**turn, "reasoning_content": "\n".join(thoughts)} if thoughts else turn

@@ -7,38 +7,22 @@ from functools import partial
 from typing import Any, Self
 
 import orjson
-from sanic import Blueprint
 from sanic.request import Request
 from sanic.response import HTTPResponse
 
 from ..http.errors import HttpError
 from ..serving.dialect import Answer, Dialect, StreamWriter, Totals
-from ..serving.generation_spec import GenerationSpec, said
-from ..serving.handler import answer
+from ..serving.generation_spec import FieldNames, GenerationSpec
 from ..serving.prepared_request import PreparedRequest
 from .response_items import neutral_items
 from .responses_request import ResponsesRequest
 from .responses_stream import Output, ResponseStream
 
-responses = Blueprint("responses")
 
-
-@responses.post("/v1/responses", stream=True)
-async def create_response(request: Request) -> HTTPResponse | None:
-    """Answer a conversation, streamed or whole."""
-    return await answer(request, ResponsesDialect)
-
-
-@responses.route("/v1/responses/<name:str>", methods=["GET", "HEAD", "DELETE"])
-async def stored_response(request: Request, name: str) -> HTTPResponse:
-    """No response is ever found: none is stored."""
-    raise not_stored(name)
-
-
-def not_stored(name: str) -> HttpError:
-    """What whoever asks for an earlier response is told."""
+async def not_stored(request: Request, name: str) -> HTTPResponse:
+    """The handler for an earlier response: none is ever found, since none is stored."""
     text = f"There is no response '{name[:128]}': nothing is stored here, each answer is given once."
-    return HttpError(404, text, param="response_id", code="response_not_found")
+    raise HttpError(404, text, param="response_id", code="response_not_found")
 
 
 class ResponsesDialect(Dialect):
@@ -49,7 +33,7 @@ class ResponsesDialect(Dialect):
         self.spec = spec(request)
 
     @classmethod
-    def read(cls, document: Any) -> Self:
+    def read(cls, document: Any, served_name: str) -> Self:
         return cls(ResponsesRequest.read(document))
 
     def stream(self, prepared: PreparedRequest) -> StreamWriter:
@@ -141,24 +125,18 @@ def spec(request: ResponsesRequest) -> GenerationSpec:
         model=request.model,
         stream=bool(request.stream),
         messages=neutral_items(request.input, request.instructions),
-        prompt_field="input",
         tools=request.asked_tools(),
-        tools_field="tools[{}].parameters",
         body=request.asked_body(),
         thinking=thinking,
         thinking_budget=budget,
-        thinking_field="reasoning.effort",
         max_tokens=request.max_output_tokens,
-        max_tokens_field="max_output_tokens",
-        sampling=said(
-            temperature=request.temperature,
-            top_p=request.top_p,
-            top_k=request.top_k,
-            min_p=request.min_p,
-            repetition_penalty=request.repetition_penalty,
-            seed=request.seed,
-            logprobs=request.logprobs,
-        ),
+        sampling=request.sampling(request.logprobs),
         prompt_cache_key=request.prompt_cache_key,
         low_priority=request.service_tier == "flex",
+        names=FieldNames(
+            prompt="input",
+            max_tokens="max_output_tokens",
+            thinking="reasoning.effort",
+            tool_parameters="tools[{}].parameters",
+        ),
     )

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from .replies import Count, ErrorDetails, TokenLogprob, closed
+from ..http.replies import Count, ErrorDetails, closed
+from ..schema.logprobs import TokenLogprob
 
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
 

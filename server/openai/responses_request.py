@@ -6,23 +6,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag
 
-from axpress.core.errors import RequestError
 from axpress.core.structured_output.output_spec import Body, JsonObject
 
-from ..schema.fields import (
-    Fraction,
-    Metadata,
-    RepetitionPenalty,
-    RequestFields,
-    Seed,
-    Strict,
-    Temperature,
-    Tokenizer,
-    Tokens,
-    TopK,
-    TopLogprobs,
-    kind,
-)  # fmt: skip
+from ..schema.fields import Metadata, Strict, Text, Tokens, TopLogprobs, kind, type_of
 from ..schema.reasoning import Effort, thinking_asked
 from ..schema.tools import (
     MAX_TOOLS,
@@ -39,6 +25,7 @@ from ..schema.tools import (
     tools_asked,
 )  # fmt: skip
 from ..serving.generation_spec import Function, Tools
+from .common_request import OpenAIRequest
 from .response_items import Items
 
 LOGPROBS = "message.output_text.logprobs"
@@ -71,7 +58,7 @@ class OtherTool(Strict):
 
 
 def _tool_kind(value: Any) -> str:
-    return "<function>" if isinstance(value, dict) and value.get("type") == "function" else "<other>"
+    return "<function>" if type_of(value) == "function" else "<other>"
 
 
 Tool = Annotated[
@@ -155,7 +142,7 @@ Includable = Literal[
 ]
 
 
-class ResponsesRequest(RequestFields):
+class ResponsesRequest(OpenAIRequest):
     """POST /v1/responses."""
 
     refused: ClassVar[dict[str, str]] = {
@@ -180,17 +167,13 @@ class ResponsesRequest(RequestFields):
         "safety_identifier": "a label of the caller's own, echoed in the answer; never stored, never logged",
     }
 
-    input: Annotated[Annotated[Tokenizer, Tag("<text>")] | Annotated[Items, Tag("<list>")], Discriminator(kind)]
+    input: Annotated[Annotated[Text, Tag("<text>")] | Annotated[Items, Tag("<list>")], Discriminator(kind)]
     """A text of the user's, or the conversation so far. Items of an answer are sent back as they came."""
-    model: Tokenizer | None = None
-    instructions: Tokenizer | None = None
+    instructions: Text | None = None
     """Goes before `input`, together with a system message that comes first there."""
-    stream: bool | None = None
     stream_options: ResponseStreamOptions | None = None
     max_output_tokens: Tokens | None = None
     """Reasoning and calls count."""
-    temperature: Temperature | None = None
-    top_p: Fraction | None = None
     text: TextConfig | None = None
     tools: Annotated[list[Tool], Field(fail_fast=True, max_length=MAX_TOOLS)] | None = None
     """Functions only; tools that a server runs itself are refused."""
@@ -205,28 +188,19 @@ class ResponsesRequest(RequestFields):
     their text, and can be sent back. The others are of tools and contents that do not exist here."""
     top_logprobs: TopLogprobs | None = None
     """Log-probabilities of the text's tokens and of so many likely others."""
-    prompt_cache_key: Tokenizer | None = None
-    """Separates tenants: a cached prompt is found again only by requests with the same key (no key is one of them)."""
     service_tier: Literal["auto", "default", "flex"] | None = None
     """flex: in the background of all other requests and without pushing their prompts out of the cache."""
-    # What local servers share beyond OpenAI.
-    seed: Seed | None = None
-    top_k: TopK | None = None
-    """0 and -1: off."""
-    min_p: Fraction | None = None
-    repetition_penalty: RepetitionPenalty | None = None
     # Harmless.
     store: Annotated[bool, AfterValidator(_not_stored)] | None = None
     background: Annotated[bool, AfterValidator(_not_background)] | None = None
     truncation: Literal["disabled"] | None = None
     max_tool_calls: Annotated[int, Field(ge=1, lt=2**31)] | None = None
     metadata: Metadata | None = None
-    user: Tokenizer | None = None
-    safety_identifier: Tokenizer | None = None
+    user: Text | None = None
+    safety_identifier: Text | None = None
 
     def check(self) -> None:
-        if self.stream_options is not None and not self.stream:
-            raise RequestError("'stream_options' needs 'stream': true.", "stream_options", "invalid_value")
+        super().check()
         self.asked_tools()
 
     @property
@@ -237,14 +211,13 @@ class ResponsesRequest(RequestFields):
 
     def asked_tools(self) -> Tools | None:
         """The tools in neutral form. Raises RequestError where functions and choice do not fit."""
-        functions: list[Function] = [one.function() for one in self.tools or () if isinstance(one, FunctionTool)]
+        functions: list[Function] = [tool.function() for tool in self.tools or () if isinstance(tool, FunctionTool)]
         choice = self.tool_choice
         if isinstance(choice, NamedFunctionTool):
             return tools_asked(functions, "required", [choice.name], parallel=False)
         if isinstance(choice, AllowedTools):
-            return tools_asked(
-                functions, choice.mode, [one.name for one in choice.tools], parallel=self.parallel_tool_calls
-            )
+            names = [tool.name for tool in choice.tools]
+            return tools_asked(functions, choice.mode, names, parallel=self.parallel_tool_calls)
         return tools_asked(functions, choice, parallel=self.parallel_tool_calls)
 
     def asked_body(self) -> Body | None:
@@ -263,5 +236,5 @@ class ResponsesRequest(RequestFields):
         """A field as the client sent it, for the answer that repeats it; None where it was not given."""
         value = getattr(self, name)
         if isinstance(value, list):
-            return [one.model_dump(exclude_unset=True, by_alias=True) for one in value]
+            return [item.model_dump(exclude_unset=True, by_alias=True) for item in value]
         return value.model_dump(exclude_unset=True, by_alias=True) if isinstance(value, Strict) else value

@@ -11,10 +11,10 @@ import orjson
 from axpress.core.request import Delta, TokenLogprob
 
 from ..http.errors import HttpError, error_body
+from ..schema.logprobs import logprobs_content
 from ..serving.dialect import StreamWriter, Totals
-from ..serving.output_parser import Piece
+from ..serving.output_parser import Piece, pieces
 from ..serving.prepared_request import PreparedRequest
-from .reply_parts import logprobs_content
 
 Fields = dict[str, Any]
 Event = tuple[str, Fields]
@@ -138,7 +138,7 @@ class Output:
 
     def __init__(self, prepared: PreparedRequest) -> None:
         self.items: list[Fields] = []
-        self._job, self._reader = prepared, prepared.parser(0)
+        self._prepared, self._parser = prepared, prepared.parser(0)
         self._open: _Item | None = None
         self._logprobs: list[TokenLogprob] = []
         self._fresh: list[TokenLogprob] = []
@@ -148,15 +148,10 @@ class Output:
         for delta in deltas:
             self._fresh = list(delta.logprobs)
             self._logprobs += self._fresh
-            for piece in self._pieces(delta):
+            for piece in pieces(self._parser, [delta]):
                 yield from self._piece(piece)
             if delta.finish_reason in ("stop", "length"):
                 yield from self._finish(delta.finish_reason)
-
-    def _pieces(self, delta: Delta) -> list[Piece]:
-        if self._reader is not None:
-            return self._reader.read([delta])
-        return [Piece("content", delta.text)] if delta.text else []
 
     def _piece(self, piece: Piece) -> Iterator[Event]:
         kind = {"content": _Message, "reasoning": _Reasoning}.get(piece.kind, _Call)
@@ -168,9 +163,9 @@ class Output:
     def _next(self, kind: type[_Item], piece: Piece | None) -> Iterator[Event]:
         """Close the open item and begin one of this kind."""
         yield from self._close("completed")
-        index, nonce = len(self.items), self._job.nonce
+        index, nonce = len(self.items), self._prepared.nonce
         if kind is _Call and piece is not None:
-            self._open = _Call(index, nonce, self._job.call_id(0, piece.call), piece.text)
+            self._open = _Call(index, nonce, self._prepared.call_id(0, piece.call), piece.text)
         else:
             self._open = _Message(index, nonce) if kind is _Message else _Reasoning(index, nonce)
             # those before were of reasoning, calls or tags
@@ -179,10 +174,10 @@ class Output:
 
     def _taken(self) -> list[Fields]:
         """The log-probabilities of the tokens since the last piece of text."""
-        if self._job.token_bytes is None:
+        if self._prepared.token_bytes is None:
             return []
         taken, self._logprobs = self._logprobs, []
-        return logprobs_content(taken, self._job.token_bytes)
+        return logprobs_content(taken, self._prepared.token_bytes)
 
     def _close(self, status: str) -> Iterator[Event]:
         if self._open is not None:
@@ -198,10 +193,10 @@ class Output:
 
 
 class ResponseStream(StreamWriter):
-    """The events of one answer. `shown` gives the response object: status, output, and what else is to be said."""
+    """The events of one answer. `response` gives the response object: status, output, and what else is to be said."""
 
-    def __init__(self, prepared: PreparedRequest, shown: Callable[..., Fields]) -> None:
-        self._shown = shown
+    def __init__(self, prepared: PreparedRequest, response: Callable[..., Fields]) -> None:
+        self._response = response
         self._output = Output(prepared)
         self._reason = "stop"
         self._number = 0
@@ -213,7 +208,7 @@ class ResponseStream(StreamWriter):
         return b"event: %b\ndata: %b\n\n" % (name.encode(), data)
 
     def begin(self) -> bytes:
-        response = self._shown("in_progress", [])
+        response = self._response("in_progress", [])
         return self._event("created", {"response": response}) + self._event("in_progress", {"response": response})
 
     def encode(self, index: int, deltas: list[Delta]) -> bytes:
@@ -222,14 +217,12 @@ class ResponseStream(StreamWriter):
 
     def end(self, totals: Totals) -> bytes:
         status = "completed" if self._reason == "stop" else "incomplete"
-        return self._event(status, {"response": self._shown(status, self._output.items, totals=totals)})
+        return self._event(status, {"response": self._response(status, self._output.items, totals=totals)})
 
     def fail(self, error: HttpError) -> bytes:
         """An `error` event, which has the error twice: as its type says, and as clients look for it; then the failed
         response."""
-        shown = {"code": error.code, "message": str(error), "param": error.param}
-        body = orjson.loads(error_body(error.status, str(error), error.param, error.code))
-        failed = {
-            "response": self._shown("failed", self._output.items, error={"code": "server_error", "message": str(error)})
-        }
-        return self._event("error", {**shown, **body}) + self._event("failed", failed)
+        fields = {"code": error.code, "message": str(error), "param": error.param}
+        reason = {"code": "server_error", "message": str(error)}
+        failed = {"response": self._response("failed", self._output.items, error=reason)}
+        return self._event("error", {**fields, **orjson.loads(error_body(error))}) + self._event("failed", failed)

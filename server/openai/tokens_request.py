@@ -8,7 +8,7 @@ from pydantic import Field
 
 from axpress.core.errors import RequestError
 
-from ..schema.fields import RequestFields, Tokenizer
+from ..schema.fields import RequestFields, Text
 from ..schema.reasoning import Effort, TemplateArguments, thinking_asked
 from ..schema.tools import MAX_TOOLS, ChatTool
 from .messages import Messages, check_messages
@@ -27,10 +27,10 @@ class TokenizeRequest(RequestFields):
     harmless: ClassVar[dict[str, str]] = {
         "add_generation_prompt": "true is what happens: a conversation ends where an answer begins; false is refused"
     }
-    model: Tokenizer | None = None
-    prompt: Tokenizer | None = None
+    model: Text | None = None
+    prompt: Text | None = None
     """A text as /v1/completions takes it (vLLM's field): with the begin token of models that have one."""
-    content: Tokenizer | None = None
+    content: Text | None = None
     """A text (llama.cpp's field): without a begin token."""
     messages: Messages | None = None
     """As chat completions takes them, and with these fields of it:"""
@@ -51,21 +51,16 @@ class TokenizeRequest(RequestFields):
     """true: what spells a control token in a text is one, as with the field of this name at /v1/completions."""
 
     def check(self) -> None:
-        given = [name for name in ("prompt", "content", "messages") if getattr(self, name) is not None]
-        if len(given) != 1:
-            text = "Send one of 'prompt', 'content' and 'messages'" + (
-                f", not {' and '.join(given)}." if given else "."
-            )
-            raise RequestError(
-                text, given[1] if given else "prompt", "invalid_value" if given else "missing_required_parameter"
-            )
+        sent = [name for name in ("prompt", "content", "messages") if getattr(self, name) is not None]
+        if len(sent) != 1:
+            text = "Send one of 'prompt', 'content' and 'messages'"
+            if not sent:
+                raise RequestError(f"{text}.", "prompt", "missing_required_parameter")
+            raise RequestError(f"{text}, not {' and '.join(sent)}.", sent[1], "invalid_value")
         specials = [name for name in ("add_special_tokens", "add_special") if getattr(self, name) is not None]
         if len(specials) > 1:
-            raise RequestError(
-                "'add_special' is another name of 'add_special_tokens'; send one of them.",
-                "add_special",
-                "invalid_value",
-            )
+            text = "'add_special' is another name of 'add_special_tokens'; send one of them."
+            raise RequestError(text, "add_special", "invalid_value")
         specials += ["parse_special"] if self.parse_special is not None else []
         if self.messages is not None and specials:
             text = f"'{specials[0]}' is for texts; a conversation is laid out as the model's template says."
@@ -89,12 +84,12 @@ class TokenizeRequest(RequestFields):
     @property
     def begins(self) -> bool:
         """Whether the text gets the begin token."""
-        said = self.add_special_tokens if self.add_special_tokens is not None else self.add_special
-        return said if said is not None else self.prompt is not None
+        wish = self.add_special_tokens if self.add_special_tokens is not None else self.add_special
+        return wish if wish is not None else self.prompt is not None
 
 
 class DetokenizeRequest(RequestFields):
     """POST /detokenize."""
 
-    model: Tokenizer | None = None
+    model: Text | None = None
     tokens: Annotated[list[int], Field(fail_fast=True, max_length=MAX_IDS)]

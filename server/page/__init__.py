@@ -8,14 +8,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from sanic import Blueprint
 from sanic.exceptions import NotFound
 from sanic.request import Request
 from sanic.response import HTTPResponse
-
-from ..docs.routes import reads
-
-page = Blueprint("page")
 
 _TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -48,24 +43,12 @@ class PageFile:
 @cache
 def page_files() -> dict[str, PageFile]:
     """All files of the page by name."""
-    found = {}
+    files = {}
     for path in sorted(Path(__file__).parent.iterdir()):
         if path.suffix in _TYPES:
             content = path.read_bytes()
-            found[path.name] = PageFile(content, _TYPES[path.suffix], f'"{hashlib.sha256(content).hexdigest()[:24]}"')
-    return found
-
-
-@reads(page, "/", name="index")
-async def get_index(request: Request) -> HTTPResponse:
-    """The page."""
-    return send_file(request, "index.html")
-
-
-@reads(page, "/page/<name>", name="file")
-async def get_file(request: Request, name: str) -> HTTPResponse:
-    """A file of the page."""
-    return send_file(request, name)
+            files[path.name] = PageFile(content, _TYPES[path.suffix], f'"{hashlib.sha256(content).hexdigest()[:24]}"')
+    return files
 
 
 def send_file(request: Request, name: str) -> HTTPResponse:

@@ -1,5 +1,4 @@
-"""Every dialect's requests: the one place where their fields are listed. `fields` is what they share; one file for each
-dialect.
+"""What the dialects' requests and answers share; what is a dialect's own lies in its room.
 
 Each field of a dialect is in exactly one of three groups: *obeyed* (a plain field of its class), *harmless* (a field
 named in the class's `harmless`: accepted, because it changes nothing about an answer here), or *refused by name* (named

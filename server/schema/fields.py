@@ -8,10 +8,10 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Dis
 
 from axpress.core.errors import RequestError
 
+from ..serving.model_limits import MAX_CHOICES
+
 MAX_MESSAGES = 4096
 MAX_LOGIT_BIAS = 1024
-MAX_CHOICES = 8
-"""Answers that one request may ask for with `n`: each holds a place in the queue, and cache rows, of its own."""
 INT64 = 2**63
 
 
@@ -84,12 +84,11 @@ class RequestFields(Strict):
 
     @classmethod
     def _refusal(cls, name: str) -> RequestError:
-        shown = name if len(name) <= 64 else name[:64] + "..."
+        param = _short(name)
         if name in cls.refused:
-            return RequestError(
-                f"'{shown}' is not supported: this server has no {cls.refused[name]}.", shown, "unsupported_parameter"
-            )
-        return RequestError(f"Unknown field '{shown}'.", shown, "unknown_parameter")
+            text = f"'{param}' is not supported: this server has no {cls.refused[name]}."
+            return RequestError(text, param, "unsupported_parameter")
+        return RequestError(f"Unknown field '{param}'.", param, "unknown_parameter")
 
 
 def encodable(value: str) -> str:
@@ -101,12 +100,18 @@ def encodable(value: str) -> str:
     return value
 
 
-Tokenizer = Annotated[str, AfterValidator(encodable)]
+Text = Annotated[str, AfterValidator(encodable)]
 
 
 def kind(value: Any) -> str:
     """Discriminator of fields that are a text or a list."""
     return "<list>" if isinstance(value, list) else "<text>"
+
+
+def type_of(value: Any, field: str = "type") -> Any:
+    """For discriminators: the field that tells kinds of objects apart. They meet JSON when a request is read, and what
+    was read when it is dumped."""
+    return value.get(field) if isinstance(value, dict) else getattr(value, field, None)
 
 
 def _text_only(value: Any) -> Any:
@@ -119,11 +124,11 @@ class TextPart(Strict):
     """One part of a message's content; only text parts exist here."""
 
     type: Annotated[Literal["text"], BeforeValidator(_text_only)]
-    text: Tokenizer
+    text: Text
 
 
 Parts = Annotated[list[TextPart], Field(fail_fast=True, min_length=1, max_length=MAX_MESSAGES)]
-Content = Annotated[Annotated[Tokenizer, Tag("<text>")] | Annotated[Parts, Tag("<list>")], Discriminator(kind)]
+Content = Annotated[Annotated[Text, Tag("<text>")] | Annotated[Parts, Tag("<list>")], Discriminator(kind)]
 
 
 def joined(content: str | list[TextPart]) -> str:
@@ -146,7 +151,7 @@ def _bias_size(value: Any) -> Any:
     return value
 
 
-StopString = Annotated[Tokenizer, Field(min_length=1, max_length=256)]
+StopString = Annotated[Text, Field(min_length=1, max_length=256)]
 StopList = Annotated[list[StopString], Field(fail_fast=True, max_length=4)]
 Stop = Annotated[Annotated[StopString, Tag("<text>")] | Annotated[StopList, Tag("<list>")], Discriminator(kind)]
 Temperature = Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)]
@@ -163,7 +168,7 @@ Choices = Annotated[int, Field(ge=1, le=MAX_CHOICES)]
 TopLogprobs = Annotated[int, Field(ge=0, le=20)]
 TopK = Annotated[int, Field(ge=-1, le=1_000_000)]
 RepetitionPenalty = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
-Metadata = Annotated[dict[str, Tokenizer], Field(max_length=16)]
+Metadata = Annotated[dict[str, Text], Field(max_length=16)]
 
 
 class StreamOptions(Strict):
@@ -184,6 +189,12 @@ _CODES = {
     "literal_error": "unsupported_value",
     "none_required": "unsupported_value",
 }
+_TEXTS = {
+    "missing": "This field is missing",
+    "extra_forbidden": "Unknown or unsupported field",
+    "model_type": "Input should be an object",
+    "dict_type": "Input should be an object",
+}
 
 
 def first_error(exc: ValidationError) -> RequestError:
@@ -192,15 +203,7 @@ def first_error(exc: ValidationError) -> RequestError:
     param = _spell(error["loc"])
     kind = error["type"]
     code = _CODES.get(kind) or ("invalid_type" if kind.endswith("_type") else "invalid_value")
-    text = (
-        "This field is missing"
-        if kind == "missing"
-        else error["msg"].removeprefix("Value error, ").replace(" after validation", "")
-    )
-    if kind == "extra_forbidden":
-        text = "Unknown or unsupported field"
-    if kind in ("model_type", "dict_type"):
-        text = "Input should be an object"
+    text = _TEXTS.get(kind) or error["msg"].removeprefix("Value error, ").replace(" after validation", "")
     return RequestError(f"'{param}': {text}.", param, code)
 
 
@@ -211,6 +214,9 @@ def _spell(location: tuple[int | str, ...]) -> str:
         if isinstance(step, int):
             out += f"[{step}]"
         elif not step.startswith("<"):
-            name = step if len(step) <= 64 else step[:64] + "..."
-            out += f".{name}" if out else name
+            out += f".{_short(step)}" if out else _short(step)
     return out
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 64 else name[:64] + "..."

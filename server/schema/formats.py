@@ -9,14 +9,13 @@ from pydantic import Field
 from axpress.core.errors import RequestError
 from axpress.core.structured_output.output_spec import Body, JsonObject, JsonSchema, Lark, OneOf, Regex
 
-from .fields import RequestFields, Strict, Tokenizer
+from .fields import RequestFields, Strict, Text
 from .tools import MAX_SCHEMA_SIZE, SchemaOrText
 
-Pattern = Annotated[Tokenizer, Field(min_length=1, max_length=8192)]
-Grammar = Annotated[Tokenizer, Field(min_length=1, max_length=MAX_SCHEMA_SIZE)]
+Pattern = Annotated[Text, Field(min_length=1, max_length=8192)]
+Grammar = Annotated[Text, Field(min_length=1, max_length=MAX_SCHEMA_SIZE)]
 ChoiceStrings = Annotated[
-    list[Annotated[Tokenizer, Field(min_length=1, max_length=4096)]],
-    Field(fail_fast=True, min_length=1, max_length=1024),
+    list[Annotated[Text, Field(min_length=1, max_length=4096)]], Field(fail_fast=True, min_length=1, max_length=1024)
 ]
 
 
@@ -48,22 +47,22 @@ class GuidedFields(RequestFields):
     def guided(self, *others: tuple[str, Body | None]) -> tuple[str, Body | None]:
         """The form asked for and its field; `others`: forms by fields of the request's own. Raises RequestError for two
         of them."""
-        found = [(name, body) for name, body in others if body is not None]
-        found += _bodies("guided_", "", self.guided_json, self.guided_regex, self.guided_choice, self.guided_grammar)
-        one = self.structured_outputs
-        if one is not None:
-            inside = _bodies("", "structured_outputs.", one.json_, one.regex, one.choice, one.grammar)
-            inside += [("structured_outputs.json_object", JsonObject())] if one.json_object else []
+        forms = [(name, body) for name, body in others if body is not None]
+        forms += _bodies("guided_", "", self.guided_json, self.guided_regex, self.guided_choice, self.guided_grammar)
+        outputs = self.structured_outputs
+        if outputs is not None:
+            inside = _bodies("", "structured_outputs.", outputs.json_, outputs.regex, outputs.choice, outputs.grammar)
+            inside += [("structured_outputs.json_object", JsonObject())] if outputs.json_object else []
             if len(inside) != 1:
                 text = (
                     "'structured_outputs' needs exactly one of 'json', 'regex', 'choice', 'grammar' and 'json_object'."
                 )
                 raise RequestError(text, "structured_outputs", "invalid_value")
-            found += inside
-        if len(found) > 1:
-            names = " and ".join(f"'{name}'" for name, _ in found)
-            raise RequestError(f"{names}: an answer can have one form only.", found[-1][0], "invalid_value")
-        return found[0] if found else ("", None)
+            forms += inside
+        if len(forms) > 1:
+            names = " and ".join(f"'{name}'" for name, _ in forms)
+            raise RequestError(f"{names}: an answer can have one form only.", forms[-1][0], "invalid_value")
+        return forms[0] if forms else ("", None)
 
 
 def _bodies(
@@ -76,10 +75,10 @@ def _bodies(
 ) -> list[tuple[str, Body]]:
     """The forms that are given, by field."""
     names = [f"{where}{prefix}{name}" for name in ("json", "regex", "choice", "grammar")]
-    made = (
+    bodies = (
         None if schema is None else JsonSchema(schema, names[0]),
         None if regex is None else Regex(regex, names[1]),
         None if choice is None else OneOf(tuple(choice), names[2]),
         None if grammar is None else Lark(grammar, names[3]),
     )
-    return [(name, body) for name, body in zip(names, made, strict=True) if body is not None]
+    return [(name, body) for name, body in zip(names, bodies, strict=True) if body is not None]

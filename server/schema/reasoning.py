@@ -29,18 +29,18 @@ def thinking_asked(
 
     An explicit budget goes before that of an effort. Raises RequestError where the fields contradict each other.
     """
-    said = {}
+    wishes = {}
     if effort is not None:
-        said["reasoning_effort"] = effort != "none"
+        wishes["reasoning_effort"] = effort != "none"
     if enable is not None:
-        said["chat_template_kwargs.enable_thinking"] = enable
+        wishes["chat_template_kwargs.enable_thinking"] = enable
     if budget is not None:
-        said["thinking_budget"] = budget > 0
-    if len(set(said.values())) > 1:
-        names = " and ".join(f"'{name}'" for name in said)
+        wishes["thinking_budget"] = budget > 0
+    if len(set(wishes.values())) > 1:
+        names = " and ".join(f"'{name}'" for name in wishes)
         raise RequestError(
-            f"{names} contradict each other: one asks for reasoning, one for none.", next(iter(said)), "invalid_value"
+            f"{names} contradict each other: one asks for reasoning, one for none.", next(iter(wishes)), "invalid_value"
         )
-    thinking = next(iter(said.values()), None)
+    thinking = next(iter(wishes.values()), None)
     limit = budget if budget is not None else EFFORT_BUDGETS[effort] if effort is not None else None
-    return thinking, limit if thinking else None, next(iter(said), "reasoning_effort")
+    return thinking, limit if thinking else None, next(iter(wishes), "reasoning_effort")

@@ -14,7 +14,7 @@ from axpress.core.errors import RequestError
 from axpress.core.structured_output.output_spec import Body, JsonObject, JsonSchema
 
 from ..serving.generation_spec import Function, Tools
-from .fields import Strict, Tokenizer, encodable
+from .fields import Strict, Text, encodable, type_of
 
 MAX_TOOLS = 128
 MAX_SCHEMA_SIZE = 1 << 18
@@ -34,9 +34,9 @@ def _bounded(document: dict[str, Any]) -> dict[str, Any]:
             left -= len(encodable(value))
         elif isinstance(value, dict):
             left -= sum([len(encodable(key)) for key in value])
-            stack += [(one, depth + 1) for one in value.values()]
+            stack += [(inner, depth + 1) for inner in value.values()]
         elif isinstance(value, list):
-            stack += [(one, depth + 1) for one in value]
+            stack += [(inner, depth + 1) for inner in value]
         elif isinstance(value, float) and not math.isfinite(value):
             raise ValueError("a number in it is not finite")
         if left < 0:
@@ -73,7 +73,7 @@ class FunctionDefinition(Strict):
     """A function. `strict` is accepted either way: arguments always match `parameters`."""
 
     name: FunctionName
-    description: Tokenizer | None = None
+    description: Text | None = None
     parameters: SchemaObject | None = None
     strict: bool | None = None
 
@@ -115,9 +115,9 @@ ToolMode = Literal["none", "auto", "required"]
 
 def tool_choice_kind(value: Any) -> str:
     """Discriminator of tool choices: a word, or an object of some type."""
-    if not isinstance(value, dict):
+    if not isinstance(value, dict | Strict):
         return "<word>"
-    return "<allowed>" if value.get("type") == "allowed_tools" else "<named>"
+    return "<allowed>" if type_of(value) == "allowed_tools" else "<named>"
 
 
 ToolChoice = Annotated[
@@ -140,12 +140,11 @@ def tools_asked(
 
     `only`: names to which the choice is limited. `fields`: how the request calls functions and choice, for
     RequestErrors."""
-    names = [one.name for one in functions]
+    names = [function.name for function in functions]
     for index, name in enumerate(names):
         if name in names[:index]:
-            raise RequestError(
-                f"'{fields[0]}': two functions are named '{name}'.", f"{fields[0]}[{index}]", "invalid_value"
-            )
+            text = f"'{fields[0]}': two functions are named '{name}'."
+            raise RequestError(text, f"{fields[0]}[{index}]", "invalid_value")
     for name in only:
         if name not in names:
             raise RequestError(f"'{fields[1]}': '{name}' is not among '{fields[0]}'.", fields[1], "invalid_value")
@@ -159,12 +158,12 @@ def tools_asked(
 def chat_tools(tools: Sequence[ChatTool] | None, choice: Any, parallel: bool | None) -> Tools | None:
     """`tools`, `tool_choice` and `parallel_tool_calls` of chat completions in neutral form. A named function is called
     once."""
-    functions = [one.function.function() for one in tools or ()]
+    functions = [tool.function.function() for tool in tools or ()]
     if isinstance(choice, NamedTool):
         return tools_asked(functions, "required", [choice.function.name], parallel=False)
     if isinstance(choice, AllowedToolChoice):
         allowed = choice.allowed_tools
-        return tools_asked(functions, allowed.mode, [one.function.name for one in allowed.tools], parallel=parallel)
+        return tools_asked(functions, allowed.mode, [tool.function.name for tool in allowed.tools], parallel=parallel)
     return tools_asked(functions, choice, parallel=parallel)
 
 
@@ -173,7 +172,7 @@ class SchemaFormat(Strict):
     way: the answer always matches. Without a schema: any JSON object."""
 
     name: FunctionName
-    description: Tokenizer | None = None
+    description: Text | None = None
     schema_: SchemaObject | None = Field(default=None, alias="schema")
     strict: bool | None = None
 
@@ -209,7 +208,7 @@ class OtherFormat(Strict):
 
 def format_kind(value: Any) -> str:
     """Discriminator of response formats."""
-    kind = value.get("type") if isinstance(value, dict) else None
+    kind = type_of(value)
     return f"<{kind}>" if kind in ("text", "json_object", "json_schema") else "<other>"
 
 

@@ -55,15 +55,15 @@ class ChatFormat:
     def prompt(self, spec: GenerationSpec) -> tuple[list[int], Thinking | None]:
         """The prompt's ids, and the reasoning that the answer begins with. Raises RequestError."""
         if self.thinking == "never" and spec.thinking:
-            text = f"'{spec.thinking_field}': this model does not reason. Leave it out, or ask for none."
-            raise RequestError(text, spec.thinking_field, "unsupported_value")
+            text = f"'{spec.names.thinking}': this model does not reason. Leave it out, or ask for none."
+            raise RequestError(text, spec.names.thinking, "unsupported_value")
         wanted = self.default if spec.thinking is None else spec.thinking
         functions = () if spec.tools is None or spec.tools.choice == "none" else spec.tools.functions
         variables: dict[str, Any] = {}
         if self.thinking == "switch" and wanted is not None:
             variables["enable_thinking"] = wanted
         if functions and self.native:
-            variables["tools"] = [_tool(one) for one in functions]
+            variables["tools"] = [_tool(function) for function in functions]
         ids = self.text.render(self._messages(spec.messages or [], functions), **variables)
         if self.thinking == "never":
             return ids, None
@@ -81,20 +81,18 @@ class ChatFormat:
         except KeyError:
             return self.text.encode(token)
 
-    def shape(self, spec: GenerationSpec, thinking: Thinking | None) -> OutputSpec:
+    def output_spec(self, spec: GenerationSpec, thinking: Thinking | None) -> OutputSpec:
         """What the answer consists of."""
-        tools = () if spec.tools is None else spec.tools.callable
-        fields = (
-            {}
-            if spec.tools is None
-            else {one.name: spec.tools_field.format(i) for i, one in enumerate(spec.tools.functions)}
-        )
+        if spec.tools is None:
+            return OutputSpec(body=spec.body, thinking=thinking)
+        fields = {f.name: spec.names.tool_parameters.format(i) for i, f in enumerate(spec.tools.functions)}
+        rules = tuple([ToolRule(f.name, f.parameters, fields[f.name]) for f in spec.tools.callable])
         return OutputSpec(
             body=spec.body,
-            tools=tuple([ToolRule(one.name, one.parameters, fields[one.name]) for one in tools]),
-            tool_format=self.tool_format if tools else None,
-            tool_choice="required" if spec.tools is not None and spec.tools.choice == "required" else "auto",
-            parallel=spec.tools is None or spec.tools.parallel,
+            tools=rules,
+            tool_format=self.tool_format if rules else None,
+            tool_choice="required" if spec.tools.choice == "required" else "auto",
+            parallel=spec.tools.parallel,
             thinking=thinking,
         )
 
@@ -102,42 +100,46 @@ class ChatFormat:
         """As this model's template takes them."""
         messages = in_call_order(messages)
         if self.native:
-            return [self._native(one) for one in messages]
+            return [self._native(message) for message in messages]
         plain = _as_text(messages)
         if not functions:
             return plain
-        lines = "\n".join([_json(_tool(one)["function"]) for one in functions])
-        return _told(plain, INSTRUCTIONS.format(functions=lines), self.system)
+        lines = "\n".join([_json(_tool(function)["function"]) for function in functions])
+        return _instructed(plain, INSTRUCTIONS.format(functions=lines), self.system)
 
     def _native(self, message: dict[str, Any]) -> dict[str, Any]:
         calls = message.get("tool_calls")
         if not calls:
             return message
         read = _arguments_text if self.arguments_as_text else _arguments_object
-        made = [{**call, "function": {**call["function"], "arguments": read(call["function"])}} for call in calls]
-        return {**message, "tool_calls": made}
+        calls = [{**call, "function": {**call["function"], "arguments": read(call["function"])}} for call in calls]
+        return {**message, "tool_calls": calls}
 
 
 def in_call_order(messages: Messages) -> Messages:
     """The same messages, neighbouring results in the order of the calls that they answer: templates do not show ids."""
     order: dict[Any, int] = {}
     out: Messages = []
-    for is_result, group in groupby(messages, lambda one: one["role"] == "tool"):
+    for is_result, group in groupby(messages, _is_result):
         neighbours = list(group)
         if is_result:
-            neighbours.sort(key=lambda one: order.get(one.get("tool_call_id"), len(order)))
+            neighbours.sort(key=lambda result: order.get(result.get("tool_call_id"), len(order)))
         else:
-            made = next((one["tool_calls"] for one in reversed(neighbours) if one.get("tool_calls")), None)
-            order = {call.get("id"): i for i, call in enumerate(made)} if made else order
+            calls = next((m["tool_calls"] for m in reversed(neighbours) if m.get("tool_calls")), None)
+            order = {call.get("id"): i for i, call in enumerate(calls)} if calls else order
         out += neighbours
     return out
 
 
+def _is_result(message: dict[str, Any]) -> bool:
+    return bool(message["role"] == "tool")
+
+
 def _tool(function: Function) -> dict[str, Any]:
     """A function as templates know it."""
-    described = {} if function.description is None else {"description": function.description}
+    description = {} if function.description is None else {"description": function.description}
     parameters = function.parameters if function.parameters is not None else {"type": "object", "properties": {}}
-    return {"type": "function", "function": {"name": function.name, **described, "parameters": parameters}}
+    return {"type": "function", "function": {"name": function.name, **description, "parameters": parameters}}
 
 
 def _json(value: Any) -> str:
@@ -168,27 +170,23 @@ def _arguments_object(function: Mapping[str, Any]) -> Any:
 def _as_text(messages: Messages) -> Messages:
     """Calls and results as text: a template that knows neither sees system, user and assistant only."""
     out: Messages = []
-    for is_result, group in groupby(messages, lambda one: one["role"] == "tool"):
+    for is_result, group in groupby(messages, _is_result):
         if is_result:
-            shown = [f"<tool_response>\n{one['content']}\n</tool_response>" for one in group]
-            out.append({"role": "user", "content": "\n".join(shown)})
+            results = [f"<tool_response>\n{result['content']}\n</tool_response>" for result in group]
+            out.append({"role": "user", "content": "\n".join(results)})
             continue
-        for one in group:
-            written = [one["content"]] if one["content"] else []
-            for call in one.get("tool_calls") or ():
-                function = call["function"]
-                written.append(
-                    GENERIC.begin
-                    + function["name"]
-                    + GENERIC.before_arguments
-                    + _arguments_text(function)
-                    + GENERIC.end
-                )
-            out.append({**{k: v for k, v in one.items() if k != "tool_calls"}, "content": "\n".join(written)})
+        for message in group:
+            lines = [message["content"]] if message["content"] else []
+            lines += [_call_as_text(call["function"]) for call in message.get("tool_calls") or ()]
+            out.append({**{k: v for k, v in message.items() if k != "tool_calls"}, "content": "\n".join(lines)})
     return out
 
 
-def _told(messages: Messages, text: str, system: bool) -> Messages:
+def _call_as_text(function: Mapping[str, Any]) -> str:
+    return GENERIC.begin + function["name"] + GENERIC.before_arguments + _arguments_text(function) + GENERIC.end
+
+
+def _instructed(messages: Messages, text: str, system: bool) -> Messages:
     """With `text` at the end of the first system message, or in one of its own; or before the first words of the
     user."""
     first = messages[0] if messages else {"role": "", "content": ""}
@@ -207,30 +205,21 @@ _FUNCTION = Function("axpress_probe", "probe", {"type": "object", "properties": 
 _CALL = r'<tool_call>(\s*)\{"name": "axpress_probe", "arguments": \{"axpress_key": 1\}\}(\s*)</tool_call>'
 
 
-def style_of(text: Tokenizer, default: bool | None = None) -> ChatFormat:
-    """The style of a model with this tokenizer and chat template; `default`: whether its package wants it to think."""
+def chat_format_of(text: Tokenizer, default: bool | None = None) -> ChatFormat:
+    """That of a model with this tokenizer and chat template; `default`: whether its package wants it to think."""
     if not text.can_render:
         return ChatFormat(text)
     thinking, thinks = _thinking(text)
-    chat_format = ChatFormat(
-        text,
-        thinking,
-        thinks,
-        default,
-        system=_shown(text, [{"role": "system", "content": "be brief"}, *HI]) is not None,
-    )
-    found = _native_calls(text, {"axpress_key": 1})
-    if found is None:
+    system = _rendered(text, [{"role": "system", "content": "be brief"}, *HI]) is not None
+    chat_format = ChatFormat(text, thinking, thinks, default, system=system)
+    tool_format = _native_calls(text, {"axpress_key": 1})
+    if tool_format is None:
         return chat_format
-    return replace(
-        chat_format,
-        tool_format=found,
-        native=True,
-        arguments_as_text=_native_calls(text, '{"axpress_key": 1}') == found,
-    )
+    as_text = _native_calls(text, '{"axpress_key": 1}') == tool_format
+    return replace(chat_format, tool_format=tool_format, native=True, arguments_as_text=as_text)
 
 
-def _shown(text: Tokenizer, messages: Messages, **variables: Any) -> str | None:
+def _rendered(text: Tokenizer, messages: Messages, **variables: Any) -> str | None:
     """What the template makes of messages; None: it refuses them."""
     try:
         return text.decode(text.render(messages, **variables), skip_special_tokens=False)
@@ -239,7 +228,11 @@ def _shown(text: Tokenizer, messages: Messages, **variables: Any) -> str | None:
 
 
 def _thinking(text: Tokenizer) -> tuple[Literal["never", "always", "switch"], bool]:
-    plain, on, off = _shown(text, HI), _shown(text, HI, enable_thinking=True), _shown(text, HI, enable_thinking=False)
+    plain, on, off = (
+        _rendered(text, HI),
+        _rendered(text, HI, enable_thinking=True),
+        _rendered(text, HI, enable_thinking=False),
+    )
     if on is not None and off is not None and on != off:
         return "switch", plain == on
     opened = plain is not None and plain.rstrip().endswith(THINK)
@@ -251,12 +244,14 @@ def _native_calls(text: Tokenizer, arguments: Any) -> ToolFormat | None:
     call = {"id": "call_0", "type": "function", "function": {"name": _FUNCTION.name, "arguments": arguments}}
     result = {"role": "tool", "tool_call_id": "call_0", "name": _FUNCTION.name, "content": _RESULT}
     tools = [_tool(_FUNCTION)]
-    told = _shown(text, HI, tools=tools)
-    shown = _shown(text, [*HI, {"role": "assistant", "content": "", "tool_calls": [call, call]}, result], tools=tools)
-    if told is None or shown is None or _FUNCTION.name not in told or _RESULT not in shown:
+    offer = _rendered(text, HI, tools=tools)
+    calls = _rendered(
+        text, [*HI, {"role": "assistant", "content": "", "tool_calls": [call, call]}, result], tools=tools
+    )
+    if offer is None or calls is None or _FUNCTION.name not in offer or _RESULT not in calls:
         return None
-    found = re.search(_CALL + r"(\s*)" + _CALL, shown)
-    if found is None:
+    match = re.search(_CALL + r"(\s*)" + _CALL, calls)
+    if match is None:
         return None
-    before, after, between = found[1], found[2], found[3]
+    before, after, between = match[1], match[2], match[3]
     return ToolFormat(f'<tool_call>{before}{{"name": "', '", "arguments": ', f"}}{after}</tool_call>", between)

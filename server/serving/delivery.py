@@ -8,9 +8,10 @@ from typing import Any
 
 from sanic.request import Request
 
+from axpress.core.errors import FailureKind
 from axpress.core.request import Delta
 
-from ..http.errors import HttpError
+from ..http.errors import HttpError, failure_error
 from .dialect import Answer, StreamWriter, Totals
 from .prepared_request import PreparedRequest
 
@@ -23,23 +24,19 @@ HIGH_WATER = 65536
 def failure(last: Delta) -> HttpError | None:
     """What to tell the client when an answer ended without being finished, or None."""
     if last.finish_reason == "cancelled":
-        return HttpError(
-            503, last.error or "The server is shutting down.", code="unavailable", headers={"x-should-retry": "true"}
-        )
-    if last.finish_reason == "error" and last.error_code is not None:
-        return HttpError(400, last.error or "The answer cannot go on as this request demands.", code=last.error_code)
+        return failure_error(FailureKind.CLOSED, last.error)
     if last.finish_reason == "error":
-        return HttpError(500, last.error or "The card failed during this answer.", code="engine_error")
+        return failure_error(last.failure or FailureKind.INTERNAL, last.error, last.error_code)
     return None
 
 
 class RequestProgress:
-    """What the answers of a job came to so far, and whether anything more is to be expected."""
+    """What the answers of a request came to so far, and whether anything more is to be expected."""
 
     def __init__(self, prepared: PreparedRequest) -> None:
         self.num_tokens = 0
         self.error: HttpError | None = None
-        self._job = prepared
+        self._prepared = prepared
         self._lasts: list[Delta | None] = [None] * len(prepared.requests)
         self._num_open = len(prepared.requests)
 
@@ -66,13 +63,14 @@ class RequestProgress:
     def totals(self) -> Totals:
         """For usage objects."""
         spent = [last.spent for last in self._lasts if last is not None and last.spent is not None]
-        cached = [one.cached_tokens for one in spent]
-        of_prompts = [cached[i : i + self._job.spec.n] for i in range(0, len(cached), self._job.spec.n)]
-        return Totals(self._job.prompt_tokens, sum(map(min, of_prompts)), self.num_tokens, spent, self._job.parsers)
+        cached = [answer.cached_tokens for answer in spent]
+        n = self._prepared.spec.n
+        of_prompts = sum(min(cached[i : i + n]) for i in range(0, len(cached), n))
+        return Totals(self._prepared.prompt_tokens, of_prompts, self.num_tokens, spent, self._prepared.parsers)
 
 
 class WholeAnswer:
-    """Collects a job's answers; `finished` resolves when `progress` is over."""
+    """Collects a request's answers; `finished` resolves when `progress` is over."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, prepared: PreparedRequest) -> None:
         self.finished: asyncio.Future[None] = loop.create_future()
@@ -92,7 +90,7 @@ class WholeAnswer:
 
 
 class StreamedAnswer:
-    """Writes a job's answers to the connection as they arrive.
+    """Writes a request's answers to the connection as they arrive.
 
     The fast way: `receive` puts the bytes straight onto the request's transport, in the chunked coding that Sanic
     opened, without waking a task. When the client does not keep up, the deltas stay in `_pending` (at most max_tokens
@@ -140,7 +138,7 @@ class StreamedAnswer:
         except Exception:
             log.exception("unexpected: a piece of an answer could not be written")
             self._broken = True
-            failed = HttpError(500, "The server failed on this answer; its log says why.", code="internal_error")
+            failed = failure_error(FailureKind.INTERNAL, "The server failed on this answer; its log says why.")
             self.progress.error = self.progress.error or failed
             return b""
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
-from sanic.response import HTTPResponse
-
+from axpress.core.errors import AxpressError
 from axpress.core.request import Delta, Spent, TokenLogprob
 
-from ..http.errors import HttpError, error_response
+from ..http.errors import HttpError
 from .generation_spec import GenerationSpec
 from .output_parser import OutputParser
 from .prepared_request import PreparedRequest
@@ -31,7 +30,7 @@ class Answer:
     @property
     def logprobs(self) -> list[TokenLogprob]:
         """Of all its tokens, where they were wanted."""
-        return [one for delta in self.deltas for one in delta.logprobs]
+        return [logprob for delta in self.deltas for logprob in delta.logprobs]
 
     @property
     def finish_reason(self) -> str:
@@ -84,15 +83,13 @@ class StreamWriter(ABC):
 class Dialect(ABC):
     """One request in one API's spelling."""
 
-    any_content_type: ClassVar[bool] = False
-    """Whether clients that are no page may send JSON under any content type."""
-
     spec: GenerationSpec
 
     @classmethod
     @abstractmethod
-    def read(cls, document: Any) -> Dialect:
-        """Checks the parsed JSON body. Raises RequestError, naming the field."""
+    def read(cls, document: Any, served_name: str) -> Dialect:
+        """Checks the parsed JSON body; `served_name`: the model's. Raises RequestError, naming the field, HttpError, or
+        NothingToGenerate."""
 
     @abstractmethod
     def stream(self, prepared: PreparedRequest) -> StreamWriter:
@@ -102,7 +99,10 @@ class Dialect(ABC):
     def whole(self, prepared: PreparedRequest, answers: list[Answer], totals: Totals) -> bytes:
         """The JSON of the whole answer."""
 
-    @classmethod
-    def error(cls, error: BaseException) -> HTTPResponse:
-        """An error in the dialect's shape; OpenAI's unless it has its own."""
-        return error_response(error)
+
+class NothingToGenerate(AxpressError):
+    """A request that is answered without the model. `reply`: the JSON of the answer."""
+
+    def __init__(self, reply: bytes) -> None:
+        super().__init__("nothing is to be generated")
+        self.reply = reply

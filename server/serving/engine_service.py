@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from axpress.core.errors import AxpressError, EngineClosed, PackageError, RuntimeUnavailable
 
-from .. import version
 from ..settings import Settings
-from .chat_format import style_of
 from .engine_bridge import EngineBridge
-from .input_processor import Served, fingerprint, model_limits
+from .served_model import ServedModel
 
 if TYPE_CHECKING:
     from axpress.core.engine.engine import Engine
@@ -39,14 +37,16 @@ class Service:
         self.started = monotonic()
         self.created = time()
         self._engine: Engine | None = None
-        self._served: Served | None = None
+        self._served: ServedModel | None = None
         self._loading: asyncio.Future[Engine] | None = None
         self._stopping: asyncio.Task[None] | None = None
         self._hurry = asyncio.Event()
         self.bridge: EngineBridge
-        # Loading and closing block for seconds; preparing prompts must not hold up running answers. One thread each.
+        # Loading and closing block for seconds; preparing prompts must not hold up running answers, and a prepared
+        # request not wait until others are. One thread each.
         self._slow = ThreadPoolExecutor(1, "axpress-load")
         self.preparing = ThreadPoolExecutor(1, "axpress-prepare")
+        self.submitting = ThreadPoolExecutor(1, "axpress-submit")
 
     async def start(self) -> None:
         """Load the model in a thread; returns when that ended, well or not. Sets `exit_code` when waiting cannot
@@ -56,7 +56,7 @@ class Service:
         self._loading = loop.run_in_executor(self._slow, self._open)
         try:
             self._engine = await asyncio.shield(self._loading)
-            self._served = await loop.run_in_executor(self._slow, self._serve, self._engine)
+            self._served = await loop.run_in_executor(self._slow, ServedModel.of, self._engine, self.settings)
         except Exception as exc:
             self._fail(exc)
             return
@@ -74,17 +74,6 @@ class Service:
             max_running=s.max_running, banks=s.banks, exact=s.exact, drafts=s.drafts, trace=s.trace,
         )  # fmt: skip
 
-    def _serve(self, engine: Engine) -> Served:
-        """What requests need to know of the model; reading its vocabulary for grammars takes a moment."""
-        from axpress.core.structured_output.grammar_compiler import GrammarCompiler
-
-        limits = model_limits(
-            engine, self._names(engine.info.model), self.settings.max_queue + self.settings.max_running
-        )
-        grammars = GrammarCompiler(engine.text, engine.info.vocab_size)
-        chat_format = style_of(engine.text, engine.package.enable_thinking)
-        return Served(engine, limits, next(iter(limits.names)), self._fingerprint(engine), chat_format, grammars)
-
     def _fail(self, exc: Exception) -> None:
         self.state = "failed" if self.state == "loading" else self.state
         self.reason = str(exc) if isinstance(exc, AxpressError | OSError) else f"{type(exc).__name__} while loading"
@@ -96,25 +85,13 @@ class Service:
         if isinstance(exc, PackageError | RuntimeUnavailable | OSError):
             self.exit_code = 1
 
-    def _names(self, model: str) -> frozenset[str]:
-        return frozenset({self.settings.model_name or model})
-
     @property
     def served_name(self) -> str:
         """The model's name in answers."""
         return self._served.name if self._served else (self.settings.model_name or "")
 
-    def _fingerprint(self, engine: Engine) -> str:
-        """Whatever can change an answer: the model's files, its sampling defaults, the card's runtime, this program,
-        `--exact`."""
-        info, root = engine.info, self.settings.directory
-        files = sorted(
-            (str(f.relative_to(root)), f.stat().st_size, f.stat().st_mtime_ns) for f in root.rglob("*") if f.is_file()
-        )
-        return fingerprint(version(), info, files, engine.package.post_config, self.settings.exact)
-
     @property
-    def served(self) -> Served | None:
+    def served(self) -> ServedModel | None:
         """The model as requests see it, from the end of its loading on."""
         return self._served
 
@@ -128,7 +105,7 @@ class Service:
         """It is over, however it ended."""
         self.num_answers -= 1
 
-    def ready(self) -> Served:
+    def ready(self) -> ServedModel:
         """The model as requests see it, or EngineClosed with the reason why no token can be had."""
         if self.state == "ready" and self._served is not None and self._served.engine.state == "ready":
             return self._served
@@ -216,8 +193,8 @@ class Service:
         self.state, self.reason = "closed", "the server was shut down"
         if self._loading is not None:  # a signal can come before it begins
             self.bridge.close()
-        self._slow.shutdown(wait=False)
-        self.preparing.shutdown(wait=False)
+        for executor in (self._slow, self.preparing, self.submitting):
+            executor.shutdown(wait=False)
         log.info("closed after %.1f seconds", monotonic() - begun)
 
     async def _close(self, engine: Engine) -> None:

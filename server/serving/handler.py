@@ -1,11 +1,13 @@
-"""From a POST to its answer, for every dialect: body, job, engine, and the end, however it comes."""
+"""From a POST to its answer, for every dialect: body, prepared request, engine, and the end, however it comes."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -16,28 +18,56 @@ from axpress.core.request import Delta
 
 from ..http.access import cache_salt_of, slot
 from ..http.errors import HttpError
-from ..http.request_body import answer_unread, check_content_type, parse_json, read_body
+from ..http.request_body import check_content_type, parse_json, read_body
+from ..http.routing import JSON, Handler
 from .delivery import StreamedAnswer, WholeAnswer
-from .dialect import Dialect
+from .dialect import Dialect, NothingToGenerate
 from .engine_service import Service
-from .input_processor import Served, prepare_request
+from .input_processor import prepare_request
 from .prepared_request import PreparedRequest
+from .served_model import ServedModel
 
 log = logging.getLogger("axpress.request")
 
+Reader = Callable[[Any, str], Dialect]
+"""`Dialect.read` of one dialect, or something like it."""
 
-async def answer(request: Request, kind: type[Dialect], **path: str) -> HTTPResponse | None:
-    """Answers one request in the dialect `kind`, streamed or whole. For routes with stream=True. `path`: for
-    `kind.read`."""
+
+def answers(read: Reader, any_content_type: bool = False) -> Handler:
+    """The handler of a route whose requests `read` understands. `any_content_type`: its clients, where they are no
+    pages, may send JSON under any content type."""
+
+    async def handler(request: Request, **_: str) -> HTTPResponse | None:
+        return await _answer(request, read, any_content_type)
+
+    return handler
+
+
+def refuses(error: Callable[[], HttpError]) -> Handler:
+    """The handler of a route that is there only to tell clients of other servers why something cannot be."""
+
+    async def handler(request: Request, **_: str) -> HTTPResponse | None:
+        raise error()
+
+    return handler
+
+
+def no_embeddings() -> HttpError:
+    """What whoever asks for embeddings is told."""
+    text = "This server makes no embeddings: a card holds one model here, and it generates text."
+    return HttpError(400, text, code="unsupported")
+
+
+async def _answer(request: Request, read: Reader, any_content_type: bool) -> HTTPResponse | None:
+    """Answers one request, streamed or whole."""
     service: Service = request.app.ctx.service
+    body = await take_body(request, any_content_type)
     try:
-        body = await take_body(request, kind.any_content_type)
-        served = service.ready()
         dialect, prepared = await in_thread(
-            service, _prepare, kind, path, body, served, partial(cache_salt_of, request)
+            service, _prepare, read, body, service.ready(), partial(cache_salt_of, request)
         )
-    except Exception as exc:
-        return await refuse(request, kind, exc)
+    except NothingToGenerate as nothing:
+        return HTTPResponse(nothing.reply, content_type=JSON)
     service.begin_answer()
     try:
         with slot(request, len(prepared.requests)):
@@ -45,8 +75,6 @@ async def answer(request: Request, kind: type[Dialect], **path: str) -> HTTPResp
                 await _stream(request, service, dialect, prepared)
                 return None
             return await _whole(service, dialect, prepared)
-    except Exception as exc:
-        return await refuse(request, kind, exc)
     finally:
         service.end_answer()
 
@@ -68,40 +96,39 @@ async def in_thread(service: Service, work: Callable[..., Any], *arguments: Any)
 
 
 def _prepare(
-    kind: type[Dialect], path: dict[str, str], body: bytes, served: Served, cache_salt: Callable[[str | None], bytes]
+    read: Reader, body: bytes, served: ServedModel, cache_salt: Callable[[str | None], bytes]
 ) -> tuple[Dialect, PreparedRequest]:
-    """From bytes to a checked job; `cache_salt` makes one of a prompt_cache_key. Raises RequestError, HttpError."""
-    dialect = kind.read(parse_json(body), **path)
+    """From bytes to a checked request; `cache_salt` makes one of a prompt_cache_key. Raises RequestError, HttpError."""
+    dialect = read(parse_json(body), served.name)
     return dialect, prepare_request(dialect.spec, served, cache_salt(dialect.spec.prompt_cache_key))
 
 
-async def refuse(request: Request, kind: type[Dialect], error: BaseException) -> HTTPResponse | None:
-    """Answers an error, also while the body is still on its way."""
-    if not request.stream.request_body:  # type: ignore[union-attr]
-        return kind.error(error)
-    await answer_unread(request, kind.error(error))
-    return None
+@asynccontextmanager
+async def _generating(
+    service: Service, prepared: PreparedRequest, receive: Callable[[int, list[Delta]], None]
+) -> AsyncIterator[None]:
+    """Around a request's generations, which are all admitted or none, and are cancelled, so that the card is free,
+    however the block is left.
+
+    They are submitted in a thread, since prompts are indexed then. A client that leaves meanwhile leaves nothing
+    behind: what has not begun never does, what is on its way is cancelled as soon as it is there."""
+    streams = [service.bridge.channel(partial(receive, index)) for index in range(len(prepared.requests))]
+    submission = service.submitting.submit(
+        prepared.engine.submit_all, list(prepared.requests), [stream.sink for stream in streams]
+    )
+    try:
+        await asyncio.wrap_future(submission)
+        yield
+    finally:
+        for stream in streams:
+            stream.close()
+        if not submission.cancel():
+            submission.add_done_callback(_cancel_generations)
 
 
-class _Running:
-    """A job's generations, all admitted or none, which are cancelled, so that the card is free, however the `with`
-    block is left."""
-
-    def __init__(
-        self, service: Service, prepared: PreparedRequest, receive: Callable[[int, list[Delta]], None]
-    ) -> None:
-        self._channels = [service.bridge.channel(partial(receive, index)) for index in range(len(prepared.requests))]
-        self._generations = prepared.engine.submit_all(
-            list(prepared.requests), [channel.sink for channel in self._channels]
-        )
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *_: object) -> None:
-        for channel in self._channels:
-            channel.close()
-        for generation in self._generations:
+def _cancel_generations(submission: Future[Any]) -> None:
+    if not submission.cancelled() and submission.exception() is None:
+        for generation in submission.result():
             generation.cancel()
 
 
@@ -112,38 +139,33 @@ def _too_long(seconds: float) -> HttpError:
 
 async def _whole(service: Service, dialect: Dialect, prepared: PreparedRequest) -> HTTPResponse:
     answer = WholeAnswer(asyncio.get_running_loop(), prepared)
-    begun = time.monotonic()
-    limit = service.settings.request_timeout
-    outcome = "left"
-    running = _Running(service, prepared, answer.receive)
-    try:
-        with running:
+    begun, limit = time.monotonic(), service.settings.request_timeout
+    async with _generating(service, prepared, answer.receive):
+        outcome = "left"
+        try:
             async with asyncio.timeout(limit):
                 await answer.finished
-        error, outcome = answer.progress.error, answer.progress.outcome
-    except TimeoutError:
-        error, outcome = _too_long(limit), "timeout"
-    finally:
-        _log(prepared, outcome, answer.progress.num_tokens, begun)
+            error, outcome = answer.progress.error, answer.progress.outcome
+        except TimeoutError:
+            error, outcome = _too_long(limit), "timeout"
+        finally:
+            _log(prepared, outcome, answer.progress.num_tokens, begun)
     if error is not None:
         raise error
-    return HTTPResponse(
-        dialect.whole(prepared, answer.answers(), answer.progress.totals()), content_type="application/json"
-    )
+    document = dialect.whole(prepared, answer.answers(), answer.progress.totals())
+    return HTTPResponse(document, content_type=JSON)
 
 
 async def _stream(request: Request, service: Service, dialect: Dialect, prepared: PreparedRequest) -> None:
     settings = service.settings
     answer = StreamedAnswer(request, prepared, dialect.stream(prepared), settings.stall_timeout)
     begun = time.monotonic()
-    outcome = "left"
-    headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
-    running = _Running(service, prepared, answer.receive)
-    try:
-        with running:
+    async with _generating(service, prepared, answer.receive):
+        outcome = "left"
+        try:
             try:
                 async with asyncio.timeout(settings.request_timeout) as deadline:
-                    await answer.run(request, headers)
+                    await answer.run(request, {"cache-control": "no-cache", "x-accel-buffering": "no"})
                     outcome = answer.progress.outcome
                     await answer.close()
             except TimeoutError:
@@ -151,11 +173,11 @@ async def _stream(request: Request, service: Service, dialect: Dialect, prepared
                     raise
                 outcome = "timeout"
                 await answer.fail(_too_long(settings.request_timeout))
-    except TimeoutError:
-        outcome = "stalled"
-        _abort(request)
-    finally:
-        _log(prepared, outcome, answer.progress.num_tokens, begun)
+        except TimeoutError:
+            outcome = "stalled"
+            _abort(request)
+        finally:
+            _log(prepared, outcome, answer.progress.num_tokens, begun)
 
 
 def _abort(request: Request) -> None:

@@ -50,15 +50,14 @@ class OutputParser:
     def read(self, deltas: Sequence[Delta]) -> list[Piece]:
         """The pieces that these deltas bring; the last delta of the answer (with `finish_reason`) brings all that was
         held back."""
-        pieces: list[Piece] = []
+        out: list[Piece] = []
         for delta in deltas:
             reasoned = self._state in ("start", "reasoning")
             self._rest += delta.text
-            found = self._feed(delta.finish_reason is not None)
+            out += self._feed(delta.finish_reason is not None)
             if reasoned:
                 self._count(delta)
-            pieces += found
-        return pieces
+        return out
 
     def _count(self, delta: Delta) -> None:
         """Count the tokens of a delta that began before the end of the reasoning."""
@@ -88,11 +87,11 @@ class OutputParser:
 
     def _start(self, out: list[Piece], over: bool) -> bool:
         """Before the first letter: is this reasoning?"""
-        begun, tag = self._rest.lstrip(), self._thinking.begin
-        if begun.startswith(tag):
-            self._state, self._rest, self._trim = "reasoning", begun[len(tag) :], "\n"
+        beginning, tag = self._rest.lstrip(), self._thinking.begin
+        if beginning.startswith(tag):
+            self._state, self._rest, self._trim = "reasoning", beginning[len(tag) :], "\n"
             return True
-        if tag.startswith(begun) and not over:
+        if tag.startswith(beginning) and not over:
             return False
         self._state = "content"
         return True
@@ -129,8 +128,8 @@ class OutputParser:
 
     def _name(self, out: list[Piece], over: bool) -> bool:
         assert self._tools is not None
-        name, found, rest = self._rest.partition(self._tools.before_arguments)
-        if not found:
+        name, mark, rest = self._rest.partition(self._tools.before_arguments)
+        if not mark:
             return False
         out.append(Piece("call", name, self.num_calls))
         self.num_calls += 1
@@ -159,9 +158,8 @@ class OutputParser:
         self, out: list[Piece], kind: Literal["content", "reasoning"], tag: str, blanks: str, over: bool
     ) -> None:
         """The unread text but for an end that may be the beginning of `tag`, or blanks before it."""
-        known = (
-            len(self._rest) if over else len(self._rest[: len(self._rest) - _overlap(self._rest, tag)].rstrip(blanks))
-        )
+        end = len(self._rest) - _overlap(self._rest, tag)
+        known = len(self._rest) if over else len(self._rest[:end].rstrip(blanks))
         self._say(out, kind, self._rest[:known])
         self._rest = self._rest[known:]
 
@@ -171,6 +169,14 @@ class OutputParser:
         if text:
             self._trim = ""
             out.append(Piece(kind, text))
+
+
+def pieces(parser: OutputParser | None, deltas: Sequence[Delta]) -> list[Piece]:
+    """The pieces that these deltas bring; without a parser, an answer is content and nothing else."""
+    if parser is not None:
+        return parser.read(deltas)
+    text = "".join([delta.text for delta in deltas])
+    return [Piece("content", text)] if text else []
 
 
 def _overlap(text: str, tag: str) -> int:

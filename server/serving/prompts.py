@@ -1,4 +1,4 @@
-"""Plain prompts, for the dialects that have them: texts and token ids as the model sees them."""
+"""Prompts as the model sees them: conversations laid out by its chat template, plain texts and token ids."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from axpress.core.errors import ContextOverflow, RequestError
+from axpress.core.structured_output.output_spec import Thinking
 
+from .chat_format import ChatFormat
 from .generation_spec import GenerationSpec
 
 if TYPE_CHECKING:
@@ -17,17 +19,31 @@ if TYPE_CHECKING:
 def check_size(spec: GenerationSpec, max_characters: int) -> None:
     """Raises ContextOverflow for a prompt of more than `max_characters`, which can be no fewer tokens than the context
     holds: before seconds are spent on laying it out and counting them."""
-    size = max((len(one) for one in spec.prompts if isinstance(one, str)), default=0)
-    size += sum(len(one["content"].strip()) for one in spec.messages or ())
-    if spec.tools is not None and spec.tools.choice != "none":
-        size += sum(len(json.dumps(one.parameters)) for one in spec.tools.functions)
-    for name, count in ((spec.prompt_field, size), ("prediction", len(spec.prediction or ""))):
+    size = max((len(prompt) for prompt in spec.prompts if isinstance(prompt, str)), default=0)
+    size += sum(len(message["content"].strip()) for message in spec.messages or ())
+    prompt = f"'{spec.names.prompt}'"
+    if spec.tools is not None:
+        prompt += " and the functions"
+        if spec.tools.choice != "none":
+            size += sum(len(json.dumps(function.parameters)) for function in spec.tools.functions)
+    for field, what, count in (
+        (spec.names.prompt, prompt, size),
+        ("prediction", "'prediction'", len(spec.prediction or "")),
+    ):
         if count > max_characters:
-            what = (
-                f"'{name}' and the functions" if spec.tools is not None and name == spec.prompt_field else f"'{name}'"
-            )
             text = f"{what}: {count} characters; this model's context holds fewer than {max_characters}. Shorten them."
-            raise ContextOverflow(text, name)
+            raise ContextOverflow(text, field)
+
+
+def conversation(spec: GenerationSpec, chat_format: ChatFormat) -> tuple[list[int], Thinking | None]:
+    """See `ChatFormat.prompt`; what is wrong with the messages is told of the field that the dialect has them in."""
+    try:
+        return chat_format.prompt(spec)
+    except RequestError as exc:
+        field = spec.names.prompt
+        if exc.param != "messages" or field == "messages":
+            raise
+        raise RequestError(str(exc).replace("'messages'", f"'{field}'"), field, exc.code) from None
 
 
 def plain_prompts(spec: GenerationSpec, text: Tokenizer, vocab_size: int) -> list[list[int]]:
@@ -36,11 +52,8 @@ def plain_prompts(spec: GenerationSpec, text: Tokenizer, vocab_size: int) -> lis
 
     Texts begin with the model's begin token, where it has one, and are text throughout: what looks like a control token
     is not one, but for `spec.control_tokens`. Whoever wants no begin token sends ids."""
-    names = (
-        [spec.prompt_field]
-        if len(spec.prompts) == 1
-        else [f"{spec.prompt_field}[{i}]" for i in range(len(spec.prompts))]
-    )
+    field, several = spec.names.prompt, len(spec.prompts) > 1
+    names = [f"{field}[{i}]" if several else field for i in range(len(spec.prompts))]
     control = spec.control_tokens
     return [_ids(prompt, name, text, vocab_size, control) for prompt, name in zip(spec.prompts, names, strict=True)]
 
@@ -51,9 +64,8 @@ def _ids(prompt: str | tuple[int, ...], name: str, text: Tokenizer, vocab_size: 
         if ids[: len(text.begin)] != text.begin:  # a prompt with control tokens may have it
             ids = text.begin + ids
         if not ids:
-            raise RequestError(
-                f"'{name}' is empty: this model needs at least one token to go on from.", name, "invalid_value"
-            )
+            message = f"'{name}' is empty: this model needs at least one token to go on from."
+            raise RequestError(message, name, "invalid_value")
         return ids
     check_tokens(prompt, name, vocab_size)
     return list(prompt)
@@ -63,7 +75,6 @@ def check_tokens(tokens: Sequence[int], name: str, vocab_size: int) -> None:
     """Raises RequestError that names the first id that no token of the model has."""
     for index, token in enumerate(tokens):
         if not 0 <= token < vocab_size:
-            shown = f"{name}[{index}]"
-            raise RequestError(
-                f"'{shown}': {token} is no token id of this model (0 to {vocab_size - 1}).", shown, "invalid_value"
-            )
+            field = f"{name}[{index}]"
+            text = f"'{field}': {token} is no token id of this model (0 to {vocab_size - 1})."
+            raise RequestError(text, field, "invalid_value")

@@ -16,7 +16,7 @@ from server_process import RunningServer
 from axpress.server.docs.openapi import document
 from axpress.server.docs.routes import ROUTES, Route
 
-API = ApiDocument(document())
+API = ApiDocument(document(ROUTES))
 WITH_BODY = list({route.request: route for route in reversed(ROUTES) if route.request is not None}.values())[::-1]
 """One route for each kind of request."""
 LIMITS = {

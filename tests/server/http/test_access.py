@@ -25,7 +25,7 @@ from axpress.core.errors import RequestError
 from axpress.server.cli import main
 from axpress.server.docs.routes import ROUTES, Route
 from axpress.server.http import api_keys as keys
-from axpress.server.http.access import Access, AccessError, cache_salt_of, require_key, slot
+from axpress.server.http.access import Access, AccessError, cache_salt_of, slot
 from axpress.server.http.addresses import Authority, Hosts, Origin, Origins, is_loopback, parse_authority, parse_origin
 from axpress.server.http.api_keys import KeyFileError, Keyring
 from axpress.server.http.errors import HttpError
@@ -439,15 +439,6 @@ def test_salts() -> None:
     assert len(set(own)) == 8 and all(len(one) == 32 for one in own) and not set(own) & set(common)
     again = Access(Settings(separate_keys=True), ring)  # and nobody can compute them from a key
     assert cache_salt_of(request_of(again, ALICE), "k") != own[2]
-
-
-def test_administration_needs_a_key_even_where_nothing_else_does() -> None:
-    access = Access(Settings(), {"AXPRESS_API_KEYS": f"root:{ALICE}"})
-    assert require_key(request_of(access, ALICE)).name == "root"
-    for locked, status in ((access, 401), (Access(Settings(), {}), 403)):
-        with pytest.raises(HttpError) as caught:
-            require_key(request_of(locked, None))
-        assert caught.value.status == status
 
 
 # Key files

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from axpress.core.errors import RequestError
 from axpress.core.request import Delta, GenerationRequest, SamplingParams, Spent
 from axpress.core.structured_output.output_spec import JsonObject, JsonSchema, Thinking
-from axpress.server.http.errors import HttpError, sentence_body
+from axpress.server.http.errors import HttpError, translate
 from axpress.server.http.request_body import parse_json
-from axpress.server.ollama.dialect import NothingAsked, OllamaChat, OllamaGenerate, check_served
+from axpress.server.ollama.dialect import OllamaChat, OllamaGenerate, check_served
+from axpress.server.ollama.errors import error_body
 from axpress.server.ollama.requests import (
     OllamaChatRequest,
     OllamaGenerateRequest,
@@ -28,9 +29,10 @@ from axpress.server.ollama.requests import (
 from axpress.server.ollama.stream import Gathering, OllamaStream, Part, ReplyFormat, durations
 from axpress.server.schema.reasoning import EFFORT_BUDGETS
 from axpress.server.serving.chat_format import GENERIC
-from axpress.server.serving.dialect import Totals
+from axpress.server.serving.dialect import NothingToGenerate, Totals
 from axpress.server.serving.generation_spec import Function, GenerationSpec
-from axpress.server.serving.input_processor import ModelLimits, generation_request
+from axpress.server.serving.input_processor import generation_request
+from axpress.server.serving.model_limits import ModelLimits
 from axpress.server.serving.output_parser import OutputParser
 from axpress.server.serving.prepared_request import PreparedRequest
 
@@ -60,8 +62,8 @@ def outcome(kind: Any, document: Any) -> None:
         spec = kind.read(document, "m").spec
         generation_request(spec, LIMITS, [1])
     except (RequestError, HttpError) as exc:
-        sentence_body(str(exc))
-    except NothingAsked as exc:
+        error_body(translate(exc))
+    except NothingToGenerate as exc:
         json.loads(exc.reply)
 
 
@@ -171,7 +173,7 @@ def test_formats_and_thinking() -> None:
         for one in (chat(think=t) for t in (None, False, True, "low", "medium", "high"))
     ]
     assert asked == [(None, None), (False, None), (True, None), (True, 256), (True, 1024), (True, None)]
-    assert EFFORT_BUDGETS["low"] == 256 and chat(think=True).thinking_field == "think"
+    assert EFFORT_BUDGETS["low"] == 256 and chat(think=True).names.thinking == "think"
 
 
 def test_streams_unless_told_otherwise() -> None:
@@ -314,7 +316,7 @@ def test_a_raw_prompt_has_no_system_and_no_thinking() -> None:
 
 def test_without_a_prompt_the_model_is_there() -> None:
     def reply(kind: Any, **fields: Any) -> dict[str, Any]:
-        with pytest.raises(NothingAsked) as nothing:
+        with pytest.raises(NothingToGenerate) as nothing:
             kind.read({"model": "m", **fields}, "m")
         return dict(json.loads(nothing.value.reply))
 

@@ -15,18 +15,13 @@ from axpress.core.errors import RequestError
 from axpress.core.model_files.model_package import SamplingDefaults
 from axpress.core.request import GenerationRequest, SamplingParams, choice_seed
 from axpress.core.structured_output.output_spec import JsonObject, JsonSchema, Lark, OneOf, Regex
-from axpress.server.http.errors import HttpError, error_body
+from axpress.server.http.errors import HttpError, error_body, translate
 from axpress.server.http.request_body import parse_json
 from axpress.server.openai.chat import spec
 from axpress.server.openai.chat_request import ChatRequest
 from axpress.server.serving.generation_spec import Function, GenerationSpec, Tools
-from axpress.server.serving.input_processor import (
-    ModelLimits,
-    check_model,
-    choices,
-    generation_request,
-    sampling_defaults,
-)
+from axpress.server.serving.input_processor import choices, generation_request
+from axpress.server.serving.model_limits import ModelLimits, check_model, sampling_defaults
 
 LIMITS = ModelLimits(frozenset({"m"}), 1000, 100, SamplingParams())
 HI = [{"role": "user", "content": "hi"}]
@@ -47,10 +42,8 @@ def outcome(body: bytes) -> None:
         asked = parse(parse_json(body))
         check_model(asked.model, LIMITS)
         choices(asked, LIMITS, generation_request(asked, LIMITS, [1]))
-    except RequestError as exc:
-        error_body(400, str(exc), exc.param, exc.code)
-    except HttpError as exc:
-        error_body(exc.status, str(exc), exc.param, exc.code)
+    except (RequestError, HttpError) as exc:
+        error_body(translate(exc))
 
 
 JSON = st.recursive(

@@ -10,10 +10,10 @@ from server_process import RunningServer
 
 FAULTY = """
 import sys
-from axpress.server.openai import reply_parts as sse
+from axpress.server.openai import chat_stream
 from axpress.server.cli import main
 
-encode = sse.ChatStream.encode
+encode = chat_stream.ChatStream.encode
 
 def fails(self, index, deltas):
     self.times = getattr(self, "times", 0) + 1
@@ -21,7 +21,7 @@ def fails(self, index, deltas):
         raise KeyError("a test's")
     return encode(self, index, deltas)
 
-sse.ChatStream.encode = fails
+chat_stream.ChatStream.encode = fails
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -12,8 +12,8 @@ import pytest
 
 from axpress.core.errors import RequestError
 from axpress.core.structured_output.output_spec import Thinking, ToolFormat
-from axpress.server.serving.chat_format import GENERIC, ChatFormat, in_call_order, style_of
-from axpress.server.serving.generation_spec import Function, GenerationSpec, Tools
+from axpress.server.serving.chat_format import GENERIC, ChatFormat, chat_format_of, in_call_order
+from axpress.server.serving.generation_spec import FieldNames, Function, GenerationSpec, Tools
 
 HI: list[dict[str, Any]] = [{"role": "user", "content": "hi"}]
 WEATHER = Function("weather", "Tells the weather.", {"type": "object", "properties": {"city": {"type": "string"}}})
@@ -40,7 +40,9 @@ TALK = [
 def styles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ChatFormat]:
     root = tmp_path_factory.mktemp("styles")
     names = ("QWEN", "DENSE", "XML", "ALWAYS", "PLAIN", "STERN")
-    return {name: style_of(chat_templates.text_with(getattr(chat_templates, name), root / name)) for name in names}
+    return {
+        name: chat_format_of(chat_templates.text_with(getattr(chat_templates, name), root / name)) for name in names
+    }
 
 
 def shown(chat_format: ChatFormat, messages: list[dict[str, Any]], **fields: Any) -> str:
@@ -68,7 +70,7 @@ def test_styles_are_found_by_rendering(styles: dict[str, ChatFormat]) -> None:
 def test_a_tokenizer_without_template_has_a_style(styles: dict[str, ChatFormat], tmp_path: Path) -> None:
     text = chat_templates.text_with("x", tmp_path / "none")
     text._template = None  # what Text.open makes of files without a template and without ChatML's tokens
-    assert style_of(text) == ChatFormat(text)
+    assert chat_format_of(text) == ChatFormat(text)
 
 
 def test_native_tools_are_given_to_the_template(styles: dict[str, ChatFormat]) -> None:
@@ -171,19 +173,20 @@ def test_thinking_on_and_off(
 
 def test_a_model_that_does_not_reason_says_so(styles: dict[str, ChatFormat]) -> None:
     with pytest.raises(RequestError, match="does not reason") as error:
-        styles["PLAIN"].prompt(GenerationSpec(messages=HI, thinking=True, thinking_field="think"))
+        styles["PLAIN"].prompt(GenerationSpec(messages=HI, thinking=True, names=FieldNames(thinking="think")))
     assert error.value.param == "think"
 
 
 def test_shapes(styles: dict[str, ChatFormat]) -> None:
     chat_format, tools = styles["QWEN"], (WEATHER, Function("now"))
-    one = chat_format.shape(GenerationSpec(messages=HI, tools=Tools(tools, "required", ("now",), False)), Thinking())
+    one = chat_format.output_spec(
+        GenerationSpec(messages=HI, tools=Tools(tools, "required", ("now",), False)), Thinking()
+    )
     assert [rule.name for rule in one.tools] == ["now"] and one.tool_choice == "required" and not one.parallel
     assert one.tool_format == QWEN_FORMAT and one.thinking == Thinking()
     for none in (None, Tools(tools, "none")):
-        plain = chat_format.shape(GenerationSpec(messages=HI, tools=none), None)
+        plain = chat_format.output_spec(GenerationSpec(messages=HI, tools=none), None)
         assert not plain.tools and plain.tool_format is None and plain.tool_choice == "auto"
-    assert [rule.schema for rule in chat_format.shape(GenerationSpec(messages=HI, tools=Tools(tools)), None).tools] == [
-        WEATHER.parameters,
-        None,
-    ]
+    assert [
+        rule.schema for rule in chat_format.output_spec(GenerationSpec(messages=HI, tools=Tools(tools)), None).tools
+    ] == [WEATHER.parameters, None]

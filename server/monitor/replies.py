@@ -1,0 +1,86 @@
+"""What /health and /live answer."""
+
+from __future__ import annotations
+
+from typing import Any, NotRequired
+
+from typing_extensions import TypedDict
+
+from axpress.core.engine.snapshot import CardState, Running
+
+from ..http.replies import Count, Seconds, closed
+
+
+@closed
+class Health(TypedDict):
+    """How the server is. Where API keys are needed, a client without one is told the status only."""
+
+    status: str
+    """ready, or why not: loading, stalled, draining, closed, failed."""
+    reason: NotRequired[str]
+    model: NotRequired[str]
+    device: NotRequired[str]
+    emulated: NotRequired[bool]
+    profile: NotRequired[str | None]
+    context_length: NotRequired[Count]
+    runtime: NotRequired[str]
+    toy: NotRequired[bool]
+    num_running: NotRequired[Count]
+    num_waiting: NotRequired[Count]
+    max_running: NotRequired[Count]
+    max_queue: NotRequired[Count]
+    rows_used: NotRequired[Count]
+    rows: NotRequired[Count]
+    num_banks: NotRequired[Count]
+    exact: NotRequired[bool]
+    stats: NotRequired[dict[str, Any]]
+    """The engine's counters."""
+    note: NotRequired[str]
+    num_answers: NotRequired[Count]
+    uptime_seconds: NotRequired[Seconds]
+
+
+@closed
+class LiveBank(TypedDict):
+    """One cache, row by row."""
+
+    rows: Count
+    free: Count
+    idle: Count
+    """Hold a prefix that nobody uses at present."""
+    shared: Count
+    runs: list[int]
+    """Holder, length, holder, length ... from row 0 on. Holder 0: nobody; -1: an idle prefix; n: answer n; -k: k
+    answers together."""
+
+
+@closed
+class LivePicture(TypedDict):
+    """The engine between two passes."""
+
+    running: list[Running]
+    num_waiting: Count
+    tokens_per_s: float | None
+    """null until somebody has been looking for a moment."""
+    passes: list[tuple[int, int]]
+    """The latest ones, oldest first: tokens and answers carried."""
+    banks: list[LiveBank]
+    card: CardState
+
+
+@closed
+class Live(TypedDict):
+    """What the card is doing: numbers only, no text. null: not known yet."""
+
+    status: str
+    reason: str
+    model: str
+    device: str | None
+    emulated: bool | None
+    toy: bool | None
+    profile: str | None
+    context_length: Count | None
+    num_banks: Count | None
+    max_running: Count | None
+    max_queue: Count | None
+    picture: LivePicture | None

@@ -1,0 +1,61 @@
+"""Ollama's rows of the route table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..http.routing import LINES, Handler, Method, Route, Stream
+from ..serving.handler import answers, no_embeddings, refuses
+from . import replies
+from .dialect import OllamaChat, OllamaGenerate
+from .errors import OLLAMA_ERRORS
+from .models import get_version, list_loaded, list_tags, no_changes, show
+from .requests import OllamaChatRequest, OllamaGenerateRequest, OllamaShowRequest
+
+CHANGES: tuple[tuple[Method, str], ...] = (
+    ("POST", "create"), ("POST", "copy"), ("DELETE", "delete"), ("POST", "pull"), ("POST", "push"),
+    ("POST", "blobs/{digest}"), ("HEAD", "blobs/{digest}"),
+)  # fmt: skip
+"""What changes the models of an Ollama server."""
+NO_MODEL = "The model that the request names is not served here."
+DURATIONS = (
+    "The durations of an emulated card are not those of one, and Ollama's answers have no word for that: `/health` says"
+    " `emulated`."
+)
+REFUSED_CHANGE = "Refused: the server has the model it was started with"
+REFUSED_EMBEDDING = "Refused: no embeddings here"
+refuse_change, refuse_embedding = refuses(no_changes), refuses(no_embeddings)
+
+
+def _ollama(method: Method, name: str, handler: Handler, summary: str, **fields: Any) -> Route:
+    return Route(
+        method=method, path=f"/api/{name}", handler=handler, group="Ollama", summary=summary, error=OLLAMA_ERRORS,
+        **fields,
+    )  # fmt: skip
+
+
+ROUTES: tuple[Route, ...] = (
+    _ollama(
+        "POST", "chat", answers(OllamaChat.read, any_content_type=True), "Answer a conversation",
+        request=OllamaChatRequest, reply=replies.OllamaChatReply, stream=Stream(replies.OllamaChatReply, LINES),
+        not_found=NO_MODEL, note=DURATIONS,
+        example={"model": "default", "messages": [{"role": "user", "content": "What is 7 + 5?"}]},
+    ),
+    _ollama(
+        "POST", "generate", answers(OllamaGenerate.read, any_content_type=True), "Answer a prompt",
+        request=OllamaGenerateRequest, reply=replies.OllamaGenerateReply,
+        stream=Stream(replies.OllamaGenerateReply, LINES), not_found=NO_MODEL, note=DURATIONS,
+        example={"model": "default", "prompt": "What is 7 + 5?"},
+    ),
+    _ollama("GET", "tags", list_tags, "The served model", reply=replies.OllamaModels),
+    _ollama("GET", "ps", list_loaded, "The model on the card", reply=replies.OllamaLoadedModels),
+    _ollama(
+        "POST", "show", show, "What is known of the model", request=OllamaShowRequest, reply=replies.OllamaShown,
+        not_found=NO_MODEL, example={"model": "default"},
+    ),
+    _ollama(
+        "GET", "version", get_version, "The version of Ollama whose API this is", reply=replies.OllamaVersion
+    ),
+    *(_ollama("POST", name, refuse_embedding, REFUSED_EMBEDDING, refuses=400) for name in ("embed", "embeddings")),
+    *(_ollama(method, name, refuse_change, REFUSED_CHANGE, refuses=400) for method, name in CHANGES),
+)  # fmt: skip

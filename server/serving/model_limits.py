@@ -1,0 +1,75 @@
+"""What of the served model a request is checked against, before anything is computed for it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from axpress.core.errors import RequestError
+from axpress.core.request import SamplingParams
+
+from ..http.errors import HttpError
+
+if TYPE_CHECKING:
+    from axpress.core.engine.engine import Engine
+    from axpress.core.model_files.model_package import SamplingDefaults
+
+MAX_CHOICES = 8
+"""Answers that one request may ask for with `n`: each holds a place in the queue, and cache rows, of its own."""
+SHRINKS = 4
+"""Times, at most, that a tokenizer makes a text shorter before it takes it apart (Unicode's normal forms)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLimits:
+    """`names`: under which the model is served. `max_choices`: answers of one prompt; `max_together`: answers that the
+    engine takes at one time, all prompts of a request together; `max_characters`: a prompt of more is too long,
+    whatever is in it."""
+
+    names: frozenset[str]
+    vocab_size: int
+    context_length: int
+    defaults: SamplingParams
+    max_choices: int = MAX_CHOICES
+    max_together: int = MAX_CHOICES
+    max_characters: int = 1 << 62
+
+
+def model_limits(engine: Engine, names: frozenset[str], max_together: int) -> ModelLimits:
+    """Limits of the model that `engine` has open, served under `names`; it takes `max_together` requests at a time."""
+    info, defaults = engine.info, sampling_defaults(engine.package.post_config)
+    longest = max(map(len, engine.text.pieces.data))
+    return ModelLimits(
+        names, info.vocab_size, info.context_length, defaults, min(MAX_CHOICES, max_together), max_together,
+        max_characters=SHRINKS * longest * info.context_length,
+    )  # fmt: skip
+
+
+def sampling_defaults(config: SamplingDefaults | None) -> SamplingParams:
+    """A package's post_config.json as SamplingParams, used where a request is silent; what the file does not say stays
+    neutral."""
+    settings = asdict(config) if config is not None else {}
+    return SamplingParams(**{name: value for name, value in settings.items() if value is not None})
+
+
+def check_model(name: str | None, limits: ModelLimits) -> None:
+    """Raise HttpError 404 unless the request names the served model, "default", or none."""
+    if name is None or name == "default" or name in limits.names:
+        return
+    served = ", ".join(sorted(limits.names))
+    text = f"The model '{short(name)}' does not exist here; this server has: {served}, which also answers as 'default'."
+    raise HttpError(404, text, param="model", code="model_not_found")
+
+
+def short(name: str) -> str:
+    """A model's name as the client sent it, for an error."""
+    return name if len(name) <= 128 else name[:128] + "..."
+
+
+def check_together(count: int, limits: ModelLimits) -> None:
+    """Raises RequestError where several prompts ask for more answers than the engine ever takes at one time."""
+    if count > limits.max_together:
+        text = (
+            f"The prompts ask for {count} answers together; this server takes at most {limits.max_together} at a time."
+        )
+        raise RequestError(text, "prompt", "invalid_value")

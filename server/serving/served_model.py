@@ -1,0 +1,45 @@
+"""The loaded model as requests see it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..settings import Settings
+from .chat_format import chat_format_of
+from .fingerprint import fingerprint
+from .model_limits import ModelLimits, model_limits
+
+if TYPE_CHECKING:
+    from axpress.core.engine.engine import Engine
+    from axpress.core.structured_output.grammar_compiler import GrammarCompiler
+
+    from .chat_format import ChatFormat
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """An open engine, and what is known of its model. `fingerprint` changes when anything that can change an answer
+    does."""
+
+    engine: Engine
+    limits: ModelLimits
+    name: str
+    fingerprint: str
+    chat_format: ChatFormat
+    grammars: GrammarCompiler
+
+    @classmethod
+    def of(cls, engine: Engine, settings: Settings) -> ServedModel:
+        """What requests need to know of the model; reading its vocabulary for grammars takes a moment."""
+        from axpress.core.structured_output.grammar_compiler import GrammarCompiler
+
+        name = settings.model_name or engine.info.model
+        return cls(
+            engine,
+            model_limits(engine, frozenset({name}), settings.max_queue + settings.max_running),
+            name,
+            fingerprint(engine, settings),
+            chat_format_of(engine.text, engine.package.enable_thinking),
+            GrammarCompiler(engine.text, engine.info.vocab_size),
+        )
