@@ -2,10 +2,10 @@
 
     python bench/admission.py [--tokens 3000] [--schema-kib 100] [--rounds 20]
 
-While one thread submits prompts of so many tokens whose answers obey a JSON schema of that size, and a stream runs, another
-asks for `stats()` and cancels an answer, again and again, and keeps the longest time that either took. Host work, measured
-here; the card is emulated and hollow. Each round is also run without the submissions: what this machine itself adds.
-"""
+While one thread submits prompts of so many tokens whose answers obey a JSON schema of that size, and a stream runs,
+another asks for `stats()` and cancels an answer, again and again, and keeps the longest time that either took. Host
+work, measured here; the card is emulated and hollow. Each round is also run without the submissions: what this machine
+itself adds."""
 
 from __future__ import annotations
 
