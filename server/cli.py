@@ -133,7 +133,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     """Each option is a field of Settings, which has the defaults."""
     add = parser.add_argument
     model = "model directory; without it the demo model, emulated"
-    add("model_dir", nargs="?", type=Path, metavar="MODEL_DIR", help=model)
+    add("model_dir", nargs="?", default=None, type=Path, metavar="MODEL_DIR", help=model)
     _add_card(add)
     _add_limits(add)
     _add_access(parser.add_argument_group("who may ask").add_argument)

@@ -10,6 +10,8 @@ from pathlib import Path
 class Settings:
     """What `axpress serve` was asked for. All times in seconds, all sizes in bytes.
 
+    A flat list, however long: each attribute is an option of the command line, by the same name.
+
     model_dir None: the demo model on the emulator. device: "auto", "emu", "axengine" or a card's index.
     """
 
@@ -44,7 +46,8 @@ class Settings:
     max_connections: int = 256
     keep_alive: float = 75.0
     api_keys: Path | None = None
-    """File of API keys (keys.py); the variable AXPRESS_API_KEYS adds to it. Without either, everybody is answered."""
+    """File of API keys (http/api_keys.py); the variable AXPRESS_API_KEYS adds to it. Without either, everybody is
+    answered."""
     key_concurrency: int | None = None
     """Answers at a time for one key; the next is 429. None: as many as there is room for."""
     separate_keys: bool = False

@@ -58,15 +58,13 @@ class Access:
         self.separate = settings.separate_keys
         self.limit = settings.key_concurrency
         self.answers: Counter[bytes] = Counter()
-        for flag, given in (("--key-concurrency", self.limit is not None), ("--separate-keys", self.separate)):
-            if given and not self.keys:
-                raise AccessError(
-                    f"{flag} is about API keys and there are none; give them with --api-keys FILE or {VARIABLE}"
-                )
+        for flag, is_set in (("--key-concurrency", self.limit is not None), ("--separate-keys", self.separate)):
+            if is_set and not self.keys:
+                text = f"{flag} is about API keys and there are none; give them with --api-keys FILE or {VARIABLE}"
+                raise AccessError(text)
         if self.origins.any and self.keys:
-            raise AccessError(
-                "--allow-origin '*' is not taken together with API keys; name the pages that may use them"
-            )
+            text = "--allow-origin '*' is not taken together with API keys; name the pages that may use them"
+            raise AccessError(text)
 
     def announce(self, address: str) -> None:
         """Say in the log who may use a server that listens on `address`."""
@@ -105,18 +103,17 @@ class Access:
 
     def _check_host(self, request: Request) -> Authority | None:
         """The host a request is for; None where an old client names none. Raises HttpError 400 or 403."""
-        given = request.headers.getall("host", [])
+        headers = request.headers.getall("host", [])
         target = _TARGET.fullmatch(request.raw_url.decode("latin-1"))
-        if target is None or len(given) > 1 or (not given and request.version != "1.0"):
+        if target is None or len(headers) > 1 or (not headers and request.version != "1.0"):
             raise _bad_host()
-        named = [*given, target[1]] if target[1] is not None else given
         try:
-            found = {parse_authority(one) for one in named}
+            hosts = {parse_authority(name) for name in (*headers, target[1]) if name is not None}
         except ValueError:
             raise _bad_host() from None
-        if len(found) > 1:
+        if len(hosts) > 1:
             raise _bad_host()
-        host = found.pop() if found else None
+        host = hosts.pop() if hosts else None
         if host is not None and not self.hosts.allows(host):
             text = (
                 f"This server does not answer under the name '{host.host}'; start it with --allow-host {host.host} if"
@@ -127,20 +124,18 @@ class Access:
 
     def _check_origin(self, request: Request, host: Authority | None) -> HTTPResponse | None:
         """The answer to an allowed page's preflight, else None. Raises HttpError 403 for a stranger's page."""
-        given = request.headers.getall("origin", [])
-        if not given:
+        origins = request.headers.getall("origin", [])
+        if not origins:
             # Every browser says its origin with a write; one that says only that it comes from elsewhere is not
             # believed.
-            if request.method not in _READS and request.headers.getone("sec-fetch-site", "none") in (
-                "cross-site",
-                "same-site",
-            ):
+            site = request.headers.getone("sec-fetch-site", "none")
+            if request.method not in _READS and site in ("cross-site", "same-site"):
                 raise _foreign("another site")
             return None
-        origin = given[0]
-        if len(given) == 1 and self.origins.same(origin, host):
+        origin = origins[0]
+        if len(origins) == 1 and self.origins.same(origin, host):
             return None
-        if len(given) > 1 or not self.origins.allows(origin):
+        if len(origins) > 1 or not self.origins.allows(origin):
             raise _foreign(f"'{origin[:100]}'")
         request.ctx.allowed_origin = ANY if self.origins.any else origin
         wanted = request.headers.getone("access-control-request-method", None)
@@ -148,21 +143,18 @@ class Access:
 
     def _identify(self, request: Request) -> Identity | None:
         """Whose request it is, by the first good key among those it carries."""
-        found = [self.keys.identify(key) for key in _presented(request)]
-        return next((one for one in found if one is not None), None)
+        identities = [self.keys.identify(key) for key in _presented(request)]
+        return next((identity for identity in identities if identity is not None), None)
 
 
 def _bad_host() -> HttpError:
-    return HttpError(
-        400,
-        "The request does not name its host well: one Host header, and the same host in the target.",
-        code="bad_request",
-    )
+    text = "The request does not name its host well: one Host header, and the same host in the target."
+    return HttpError(400, text, code="bad_request")
 
 
-def _foreign(who: str) -> HttpError:
+def _foreign(site: str) -> HttpError:
     text = (
-        f"Requests from pages of {who} are not answered here; start the server with --allow-origin ORIGIN for a page"
+        f"Requests from pages of {site} are not answered here; start the server with --allow-origin ORIGIN for a page"
         " that may."
     )
     return HttpError(403, text, code="origin_not_allowed")
@@ -182,11 +174,9 @@ def _unauthorized(wrong: bool) -> HttpError:
 def _presented(request: Request) -> list[str]:
     """The keys a request carries: at most one from each header."""
     scheme, _, bearer = request.headers.getone("authorization", "").partition(" ")
-    given = [
-        bearer if scheme.lower() == "bearer" else "",
-        *(request.headers.getone(name, "") for name in ("api-key", "x-api-key")),
-    ]
-    return [key.strip(" \t") for key in given if key.strip(" \t")]
+    others = [request.headers.getone(name, "") for name in ("api-key", "x-api-key")]
+    keys = [key.strip(" \t") for key in (bearer if scheme.lower() == "bearer" else "", *others)]
+    return [key for key in keys if key]
 
 
 def _is_open(request: Request) -> bool:

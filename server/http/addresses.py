@@ -79,8 +79,8 @@ def parse_origin(text: str) -> Origin:
 
 def is_loopback(address: str) -> bool:
     """True when only this machine reaches a server that listens on `address`."""
-    found = _address(address.partition("%")[0])
-    return address == "localhost" if found is None else found.is_loopback
+    ip = _address(address.partition("%")[0])
+    return address == "localhost" if ip is None else ip.is_loopback
 
 
 class Hosts:
@@ -90,7 +90,7 @@ class Hosts:
     def __init__(self, listen: str, allowed: Iterable[str] = ()) -> None:
         own = socket.gethostname().lower().removesuffix(".")
         names = {"localhost", own, own.partition(".")[0] + ".local", listen.lower().removesuffix(".")}
-        self._names = {name for name in names if name} | {parse_authority(one).host for one in allowed}
+        self._names = {name for name in names if name} | {parse_authority(name).host for name in allowed}
 
     def allows(self, host: Authority) -> bool:
         """Whether a request to `host` is meant for us; the port does not matter, since rebinding needs a name."""
@@ -103,13 +103,12 @@ class Origins:
     def __init__(self, allowed: Iterable[str] = ()) -> None:
         allowed = tuple(allowed)
         self.any = ANY in allowed
-        self._allowed = {parse_origin(one) for one in allowed if one != ANY}
+        self._allowed = {parse_origin(origin) for origin in allowed if origin != ANY}
 
     def same(self, origin: str, host: Authority | None) -> bool:
         """True for a page that came from `host`, which is this server. We speak http only, whatever stands before
         us."""
-        found = _origin(origin)
-        return found is not None and host is not None and found == Origin("http", host.host, host.port or 80)
+        return host is not None and _origin(origin) == Origin("http", host.host, host.port or 80)
 
     def allows(self, origin: str) -> bool:
         """Whether --allow-origin names it."""

@@ -57,7 +57,7 @@ class Keyring:
 
     def load(self) -> None:
         """Read the keys. Raises KeyFileError, and keeps those it had, when there is anything wrong with them."""
-        found: list[tuple[bytes, Identity]] = []
+        keys: list[tuple[bytes, Identity]] = []
         seen: dict[bytes, str] = {}
         for where, entry in self._entries():
             name, key = _split(entry, where)
@@ -66,24 +66,23 @@ class Keyring:
                 raise KeyFileError(f"{where} repeats the key of {seen[digest]}; each key is given once.")
             seen[digest] = where
             tenant = self._digest(b"name", name) if name else digest
-            found.append((digest, Identity(name or f"key {len(found) + 1}", tenant)))
-        if not found:
-            raise KeyFileError(
-                f"There is no key in {self._source()}; add one, or serve without keys by not giving it at all."
-            )
-        if len(found) > MAX_KEYS:
+            keys.append((digest, Identity(name or f"key {len(keys) + 1}", tenant)))
+        if not keys:
+            text = f"There is no key in {self._source()}; add one, or serve without keys by not giving it at all."
+            raise KeyFileError(text)
+        if len(keys) > MAX_KEYS:
             raise KeyFileError(f"There are more than {MAX_KEYS} keys.")
-        self._keys = found
+        self._keys = keys
 
     def identify(self, key: str) -> Identity | None:
         """Whose key this is. Takes the same time whichever key matches, or none: all digests are compared, to their
         ends."""
         presented = self._digest(b"key", key)
-        found = None
+        owner = None
         for digest, identity in self._keys:
             if hmac.compare_digest(digest, presented):
-                found = identity
-        return found
+                owner = identity
+        return owner
 
     def _digest(self, kind: bytes, text: str) -> bytes:
         return hmac.digest(self._secret, kind + b"\0" + text.encode("utf-8", "surrogateescape"), "sha256")
@@ -109,9 +108,8 @@ def _split(entry: str, where: str) -> tuple[str, str]:
     if not colon:
         name, key = "", entry
     elif not _NAME.fullmatch(name):
-        raise KeyFileError(
-            f"{where} has a name that is not 1 to 64 letters, digits, dots, dashes or underscores (it is name:key)."
-        )
+        text = f"{where} has a name that is not 1 to 64 letters, digits, dots, dashes or underscores (it is name:key)."
+        raise KeyFileError(text)
     if not _KEY.fullmatch(key):
         text = (
             f"{where} is not a key: 8 to 512 visible ASCII characters without blanks. `openssl rand -hex 24` makes a"
@@ -124,12 +122,12 @@ def _split(entry: str, where: str) -> tuple[str, str]:
 def _read(file: Path) -> str:
     """The key file's text."""
     try:
-        found = file.stat()
-        if not stat.S_ISREG(found.st_mode):
+        mode = file.stat().st_mode
+        if not stat.S_ISREG(mode):
             raise KeyFileError(f"{file}, which --api-keys names, is not a regular file.")
-        if found.st_mode & stat.S_IWOTH:
+        if mode & stat.S_IWOTH:
             raise KeyFileError(f"Everybody can write {file}, which --api-keys names, and so add keys; chmod 600 it.")
-        if found.st_mode & stat.S_IROTH:
+        if mode & stat.S_IROTH:
             log.warning("every user of this machine can read the key file; chmod 600 it")
         with file.open("rb") as opened:
             data = opened.read(MAX_FILE + 1)

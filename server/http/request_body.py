@@ -32,9 +32,8 @@ def check_content_type(request: Request, any_content_type: bool = False) -> None
     kind, _, rest = (request.headers.getone("content-type", "") or "").partition(";")
     charset = rest.strip().lower().replace('"', "")
     if kind.strip().lower() != "application/json" or charset not in ("", "charset=utf-8", "charset=utf8"):
-        raise HttpError(
-            415, "Send the request as Content-Type: application/json (UTF-8).", code="unsupported_media_type"
-        )
+        text = "Send the request as Content-Type: application/json (UTF-8)."
+        raise HttpError(415, text, code="unsupported_media_type")
     _check_encoding(request)
 
 
@@ -67,9 +66,8 @@ async def read_body(request: Request, limit: int, seconds: float) -> bytes:
                 parts.append(part)
     except TimeoutError:
         stream.keep_alive = False
-        raise HttpError(
-            408, f"The request body did not arrive within {seconds:g} seconds.", code="request_timeout"
-        ) from None
+        text = f"The request body did not arrive within {seconds:g} seconds."
+        raise HttpError(408, text, code="request_timeout") from None
     return b"".join(parts)
 
 

@@ -32,18 +32,9 @@ MAX_VIEWERS = 32
 PICTURE_SECONDS = 1.5
 """How long to wait for a pass to end; after that the picture before is told again."""
 _FACTS = (
-    "status",
-    "reason",
-    "model",
-    "device",
-    "emulated",
-    "toy",
-    "profile",
-    "context_length",
-    "num_banks",
-    "max_running",
+    "status", "reason", "model", "device", "emulated", "toy", "profile", "context_length", "num_banks", "max_running",
     "max_queue",
-)
+)  # fmt: skip
 
 
 def describe(health: dict[str, Any], picture: EngineSnapshot | None) -> dict[str, Any]:
@@ -131,10 +122,8 @@ class Feed:
         if self._closed:
             raise EngineClosed("the server is shutting down")
         if len(self._viewers) >= MAX_VIEWERS:
-            text = (
-                f"{MAX_VIEWERS} viewers are watching already, as many as this server allows; close one, or ask /live"
-                " once in a while."
-            )
+            text = f"{MAX_VIEWERS} viewers are watching already, as many as this server allows; close one, or ask /live"
+            text += " once in a while."
             raise HttpError(429, text, code="too_many_viewers", headers={"retry-after": "10"})
         viewer = Viewer(self._latest)
         self._viewers.add(viewer)

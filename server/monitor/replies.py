@@ -13,7 +13,8 @@ from ..http.replies import Count, Seconds, closed
 
 @closed
 class Health(TypedDict):
-    """How the server is. Where API keys are needed, a client without one is told the status only."""
+    """How the server is: all its numbers in one flat object, as monitors read them. Where API keys are needed, a client
+    without one is told the status only."""
 
     status: str
     """ready, or why not: loading, stalled, draining, closed, failed."""

@@ -70,7 +70,7 @@ Number = Annotated[float, Field(allow_inf_nan=False)]
 class Options(RequestFields):
     """How to sample, and within which limits. What is not given is the model's own default, not Ollama's.
 
-    The option's names are those of Ollama's model files.
+    The options are those of Ollama's model files, by name and number.
     """
 
     harmless: ClassVar[dict[str, str]] = {

@@ -143,7 +143,7 @@ Includable = Literal[
 
 
 class ResponsesRequest(OpenAIRequest):
-    """POST /v1/responses."""
+    """POST /v1/responses. Its fields are those of OpenAI's API, however many."""
 
     refused: ClassVar[dict[str, str]] = {
         "previous_response_id": "stored answer to go on from; send the whole conversation as 'input'",

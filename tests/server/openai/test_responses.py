@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import warnings
 from pathlib import Path
 from typing import Any, Literal
 
@@ -270,6 +271,22 @@ def test_an_answer_can_be_sent_back_as_it_came(server: RunningServer, client: op
     ]
     assert len({answer.output_text for answer in answers}) == 1
     assert len({answer.usage.input_tokens for answer in answers if answer.usage is not None}) == 1
+
+
+def test_what_was_asked_for_is_repeated_without_a_warning() -> None:
+    tool = {"type": "function", "name": "f", "parameters": {"type": "object"}}
+    choice = {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "f"}]}
+    forms: list[dict[str, Any]] = [
+        {"type": "json_schema", "name": "x", "schema": {"type": "object"}},
+        {"type": "json_object"},
+        {"type": "text"},
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for form in forms:
+            fields = {"text": {"format": form}, "tools": [tool], "tool_choice": choice}
+            request = ResponsesRequest.read({"input": "hi", **fields})
+            assert {name: request.echoed(name) for name in fields} == fields
 
 
 def test_items_of_one_turn_are_one_message() -> None:

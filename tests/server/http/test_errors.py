@@ -1,0 +1,40 @@
+"""What failures are told as."""
+
+from __future__ import annotations
+
+import pytest
+
+from axpress.core.errors import EngineClosed, FailureKind, RuntimeCallError
+from axpress.core.request import Delta
+from axpress.server.http.errors import failure_error, translate
+from axpress.server.serving.delivery import failure
+
+
+@pytest.mark.parametrize("kind", FailureKind)
+def test_every_kind_of_failure_has_a_status_and_a_code(kind: FailureKind) -> None:
+    error = failure_error(kind, "what was wrong")
+    assert (str(error), error.code is not None) == ("what was wrong", True)
+    assert error.status == {FailureKind.REQUEST: 400, FailureKind.CLOSED: 503}.get(kind, 500)
+    assert str(failure_error(kind)).endswith(".")
+
+
+def test_an_answer_that_fails_says_why_by_its_kind_not_by_its_words() -> None:
+    def status_of(reason: str, **fields: object) -> tuple[int, str | None]:
+        error = failure(Delta("", 0, reason, error="the card", **fields))  # type: ignore[arg-type]
+        assert error is not None and str(error) == "the card"
+        return error.status, error.code
+
+    assert status_of("error", failure=FailureKind.CARD_HUNG) == (500, "card_hung")
+    assert status_of("error", failure=FailureKind.REQUEST, error_code="invalid_grammar") == (400, "invalid_grammar")
+    assert status_of("error", failure=FailureKind.OUT_OF_MEMORY) == (500, "out_of_memory")
+    assert status_of("cancelled") == status_of("cancelled", failure=FailureKind.CLOSED) == (503, "unavailable")
+    assert status_of("error") == (500, "internal_error")
+    assert failure(Delta("", 1, "stop")) is failure(Delta("", 1)) is None
+
+
+def test_exceptions_that_no_request_caused(caplog: pytest.LogCaptureFixture) -> None:
+    closed = translate(EngineClosed("not now"))
+    assert (closed.status, str(closed), closed.headers) == (503, "not now", {"retry-after": "5"})
+    assert not caplog.records
+    unknown = translate(RuntimeCallError("axclrtMalloc", 0x80300181, "no memory", "where it was"))
+    assert unknown.status == 500 and "axclrtMalloc" not in str(unknown) and "where it was" in caplog.text
