@@ -22,4 +22,4 @@ def server() -> Iterator[RunningServer]:
     """`axpress serve` of the demo model. A file that wants another model or other flags has a `server` of its own."""
     with RunningServer("--emu-profile", "none") as running:
         yield running
-        assert running.idle()
+        running.wait(running.idle, 20, "idle")
