@@ -12,7 +12,7 @@ from pathlib import Path
 import emu_native
 import numpy as np
 import pytest
-from emu_native import HIDDEN_MASK, Model, OutputSpec, bf16, reference, safetensors, wide
+from emu_native import HIDDEN_MASK, LayerShape, Model, bf16, reference, safetensors, wide
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -39,13 +39,13 @@ def isas(library: ctypes.CDLL) -> list[str]:
     return [name for name in ("scalar", "avx2", "avx512", "neon") if library.emu_math_select(name.encode()) == 0]
 
 
-def cache(shape: OutputSpec, rows: int, seed: int = 5) -> tuple[np.ndarray, np.ndarray]:
+def cache(shape: LayerShape, rows: int, seed: int = 5) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     size = (max(rows, 1), shape.kv_heads * shape.head_dim)
     return bf16(rng.normal(0, 1, size)), bf16(rng.normal(0, 1, size) * np.exp(rng.normal(0, 2, size)))
 
 
-def inputs(shape: OutputSpec, tokens: int, seed: int = 9) -> np.ndarray:
+def inputs(shape: LayerShape, tokens: int, seed: int = 9) -> np.ndarray:
     return bf16(np.random.default_rng(seed).normal(0, 1, (tokens, shape.hidden)))
 
 
@@ -69,7 +69,7 @@ def close(got: np.ndarray, want: np.ndarray) -> None:
 def test_layer_equals_float64_reference(
     library: ctypes.CDLL, family: str, head_dim: int, heads: int, kv_heads: int
 ) -> None:
-    shape = OutputSpec(family, hidden=56, heads=heads, kv_heads=kv_heads, head_dim=head_dim, ffn=100)
+    shape = LayerShape(family, hidden=56, heads=heads, kv_heads=kv_heads, head_dim=head_dim, ffn=100)
     shape.rope_factor = 1.1 if family == "llama" else 1.0
     model = Model(library, shape.file())
     for group, (rows, tokens) in enumerate([(40, 1), (0, 6), (40, 6)]):
@@ -84,7 +84,7 @@ def test_layer_equals_float64_reference(
 
 
 def test_other_mask_values_are_added(library: ctypes.CDLL) -> None:
-    shape = OutputSpec()
+    shape = LayerShape()
     model = Model(library, shape.file())
     k, v = cache(shape, 40)
     x = inputs(shape, 1)
@@ -110,7 +110,7 @@ def test_rows_and_their_order_do_not_matter(
     """The same context in other rows, in another order, in a larger or a smaller group: the same bits."""
     rng = np.random.default_rng(seed)
     kv_heads = int(rng.choice([1, 2, 4]))
-    shape = OutputSpec(
+    shape = LayerShape(
         family, head_dim=head_dim, kv_heads=kv_heads, rows=300, chunk=5, history=(0, 64, 300), seed=seed % 97
     )
     model = Model(library, shape.file())
@@ -137,7 +137,7 @@ def test_rows_and_their_order_do_not_matter(
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_chunked_prefill_equals_token_by_token(library: ctypes.CDLL, family: str) -> None:
-    shape = OutputSpec(family, head_dim=64, rows=40, chunk=16, history=(0, 40))
+    shape = LayerShape(family, head_dim=64, rows=40, chunk=16, history=(0, 40))
     model = Model(library, shape.file())
     x, mask = inputs(shape, 32), np.full((1, 41), HIDDEN, np.uint16)
     k, v = cache(shape, 40)
@@ -157,7 +157,7 @@ def test_chunked_prefill_equals_token_by_token(library: ctypes.CDLL, family: str
 
 
 def test_outputs_may_be_the_cache_rows_and_the_input(library: ctypes.CDLL) -> None:
-    shape = OutputSpec()
+    shape = LayerShape()
     model = Model(library, shape.file())
     for group, tokens, mask in [(0, 1, causal(40, np.arange(9), 1)), (2, 6, causal(40, np.arange(9), 6))]:
         k, v = cache(shape, 40)
@@ -170,7 +170,7 @@ def test_outputs_may_be_the_cache_rows_and_the_input(library: ctypes.CDLL) -> No
 
 
 def test_threads_and_instruction_sets_give_the_same_bits(library: ctypes.CDLL) -> None:
-    shape = OutputSpec(hidden=200, heads=6, kv_heads=3, head_dim=80, ffn=333, rows=150, chunk=21, history=(0, 150))
+    shape = LayerShape(hidden=200, heads=6, kv_heads=3, head_dim=80, ffn=333, rows=150, chunk=21, history=(0, 150))
     model, names = Model(library, shape.file()), isas(library)
     k, v = cache(shape, 150)
     for group, tokens in [(0, 1), (2, 21)]:
@@ -196,7 +196,7 @@ def test_isa_that_is_not_there(library: ctypes.CDLL) -> None:
 @pytest.mark.parametrize("value", [0x7FC0, 0x7F80, 0xFF80])
 def test_masked_rows_are_read_only_when_asked(library: ctypes.CDLL, value: int) -> None:
     """NaN or infinity in a hidden row of V: not seen normally; with scan_nan it spoils, as 0 * NaN on the card."""
-    shape = OutputSpec(rows=64, chunk=6, history=(0, 64))
+    shape = LayerShape(rows=64, chunk=6, history=(0, 64))
     model = Model(library, shape.file())
     for group, tokens in [(0, 1), (2, 6)]:
         rows, x = 64, inputs(shape, tokens)
@@ -215,7 +215,7 @@ def test_masked_rows_are_read_only_when_asked(library: ctypes.CDLL, value: int) 
 
 
 def test_a_poisoned_neighbour_spoils_the_chunk_as_on_the_card(library: ctypes.CDLL) -> None:
-    shape = OutputSpec()
+    shape = LayerShape()
     model = Model(library, shape.file())
     x, mask = inputs(shape, 6), np.full((6, 6), HIDDEN, np.uint16)
     np.fill_diagonal(mask, 0)
@@ -227,7 +227,7 @@ def test_a_poisoned_neighbour_spoils_the_chunk_as_on_the_card(library: ctypes.CD
 
 @pytest.mark.parametrize("side", ["k", "v"])
 def test_nan_in_a_hidden_row_survives_when_scanned(library: ctypes.CDLL, side: str) -> None:
-    shape = OutputSpec()
+    shape = LayerShape()
     model = Model(library, shape.file())
     x, mask = inputs(shape, 1), causal(40, np.arange(5), 1)
     k, v = cache(shape, 40)
@@ -283,7 +283,7 @@ def hollow(kind: str, **more: object) -> bytes:
 
 def test_hollow_layer_rows_depend_on_their_own_input_and_position(library: ctypes.CDLL) -> None:
     sizes = {"heads": 4, "kv_heads": 2, "head_dim": 16, "ffn": 8, "decode_rows": 16, "chunk": 4, "history": "0,8"}
-    shape = OutputSpec(hidden=64, heads=4, kv_heads=2, head_dim=16, tensors={})
+    shape = LayerShape(hidden=64, heads=4, kv_heads=2, head_dim=16, tensors={})
     models = [Model(library, hollow("layer", layer=n, **sizes)) for n in (0, 1)]
     x, empty = inputs(shape, 4), np.zeros((16, 32), np.uint16)
     one = models[0].layer(shape, 0, empty, empty, [5], x[2:3], np.zeros((1, 17), np.uint16))
@@ -302,7 +302,7 @@ def test_hollow_layer_rows_depend_on_their_own_input_and_position(library: ctype
 
 @pytest.mark.parametrize("vocab", [40, 5000, 151936])
 def test_hollow_head_looks_like_logits(library: ctypes.CDLL, vocab: int) -> None:
-    model, shape = Model(library, hollow("head", vocab=vocab)), OutputSpec(hidden=64, tensors={})
+    model, shape = Model(library, hollow("head", vocab=vocab)), LayerShape(hidden=64, tensors={})
     x, tops = inputs(shape, 30), set()
     patched = np.zeros(vocab, np.uint16)
     for i in range(30):

@@ -8,7 +8,7 @@ from pathlib import Path
 import emu_native
 import numpy as np
 import pytest
-from emu_native import Model, OutputSpec, bf16, safetensors
+from emu_native import LayerShape, Model, bf16, safetensors
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -50,21 +50,21 @@ def refusal(library: ctypes.CDLL, data: bytes) -> str:
     ],
 )
 def test_bad_metadata_is_named(library: ctypes.CDLL, key: str, value: str, words: str) -> None:
-    shape = OutputSpec()
+    shape = LayerShape()
     assert words in refusal(library, safetensors({**shape.metadata(), key: value}, shape.tensors))
 
 
 @pytest.mark.parametrize("key", ["hidden", "heads", "kv_heads", "head_dim", "ffn", "kind", "format", "family"])
 def test_missing_metadata_is_named(library: ctypes.CDLL, key: str) -> None:
-    shape = OutputSpec()
+    shape = LayerShape()
     metadata = shape.metadata()
     del metadata[key]
     assert key in refusal(library, safetensors(metadata, shape.tensors))
 
 
-@pytest.mark.parametrize("name", sorted(OutputSpec().tensors))
+@pytest.mark.parametrize("name", sorted(LayerShape().tensors))
 def test_missing_or_wrong_tensor_is_named(library: ctypes.CDLL, name: str) -> None:
-    shape = OutputSpec()
+    shape = LayerShape()
     less = {key: value for key, value in shape.tensors.items() if key != name}
     assert f"tensor {name} is missing" in refusal(library, safetensors(shape.metadata(), less))
     wrong = np.float32 if shape.tensors[name].dtype == np.uint16 else np.uint16
@@ -75,7 +75,7 @@ def test_missing_or_wrong_tensor_is_named(library: ctypes.CDLL, name: str) -> No
 
 
 def test_other_files_are_recognised(library: ctypes.CDLL) -> None:
-    whole = OutputSpec().file()
+    whole = LayerShape().file()
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 31457280\n"
     assert "Git LFS pointer" in refusal(library, pointer)
     assert "not a simulated axmodel" in refusal(library, b"\x18\0\0\0" + bytes(range(256)) * 4)
@@ -84,7 +84,7 @@ def test_other_files_are_recognised(library: ctypes.CDLL) -> None:
     assert "cut short" in refusal(library, whole[:100])
     assert "names no format" in refusal(library, safetensors({}, {}))
     assert "unknown tensor" in refusal(
-        library, safetensors(OutputSpec().metadata(), {**OutputSpec().tensors, "extra": bf16(np.zeros(3))})
+        library, safetensors(LayerShape().metadata(), {**LayerShape().tensors, "extra": bf16(np.zeros(3))})
     )
 
 
@@ -100,7 +100,7 @@ def test_files_that_cannot_be_opened(library: ctypes.CDLL, tmp_path: Path) -> No
         assert not library.emu_model_open_file(str(tmp_path / name).encode(), error)
         assert words in error.value
     path = tmp_path / "layer.axmodel"
-    path.write_bytes(OutputSpec().file())
+    path.write_bytes(LayerShape().file())
     handle = library.emu_model_open_file(str(path).encode(), error)
     assert handle and error.value == b""
     library.emu_model_close(handle)
@@ -114,7 +114,7 @@ def test_files_that_cannot_be_opened(library: ctypes.CDLL, tmp_path: Path) -> No
     cut=st.integers(0, 4000),
 )
 def test_damaged_headers_are_refused_or_harmless(library: ctypes.CDLL, edits: list[tuple[int, int]], cut: int) -> None:
-    data = bytearray(OutputSpec(hidden=8, heads=2, kv_heads=1, head_dim=4, ffn=8, rows=4, chunk=2, history=(0,)).file())
+    data = bytearray(LayerShape(hidden=8, heads=2, kv_heads=1, head_dim=4, ffn=8, rows=4, chunk=2, history=(0,)).file())
     for at, byte in edits:
         data[at % len(data)] = byte
     data = data[: len(data) - cut if cut < 2000 else len(data)]

@@ -90,13 +90,11 @@ def test_broken_bodies(client: Client, name: str) -> None:
         client.refused(route, BROKEN_BODIES[name])
 
 
-@pytest.mark.parametrize("route", WITH_BODY, ids=operation_id)
+@pytest.mark.parametrize("route", [one for one in WITH_BODY if "{name}" not in one.path], ids=operation_id)
 def test_unknown_models(client: Client, route: Route) -> None:
-    if "{name}" in route.path:
-        return
     for name in ("../../etc/passwd", "%00", "a\nb", "x" * 5000, "__class__"):
         message = client.refused(route, short(route, model=name), 404)
-        assert "\n" not in message or "a" in name
+        assert "\n" not in message.replace(name, "")
 
 
 def test_names_in_paths(client: Client) -> None:

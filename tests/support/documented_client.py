@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import http.client
 import json
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -61,6 +62,18 @@ class Client:
         message: str = error if isinstance(error, str) else error["message"]
         assert len(message) < 1000 and "Traceback" not in message
         return message
+
+
+def looks_during(server: RunningServer, route: Route, document: dict[str, Any]) -> int:
+    """How often the server says that it is well while this request, which takes it long, is answered."""
+    raw, statuses, looks = json.dumps(document).encode(), list[int](), 0
+    headers = {"content-type": "application/json"}
+    thread = threading.Thread(target=lambda: statuses.append(server.request("POST", route.path, raw, headers)[0]))
+    thread.start()
+    while thread.is_alive():
+        looks += server.health()[0] == 200
+    assert statuses == [200]
+    return looks
 
 
 @contextmanager

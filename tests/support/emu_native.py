@@ -104,7 +104,7 @@ def safetensors(metadata: Mapping[str, object], tensors: Mapping[str, np.ndarray
 
 
 @dataclass
-class OutputSpec:
+class LayerShape:
     """What the reference and the file need to know about a layer."""
 
     family: str = "qwen3"
@@ -199,7 +199,7 @@ class Model:
 
     def layer(
         self,
-        shape: OutputSpec,
+        shape: LayerShape,
         group: int,
         k: np.ndarray,
         v: np.ndarray,
@@ -217,7 +217,7 @@ class Model:
 
 
 def reference(
-    shape: OutputSpec,
+    shape: LayerShape,
     k_cache: np.ndarray,
     v_cache: np.ndarray,
     positions: Sequence[int],

@@ -67,12 +67,7 @@ def fuzz(
 
 def resident(server: RunningServer) -> int:
     """The server's memory in bytes."""
-    line = next(
-        line
-        for line in Path(f"/proc/{server.process.pid}/status").read_text().splitlines()
-        if line.startswith("VmRSS:")
-    )
-    return int(line.split()[1]) * 1024
+    return server.process_status("VmRSS") * 1024
 
 
 def ask_schemas(server: RunningServer, numbers: range) -> None:

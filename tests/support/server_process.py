@@ -133,7 +133,8 @@ class RunningServer:
         code = self.stop()
         if self._check and exc[0] is None:
             assert code == 0, f"exit code {code}\n{self.log}"
-            assert not re.search(r"Traceback|unexpected|Warning: ", self.log), self.log
+            trouble = re.findall(r".*(?:Traceback|unexpected|Warning: ).*\n.*", self.log)
+            assert not trouble, trouble
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal and wait for the end."""
@@ -181,6 +182,16 @@ class RunningServer:
         status, _, raw = self.request("GET", "/health")
         return status, json.loads(raw)
 
+    def stats(self) -> dict[str, Any]:
+        """The engine's counters: passes (`steps`), tokens of answers that ended (`generated_tokens`), and more."""
+        stats: dict[str, Any] = self.health()[1]["stats"]
+        return stats
+
+    def process_status(self, name: str) -> int:
+        """A figure that the system has of the process: VmRSS and VmHWM in KiB, Threads."""
+        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+
     def idle(self) -> bool:
         """True when the card has nothing to do and no answer is open."""
         body = self.health()[1]
@@ -209,6 +220,18 @@ def post(server: RunningServer, path: str, **fields: Any) -> tuple[int, Any]:
     """Status and parsed answer of a POST of these fields."""
     status, _, raw = server.request("POST", path, json.dumps(fields).encode(), {"content-type": "application/json"})
     return status, json.loads(raw)
+
+
+def send_hundred_megabytes(sock: socket.socket) -> int:
+    """How many bytes were taken before the other end had enough."""
+    block, sent = b"x" * (1 << 20), 0
+    try:
+        for _ in range(100):
+            sock.sendall(block)
+            sent += len(block)
+    except OSError:
+        pass
+    return sent
 
 
 def chat(content: str = "hi", **fields: Any) -> dict[str, Any]:

@@ -366,15 +366,18 @@ def test_a_call_begins_where_the_model_wants_it_and_then_obeys_its_schema(engine
     shape = OutputSpec(
         tools=(ToolRule("place_order", ORDER), ToolRule("place", ORDER)), tool_format=QWEN, parallel=False
     )
+    called: list[str] = []
     for seed in range(5):
         params = SamplingParams(temperature=1.5, seed=seed, logit_bias={call: 6.0})
         (answer,) = run(engine, asking(grammars.compile(shape), params=params, max_tokens=300))
         assert answer.reason == "stop"
-        words, _, rest = answer.text.partition("<tool_call>")
-        assert answer.text == words or json.loads(rest.removesuffix("</tool_call>"))["name"].startswith("place")
+        _, begin, rest = answer.text.partition("<tool_call>")
+        if begin:
+            called.append(json.loads(rest.removesuffix("</tool_call>"))["name"])
         (forced,) = run(engine, asking(grammars.compile(replace(shape, tool_choice="required")), params=params))
         value = json.loads(forced.text.removeprefix("<tool_call>\n").removesuffix("\n</tool_call>"))
         assert value["arguments"].keys() == ORDER["properties"].keys() and forced.reason == "stop"
+    assert called and set(called) <= {"place_order", "place"}
 
 
 def test_thinking_is_cut_at_its_budget_and_the_body_follows(engine, grammars) -> None:

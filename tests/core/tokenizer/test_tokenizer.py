@@ -338,7 +338,7 @@ def package(directory: Path, source: Path, template: str | None, **config: Any) 
         ("{{ 2 ** 100000000 }}", "too large"),
         ("{% macro f(n) %}{{ f(n) }}{% endmacro %}{{ f(1) }}", "recursion"),
         ("{{ messages[0].content.__class__.__mro__ }}", "unsafe"),
-        ("{{ messages.append(1) }}", "."),
+        ("{{ messages.append(1) }}", "unsafe"),
         ("{{ messages[9].role }}", "no element 9"),
     ],
 )

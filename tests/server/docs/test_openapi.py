@@ -10,6 +10,7 @@ from typing import Any
 import openai
 import pytest
 from api_document import ApiDocument
+from browser import browser_needed, launched_browser
 from fuzz_api import fuzz
 from openapi_spec_validator import validate
 from openapi_spec_validator.validation.validators import OpenAPIV31SpecValidator
@@ -154,22 +155,18 @@ def test_strangers_are_told_so_as_documented() -> None:
 
 
 def test_the_rare_fields_of_chat_are_documented_too(server: RunningServer) -> None:
-    asked: list[dict[str, Any]] = [
-        {"logprobs": True, "top_logprobs": 3, "n": 2, "timings": True, "service_tier": "flex"},
-        {
-            "stream": True,
-            "stream_options": {"include_usage": True},
-            "timings": True,
-            "service_tier": "auto",
-            "logprobs": True,
-        },
-        {"model": "no such model"},
-        {"max_tokens": 10**6},
+    streamed = {"stream": True, "stream_options": {"include_usage": True}, "service_tier": "auto"}
+    asked: list[tuple[int, dict[str, Any]]] = [
+        (200, {"logprobs": True, "top_logprobs": 3, "n": 2, "timings": True, "service_tier": "flex"}),
+        (200, {**streamed, "logprobs": True, "timings": True}),
+        (404, {"model": "no such model"}),
+        (400, {"max_tokens": 10**6}),
     ]
-    for fields in asked:
+    for want, fields in asked:
         document = chat("What is 7 + 5?", **{"max_tokens": 8, **fields})
         assert API.accepts("POST", "/v1/chat/completions", document) is None
         status, head, raw = server.request("POST", "/v1/chat/completions", json.dumps(document).encode(), JSON_HEADERS)
+        assert status == want, (fields, raw)
         API.check("POST", "/v1/chat/completions", status, head, raw)
 
 
@@ -243,13 +240,9 @@ def test_what_the_openai_client_sends_is_documented(server: RunningServer) -> No
     assert len(sent) == 8
 
 
+@browser_needed
 def test_the_docs_page_shows_every_operation_and_asks_nobody_else(server: RunningServer) -> None:
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as play:
-        try:
-            browser = play.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
-        except playwright.Error as exc:
-            pytest.skip(f"no chromium here: {exc}"[:200])
+    with launched_browser() as browser:
         page = browser.new_page(viewport={"width": 390, "height": 800})
         trouble: list[str] = []
         page.on("console", lambda message: trouble.append(message.text) if message.type == "error" else None)
@@ -267,7 +260,6 @@ def test_the_docs_page_shows_every_operation_and_asks_nobody_else(server: Runnin
         assert page.locator(".operation[open]").count() == shown
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "wider than a phone"
         assert trouble == []
-        browser.close()
 
 
 def test_requests_made_from_the_document(server: RunningServer) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import ollama
 import openai
 import pytest
-from server_process import RunningServer, chat, hollow_package, openai_client
+from server_process import RunningServer, chat, hollow_package, openai_client, send_hundred_megabytes
 
 from axpress.core.errors import RequestError
 from axpress.server.cli import main
@@ -85,8 +85,8 @@ def keyed(package: tuple[Path, Path], key_file: Path) -> Iterator[RunningServer]
     environment = {"AXPRESS_API_KEYS": f" {ENVIRONMENT} ,"}
     with RunningServer(package[0], "--emu-profile", package[1], *flags, environment=environment) as running:
         yield running
-        assert "CANARY" not in running.log
         assert json.loads(running.request("GET", "/health", headers=bearer(BOB))[2])["num_answers"] == 0
+    assert "CANARY" not in running.log
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def free(package: tuple[Path, Path]) -> Iterator[RunningServer]:
     """Without keys."""
     with RunningServer(package[0], "--emu-profile", "none", "--log-level", "debug") as running:
         yield running
-        assert "CANARY" not in running.log
+    assert "CANARY" not in running.log
 
 
 def refused(answer: tuple[int, dict[str, str], bytes], status: int, code: str) -> str:
@@ -264,7 +264,7 @@ def test_a_refused_upload_is_not_waited_for(keyed: RunningServer) -> None:
             keyed, http("POST", "/v1/chat/completions", kind, length), until=lambda got: b"invalid_api_key" in got
         )
         assert got.startswith(b"HTTP/1.1 401 ") and b"connection: close" in got and b" 100 " not in got
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 15  # of the 20 seconds that an upload may take
 
 
 def test_hundred_megabytes_from_a_stranger(keyed: RunningServer) -> None:
@@ -272,19 +272,10 @@ def test_hundred_megabytes_from_a_stranger(keyed: RunningServer) -> None:
         sock.sendall(
             http("POST", "/v1/chat/completions", "content-type: application/json", "content-length: 104857600")
         )
-        block, sent = b"x" * (1 << 20), 0
-        try:
-            for _ in range(100):
-                sock.sendall(block)
-                sent += len(block)
-        except OSError:
-            pass
+        sent = send_hundred_megabytes(sock)
         assert sock.recv(65536).startswith(b"HTTP/1.1 401 ")
         assert sent > 16 << 20  # it was let talk for a while, so that it reads the answer and not a reset
-    peak = next(
-        line for line in Path(f"/proc/{keyed.process.pid}/status").read_text().splitlines() if line.startswith("VmHWM:")
-    )
-    assert int(peak.split()[1]) < 1_500_000
+    assert keyed.process_status("VmHWM") < 1_500_000
     assert keyed.request("GET", "/health")[0] == 200
 
 
@@ -860,6 +851,6 @@ def test_canaries_stay_out_of_the_log(keyed: RunningServer, free: RunningServer)
                 server.post(document, **headers)
         for raw in malformed:
             assert talk(server, raw).startswith(b"HTTP/1.1 4"), raw
-    assert "refused a request from 127.0.0.1: invalid_api_key" in keyed.log
-    assert "refused a request from 127.0.0.1: host_not_allowed" in free.log
+    for server, code in ((keyed, "invalid_api_key"), (free, "host_not_allowed")):
+        server.wait(lambda: f"refused a request from 127.0.0.1: {code}" in server.log, 10, "told in the log")  # noqa: B023
     assert "CANARY" not in keyed.log + free.log and "\x1b" not in keyed.log + free.log

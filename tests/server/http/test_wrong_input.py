@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from broken_bodies import BROKEN_BODIES
-from server_process import RunningServer, chat, hollow_package
+from server_process import RunningServer, chat, hollow_package, send_hundred_megabytes
 
 POST = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
 
@@ -21,6 +20,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     with RunningServer(package, "--emu-profile", "none", "--read-timeout", "1.5", "--max-connections", "40") as running:
         yield running
         assert running.idle()
+    assert "CANARY" not in running.log and "\x1b" not in running.log
 
 
 def still_answers(server: RunningServer) -> None:
@@ -290,19 +290,10 @@ def test_body_limit(server: RunningServer) -> None:
 def test_hundred_megabytes(server: RunningServer) -> None:
     with server.raw() as sock:
         sock.sendall(POST + b"content-length: 104857600\r\n\r\n")
-        block = b"x" * (1 << 20)
-        sent = 0
-        try:
-            for _ in range(100):
-                sock.sendall(block)
-                sent += len(block)
-        except OSError:
-            pass
+        sent = send_hundred_megabytes(sock)
         assert sock.recv(65536).startswith(b"HTTP/1.1 413 "), sent
     still_answers(server)
-    status = Path(f"/proc/{server.process.pid}/status").read_text()
-    peak = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
-    assert peak < 1_500_000
+    assert server.process_status("VmHWM") < 1_500_000
 
 
 SMUGGLED = [

@@ -7,56 +7,47 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
+from collecting import Held
 from server_process import hollow_package
 
-from axpress.core.device.emulator import Emulator
 from axpress.core.request import GenerationRequest
-from axpress.server.serving import engine_service as service_module
 from axpress.server.serving.engine_service import Service
 from axpress.server.settings import Settings
 
 
-def test_a_card_that_falls_silent_is_told_and_an_idle_one_is_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_card_that_falls_silent_is_told_and_an_idle_one_is_not(tmp_path: Path) -> None:
     package, profile = hollow_package(tmp_path)
-    monkeypatch.setattr(service_module, "STALLED_SECONDS", 0.5)
-    emulator = Emulator()
+    answer = Held(2)
 
     async def main() -> None:
         service = Service(Settings(model_dir=package, device="emu", profile=str(profile)))
         await service.start()
-        await asyncio.sleep(0.7)
         engine = service.ready().engine
-        emulator.set("SPEED", "0.02")  # about 0.25 s a token
+
+        def silence(seconds: float) -> None:
+            engine.scheduler.counters.last_progress = time.monotonic() - seconds
+
+        silence(1000)
+        service._busy_since -= 1000
+        assert service.health()[0] == 200  # nobody asks for anything
         service.begin_answer()
-        generation = engine.submit(GenerationRequest([1, 2, 3], max_tokens=900, ignore_eos=True), lambda delta: None)
-        until = time.monotonic() + 0.4
-        while time.monotonic() < until:  # the first pass, after a long silence
-            assert service.health()[0] == 200
-            await asyncio.sleep(0.01)
-        assert service.health()[1]["num_running"] == 1
-        emulator.set("SPEED", "0.005")  # about 1 s a token
-        until = time.monotonic() + 4
-        while service.health()[0] == 200:
-            assert time.monotonic() < until
-            await asyncio.sleep(0.01)
-        assert service.health()[1]["status"] == "stalled" and "no token for" in service.health()[1]["reason"]
-        emulator.set("SPEED", "1")
-        until = time.monotonic() + 4
+        generation = engine.submit(GenerationRequest([1, 2, 3], max_tokens=900, ignore_eos=True), answer)
+        await asyncio.to_thread(answer.wait_held)
+        silence(1000)
+        status, body = service.health()
+        assert status == 200 and body["num_running"] == 1  # the silence before it was asked does not count
+        service._busy_since -= 100
+        status, body = service.health()
+        assert (status, body["status"], body["reason"]) == (503, "stalled", "no token for 100 seconds")
+        answer.go.set()
         while service.health()[0] != 200:
-            assert time.monotonic() < until
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.001)
         generation.cancel()
         service.end_answer()
         await service.stop()
         assert service.exit_code == 0
 
-    try:
-        asyncio.run(main())
-    finally:
-        emulator.set("SPEED", "1")
+    asyncio.run(asyncio.wait_for(main(), 60))
 
 
 def test_the_fingerprint_changes_with_what_can_change_an_answer(tmp_path: Path) -> None:

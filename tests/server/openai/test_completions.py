@@ -137,7 +137,8 @@ def test_legacy_logprobs(client: openai.OpenAI) -> None:
     assert [t for part in streamed for t in part.tokens or []] == logprobs.tokens
     assert [o for part in streamed for o in part.text_offset or []] == logprobs.text_offset
     zero = client.completions.create(**{**fields, "logprobs": 0, "temperature": 2, "seed": 1}).choices[0].logprobs
-    assert zero is not None and [len(top) for top in zero.top_logprobs or []] == [1] * len(zero.tokens or [])
+    assert zero is not None and zero.tokens and zero.top_logprobs
+    assert [list(top) for top in zero.top_logprobs] == [[token] for token in zero.tokens]
 
 
 def test_parts_of_characters_are_spelled_as_bytes(server: RunningServer) -> None:

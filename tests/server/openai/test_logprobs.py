@@ -68,9 +68,9 @@ def test_they_are_the_models_own(base: Path, model: Any, server: RunningServer, 
     assert len(number) == text.vocab_size
     chosen = [number[bytes(one["bytes"])] for one in entries]
     prompt = text.render(MESSAGES)
-    expected = reference(model, prompt + chosen)[len(prompt) - 1 :]
+    expected = reference(model, prompt + chosen)[len(prompt) - 1 : -1]
     errors = []
-    for row, token, entry in zip(expected, chosen, entries, strict=False):
+    for row, token, entry in zip(expected, chosen, entries, strict=True):
         assert [one["logprob"] for one in entry["top_logprobs"]] == sorted(
             (one["logprob"] for one in entry["top_logprobs"]), reverse=True
         )

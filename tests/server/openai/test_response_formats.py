@@ -147,6 +147,7 @@ def test_tools_may_be_called_or_the_format_kept(client: openai.OpenAI) -> None:
         {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "additionalProperties": False}}}
     ]
     answer = client.chat.completions.create(**WILD, n=8, tools=tools, response_format=schema_format(SCHEMA))
+    assert {choice.finish_reason for choice in answer.choices} == {"tool_calls", "stop"}
     for choice in answer.choices:
         if choice.finish_reason == "tool_calls":
             assert choice.message.tool_calls and choice.message.content is None

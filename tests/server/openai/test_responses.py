@@ -193,10 +193,11 @@ def test_structured_output_parses(client: openai.OpenAI, temperature: float) -> 
 
 
 def test_json_objects_and_schemas(server: RunningServer) -> None:
-    status, answer = respond(server, input="JSON?", text={"format": {"type": "json_object"}}, max_output_tokens=200)
+    any_object = {"text": {"format": {"type": "json_object"}}, "temperature": 1.5, "seed": 2}
+    status, answer = respond(server, input="JSON?", **any_object, max_output_tokens=200)
     assert status == 200 and answer["text"]["format"] == {"type": "json_object"}
-    if answer["status"] == "completed":
-        assert isinstance(json.loads(answer["output"][0]["content"][0]["text"]), dict)
+    assert answer["status"] == "completed", "take another seed"
+    assert isinstance(json.loads(answer["output"][0]["content"][0]["text"]), dict)
     schema = {"type": "object", "properties": {"n": {"enum": [1, 2]}}, "required": ["n"], "additionalProperties": False}
     form = {"type": "json_schema", "name": "n", "schema": schema, "strict": True}
     status, answer = respond(server, input="n?", text={"format": form, "verbosity": "medium"})
@@ -221,7 +222,7 @@ def test_a_required_call_and_its_result(server: RunningServer, client: openai.Op
     conversation += named.output
     conversation.append({"type": "function_call_output", "call_id": call.call_id, "output": "3 degrees, snow"})
     final = client.responses.create(**fields, input=conversation, tool_choice="none", max_output_tokens=30)
-    assert all(item.type == "message" for item in final.output)
+    assert [item.type for item in final.output] == ["message"]
     allowed: Any = {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "get_time"}]}
     (call,) = client.responses.create(**fields, input="now?", tool_choice=allowed).output
     assert call.type == "function_call" and call.name == "get_time"

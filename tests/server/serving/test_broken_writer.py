@@ -40,4 +40,4 @@ def test_a_stream_that_cannot_be_written_ends_with_an_error(times: int) -> None:
         assert json.loads(events[-2])["error"]["code"] == "internal_error"
         server.wait(server.idle, 10, "idle")  # its rows are free, long before its last token would have come
         assert server.post({**body, "max_tokens": 3})[0] == 200
-        assert "could not be written" in server.log and "a test's" in server.log
+        server.wait(lambda: "could not be written" in server.log and "a test's" in server.log, 10, "told in the log")

@@ -52,28 +52,31 @@ def begin(server: RunningServer, **fields: Any) -> socket.socket:
 
 
 def running(server: RunningServer, count: int = 1) -> bool:
-    return bool(server.health()[1]["stats"]["num_running"] == count)
+    return bool(server.stats()["num_running"] == count)
 
 
-def generated(server: RunningServer) -> int:
-    return int(server.health()[1]["stats"]["generated_tokens"])
+@contextlib.contextmanager
+def cut_short(server: RunningServer) -> Iterator[None]:
+    """What begins inside is over soon after its end: less than half of its tokens come, and no pass runs any more."""
+    before = server.stats()["generated_tokens"]
+    yield
+    server.wait(server.idle, 30, "idle")
+    stats = server.stats()
+    assert stats["generated_tokens"] - before < LONG["max_tokens"] // 2
+    time.sleep(0.1)
+    assert server.stats()["steps"] == stats["steps"]
 
 
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("reset", [True, False])
 @pytest.mark.parametrize("padding", [0, 100_000])
 def test_client_that_leaves_frees_the_card(server: RunningServer, stream: bool, reset: bool, padding: int) -> None:
-    sock = begin(server, stream=stream, user="x" * padding)  # a large body makes Sanic stop reading
-    server.wait(lambda: running(server), 5, "running")
-    if reset:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
-    sock.close()
-    left = time.monotonic()
-    server.wait(server.idle, 2, "idle")
-    assert time.monotonic() - left < 1.0  # a step takes 5 ms, the whole answer 5 s
-    before = generated(server)
-    time.sleep(0.1)
-    assert generated(server) == before
+    with cut_short(server):
+        sock = begin(server, stream=stream, user="x" * padding)  # a large body makes Sanic stop reading
+        server.wait(lambda: running(server), 5, "running")
+        if reset:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+        sock.close()
 
 
 def test_client_that_leaves_while_waiting(server: RunningServer) -> None:
@@ -87,16 +90,14 @@ def test_client_that_leaves_while_waiting(server: RunningServer) -> None:
 
 
 def test_openai_stream_closed_early(server: RunningServer) -> None:
-    with openai_client(server) as client:
-        stream = client.chat.completions.create(model="default", messages=[{"role": "user", "content": "hi"}],
-            stream=True,
-                                                max_tokens=900, extra_body={"ignore_eos": True})  # fmt: skip
+    said: Any = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 900, "extra_body": {"ignore_eos": True}}
+    with cut_short(server), openai_client(server) as client:
+        stream = client.chat.completions.create(model="default", stream=True, **said)
         for i, _ in enumerate(stream):
             if i == 5:
                 break
         assert not server.idle()
         stream.close()
-        server.wait(server.idle, 2, "idle")
 
 
 def test_full_queue_is_told_at_once(server: RunningServer) -> None:
@@ -104,13 +105,12 @@ def test_full_queue_is_told_at_once(server: RunningServer) -> None:
     server.wait(lambda: running(server), 5, "running")
     held += [begin(server, stream=True), begin(server)]
     server.wait(lambda: server.health()[1]["num_waiting"] == 2, 5, "waiting")
-    began = time.monotonic()
     for stream in (True, False):
         status, head, body = server.post(chat(stream=stream, max_tokens=2))
         assert status == 429 and int(head["retry-after"]) >= 1
         assert body["error"]["type"] == "rate_limit_error" and body["error"]["code"] == "rate_limit_exceeded"
-    assert time.monotonic() - began < 2
-    assert server.health()[0] == 200
+    status, body = server.health()
+    assert status == 200 and body["num_waiting"] == 2  # told before anybody's turn came
     for sock in held:
         sock.close()
 
@@ -132,16 +132,13 @@ def test_choices_are_admitted_all_or_none(server: RunningServer, stream: bool) -
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("together", [1, 3])
 def test_leaving_three_choices_frees_the_card(package: tuple[Path, Path], stream: bool, together: int) -> None:
-    with RunningServer(package[0], "--emu-profile", package[1], "--max-running", together) as server:
-        with begin(server, n=3, stream=stream):
-            server.wait(lambda: running(server, together), 5, "running")
-            assert server.health()[1]["num_waiting"] == 3 - together
-        left = time.monotonic()
-        server.wait(server.idle, 2, "idle")
-        assert time.monotonic() - left < 1.0
-        before = generated(server)
-        time.sleep(0.1)
-        assert generated(server) == before
+    with (
+        RunningServer(package[0], "--emu-profile", package[1], "--max-running", together) as server,
+        cut_short(server),
+        begin(server, n=3, stream=stream),
+    ):
+        server.wait(lambda: running(server, together), 5, "running")
+        assert server.health()[1]["num_waiting"] == 3 - together
 
 
 def test_background_requests_come_after_all_others(server: RunningServer) -> None:
@@ -182,14 +179,14 @@ def test_client_with_an_answer_on_its_way_cannot_flood(server: RunningServer) ->
     with begin(server) as sock, contextlib.suppress(OSError):
         for _ in range(64):
             sock.sendall(b"x" * 65536)
-    server.wait(server.idle, 3, "idle")
+    server.wait(server.idle, 30, "idle")
 
 
 def test_request_deadline(package: tuple[Path, Path]) -> None:
     with RunningServer(package[0], "--emu-profile", package[1], "--request-timeout", "0.5") as server:
         status, head, body = server.post(chat(**LONG))
         assert status == 504 and body["error"]["code"] == "request_timeout" and head["x-should-retry"] == "false"
-        server.wait(server.idle, 2, "idle")
+        server.wait(server.idle, 30, "idle")
         with openai_client(server) as client:
             stream = client.chat.completions.create(model="default", messages=[{"role": "user", "content": "hi"}],
                 stream=True,
@@ -197,7 +194,7 @@ def test_request_deadline(package: tuple[Path, Path]) -> None:
             with pytest.raises(openai.APIError, match=r"limit of 0\.5 seconds"):
                 for _ in stream:
                     pass
-        server.wait(server.idle, 2, "idle")
+        server.wait(server.idle, 30, "idle")
         assert server.post(chat(max_tokens=2))[0] == 200
 
 
@@ -211,7 +208,7 @@ def test_reader_that_stalls_is_cut_and_disturbs_nobody(package: tuple[Path, Path
             server.wait(lambda: server.health()[1]["num_answers"] == 1, 5, "answering")
             assert server.post(chat(max_tokens=20))[0] == 200
             server.wait(server.idle, 15, "cut")
-        assert "stalled" in server.log
+        server.wait(lambda: "stalled" in server.log, 10, "told in the log")
 
 
 def test_slow_reader_gets_everything(package: tuple[Path, Path]) -> None:
@@ -264,9 +261,7 @@ def test_stop_cuts_answers_that_take_too_long(package: tuple[Path, Path]) -> Non
         server.wait(lambda: running(server), 5, "running")
         whole.start()
         server.wait(lambda: server.health()[1]["num_answers"] == 2, 5, "both accepted")
-        began = time.monotonic()
         assert server.stop() == 0
-        assert time.monotonic() - began < 5
         raw = b"".join(iter(lambda: stream.recv(65536), b""))
         assert b'"error"' in raw and b"[DONE]" in raw
         whole.join()
@@ -274,13 +269,13 @@ def test_stop_cuts_answers_that_take_too_long(package: tuple[Path, Path]) -> Non
 
 
 def test_second_signal_hurries(package: tuple[Path, Path]) -> None:
-    with RunningServer(package[0], "--emu-profile", package[1]) as server, begin(server, stream=True):
+    with RunningServer(package[0], "--emu-profile", package[1]) as server, begin(server, stream=True) as sock:
         server.wait(lambda: running(server), 5, "running")
         server.process.send_signal(signal.SIGTERM)
         server.wait(lambda: server.health()[0] == 503, 5, "draining")
-        began = time.monotonic()
         assert server.stop() == 0
-        assert time.monotonic() - began < 3
+        raw = b"".join(iter(lambda: sock.recv(65536), b""))
+        assert b'"error"' in raw and b'"finish_reason":"length"' not in raw
 
 
 @pytest.mark.parametrize("pause", [0.0, 0.05])
@@ -337,11 +332,8 @@ def test_wrong_directory_ends_with_a_sentence(tmp_path: Path) -> None:
 
 def test_two_hundred_short_answers_leave_nothing_behind(server: RunningServer) -> None:
     def resources() -> tuple[int, int]:
-        base = Path(f"/proc/{server.process.pid}")
-        threads = next(
-            int(line.split()[1]) for line in (base / "status").read_text().splitlines() if line.startswith("Threads")
-        )
-        return len(list((base / "fd").iterdir())), threads
+        files = list(Path(f"/proc/{server.process.pid}/fd").iterdir())
+        return len(files), server.process_status("Threads")
 
     with httpx.Client(base_url=server.url) as http:
         http.post("/v1/chat/completions", json=chat(max_tokens=1))
