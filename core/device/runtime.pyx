@@ -34,11 +34,6 @@ def describe_code(code: int) -> str:
     return f"{where}: {_SPECIAL.get((sub, ident)) or _IDS.get(ident, f'error {ident:#x}')}"
 
 
-def emulated_library() -> Path:
-    """The emulated runtime that was built with this package."""
-    return Path(__file__).parents[1] / "lib" / "libaxcl_rt.so"
-
-
 def find_library() -> str | None:
     """The real runtime: $AXPRESS_AXCL_LIB, the loader's path, then the vendor's directory. None when there is none."""
     if chosen := os.environ.get("AXPRESS_AXCL_LIB"):

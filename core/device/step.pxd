@@ -27,7 +27,6 @@ cdef class Step:
     cdef readonly int num_logits
     cdef public int group
     cdef public int bank
-    cdef public bint tail_free
 
     cpdef int add_view(self, int start, int stop) except -1
     cpdef int extend_view(self, int start, int stop) except -1

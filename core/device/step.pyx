@@ -16,8 +16,7 @@ cdef class Step:
     A *view* is a list of runs of cache rows, each (start, stop), that its queries see. A *query* is one token: its position
     (what RoPE uses), the row that receives its K and V (-1: none), the earlier query of this step that it continues
     (`parent`, -1: none; it sees its parent's own chain, too), its view, and whether its logits are wanted.
-    `group` is the index of the shape group in the program's list, `bank` the cache. `tail_free` says that the rows from the
-    first query's row on, as many as the group is wide, are free: the card may then write a whole chunk in place.
+    `group` is the index of the shape group in the program's list, `bank` the cache.
     """
 
     def __cinit__(self, int capacity=128, int max_runs=1 << 20):
@@ -41,7 +40,6 @@ cdef class Step:
         self.group = group
         self.bank = bank
         self.num_queries = self.num_views = self.num_logits = 0
-        self.tail_free = False
         self.views[0] = 0
 
     cpdef int add_view(self, int start, int stop) except -1:
