@@ -28,17 +28,17 @@ log = logging.getLogger(__name__)
 _BF16, _FP32, _UINT32 = 14, 15, 8
 
 
-def open_backend(package: ModelPackage, logits_slots: int) -> dict[str, Any]:
-    """What a Model is made of beside its package and tokenizer: card, program, modes, costs.
+def open_backend(package: ModelPackage, logits_slots: int) -> tuple[AxengineCard, AxengineProgram, Modes, Costs]:
+    """What stands for the card and runs the passes, what it can do, and what passes cost.
 
-    Costs are only a plausible order: measuring all groups through sessions would take minutes. Errors as for
+    The costs are only a plausible order: measuring all groups through sessions would take minutes. Errors as for
     `open_model`."""
     program = AxengineProgram(package, logits_slots=logits_slots)
     log.warning(
         "%s: served through PyAXEngine, which moves the whole cache for every layer: expect it to be slow", package.name
     )
     seconds = tuple(1e-3 * (1 + g.width / 64 + g.history / 4096) for g in program.groups)
-    return {"card": AxengineCard(), "program": program, "modes": Modes(chunks=True), "costs": Costs(seconds, 0.0)}
+    return AxengineCard(), program, Modes(chunks=True), Costs(seconds, 0.0)
 
 
 def _import_axengine() -> Any:

@@ -8,7 +8,7 @@ cimport cython
 from .buffer cimport DeviceBuffer
 from .runtime cimport Card, axclError, axclrtEngineDataType, axclrtEngineIO, axclrtEngineIODims
 
-from ..errors import PackageError, RuntimeUnavailable
+from ..errors import PackageError
 from .shape_groups import TensorInfo
 
 MAX_DIMS = 32  # room in the runtime's struct
@@ -107,7 +107,8 @@ cdef class LoadedModel:
 cdef class Binding:
     """An IO object of one model for one shape group: which buffer each input and output uses. Setting one is a local write.
 
-    The binding keeps its buffers alive. Bind every input and output before `execute`; the card reads stale data otherwise.
+    The binding keeps its buffers alive. Every input and output must be bound before the model runs; the card reads stale
+    data otherwise.
     """
 
     def __init__(self, model: LoadedModel, group: int):
@@ -128,52 +129,32 @@ cdef class Binding:
         cdef axclError code
         self._require_open()
         cdef uint32_t i = index
-        cdef uint64_t size = self._size(self.model.inputs[index], buffer, 0)
+        cdef uint64_t size = self._size(self.model.inputs[index], buffer)
         with nogil:
             code = self.model.card.api.axclrtEngineSetInputBufferByIndex(self.io, i, buffer.handle, size)
         self.model.card.check("axclrtEngineSetInputBufferByIndex", code)
         self.held["input", index] = buffer
 
-    def set_output(self, index: int, buffer: DeviceBuffer, offset: int = 0) -> None:
-        """Binds `buffer` from byte `offset` on. Offsets other than 0 are for K/V rows written into the cache."""
+    def set_output(self, index: int, buffer: DeviceBuffer) -> None:
+        """Binds the start of `buffer`, as `set_input`."""
         cdef axclError code
         self._require_open()
         cdef uint32_t i = index
-        cdef uint64_t start = offset
-        cdef uint64_t size = self._size(self.model.outputs[index], buffer, offset)
+        cdef uint64_t size = self._size(self.model.outputs[index], buffer)
         with nogil:
-            code = self.model.card.api.axclrtEngineSetOutputBufferByIndex(self.io, i, <char *>buffer.handle + start, size)
+            code = self.model.card.api.axclrtEngineSetOutputBufferByIndex(self.io, i, buffer.handle, size)
         self.model.card.check("axclrtEngineSetOutputBufferByIndex", code)
         self.held["output", index] = buffer
 
-    def _size(self, tensor, DeviceBuffer buffer, size_t offset):
+    def _size(self, tensor, DeviceBuffer buffer):
         size = tensor.sizes[self.group]
-        if buffer.handle == NULL or offset + size > buffer.nbytes:
-            raise ValueError(f"{tensor.name} of group {self.group} needs {size} bytes at {offset}; the buffer has {buffer.nbytes}")
+        if buffer.handle == NULL or size > buffer.nbytes:
+            raise ValueError(f"{tensor.name} of group {self.group} needs {size} bytes; the buffer has {buffer.nbytes}")
         return size
 
     def _require_open(self):
         if self.io == NULL:
             raise ValueError("this binding is closed, or its model is unloaded")
-
-    def execute(self) -> None:
-        """Runs the model on this binding and waits. For probes and tests; steps use the program."""
-        cdef axclError code
-        self._require_open()
-        with nogil:
-            code = self.model.card.api.axclrtEngineExecute(self.model.model, self.model.context, self.group, self.io)
-        self.model.card.check("axclrtEngineExecute", code)
-
-    def execute_async(self) -> None:
-        """Submits the model to the card's stream. RuntimeUnavailable where the runtime does not offer that."""
-        cdef axclError code
-        self._require_open()
-        cdef Card card = self.model.card
-        if not card.has_async:
-            raise RuntimeUnavailable(f"{card.library} has no axclrtEngineExecuteAsync")
-        with nogil:
-            code = card.api.axclrtEngineExecuteAsync(self.model.model, self.model.context, self.group, self.io, card.stream)
-        card.check("axclrtEngineExecuteAsync", code)
 
     def close(self) -> None:
         """Destroys the IO object. Closing twice is harmless."""

@@ -37,9 +37,9 @@ class Model:
 
     def __init__(
         self,
-        card: CardHandle,
         package: ModelPackage,
         text: Tokenizer,
+        card: CardHandle,
         program: Backend,
         modes: Modes,
         costs: Costs,
@@ -91,19 +91,18 @@ def open_model(
     if device == "axengine":
         from .axengine import open_backend  # not everybody's way: what it needs is not loaded for others
 
-        return Model(text=text, package=package, **open_backend(package, logits_slots))
+        return Model(package, text, *open_backend(package, logits_slots))
     card, profile = _open_card(package, device, profile, settings or {})
     try:
         program = _load(card, package, progress or _silent, banks, logits_slots)
-        modes, costs = probe(program)
-        log.info("%s: %d layers, %d bank(s) of %d rows, loaded in %.1f s on %s", package.name, program.num_layers,
-                 program.num_banks, program.bank_rows, time.monotonic() - started,
-                 "the emulated card" if card.emulated else f"card {card.device}")  # fmt: skip
-        return Model(card, package, text, program, modes, costs, profile)
+        model = Model(package, text, card, program, *probe(program), profile)
     except BaseException:
         with suppress(BufferError):  # the error's own traceback may hold a view
             card.close()
         raise
+    log.info("%s: %d layers, %d bank(s) of %d rows, loaded in %.1f s on %s", package.name, program.num_layers,
+             program.num_banks, program.bank_rows, time.monotonic() - started, model.info.device)  # fmt: skip
+    return model
 
 
 def _open_card(

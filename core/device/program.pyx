@@ -27,6 +27,9 @@ from time import perf_counter
 from ..errors import PackageError
 from .shape_groups import common_shape
 
+cdef enum:
+    TIMED_LAYERS = 4
+
 
 cdef class Program:
     """Runs steps of one model on one card.
@@ -85,21 +88,20 @@ cdef class Program:
                     code = self.buffers.bind_rows(&self.buffers.groups[g], bank, False, 0)
                 self.card.check("axclrtEngineSetOutputBufferByIndex", code)
 
-    def time_layers(self, group: int, num_layers: int = 4, repeats: int = 1) -> float:
+    def time_layers(self, group: int) -> float:
         """Seconds that one layer of this group takes, from the first few layers. What it computes is thrown away."""
         cdef group_io *timed
         cdef axclError code = 0
-        cdef int i, layer, count = min(num_layers, self.num_layers) * repeats
+        cdef int i, count = min(TIMED_LAYERS, self.num_layers)
         self._require_open()
-        if not 0 <= group < len(self.groups) or count < 1:
-            raise ValueError(f"group {group} of {len(self.groups)}, {num_layers} layers, {repeats} times")
+        if not 0 <= group < len(self.groups):
+            raise ValueError(f"group {group} of {len(self.groups)}")
         timed = &self.buffers.groups[group]
         start = perf_counter()
         with nogil:
             self.stream.kind = CALL_LAYER
             for i in range(count):
-                layer = i % self.num_layers
-                code = self.stream.execute(&self.buffers.layer_handles[layer], timed.index, timed.io[layer])
+                code = self.stream.execute(&self.buffers.layer_handles[i], timed.index, timed.io[i])
                 if code != 0:
                     break
             if code == 0:

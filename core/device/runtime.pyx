@@ -201,15 +201,6 @@ cdef class Card:
             code = self.api.axclrtEngineGetUsage(c_name, &system, &cmm)
         return cmm if code == 0 else None
 
-    def synchronize(self, timeout_ms: int = -1) -> None:
-        """Waits until the stream is idle; StepTimeout after `timeout_ms` (-1: no limit); raises what failed in it."""
-        cdef axclError code
-        cdef int32_t limit = timeout_ms
-        self.require_open()
-        with nogil:
-            code = self.api.axclrtSynchronizeStreamWithTimeout(self.stream, limit)
-        self.check("axclrtSynchronizeStreamWithTimeout", code)
-
     def begin_close(self) -> None:
         """From here on failures do not stop the closing. Waits for the stream; one that does not end is destroyed by force."""
         cdef axclError code

@@ -20,7 +20,6 @@ cdef class Step:
     cdef int32_t *runs
     cdef int32_t *views
     cdef readonly int capacity
-    cdef readonly int max_runs
     cdef int room
     cdef readonly int num_queries
     cdef readonly int num_views

@@ -7,6 +7,9 @@ from libc.stdlib cimport free, malloc, realloc
 
 import numpy as np
 
+cdef enum:
+    MAX_RUNS = 1 << 20
+
 QUERY_DTYPE = np.dtype([(n, np.int32) for n in ("token", "position", "row", "parent", "view", "logits")])
 
 
@@ -19,11 +22,10 @@ cdef class Step:
     `group` is the index of the shape group in the program's list, `bank` the cache.
     """
 
-    def __cinit__(self, int capacity=128, int max_runs=1 << 20):
+    def __cinit__(self, int capacity=128):
         self.capacity = capacity
-        self.max_runs = max_runs
         self.queries = <ax_query *>malloc(capacity * sizeof(ax_query))
-        self.room = min(max_runs, 1024)
+        self.room = 1024
         self.runs = <int32_t *>malloc(2 * self.room * sizeof(int32_t))
         self.views = <int32_t *>malloc((capacity + 1) * sizeof(int32_t))
         if self.queries == NULL or self.runs == NULL or self.views == NULL:
@@ -62,8 +64,8 @@ cdef class Step:
     cdef int _add_run(self, int start, int stop) except -1:
         cdef int at = self.views[self.num_views]
         cdef int32_t *grown
-        if at >= self.max_runs:
-            raise ValueError(f"a step holds at most {self.max_runs} runs of rows")
+        if at >= MAX_RUNS:
+            raise ValueError(f"a step holds at most {MAX_RUNS} runs of rows")
         if at >= self.room:
             grown = <int32_t *>realloc(self.runs, 4 * self.room * sizeof(int32_t))
             if grown == NULL:

@@ -13,11 +13,6 @@ MAX_LOGPROBS = AX_SAMPLER_MAX_LOGPROBS
 """The most best tokens whose log-probabilities can be asked for."""
 
 
-def uniform(seed: int, index: int) -> float:
-    """The number in [0, 1) that draws token `index` of an answer under `seed` (64 bits each): Philox4x32-10, 53 bits."""
-    return ax_sampler_uniform(seed, index)
-
-
 cdef class Scratch:
     """Working memory for samplers of one vocabulary, for one call at a time: one for each thread that samples."""
 
