@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ..errors import PackageError, RuntimeUnavailable
 from ..model_files.model_package import ModelPackage
 from .backend import Costs, Modes
-from .shape_groups import LAYER_INPUTS, LAYER_OUTPUTS, Group, TensorInfo, find_tensor, layer_shape
+from .shape_groups import LAYER_INPUTS, LAYER_OUTPUTS, TensorInfo, find_tensor, layer_shape
 from .step import Step
 
 log = logging.getLogger(__name__)

@@ -22,7 +22,7 @@ class EmulatorError(ValueError):
 
 
 def emulator_library() -> Path:
-    """Path of the emulated libaxcl_rt.so that belongs to this installation. RuntimeUnavailable when it was not built."""
+    """Path of the emulated libaxcl_rt.so of this installation. RuntimeUnavailable when it was not built."""
     path = Path(__file__).parents[1] / "lib" / "libaxcl_rt.so"
     if not path.is_file():
         raise RuntimeUnavailable(

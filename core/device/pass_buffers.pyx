@@ -32,8 +32,8 @@ cdef class PassBuffers:
         self.row_bytes, self.hidden_bytes = 2 * shape.kv_dim, 2 * shape.hidden
         self.device, self.bindings = {}, []
         groups = shape.decode + shape.chunks
-        width = max(g.width for g in groups)
-        self.mask = PinnedBuffer(card, max(mask_bytes(g) for g in groups))
+        width = max(group.width for group in groups)
+        self.mask = PinnedBuffer(card, max(group.mask_bytes for group in groups))
         self.indices = PinnedBuffer(card, 4 * width)
         self.hidden = PinnedBuffer(card, self.hidden_bytes * width)
         self.layer_handles = <model_handle *>PyMem_Calloc(self.num_layers, sizeof(model_handle))
@@ -64,13 +64,13 @@ cdef class PassBuffers:
         self.k_out, self.v_out = tensors["K_cache_out"], tensors["V_cache_out"]
         for g, group in enumerate(groups):
             buffers = {
-                "mask": self._shared("mask", mask_bytes(group)), "indices": self._shared("indices", 4 * group.width),
+                "mask": self._shared("mask", group.mask_bytes), "indices": self._shared("indices", 4 * group.width),
                 "hidden": [self._shared(f"hidden{i}", self.hidden_bytes * group.width) for i in range(2)],
                 "rows": [self._shared(f"{n}_rows", self.row_bytes * group.width) for n in "kv"],
             }
             bound = &self.groups[g]
             bound.index, bound.width, bound.history = group.index, group.width, group.history
-            bound.mask_bytes = mask_bytes(group)
+            bound.mask_bytes = group.mask_bytes
             bound.mask, bound.indices = handle(buffers["mask"]), handle(buffers["indices"])
             for i in range(2):
                 bound.hidden[i] = handle(buffers["hidden"][i])
@@ -172,8 +172,3 @@ cdef class PassBuffers:
 
 cdef void *handle(DeviceBuffer buffer) noexcept:
     return buffer.handle
-
-
-def mask_bytes(group) -> int:
-    """Bytes of a group's mask: bf16 [width, history + width]."""
-    return 2 * group.width * (group.history + group.width)

@@ -36,6 +36,11 @@ class Group:
     width: int
     history: int
 
+    @property
+    def mask_bytes(self) -> int:
+        """Bytes of a pass's mask: bf16 [width, history + width]."""
+        return 2 * self.width * (self.history + self.width)
+
 
 @dataclass(frozen=True, slots=True)
 class LayerShape:

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from tiny_models import Tiny, convert_tiny
 
+from axpress.core.device.backend import Modes
 from axpress.core.device.emulator import Emulator
 from axpress.core.device.model_loader import Model, open_model
-from axpress.core.device.backend import Modes
 from axpress.core.device.step import Step
 
 ROWS, CHUNK = 255, 64
