@@ -6,9 +6,9 @@ import logging
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ..request import FinishReason, GenerationRequest, TokenLogprob
+from ..request import Constraint, FinishReason, GenerationRequest, TokenLogprob
 from ..sampling.sampler import Sampler, Scratch
-from ..structured_output.constraint import Constraint, OneToken
+from ..structured_output.constraint import OneToken
 from ..tokenizer.detokenizer import StopChecker
 from ..tokenizer.tokenizer import Tokenizer
 
