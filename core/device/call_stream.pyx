@@ -36,7 +36,7 @@ cdef class CallStream:
         return self.card.api.axclrtSynchronizeStreamWithTimeout(self.card.stream, timeout_ms)
 
     cdef int give_up(self, axclError code) except -1:
-        """Raises what failed, once the part of the step that was accepted is done: its buffers are in use until then."""
+        """Raises what failed, once the part of the step that was accepted is done: until then its buffers are used."""
         cdef str call = _NAMES[self.kind]
         if self.kind != CALL_WAIT and self.use_async:
             with nogil:

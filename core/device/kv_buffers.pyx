@@ -10,8 +10,8 @@ from .runtime cimport AXCL_COPY_DEVICE_TO_DEVICE, Card, axclError
 
 
 cdef class KVBuffers:
-    """`num_banks` caches of `num_rows` rows of `row_bytes` in each of `num_layers` layers, zeroed: a NaN in a hidden row
-    survives the mask."""
+    """`num_banks` caches of `num_rows` rows of `row_bytes` in each of `num_layers` layers, zeroed: a NaN in a hidden
+    row survives the mask."""
 
     def __init__(self, card: Card, int num_banks, int num_layers, int num_rows, size_t row_bytes):
         cdef int cell

@@ -49,7 +49,7 @@ cdef class PassBuffers:
     cdef int num_heads
     cdef model_handle *layer_handles
     cdef model_handle head_handle
-    cdef axclrtEngineIO head_direct  # of the one-row group: its input is the hidden buffer that decode's last layer writes
+    cdef axclrtEngineIO head_direct  # of the one-row group: its input is what decode's last layer writes
     cdef int num_layers
     cdef size_t row_bytes
     cdef size_t hidden_bytes
@@ -58,4 +58,5 @@ cdef class PassBuffers:
     cdef uint32_t v_out
 
     cdef axclError bind_rows(self, group_io *group, int bank, bint in_place, size_t first_row) noexcept nogil
-    cdef axclrtEngineIO _bind_head(self, int group, int source, int logits, DeviceBuffer hidden, DeviceBuffer out) except NULL
+    cdef axclrtEngineIO _bind_head(
+        self, int group, int source, int logits, DeviceBuffer hidden, DeviceBuffer out) except NULL

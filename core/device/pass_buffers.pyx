@@ -103,8 +103,8 @@ cdef class PassBuffers:
         source, logits = find_tensor(head.inputs, "input", head.path), find_tensor(head.outputs, "output", head.path)
         taken, given = head.inputs[source], head.outputs[logits]
         if any(size % self.hidden_bytes for size in taken.sizes) or taken.shapes[0][-1] != hidden_size:
-            raise PackageError(f"{head.path}: it takes {taken.shapes[0]}, the layers give rows of {hidden_size}: files of"
-                               " two models?")
+            raise PackageError(
+                f"{head.path}: it takes {taken.shapes[0]}, the layers give rows of {hidden_size}: files of two models?")
         if given.dtype not in (AXCL_TYPE_BF16, AXCL_TYPE_FP32):
             raise PackageError(
                 f"{head.path}: logits of runtime data type {given.dtype}; axpress reads bf16 (14) and fp32 (15)")
@@ -118,7 +118,8 @@ cdef class PassBuffers:
             raise MemoryError
         self.num_heads = len(groups)
         for i, (rows, group) in enumerate(groups):
-            hidden, out = self._shared("head_input", self.hidden_bytes * rows), self._shared("logits", self.logits_bytes * rows)
+            hidden = self._shared("head_input", self.hidden_bytes * rows)
+            out = self._shared("logits", self.logits_bytes * rows)
             bound = &self.heads[i]
             bound.index, bound.rows = group, rows
             bound.input, bound.output = <char *>handle(hidden), handle(out)

@@ -1,4 +1,4 @@
-"""A step as runtime calls: three uploads, the layers, the heads, one wait; no Python between the first call and the last.
+"""A step as runtime calls: three uploads, the layers, the heads, one wait; no Python between the first and the last.
 
     uploads   mask, indices, embeddings       from pinned memory, once a step, shared by all layers
     layers    L executes                      hidden state alternates between two buffers
@@ -38,7 +38,8 @@ cdef class Program:
     history. `logits(slot)` is a zero-copy view of pinned memory, overwritten by the next step.
     """
 
-    def __init__(self, card: Card, layers: list, head: LoadedModel, embedding, *, num_banks: int = 1, logits_slots: int = 1):
+    def __init__(
+            self, card: Card, layers: list, head: LoadedModel, embedding, *, num_banks: int = 1, logits_slots: int = 1):
         """`layers` and `head` are loaded; `embedding` is uint16 [V, H] (bf16 bits), kept, not copied.
 
         Raises PackageError where the models do not fit each other, RuntimeCallError where the card refuses.
@@ -47,7 +48,8 @@ cdef class Program:
         self.shape = common_shape(layers)
         self.groups = self.shape.decode + self.shape.chunks
         self.num_layers, self.num_banks, self.logits_slots = len(layers), num_banks, logits_slots
-        self.bank_rows, self.row_bytes, self.hidden_bytes = self.shape.rows, 2 * self.shape.kv_dim, 2 * self.shape.hidden
+        self.bank_rows = self.shape.rows
+        self.row_bytes, self.hidden_bytes = 2 * self.shape.kv_dim, 2 * self.shape.hidden
         if embedding.shape[1] != self.shape.hidden:
             raise PackageError(f"the embedding has rows of {embedding.shape[1]} values, the layers take"
                                f" {self.shape.hidden}: files of two models?")
@@ -200,8 +202,9 @@ cdef class Program:
             raise ValueError(f"group {step.group} of {len(self.groups)}, bank {step.bank} of {self.num_banks}")
         group = &self.buffers.groups[step.group]
         if step.num_queries < 1 or step.num_queries > group.width or step.num_logits > self.logits_slots:
-            raise ValueError(f"{step.num_queries} queries, {step.num_logits} with logits: the group takes {group.width},"
-                             f" slots are {self.logits_slots}")
+            raise ValueError(
+                f"{step.num_queries} queries, {step.num_logits} with logits: the group takes {group.width}, slots are"
+                f" {self.logits_slots}")
         self.num_row_runs = 0
         hidden, indices = self.buffers.hidden.data, <uint32_t *>self.buffers.indices.data
         for i in range(step.num_queries):
@@ -280,7 +283,7 @@ cdef class Program:
         return 0
 
     cdef axclError _submit_heads(self, group_io *group, int count) noexcept nogil:
-        """The logits of queries `wanted[0..count)` into slots 0..count: in one call where the head takes several rows."""
+        """The logits of queries `wanted[0..count)` into slots 0..count, in one call where the head takes several."""
         cdef axclError code
         cdef head_io *head
         cdef int slot = 0, rows, i

@@ -1,4 +1,4 @@
-"""The one struct that crosses from plan to program: which tokens a pass carries, what each sees, where each is stored."""
+"""The one struct that crosses from plan to program: which tokens a pass carries, what each sees, where it is stored."""
 
 from libc.stdint cimport int32_t, uint16_t
 
