@@ -37,15 +37,10 @@ class Modes:
 
 
 class CardHandle(Protocol):
-    """The card that a backend runs on, opened and closed once."""
+    """The card that a backend runs on, opened and closed once. `device` is its number."""
 
-    @property
-    def device(self) -> int:
-        """Its number."""
-
-    @property
-    def emulated(self) -> bool:
-        """Whether no real card is involved."""
+    device: int
+    emulated: bool
 
     def version(self) -> str:
         """Version of the runtime, in words."""
@@ -69,26 +64,13 @@ class Backend(Protocol):
     `groups` are what `Step.group` counts: decode groups by growing cache, then chunks by growing history. At most
     `logits_slots` queries of a step want logits, `vocab_size` each."""
 
-    @property
-    def shape(self) -> LayerShape: ...
-
-    @property
-    def groups(self) -> tuple[Group, ...]: ...
-
-    @property
-    def num_layers(self) -> int: ...
-
-    @property
-    def num_banks(self) -> int: ...
-
-    @property
-    def bank_rows(self) -> int: ...
-
-    @property
-    def vocab_size(self) -> int: ...
-
-    @property
-    def logits_slots(self) -> int: ...
+    shape: LayerShape
+    groups: tuple[Group, ...]
+    num_layers: int
+    num_banks: int
+    bank_rows: int
+    vocab_size: int
+    logits_slots: int
 
     def run(self, step: Step, timeout_ms: int = -1) -> None:
         """Runs one step and waits, at most `timeout_ms` (-1: no limit). ValueError: it does not fit the model, nothing

@@ -19,10 +19,8 @@ class Program:
     bank_rows: int
     in_place_decode: bool
     closed: bool
-    @property
-    def vocab_size(self) -> int: ...
-    @property
-    def use_async(self) -> bool: ...
+    vocab_size: int
+    use_async: bool
     def __init__(
         self,
         card: Card,
