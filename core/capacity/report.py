@@ -14,13 +14,13 @@ from functools import cached_property
 
 from ..device.model_loader import CMM_FLOOR, MAX_BANKS
 from ..engine.pass_costs import PassCosts
+from ..engine.sequence import MAX_DRAFT
 from ..errors import PackageError, RequestError
 from ..model_files.model_package import ModelPackage, open_package
 from ..model_files.timing_profile import Memory, Profile, load_profile, profile_names
 from .profile_costs import HOST_TOKEN_MS, ModelShape, model_shape, profile_costs
 
 MIB = 1 << 20
-MAX_GUESSES = 12  # that a pass checks for one sequence, as in sequence.py
 DEFAULT_CONTEXT = 250
 MESSAGE = 50  # tokens of a next message
 NO_YES = ("not reachable", "reachable")
@@ -386,10 +386,10 @@ def _draft_option(p: Plan) -> str:
         return f"drafts do not: no chunk group reaches back {p.context + p.target_tokens} rows"
     first, further = p.first_token_ms / 1e3, p.target_tokens - 1
     left = (p.target_seconds - first) / max(1, further)  # for each token after the first
-    best = first + further * (layers / (1 + MAX_GUESSES) + head)
+    best = first + further * (layers / (1 + MAX_DRAFT) + head)
     needed = layers / (left - head) - 1 if left > head else float("inf")
-    if needed > MAX_GUESSES:
-        return f"drafts (text that repeats): even {MAX_GUESSES} guesses a pass, all true, give {_verdict(p, best)}"
-    reach = f"reach it if {max(0.0, needed):.1f} of {MAX_GUESSES} guesses a pass come true on average"
+    if needed > MAX_DRAFT:
+        return f"drafts (text that repeats): even {MAX_DRAFT} guesses a pass, all true, give {_verdict(p, best)}"
+    reach = f"reach it if {max(0.0, needed):.1f} of {MAX_DRAFT} guesses a pass come true on average"
     cost = f"{1e3 * layers:.0f} ms a pass and {1e3 * head:.1f} a token"
     return f"drafts (text that repeats): {reach} ({cost}); all true: {best:.2f} s"

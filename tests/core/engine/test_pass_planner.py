@@ -248,6 +248,21 @@ def test_a_pass_is_rated_by_what_it_brings_forward() -> None:
     assert p.seconds_per_token(candidates, StepPlan(3, (Part(2, 1, 2),))) == pytest.approx((0.18 + 1.75 * HEAD) / 1.75)
 
 
+def test_a_prompt_is_computed_in_chunks_as_far_as_they_reach() -> None:
+    reach = 512 + 128
+    parts = list(pass_costs().prefill(0, reach + 10))
+    assert [(p.slot, p.num_tokens) for p in parts] == [(2, 128), (3, 128), (3, 128), (4, 128), (4, 128), (None, 10)]
+    assert sum(p.seconds for p in parts) == pytest.approx(0.16 + 2 * 0.18 + 2 * 0.20 + 10 * 0.10)
+    assert list(pass_costs().prefill(0, 2)) == [(None, 2, pytest.approx(2 * 0.06))]
+
+
+def test_in_the_cheapest_round_low_sequences_share_a_chunk_and_others_go_singly() -> None:
+    costs = pass_costs()
+    assert costs.round_seconds([600, *[100] * 8]) == pytest.approx(0.18 + 8 * HEAD + 0.10 + HEAD)
+    assert costs.round_seconds([600, 100]) == pytest.approx(0.06 + 0.10 + 2 * HEAD)
+    assert pass_costs(max_heads=4).round_seconds([100] * 8) == pytest.approx(0.18 + 4 * (0.06 + 2 * HEAD))
+
+
 def test_a_prompt_costs_a_busy_bank_only_what_its_chunks_add_to_rounds() -> None:
     p = pass_costs()
     assert p.entry_seconds(0, 256, []) == pytest.approx(0.16 + 0.18)
