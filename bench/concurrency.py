@@ -117,7 +117,7 @@ def arrival(profile: str, speed: float, repeats: int = 5) -> dict[str, Any]:
     stream."""
     figures = []
     with serving(profile, speed, max_running=16) as engine:
-        passes = plan(engine.package.directory, profile).passes
+        costs = plan(engine.package.directory, profile).costs
         for i in range(repeats):
             system = numbers(90 + i, SYSTEM)
             submit(engine, [*system, 7], 1).wait()
@@ -136,12 +136,12 @@ def arrival(profile: str, speed: float, repeats: int = 5) -> dict[str, Any]:
             gaps = [
                 b - a for s in streams for a, b in zip(s.tokens, s.tokens[1:], strict=False) if b >= start and a <= end
             ]
-            one = passes.chunk(SYSTEM + 4 * (PROMPT + ANSWER) + 110, 5)
+            one = costs.chunk_seconds(SYSTEM + 4 * (PROMPT + ANSWER) + 110, 5)
             assert one is not None
             row = {
                 "first_token_s": first * speed,
                 "longest_pause_s": max(gaps) * speed,
-                "chunk_pass_s": one / 1e3,
+                "chunk_pass_s": one,
                 "rows_used": used,
             }
             figures.append(row)

@@ -22,7 +22,7 @@ from results import write_results
 from axpress.core.device.emulator import Emulator
 from axpress.core.device.model_loader import Model, open_model
 from axpress.core.device.step import Step
-from axpress.core.engine.pass_planner import PassPlanner
+from axpress.core.engine.pass_costs import PassCosts
 from axpress.core.model_files.hollow import hollow
 from axpress.core.model_files.timing_profile import load_profile
 from axpress.core.request import SamplingParams
@@ -32,13 +32,13 @@ PROFILES = ("qwen3-0.6b-w8a16-pi5", "qwen3-0.6b-int4-pi5", "qwen3-1.7b-w8a16-pi5
 PARAMS = SamplingParams(temperature=0.9, top_p=0.95, seed=1)
 
 
-def prefill(model: Model, planner: PassPlanner, step: Step, prompt: list[int]) -> int:
+def prefill(model: Model, costs: PassCosts, step: Step, prompt: list[int]) -> int:
     """Runs the prompt; returns the number of cached tokens. The logits of the last one are in slot 0."""
     cached = 0
     while cached < len(prompt):
-        slot = planner.chunk_slot(cached)
-        slot = planner.decode_slot(cached) if slot is None else slot
-        count = min(planner.groups[slot].width, len(prompt) - cached)
+        slot = costs.chunk_slot(cached)
+        slot = costs.decode_slot(cached) if slot is None else slot
+        count = min(costs.groups[slot].width, len(prompt) - cached)
         step.reset(slot)
         step.add_chain(
             prompt[cached : cached + count], cached, cached, step.add_view(0, cached), cached + count == len(prompt)
@@ -48,7 +48,7 @@ def prefill(model: Model, planner: PassPlanner, step: Step, prompt: list[int]) -
     return cached
 
 
-def decode(model: Model, planner: PassPlanner, step: Step, cached: int, num_tokens: int) -> list[float]:
+def decode(model: Model, costs: PassCosts, step: Step, cached: int, num_tokens: int) -> list[float]:
     """Generates tokens; returns the seconds of each."""
     sampler = Sampler(model.info.vocab_size, PARAMS, [1])
     logits = model.program.logits(0)
@@ -56,7 +56,7 @@ def decode(model: Model, planner: PassPlanner, step: Step, cached: int, num_toke
     times = []
     for i in range(num_tokens):
         start = time.perf_counter()
-        step.reset(planner.decode_slot(cached))
+        step.reset(costs.decode_slot(cached))
         step.add(token, cached, cached, -1, step.add_view(0, cached), True)
         model.program.run(step)
         token, _ = sampler.sample(logits, i + 1)
@@ -72,13 +72,13 @@ def host(tokens: int) -> dict:
         package = hollow(PROFILES[0], Path(folder) / "model")
         model = open_model(package, "emu", "none", banks=1)
         try:
-            planner = PassPlanner(model.program.groups, model.costs.groups, model.costs.head)
+            costs = PassCosts(model.program.groups, model.costs)
             step = Step(128)
-            cached = prefill(model, planner, step, list(range(100)))
-            decode(model, planner, step, cached, 50)
+            cached = prefill(model, costs, step, list(range(100)))
+            decode(model, costs, step, cached, 50)
             emulator = Emulator()
             emulator.reset_counters()
-            times = decode(model, planner, step, cached, tokens)
+            times = decode(model, costs, step, cached, tokens)
             report = emulator.report()
         finally:
             model.close()
@@ -110,13 +110,13 @@ def paced(tokens: int) -> list[dict]:
         with tempfile.TemporaryDirectory() as folder:
             model = open_model(hollow(name, Path(folder) / "model"), "emu", name, banks=1)
             try:
-                planner = PassPlanner(model.program.groups, model.costs.groups, model.costs.head)
+                costs = PassCosts(model.program.groups, model.costs)
                 step = Step(128)
                 start = time.perf_counter()
-                cached = prefill(model, planner, step, list(range(100)))
+                cached = prefill(model, costs, step, list(range(100)))
                 Sampler(model.info.vocab_size, PARAMS, [1]).sample(model.program.logits(0), 0)
                 first = time.perf_counter() - start
-                times = decode(model, planner, step, cached, tokens)
+                times = decode(model, costs, step, cached, tokens)
             finally:
                 model.close()
         layers, cost = profile.model.layers, profile.cost

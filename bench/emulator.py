@@ -25,7 +25,7 @@ from results import write_results
 
 from axpress.core.device.model_loader import Model, default_model, open_model
 from axpress.core.device.step import Step
-from axpress.core.engine.pass_planner import PassPlanner
+from axpress.core.engine.pass_costs import PassCosts
 from axpress.core.model_files.hollow import hollow
 from axpress.core.model_files.simulated_axmodel import (
     array_source,
@@ -128,10 +128,10 @@ def median_token(package: Path, threads: int, tokens: int) -> float:
     """Median seconds of a token, sampler included, after a prompt of 32."""
     model: Model = open_model(package, "emu", "none", {"threads": str(threads)}, banks=1)
     try:
-        planner, step = PassPlanner(model.program.groups, model.costs.groups, model.costs.head), Step(128)
-        cached = prefill(model, planner, step, list(range(32)))
-        decode(model, planner, step, cached, 3)
-        return statistics.median(decode(model, planner, step, cached, tokens))
+        costs, step = PassCosts(model.program.groups, model.costs), Step(128)
+        cached = prefill(model, costs, step, list(range(32)))
+        decode(model, costs, step, cached, 3)
+        return statistics.median(decode(model, costs, step, cached, tokens))
     finally:
         model.close()
 

@@ -28,8 +28,7 @@ from results import write_results
 
 from axpress.core.engine.engine import Engine
 from axpress.core.model_files.hollow_tokenizer import write_tokenizer
-from axpress.core.request import GenerationRequest, SamplingParams
-from axpress.core.structured_output.constraint import Constraint
+from axpress.core.request import Constraint, GenerationRequest, SamplingParams
 from axpress.core.structured_output.grammar_compiler import (
     GrammarCompiler,
     JsonObject,

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from results import write_results
 
+from axpress.core.device.backend import Costs
 from axpress.core.engine.engine import Engine
 from axpress.core.model_files.hollow import hollow
 from axpress.core.model_files.timing_profile import load_profile
@@ -34,12 +35,10 @@ def main() -> None:
         package = hollow(PROFILE, Path(folder) / "model")
         engine = Engine.open(package, "emu", "none", banks=1, max_running=args.sequences, threaded=False)
         scheduler = engine.scheduler
-        planner = scheduler.planner
-        planner.observe = lambda *measured: None  # type: ignore[method-assign]
-        seconds = [cost.decode_us(g.history) if g.width == 1 else cost.chunk_us(g.history) for g in planner.groups]
-        planner.costs[:] = [28e-6 * s for s in seconds]
-        planner.head = cost.head_ms / 1e3
-        planner.costs_changed()
+        costs = scheduler.costs
+        costs.observe = lambda *measured: None  # type: ignore[method-assign]
+        micros = [cost.decode_us(g.history) if g.width == 1 else cost.chunk_us(g.history) for g in costs.groups]
+        costs.set(Costs(tuple(28e-6 * us for us in micros), cost.head_ms / 1e3, costs.copy))
         system = list(range(100, 200))
         for i in range(args.sequences):
             prompt = system + [300 + i] * 5

@@ -22,20 +22,20 @@ from typing import Any
 from clients import announce, numbers, serving, submit, verdict
 from results import write_results
 
-from axpress.core.capacity.pass_costs import Passes
 from axpress.core.capacity.report import plan
 from axpress.core.engine.engine import Engine
+from axpress.core.engine.pass_costs import PassCosts
 
 PROFILE = "qwen3-1.7b-w8a16-pi5"
 SYSTEM, OWN, CLIENTS = 512, 20, 20
 GOAL = 1.15  # of one chunk pass
 
 
-def one_pass_s(passes: Passes, cached: int) -> float:
+def one_pass_s(costs: PassCosts, cached: int) -> float:
     """Seconds of one chunk with one head over `cached` rows."""
-    ms = passes.chunk(cached, 1)
-    assert ms is not None
-    return ms / 1e3
+    seconds = costs.chunk_seconds(cached, 1)
+    assert seconds is not None
+    return seconds
 
 
 def follow(
@@ -54,7 +54,7 @@ def follow(
 
 
 def replay(
-    engine: Engine, passes: Passes, lines: list[list[dict[str, str]]], speed: float, live: bool
+    engine: Engine, costs: PassCosts, lines: list[list[dict[str, str]]], speed: float, live: bool
 ) -> list[dict[str, Any]]:
     """The conversation turn by turn, with another client's unrelated chat in between."""
     rows, other, prompt = [], numbers(5 + live, 60), engine.text.render(lines[0])
@@ -63,7 +63,7 @@ def replay(
         client = submit(engine, prompt, length, seed=turn, keep=True).wait()
         assert client.spent is not None
         cached, first = client.spent.cached_tokens, client.first_token * speed
-        least = passes.prompt(len(prompt), cached)[0] / 1e3
+        least = costs.prefill_seconds(cached, len(prompt)) + costs.head
         newest = len(engine.text.render(lines[turn][-1:]))  # what the template writes around it included
         row = {
             "turn": turn + 1,
@@ -72,7 +72,7 @@ def replay(
             "cached_tokens": cached,
             "newest_message_tokens": newest,
         }
-        one = first / one_pass_s(passes, cached)
+        one = first / one_pass_s(costs, cached)
         rows.append(row | {"first_token_s": first, "passes_s": least, "ratio": first / least, "ratio_to_one_pass": one})
         print(f"  turn {turn + 1}: {len(prompt):4} tokens, {cached:4} cached, {len(prompt) - cached:3} computed "
               f"(newest message {newest}); "
@@ -88,9 +88,9 @@ def replay(
 def conversation(engine: Engine, data: Path, speed: float) -> list[dict[str, Any]]:
     """Both ways of replaying the file, the live one judged."""
     lines = [json.loads(line)["messages"] for line in data.read_text(encoding="utf-8").splitlines() if line.strip()]
-    passes = plan(engine.package.directory, engine.info.profile).passes
+    costs = plan(engine.package.directory, engine.info.profile).costs
     print(f" {data.name}, turn by turn, another client in between; answers as generated")
-    turns = replay(engine, passes, lines, speed, True)
+    turns = replay(engine, costs, lines, speed, True)
     worst = max(t["ratio_to_one_pass"] for t in turns[1:])
     new = max(t["prompt_tokens"] - t["cached_tokens"] - t["newest_message_tokens"] for t in turns[1:])
     print(
@@ -100,10 +100,10 @@ def conversation(engine: Engine, data: Path, speed: float) -> list[dict[str, Any
         f"  at most {new} tokens computed beyond the newest message: the answer's last one, and what ends its message"
     )
     print(" the same with the answers that the file has, which this model never gave: they are computed, too")
-    return turns + replay(engine, passes, lines, speed, False)
+    return turns + replay(engine, costs, lines, speed, False)
 
 
-def same_system_prompt(engine: Engine, passes: Passes, speed: float) -> dict[str, Any]:
+def same_system_prompt(engine: Engine, costs: PassCosts, speed: float) -> dict[str, Any]:
     """20 clients, one system prompt: rows in use, and time to first token of each after the first."""
     system, before = numbers(1, SYSTEM), engine.stats()["rows_used"]
     ratios = []
@@ -111,7 +111,7 @@ def same_system_prompt(engine: Engine, passes: Passes, speed: float) -> dict[str
         client = submit(engine, system + numbers(1000 + i, OWN), 2, seed=i).wait()
         assert client.spent is not None
         if i:
-            ratios.append(client.first_token * speed / one_pass_s(passes, SYSTEM))
+            ratios.append(client.first_token * speed / one_pass_s(costs, SYSTEM))
             assert client.spent.cached_tokens == SYSTEM, client.spent
     used = engine.stats()["rows_used"] - before
     print(f"  {CLIENTS} clients one after another: {used} rows in use; stored once {SYSTEM + CLIENTS * (OWN + 1)}, "
@@ -126,7 +126,7 @@ def same_system_prompt(engine: Engine, passes: Passes, speed: float) -> dict[str
     }
 
 
-def at_once(engine: Engine, passes: Passes, speed: float) -> dict[str, Any]:
+def at_once(engine: Engine, costs: PassCosts, speed: float) -> dict[str, Any]:
     """20 new clients with another system prompt of 512 tokens arrive at the same moment: it is still computed once."""
     system, before, computed = numbers(2, SYSTEM), engine.stats()["rows_used"], engine.stats()["prompt_tokens"]
     clients = [submit(engine, system + numbers(3000 + i, OWN), 5, seed=i) for i in range(CLIENTS)]
@@ -169,9 +169,9 @@ def main() -> None:
         print(" no conversation to replay: name one with --data")
     with serving(args.profile, args.speed, max_running=CLIENTS) as engine:
         print(f" {CLIENTS} clients, {SYSTEM} tokens of system prompt in common, {OWN} of their own")
-        passes = plan(engine.package.directory, args.profile).passes
-        results["same_system_prompt"] = same_system_prompt(engine, passes, args.speed)
-        results["at_once"] = at_once(engine, passes, args.speed)
+        costs = plan(engine.package.directory, args.profile).costs
+        results["same_system_prompt"] = same_system_prompt(engine, costs, args.speed)
+        results["at_once"] = at_once(engine, costs, args.speed)
     write_results("prefix", results)
     if args.plot and "turns" in results:
         from plots import plot_bars

@@ -13,13 +13,14 @@ import argparse
 import random
 import time
 from collections.abc import Callable
+from contextlib import closing
 from statistics import median
 
 import numpy as np
 from results import write_results
 
 from axpress.core.kv_cache.radix_cache import RadixCache
-from axpress.core.kv_cache.row_pool import RowPool, runs
+from axpress.core.kv_cache.row_pool import RowPool
 
 NUM_TOKENS, PROMPT, VOCAB = 50_000, 2_000, 150_000
 Figures = dict[str, dict[str, float]]
@@ -46,7 +47,8 @@ def grow_tree(seed: int = 1) -> tuple[RowPool, RadixCache, list[list[int]]]:
 
 def store(pool: RowPool, tree: RadixCache, tokens: list[int]) -> None:
     rows = pool.allocate(len(tokens))
-    tree.insert(tokens, rows)
+    with closing(tree.cursor()) as cursor:
+        cursor.extend(tokens, rows)
     pool.release(rows)
 
 
@@ -80,14 +82,11 @@ def measure_pool() -> Figures:
         assert run is not None
         pool.release(run)
 
-    scattered = np.flatnonzero(pool.counts == 0)[:128].astype(np.int32)
     return {
         "allocate_row + release_row": measure(single, inner=100),
         "allocate(1) + release": measure(array, inner=100),
         "allocate(128) + release": measure(chunk),
         "allocate_run(128) + release": measure(straight),
-        "high_water": measure(lambda: pool.high_water, inner=100),
-        "runs of 128 scattered rows": measure(lambda: runs(scattered)),
     }
 
 
@@ -111,7 +110,7 @@ def measure_match(tree: RadixCache, prompts: list[list[int]]) -> Figures:
 
 
 def num_edges(tree: RadixCache, tokens: list[int]) -> int:
-    with tree.cursor(tokens=tokens) as cursor:
+    with closing(tree.cursor(tokens=tokens)) as cursor:
         node, count = cursor.node, 0
         while node.parent is not None:
             node, count = node.parent, count + 1

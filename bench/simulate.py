@@ -6,7 +6,7 @@ the profile.
     python bench/simulate.py --case visitors --visitors 400         # as many as the goals' arithmetic took
 
 Hollow models of full size on the emulated card, everything is modelled. A pass takes what the emulated card says its
-calls took, plus the host's share as core/plan_costs.py assumes it, so figures repeat exactly and do not depend on this
+calls took, plus the host's share as core/capacity assumes it, so figures repeat exactly and do not depend on this
 machine: for comparing policies, and as a check of the paced benches. The planner believes the profile. crowds: on one
 engine, so that later ones find banks full of what earlier ones left; banks: contexts that need several banks; arrival:
 a prompt while 4 streams run. Writes bench/results/simulate.json."""
@@ -25,8 +25,9 @@ from visitors import GOALS as VISITOR_GOALS
 from visitors import KINDS, arrivals
 from visitors import PROFILE as VISITORS_PROFILE
 
-from axpress.core.capacity.pass_costs import HOST_STEP_MS, HOST_TOKEN_MS
+from axpress.core.capacity.profile_costs import HOST_STEP_MS, HOST_TOKEN_MS
 from axpress.core.capacity.report import plan
+from axpress.core.device.backend import Costs
 from axpress.core.device.emulator import Emulator
 from axpress.core.engine.engine import Engine
 from axpress.core.request import Delta, GenerationRequest, SamplingParams
@@ -82,7 +83,7 @@ class Simulation:
         self._card = self._busy()
         self._waiting: list[tuple[float, int, GenerationRequest, Visitor]] = []
         self._count = 0
-        engine.scheduler.planner.observe = lambda *measured: None  # type: ignore[method-assign]  # wall times mean nothing here
+        engine.scheduler.costs.observe = lambda *measured: None  # type: ignore[method-assign]  # wall times mean nothing here
 
     def _busy(self) -> float:
         return self.emulator.report()["modelled_ns"] / 1e9
@@ -138,16 +139,9 @@ def simulation(profile: str, **options) -> Iterator[Simulation]:
 
 def set_costs(engine: Engine, directory: str, profile: str) -> None:
     """What the planner believes: the profile's times instead of those it measured on a card that runs too fast."""
-    planner = engine.scheduler.planner
-    passes = plan(directory, profile).passes
-    for i, group in enumerate(planner.groups):
-        if group.width == 1:
-            planner.costs[i] = (passes.decode(group.history) - passes.head) / 1e3
-        else:
-            planner.costs[i] = passes.chunk(group.history, 0) / 1e3
-    planner.head = passes.head / 1e3
-    planner.copy = 2 * passes.shape.layers * passes._on_card(2 * passes.shape.kv_dim) / 1e3
-    planner.costs_changed()
+    costs, believed = engine.scheduler.costs, plan(directory, profile).costs
+    assert [(g.width, g.history) for g in costs.groups] == [(g.width, g.history) for g in believed.groups]
+    costs.set(Costs(tuple(believed.seconds), believed.head, believed.copy))
 
 
 def crowd(sim: Simulation, case: Case, seed: int) -> list[Visitor]:
@@ -220,7 +214,7 @@ def arrival(profile: str, repeats: int = 5) -> dict[str, Any]:
     with 5 heads."""
     firsts, pauses = [], []
     with simulation(profile, max_running=16) as sim:
-        one = plan(sim.engine.package.directory, profile).passes.chunk(SYSTEM + 4 * (PROMPT + ANSWER) + 110, 5)
+        one = plan(sim.engine.package.directory, profile).costs.chunk_seconds(SYSTEM + 4 * (PROMPT + ANSWER) + 110, 5)
         assert one is not None
         for i in range(repeats):
             system = numbers(90 + i, SYSTEM)
@@ -237,8 +231,8 @@ def arrival(profile: str, repeats: int = 5) -> dict[str, Any]:
                 for a, b in zip(v.tokens, v.tokens[1:], strict=False)
                 if b >= new.submitted and a <= end
             ]
-            firsts.append(1e3 * new.first_token / one)
-            pauses.append(1e3 * max(gaps) / one)
+            firsts.append(new.first_token / one)
+            pauses.append(max(gaps) / one)
     reached, paused = verdict(max(firsts), 2.0, most=True), verdict(max(pauses), 1.0, most=True)
     print(f"  {profile}: first token after at most {max(firsts):.2f} passes (goal 2 {reached}), longest pause of a "
           "stream "

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal, Protocol
 
 from .errors import FailureKind
-
-if TYPE_CHECKING:
-    from .structured_output.constraint import Constraint
 
 FinishReason = Literal["stop", "length", "cancelled", "error"]
 
@@ -34,6 +31,33 @@ class SamplingParams:
     logit_bias: dict[int, float] = field(default_factory=dict)
     seed: int | None = None
     logprobs: int | None = None
+
+
+class Constraint(Protocol):
+    """One answer's rules. Made when its answer begins, used on the engine's thread only. Tokens are told to it once
+    each, in order.
+
+    An AxpressError raised by any of these ends the answer with that error; other answers are not touched.
+    """
+
+    def mask(self) -> Any:
+        """uint32 words for `Sampler.allow`: token t is allowed if bit t % 32 of words[t // 32] is set. None: any token.
+
+        The same memory may be used again by the next call. End tokens are allowed only where the answer may end.
+        """
+
+    def accept(self, token: int) -> None:
+        """The answer goes on with `token`, whether sampled or forced. End tokens are not told: the answer is over."""
+
+    def forced(self) -> list[int]:
+        """Tokens that must come next, whatever the model thinks; may be empty. All of them are taken, in order."""
+
+    def check(self, tokens: tuple[int, ...]) -> int:
+        """How many of these guessed tokens could come next: only saves guesses that would fail."""
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing may follow: the answer is complete, and no pass is spent on an end token."""
 
 
 @dataclass(frozen=True, slots=True)

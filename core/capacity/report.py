@@ -1,24 +1,26 @@
 """`axpress plan`: what fits into the card's memory and how fast it should be, on paper: file sizes, shapes and a
 profile, no card.
 
-plan_costs.py adds up the passes; here is what they make of a card's memory, a client, many clients and a target.
-Nothing is measured; `bench/plan_check.py` compares it with what is."""
+profile_costs.py says what a pass takes, core/engine/pass_costs.py what prompts and rounds do; here is what they make of
+a card's memory, a client, many clients and a target. Nothing is measured; `bench/plan_check.py` compares it with what
+is."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 from ..device.model_loader import CMM_FLOOR, MAX_BANKS
+from ..engine.pass_costs import PassCosts
+from ..engine.sequence import MAX_DRAFT
 from ..errors import PackageError, RequestError
 from ..model_files.model_package import ModelPackage, open_package
-from ..model_files.simulated_axmodel import SimMeta, read_axmodel
-from ..model_files.timing_profile import Cost, Memory, Profile, load_profile, profile_names
-from .pass_costs import ModelShape, Passes
+from ..model_files.timing_profile import Memory, Profile, load_profile, profile_names
+from .profile_costs import HOST_TOKEN_MS, ModelShape, model_shape, profile_costs
 
 MIB = 1 << 20
-MAX_GUESSES = 12  # that a pass checks for one sequence, as in sequence.py
 DEFAULT_CONTEXT = 250
 MESSAGE = 50  # tokens of a next message
 NO_YES = ("not reachable", "reachable")
@@ -75,25 +77,76 @@ class Plan:
     """The figures of `axpress plan`; times in ms unless named otherwise. `render` shows how they come about."""
 
     name: str
-    profile: str
+    profile: Profile
     shapes_from: str
-    passes: Passes
+    shape: ModelShape
+    costs: PassCosts
     budget: Budget
+    clients: int
     context: int
     shared: int
-    first_token_ms: float
-    first_token_terms: tuple[str, ...]
-    warm_tokens: int  # of the context, when all but the last message, or what is shared, is cached
-    warm_first_token_ms: float
-    token_ms: float
-    crowd: Crowd
     target_tokens: int
     target_seconds: float
+
+    @property
+    def first_token_ms(self) -> float:
+        """The context's prefill and the first token chosen."""
+        return self._first_token_ms(0)
+
+    @property
+    def warm_tokens(self) -> int:
+        """Of the context, when all but the last message, or what is shared, is cached."""
+        return min(self.context - 1, self.shared or max(0, self.context - MESSAGE))
+
+    @property
+    def warm_first_token_ms(self) -> float:
+        """The first token with those cached."""
+        return self._first_token_ms(self.warm_tokens)
+
+    def _first_token_ms(self, num_cached: int) -> float:
+        return 1e3 * (self.costs.prefill_seconds(num_cached, self.context) + self.costs.head)
+
+    @property
+    def first_token_terms(self) -> list[str]:
+        """What the first token's time adds up from: the last term has the head."""
+        terms, at = [], 0
+        for slot, num_tokens, seconds in self.costs.prefill(0, self.context):
+            at += num_tokens
+            ms = 1e3 * (seconds + (self.costs.head if at == self.context else 0.0))
+            chunk = f"chunk, history {self.costs.groups[slot].history}" if slot is not None else ""
+            terms.append(f"{ms:.0f} ({chunk or f'{num_tokens} single passes'})")
+        return terms
+
+    @cached_property
+    def token_ms(self) -> float:
+        """A next token of one client alone, averaged over the answer."""
+        return _mean_ms(lambda done: self.costs.single_seconds(self.context + done), self.target_tokens)
 
     @property
     def tokens_per_s(self) -> float:
         """Of one client alone."""
         return 1e3 / self.token_ms
+
+    @cached_property
+    def crowd(self) -> Crowd:
+        """The clients over as many banks as make a round shortest; each bank has its own copy of what they share."""
+        crowds = [self._crowd(banks) for banks in range(1, max(1, min(self.budget.banks, self.clients)) + 1)]
+        return max(crowds, key=lambda crowd: (crowd.running, round(crowd.total_per_s, 6)))  # of equal ones few banks
+
+    def _crowd(self, banks: int) -> Crowd:
+        own = self.context + self.target_tokens - self.shared
+        fit = (self.shape.rows - self.shared) // own  # of one bank; at least 1, since one conversation fits
+        running = min(self.clients, banks * fit)
+        sizes = [running // banks + (i < running % banks) for i in range(banks)]
+
+        def round_seconds(done: int) -> float:
+            each = self.context - self.shared + done
+            highs = [[self.shared + (i + 1) * each for i in range(size)] for size in sizes]
+            return sum(self.costs.round_seconds(bank_highs) for bank_highs in highs)
+
+        return Crowd(
+            self.clients, running, banks, self.shared + sizes[0] * own, _mean_ms(round_seconds, self.target_tokens)
+        )
 
     @property
     def answer_s(self) -> float:
@@ -134,21 +187,14 @@ def plan(
     PackageError: the directory is none, or its shapes or times are not known; RequestError: figures that cannot be."""
     package = open_package(directory)
     loaded = _profile(package, profile)
-    shape, source = _shape(package, loaded)
+    shape = model_shape(package, loaded)
     context = max(1, min(DEFAULT_CONTEXT, shape.rows - target_tokens)) if context is None else context
     _check(shape, clients, context, target_tokens, target_seconds, shared)
-    passes = Passes(shape, loaded.cost)
-    budget = _budget(package, loaded.memory, shape)
-    first, terms = passes.prompt(context)
-    warm = min(context - 1, shared or max(0, context - MESSAGE))
+    costs = profile_costs(shape, loaded.cost, max_heads=clients)
+    source = "the model files" if package.simulated else f"profile {loaded.name}"
     return Plan(
-        name=package.name, profile=loaded.name, shapes_from=source, passes=passes, budget=budget, context=context,
-        shared=shared,
-        first_token_ms=first, first_token_terms=tuple(terms), warm_tokens=warm,
-        warm_first_token_ms=passes.prompt(context, warm)[0],
-        token_ms=_mean(lambda done: passes.decode(context + done), target_tokens),
-        crowd=_crowd(passes, budget, clients, context, shared, target_tokens), target_tokens=target_tokens,
-        target_seconds=target_seconds,
+        package.name, loaded, source, shape, costs, _budget(package, loaded.memory, shape, costs),
+        clients, context, shared, target_tokens, target_seconds,
     )  # fmt: skip
 
 
@@ -178,37 +224,6 @@ def _profile(package: ModelPackage, name: str | None) -> Profile:
     return profile
 
 
-def _shape(package: ModelPackage, profile: Profile) -> tuple[ModelShape, str]:
-    """Shapes and layer times, and where they come from. What a model file says wins over the profile, as on the
-    emulated card."""
-    cost, model = profile.cost, profile.model
-    if not package.simulated:
-        history = [min(p, model.rows) for p in model.history] if model.chunk else []
-        decode = {model.rows: cost.decode_us(model.rows) / 1e3}
-        chunks = {p: cost.chunk_us(p) / 1e3 for p in history}
-        vocab, kv_dim = package.vocab_size or model.vocab, model.kv_heads * model.head_dim
-        shape = ModelShape(model.layers, model.hidden, kv_dim, vocab, model.chunk, decode, chunks, cost.head_ms)
-        return shape, f"profile {profile.name}"
-    layer, head = read_axmodel(package.layer_files[0])[0], read_axmodel(package.head_file)[0]
-    decode = {
-        r: (cost.decode_us(r) if layer.cost_decode_us is None else layer.cost_decode_us) / 1e3
-        for r in layer.decode_rows
-    }
-    head_ms = cost.head_ms if head.cost_head_us is None else head.cost_head_us / 1e3
-    chunks, kv_dim = _chunk_ms(layer, cost), layer.kv_heads * layer.head_dim
-    return (
-        ModelShape(package.num_layers, layer.hidden, kv_dim, head.vocab, layer.chunk, decode, chunks, head_ms),
-        "the model files",
-    )
-
-
-def _chunk_ms(layer: SimMeta, cost: Cost) -> dict[int, float]:
-    if not layer.chunk:
-        return {}
-    micros = layer.cost_chunk_us or tuple(cost.chunk_us(p) for p in layer.history)
-    return {p: us / 1e3 for p, us in zip(layer.history, micros, strict=True)}
-
-
 def _check(shape: ModelShape, clients: int, context: int, tokens: int, seconds: float, shared: int) -> None:
     for value, name in ((clients, "clients"), (context, "context"), (tokens, "target tokens")):
         if value < 1:
@@ -224,134 +239,105 @@ def _check(shape: ModelShape, clients: int, context: int, tokens: int, seconds: 
         )
 
 
-def _budget(package: ModelPackage, memory: Memory, shape: ModelShape) -> Budget:
-    """`buffers`: one of each that passes share (program.py); the masks of all groups are most of it."""
-    masks = sum(2 * shape.chunk * (p + shape.chunk) for p in shape.chunk_ms) + sum(2 * (r + 1) for r in shape.decode_ms)
+def _budget(package: ModelPackage, memory: Memory, shape: ModelShape, costs: PassCosts) -> Budget:
+    """`buffers`: one of each that passes share (pass_buffers.pyx); the masks of all groups are most of it."""
     width = max(shape.chunk, 1)
+    masks = sum(group.mask_bytes for group in costs.groups)
     buffers = masks + 2 * 2 * width * shape.hidden + 2 * 2 * width * shape.kv_dim + 2 * shape.vocab
     return Budget(
         memory.cmm_mib * MIB, memory.idle_cmm_mib * MIB, package.device_bytes, buffers, shape.row_bytes, shape.rows
     )
 
 
-def _mean(cost: Callable[[int], float], tokens: int) -> float:
-    """Average of `cost(i)` over the tokens of an answer."""
-    return sum(cost(i) for i in range(tokens)) / tokens
-
-
-def _crowd(passes: Passes, budget: Budget, clients: int, context: int, shared: int, tokens: int) -> Crowd:
-    """The clients over as many banks as make a round shortest; each bank has its own copy of what they share."""
-    own = context + tokens - shared
-    fit = (passes.shape.rows - shared) // own  # of one bank; at least 1, since one conversation fits
-    best = None
-    for banks in range(1, max(1, min(budget.banks, clients)) + 1):
-        running = min(clients, banks * fit)
-        sizes = [running // banks + (i < running % banks) for i in range(banks)]
-
-        def cost(done: int, sizes: list[int] = sizes) -> float:
-            return sum(passes.round(n, shared + n * (context - shared + done)) for n in sizes if n)
-
-        crowd = Crowd(clients, running, banks, shared + sizes[0] * own, _mean(cost, tokens))
-        if best is None or (crowd.running, crowd.total_per_s) > (best.running, best.total_per_s):
-            best = crowd
-    assert best is not None
-    return best
+def _mean_ms(seconds: Callable[[int], float], tokens: int) -> float:
+    """Average of `seconds(i)` over the tokens of an answer, in ms."""
+    return 1e3 * sum(seconds(i) for i in range(tokens)) / tokens
 
 
 def _render_memory(p: Plan) -> list[str]:
-    b, s = p.budget, p.passes.shape
+    budget, shape = p.budget, p.shape
     lines = [
-        (
-            f"{p.name}: planned, not measured. Shapes and layer times: {p.shapes_from}; memory, calls and bus: profile"
-            f" {p.profile}"
-        ),
+        f"{p.name}: planned, not measured. Shapes and layer times: {p.shapes_from}; memory, calls and bus: profile"
+        f" {p.profile.name}",
         "",
         "Card memory (MiB)",
-        (
-            f"  {b.cmm // MIB} - idle {b.idle // MIB} - kept free {CMM_FLOOR // MIB} - {s.layers} layers and head"
-            f" {b.weights / MIB:.0f} - buffers {b.buffers / MIB:.0f} = {b.free / MIB:.0f} for caches"
-        ),
-        (
-            f"  a row: {s.layers} layers x 2 (K, V) x {s.kv_dim} x 2 bytes = {s.row_bytes / 1024:.0f} KiB; "
-            f"a bank of {b.rows} rows: {b.bank_bytes / MIB:.0f} MiB"
-        ),
+        f"  {budget.cmm // MIB} - idle {budget.idle // MIB} - kept free {CMM_FLOOR // MIB} - {shape.layers} layers and"
+        f" head {budget.weights / MIB:.0f} - buffers {budget.buffers / MIB:.0f} = {budget.free / MIB:.0f} for caches",
+        f"  a row: {shape.layers} layers x 2 (K, V) x {shape.kv_dim} x 2 bytes = {shape.row_bytes / 1024:.0f} KiB; "
+        f"a bank of {budget.rows} rows: {budget.bank_bytes / MIB:.0f} MiB",
     ]
-    if b.free < 0:
-        return [
-            *lines,
-            (
-                f"  the model does not fit: {-b.free / MIB:.0f} MiB are missing; the figures below are for a card that"
-                " has them"
-            ),
-        ]
-    if not b.banks:
-        return [
-            *lines,
-            (
-                "  not one bank fits; a build with a smaller cache would; the figures below are for a card with room"
-                " for one"
-            ),
-        ]
-    used = f", {b.banks} are used unless told otherwise" if b.banks < b.fit else ""
-    return [*lines, f"  {b.fit} bank{'s' * (b.fit > 1)} fit{used}: {b.banks * b.rows} rows"]
+    if budget.free < 0:
+        missing = f"{-budget.free / MIB:.0f} MiB are missing"
+        fits = f"the model does not fit: {missing}; the figures below are for a card that has them"
+    elif not budget.banks:
+        without = "a build with a smaller cache would; the figures below are for a card with room for one"
+        fits = f"not one bank fits; {without}"
+    else:
+        used = f", {budget.banks} are used unless told otherwise" if budget.banks < budget.fit else ""
+        fits = f"{budget.fit} bank{'s' * (budget.fit > 1)} fit{used}: {budget.banks * budget.rows} rows"
+    return [*lines, f"  {fits}"]
 
 
 def _render_passes(p: Plan) -> list[str]:
-    s, x = p.passes.shape, p.passes
-    rows = min(r for r in s.decode_ms if r >= p.context)
-    rest = x.decode(p.context) - s.layers * s.decode_ms[rows] - s.head_ms
+    shape, costs = p.shape, p.costs
+    layer_ms = shape.decode_ms[_decode_rows(p)]
+    single_ms, head_ms = 1e3 * costs.single_seconds(p.context), 1e3 * costs.head
+    rest = single_ms - shape.layers * layer_ms - shape.head_ms
     lines = [
         "One client (ms)",
-        (
-            f"  next token: {s.layers} layers x {s.decode_ms[rows]:.2f} + head {s.head_ms:.2f} + transfers and host"
-            f" {rest:.2f} = {x.decode(p.context):.1f}: {p.tokens_per_s:.2f} tokens/s"
-        ),
+        f"  next token: {shape.layers} layers x {layer_ms:.2f} + head {shape.head_ms:.2f} + transfers and host"
+        f" {rest:.2f} = {single_ms:.1f}: {p.tokens_per_s:.2f} tokens/s",
     ]
-    if s.chunk:
-        ladder = ", ".join(f"{x.chunk(h, 1):.0f} ({h})" for h in s.chunk_ms)
-        lines.append(f"  a chunk of {s.chunk} with one head, by history: {ladder}; each further head {x.head:.1f}")
-    lines.append(
-        f"  first token of a {p.context}-token prompt: {' + '.join(p.first_token_terms)} = {p.first_token_ms:.0f}"
-    )
+    if shape.chunk:
+        ladder = ", ".join(f"{1e3 * (costs.chunk_seconds(h, 1) or 0):.0f} ({h})" for h in shape.chunk_ms)
+        lines.append(f"  a chunk of {shape.chunk} with one head, by history: {ladder}; each further head {head_ms:.1f}")
+    terms = " + ".join(p.first_token_terms)
+    lines.append(f"  first token of a {p.context}-token prompt: {terms} = {p.first_token_ms:.0f}")
     if p.warm_tokens:
         lines.append(f"  the same with its first {p.warm_tokens} tokens cached: {p.warm_first_token_ms:.0f}")
     return lines
 
 
+def _decode_rows(p: Plan) -> int:
+    """Rows of the decode group that a token after the context reads."""
+    return p.costs.groups[p.costs.decode_slot(p.context)].history
+
+
 def _render_crowd(p: Plan) -> list[str]:
-    c = p.crowd
-    if c.clients == 1:
+    crowd = p.crowd
+    if crowd.clients == 1:
         return ["One client asked for; --clients N shows what sharing passes brings"]
     what = f"prompts of {p.context} ({p.shared} shared), answers of {p.target_tokens}"
-    lines = [
-        f"{c.clients} clients, {what}: up to {c.rows} rows in"
-        f" {'one bank' if c.banks == 1 else f'each of {c.banks} banks'}"
+    banks = "one bank" if crowd.banks == 1 else f"each of {crowd.banks} banks"
+    lines = [f"{crowd.clients} clients, {what}: up to {crowd.rows} rows in {banks}"]
+    if crowd.running < crowd.clients:
+        waiting = crowd.clients - crowd.running
+        lines.append(f"  {crowd.running} run at once, {waiting} wait: the rows do not hold more")
+    per_bank = -(-crowd.running // crowd.banks)
+    chunk, single = p.costs.chunk_seconds(crowd.rows, per_bank), p.costs.single_seconds(crowd.rows)
+    together = "no chunk group reaches so far back" if chunk is None else f"one chunk {1e3 * chunk:.0f}"
+    singly = f"one by one {1e3 * per_bank * single:.0f} ms"
+    rates = f"{crowd.total_per_s:.2f} tokens/s together, {1e3 / crowd.round_ms:.2f} each"
+    return [
+        *lines,
+        f"  a token for each of {per_bank} when the bank is fullest: {together}, {singly}",
+        f"  averaged over the answer {crowd.round_ms:.0f} ms a round: {rates};"
+        f" {crowd.total_per_s / p.tokens_per_s:.2f} times one client",
     ]
-    if c.running < c.clients:
-        lines.append(f"  {c.running} run at once, {c.clients - c.running} wait: the rows do not hold more")
-    per_bank = -(-c.running // c.banks)
-    chunk, singles = p.passes.chunk(c.rows, per_bank), per_bank * p.passes.decode(min(c.rows, p.passes.shape.rows))
-    together = "no chunk group reaches so far back" if chunk is None else f"one chunk {chunk:.0f}"
-    lines.append(f"  a token for each of {per_bank} when the bank is fullest: {together}, one by one {singles:.0f} ms")
-    lines.append(f"  averaged over the answer {c.round_ms:.0f} ms a round: {c.total_per_s:.2f} tokens/s together, "
-                 f"{1e3 / c.round_ms:.2f} each; {c.total_per_s / p.tokens_per_s:.2f} times one client")  # fmt: skip
-    return lines
 
 
 def _render_target(p: Plan) -> list[str]:
     need = p.target_tokens / p.target_seconds
-    first, each = p.first_token_ms / 1e3, p.token_ms / 1e3
+    first = p.first_token_ms / 1e3
     lines = [
         f"Target: {p.target_tokens} tokens in {p.target_seconds:g} s ({need:.1f} tokens/s)",
-        (
-            f"  alone: first token {first:.2f} s + {p.target_tokens - 1} x {each:.4f} s = {p.answer_s:.2f} s:"
-            f" {NO_YES[p.reachable]}"
-        ),
+        f"  alone: first token {first:.2f} s + {p.target_tokens - 1} x {p.token_ms / 1e3:.4f} s = {p.answer_s:.2f} s:"
+        f" {NO_YES[p.reachable]}",
     ]
     if p.crowd.clients > 1:
         verdict, each = NO_YES[p.crowd_answer_s <= p.target_seconds], p.crowd.round_ms / 1e3
-        sum_ = f"{first:.2f} + {p.target_tokens - 1} x {each:.4f} = {p.crowd_answer_s:.2f} s"
-        lines.append(f"  each of {p.crowd.running} at once: {sum_}: {verdict}")
+        terms = f"{first:.2f} + {p.target_tokens - 1} x {each:.4f} = {p.crowd_answer_s:.2f} s"
+        lines.append(f"  each of {p.crowd.running} at once: {terms}: {verdict}")
     return lines if p.reachable else [*lines, "  what would help:", *(f"  - {line}" for line in _options(p))]
 
 
@@ -361,58 +347,49 @@ def _options(p: Plan) -> list[str]:
 
 
 def _verdict(p: Plan, seconds: float) -> str:
-    return f"{seconds:.2f} s, " + (
-        "enough" if seconds <= p.target_seconds else f"still {seconds - p.target_seconds:.2f} s too long"
-    )
+    over = seconds - p.target_seconds
+    return f"{seconds:.2f} s, " + ("enough" if over <= 0 else f"still {over:.2f} s too long")
 
 
 def _prefix_option(p: Plan) -> str:
     saved = (p.first_token_ms - p.warm_first_token_ms) / 1e3
-    return (
-        f"a cached prefix (same system prompt, earlier turns): {_verdict(p, p.answer_s - saved)}" if saved > 0 else ""
-    )
+    verdict = _verdict(p, p.answer_s - saved)
+    return f"a cached prefix (same system prompt, earlier turns): {verdict}" if saved > 0 else ""
 
 
 def _head_option(p: Plan) -> str:
     """A trimmed vocabulary: published once, 90.9k of 151.9k entries took 4.7 of 7.92 ms, in proportion to its size."""
     part = 0.6
-    saved = p.target_tokens * (1 - part) * (p.passes.shape.head_ms + p.passes.logits) / 1e3
-    return (
-        f"a head trimmed to {part:.0%} of the vocabulary (time in proportion to its size):"
-        f" {_verdict(p, p.answer_s - saved)}"
-    )
+    saved = p.target_tokens * (1 - part) * (p.costs.head - HOST_TOKEN_MS / 1e3)
+    verdict = _verdict(p, p.answer_s - saved)
+    return f"a head trimmed to {part:.0%} of the vocabulary (time in proportion to its size): {verdict}"
 
 
 def _cache_option(p: Plan) -> str:
     """A build with a smaller cache group, where the profile has a figure for one that holds the conversation."""
-    need, now = p.context + p.target_tokens, min(r for r in p.passes.shape.decode_ms if r >= p.context)
-    rows = [r for r in p.passes.cost.decode_rows if need <= r < now]
-    if not rows:
-        return (
-            f"a build with a smaller decode group (this one reads {now} rows for every token): no published figure for"
-            " this model"
-        )
-    saved = p.passes.shape.layers * (p.passes.shape.decode_ms[now] - p.passes.cost.decode_us(rows[0]) / 1e3)
+    need, now = p.context + p.target_tokens, _decode_rows(p)
+    rows = next((r for r in p.profile.cost.decode_rows if need <= r < now), None)
+    if rows is None:
+        smaller = f"a build with a smaller decode group (this one reads {now} rows for every token)"
+        return f"{smaller}: no published figure for this model"
+    saved = p.shape.layers * (p.shape.decode_ms[now] - p.profile.cost.decode_us(rows) / 1e3) / 1e3
     return (
-        f"a build with a decode group of {rows[0]} rows (published):"
-        f" {_verdict(p, p.answer_s - p.target_tokens * saved / 1e3)}"
+        f"a build with a decode group of {rows} rows (published): {_verdict(p, p.answer_s - p.target_tokens * saved)}"
     )
 
 
 def _draft_option(p: Plan) -> str:
     """Guessed tokens that come true, where the text repeats: how many of a pass must, on average, for the target. A
     pass runs a head for each token that it chooses, so the tokens of a pass share the layers and not the heads."""
-    layers = p.passes.chunk(p.context + p.target_tokens, 0)
+    layers, head = p.costs.chunk_seconds(p.context + p.target_tokens, 0), p.costs.head
     if layers is None:
         return f"drafts do not: no chunk group reaches back {p.context + p.target_tokens} rows"
-    # ms for each token after the first
-    left = (1e3 * p.target_seconds - p.first_token_ms) / max(1, p.target_tokens - 1)
-    best = (p.first_token_ms + (p.target_tokens - 1) * (layers / (1 + MAX_GUESSES) + p.passes.head)) / 1e3
-    needed = layers / (left - p.passes.head) - 1 if left > p.passes.head else float("inf")
-    if needed > MAX_GUESSES:
-        return f"drafts (text that repeats): even {MAX_GUESSES} guesses a pass, all true, give {_verdict(p, best)}"
-    reach = f"reach it if {max(0.0, needed):.1f} of {MAX_GUESSES} guesses a pass come true on average"
-    return (
-        f"drafts (text that repeats): {reach} ({layers:.0f} ms a pass and {p.passes.head:.1f} a token); all true:"
-        f" {best:.2f} s"
-    )
+    first, further = p.first_token_ms / 1e3, p.target_tokens - 1
+    left = (p.target_seconds - first) / max(1, further)  # for each token after the first
+    best = first + further * (layers / (1 + MAX_DRAFT) + head)
+    needed = layers / (left - head) - 1 if left > head else float("inf")
+    if needed > MAX_DRAFT:
+        return f"drafts (text that repeats): even {MAX_DRAFT} guesses a pass, all true, give {_verdict(p, best)}"
+    reach = f"reach it if {max(0.0, needed):.1f} of {MAX_DRAFT} guesses a pass come true on average"
+    cost = f"{1e3 * layers:.0f} ms a pass and {1e3 * head:.1f} a token"
+    return f"drafts (text that repeats): {reach} ({cost}); all true: {best:.2f} s"

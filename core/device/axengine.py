@@ -1,28 +1,47 @@
-"""The same steps through the vendor's Python sessions (PyAXEngine), for a card whose runtime only they can open.
+"""A backend over the vendor's Python sessions (PyAXEngine), for a card whose runtime only they can open.
 
 Every call moves every tensor: the whole K and V cache goes up and comes down again for each layer and pass. It is the
 baseline that bench compares with, not a way to be fast. The wheel is the vendor's and not on PyPI; without it
-`open_axengine` says so.
+`open_backend` says so. Imported only where this device is asked for.
 """
 
 from __future__ import annotations
 
 import ctypes
 import ctypes.util
+import logging
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import PackageError, RuntimeUnavailable
 from ..model_files.model_package import ModelPackage
-from .shape_groups import TensorInfo, find_tensor, layer_shape
+from .backend import Costs, Modes
+from .shape_groups import LAYER_INPUTS, LAYER_OUTPUTS, TensorInfo, find_tensor, layer_shape
 from .step import Step
+
+log = logging.getLogger(__name__)
 
 _BF16, _FP32, _UINT32 = 14, 15, 8
 
 
-def open_axengine() -> Any:
+def open_backend(package: ModelPackage, logits_slots: int) -> tuple[AxengineCard, AxengineProgram, Modes, Costs]:
+    """What stands for the card and runs the passes, what it can do, and what passes cost.
+
+    The costs are only a plausible order: measuring all groups through sessions would take minutes. Errors as for
+    `open_model`."""
+    program = AxengineProgram(package, logits_slots=logits_slots)
+    log.warning(
+        "%s: served through PyAXEngine, which moves the whole cache for every layer: expect it to be slow", package.name
+    )
+    seconds = tuple(1e-3 * (1 + g.width / 64 + g.history / 4096) for g in program.groups)
+    return AxengineCard(), program, Modes(chunks=True), Costs(seconds, 0.0)
+
+
+def _import_axengine() -> Any:
     """The vendor's module. RuntimeUnavailable when it, or the runtime library that it looks for, is missing."""
     try:
         import axengine
@@ -53,6 +72,10 @@ class AxengineCard:
         """The runtime's version is not readable through sessions."""
         return "through PyAXEngine"
 
+    def properties(self) -> dict[str, Any]:
+        """Sessions cannot ask the card."""
+        return {}
+
     def begin_close(self) -> None:
         """Nothing runs between calls."""
 
@@ -62,19 +85,15 @@ class AxengineCard:
 
 
 class AxengineProgram:
-    """The interface of `Program`, over one InferenceSession per layer. K and V live in the host's memory."""
+    """The Backend, over one InferenceSession per layer. K and V live in the host's memory."""
 
-    use_async = in_place_decode = in_place_chunk = False
     num_banks = 1
 
-    def __init__(self, package: ModelPackage, device: int = 0, logits_slots: int = 1) -> None:
+    def __init__(self, package: ModelPackage, logits_slots: int = 1) -> None:
         """Loads the head, then the layers. PackageError where the files do not fit each other."""
-        axengine = open_axengine()
+        axengine = _import_axengine()
         self.logits_slots = logits_slots
-        options = {"provider_options": [{"device_id": device}]} if device else {}
-        sessions = [
-            axengine.InferenceSession(os.fspath(p), **options) for p in (package.head_file, *package.layer_files)
-        ]
+        sessions = [axengine.InferenceSession(os.fspath(p)) for p in (package.head_file, *package.layer_files)]
         self.head, self.layers = sessions[0], sessions[1:]
         self.num_layers = len(self.layers)
         inputs, outputs = _tensors(self.layers[0], "inputs"), _tensors(self.layers[0], "outputs")
@@ -82,10 +101,8 @@ class AxengineProgram:
         self.shape = layer_shape(inputs, outputs, where)
         self.groups = self.shape.decode + self.shape.chunks
         self.bank_rows = self.shape.rows
-        self._names = {
-            n: inputs[find_tensor(inputs, n, where)].name for n in ("K_cache", "V_cache", "indices", "input", "mask")
-        }
-        self._outputs = [outputs[find_tensor(outputs, n, where)].name for n in ("K_cache_out", "V_cache_out", "output")]
+        self._names = {n: inputs[find_tensor(inputs, n, where)].name for n in LAYER_INPUTS}
+        self._outputs = [outputs[find_tensor(outputs, n, where)].name for n in LAYER_OUTPUTS]
         self._bind_head(str(package.head_file))
         self._bf16 = self.layers[0].get_inputs(0)[0].dtype
         self.embedding = package.embedding(self.shape.hidden)
@@ -105,10 +122,7 @@ class AxengineProgram:
         self.logits_dtype = "float32" if output.dtype == _FP32 else "uint16"
         self._logits = np.zeros((self.logits_slots, self.vocab_size), self.logits_dtype)
 
-    def set_modes(self, **modes: bool) -> None:
-        """Sessions know one mode: synchronous, everything copied."""
-
-    def logits(self, slot: int = 0) -> np.ndarray:
+    def logits(self, slot: int = 0) -> NDArray[Any]:
         """Logits of the last step's query with this slot: uint16 (bf16 bits) or float32 [vocab_size]."""
         return self._logits[slot]
 
@@ -128,16 +142,16 @@ class AxengineProgram:
                 session, layer, group, {"indices": indices, "mask": mask, "input": state}, queries["row"], kept
             )
         self._state = state
-        self.more_logits(np.flatnonzero(queries["logits"] >= 0))
+        self.more_logits(np.flatnonzero(queries["logits"] >= 0).tolist())
 
-    def more_logits(self, queries: Any, timeout_ms: int = -1) -> None:
+    def more_logits(self, queries: Sequence[int], timeout_ms: int = -1) -> None:
         """Logits of these queries of the last step, into slots 0 and up."""
         for slot, index in enumerate(queries):
             feed = {self._head_input: np.ascontiguousarray(self._state[:, index : index + 1])}
             logits = self.head.run(None, feed)[self._head_output]
             self._logits[slot] = logits.reshape(-1).view(self.logits_dtype)
 
-    def move_rows(self, bank: int, old: np.ndarray, new: np.ndarray, timeout_ms: int = -1) -> None:
+    def move_rows(self, bank: int, old: NDArray[np.int32], new: NDArray[np.int32], timeout_ms: int = -1) -> None:
         """Copies K and V of rows `old` to rows `new` in every layer."""
         self._k[:, :, new], self._v[:, :, new] = self._k[:, :, old], self._v[:, :, old]
 
@@ -153,10 +167,6 @@ class AxengineProgram:
         self._k[layer][0, rows[kept]] = k[0, : len(rows)][kept]
         self._v[layer][0, rows[kept]] = v[0, : len(rows)][kept]
         return out
-
-    def time_layers(self, group: int, num_layers: int = 1, repeats: int = 1) -> float:
-        """A plausible order of costs; measuring all groups through sessions would take minutes."""
-        return 1e-3 * (1 + self.groups[group].width / 64 + self.groups[group].history / 4096)
 
     def check_closable(self) -> None:
         """Logits are plain arrays here: nothing stands in the way."""

@@ -8,7 +8,7 @@ cimport cython
 from .buffer cimport DeviceBuffer
 from .runtime cimport Card, axclError, axclrtEngineDataType, axclrtEngineIO, axclrtEngineIODims
 
-from ..errors import PackageError, RuntimeUnavailable
+from ..errors import PackageError
 from .shape_groups import TensorInfo
 
 MAX_DIMS = 32  # room in the runtime's struct
@@ -16,7 +16,7 @@ MAX_DIMS = 32  # room in the runtime's struct
 
 @cython.no_gc_clear
 cdef class LoadedModel:
-    """One axmodel on the card: a layer or a head. `inputs` and `outputs` are lists of TensorInfo, in the card's order."""
+    """One axmodel on the card: a layer or a head. `inputs` and `outputs`: TensorInfo each, in the card's order."""
 
     def __init__(self, card: Card, path: str | os.PathLike):
         """Loads from a file (loading from memory hangs on some runtimes). RuntimeCallError names the file."""
@@ -81,7 +81,8 @@ cdef class LoadedModel:
             size = self.card.api.axclrtEngineGetOutputSizeByIndex(self.info, group, index)
         self.card.check("axclrtEngineGetDims", code)
         if not 0 <= dims.dimCount <= MAX_DIMS:
-            raise PackageError(f"{self.path}: the runtime gives a tensor of {dims.dimCount} dimensions; is this an AXCL 3 runtime?")
+            raise PackageError(
+                f"{self.path}: the runtime gives a tensor of {dims.dimCount} dimensions; is this an AXCL 3 runtime?")
         return tuple([dims.dims[i] for i in range(dims.dimCount)]), size
 
     def close(self) -> None:
@@ -105,9 +106,10 @@ cdef class LoadedModel:
 
 @cython.no_gc_clear
 cdef class Binding:
-    """An IO object of one model for one shape group: which buffer each input and output uses. Setting one is a local write.
+    """An IO object of one model for one shape group: which buffer each input and output uses.
 
-    The binding keeps its buffers alive. Bind every input and output before `execute`; the card reads stale data otherwise.
+    Setting one is a local write. The binding keeps its buffers alive. Every input and output must be bound before the
+    model runs; the card reads stale data otherwise.
     """
 
     def __init__(self, model: LoadedModel, group: int):
@@ -124,56 +126,31 @@ cdef class Binding:
         model.bindings.add(self)
 
     def set_input(self, index: int, buffer: DeviceBuffer) -> None:
-        """Binds the start of `buffer`, with exactly the size that the group asks for. ValueError when it is too small."""
+        """Binds the start of `buffer`, with exactly the size that the group asks for. ValueError: it is too small."""
+        self._bind(index, buffer, True)
+
+    def set_output(self, index: int, buffer: DeviceBuffer) -> None:
+        """As `set_input`."""
+        self._bind(index, buffer, False)
+
+    def _bind(self, uint32_t index, DeviceBuffer buffer, bint is_input):
         cdef axclError code
         self._require_open()
-        cdef uint32_t i = index
-        cdef uint64_t size = self._size(self.model.inputs[index], buffer, 0)
+        tensor = (self.model.inputs if is_input else self.model.outputs)[index]
+        cdef uint64_t size = tensor.sizes[self.group]
+        if buffer.handle == NULL or size > buffer.nbytes:
+            raise ValueError(f"{tensor.name} of group {self.group} needs {size} bytes; the buffer has {buffer.nbytes}")
         with nogil:
-            code = self.model.card.api.axclrtEngineSetInputBufferByIndex(self.io, i, buffer.handle, size)
-        self.model.card.check("axclrtEngineSetInputBufferByIndex", code)
-        self.held["input", index] = buffer
-
-    def set_output(self, index: int, buffer: DeviceBuffer, offset: int = 0) -> None:
-        """Binds `buffer` from byte `offset` on. Offsets other than 0 are for K/V rows written into the cache."""
-        cdef axclError code
-        self._require_open()
-        cdef uint32_t i = index
-        cdef uint64_t start = offset
-        cdef uint64_t size = self._size(self.model.outputs[index], buffer, offset)
-        with nogil:
-            code = self.model.card.api.axclrtEngineSetOutputBufferByIndex(self.io, i, <char *>buffer.handle + start, size)
-        self.model.card.check("axclrtEngineSetOutputBufferByIndex", code)
-        self.held["output", index] = buffer
-
-    def _size(self, tensor, DeviceBuffer buffer, size_t offset):
-        size = tensor.sizes[self.group]
-        if buffer.handle == NULL or offset + size > buffer.nbytes:
-            raise ValueError(f"{tensor.name} of group {self.group} needs {size} bytes at {offset}; the buffer has {buffer.nbytes}")
-        return size
+            if is_input:
+                code = self.model.card.api.axclrtEngineSetInputBufferByIndex(self.io, index, buffer.handle, size)
+            else:
+                code = self.model.card.api.axclrtEngineSetOutputBufferByIndex(self.io, index, buffer.handle, size)
+        self.model.card.check(f"axclrtEngineSet{'Input' if is_input else 'Output'}BufferByIndex", code)
+        self.held[is_input, index] = buffer
 
     def _require_open(self):
         if self.io == NULL:
             raise ValueError("this binding is closed, or its model is unloaded")
-
-    def execute(self) -> None:
-        """Runs the model on this binding and waits. For probes and tests; steps use the program."""
-        cdef axclError code
-        self._require_open()
-        with nogil:
-            code = self.model.card.api.axclrtEngineExecute(self.model.model, self.model.context, self.group, self.io)
-        self.model.card.check("axclrtEngineExecute", code)
-
-    def execute_async(self) -> None:
-        """Submits the model to the card's stream. RuntimeUnavailable where the runtime does not offer that."""
-        cdef axclError code
-        self._require_open()
-        cdef Card card = self.model.card
-        if not card.has_async:
-            raise RuntimeUnavailable(f"{card.library} has no axclrtEngineExecuteAsync")
-        with nogil:
-            code = card.api.axclrtEngineExecuteAsync(self.model.model, self.model.context, self.group, self.io, card.stream)
-        card.check("axclrtEngineExecuteAsync", code)
 
     def close(self) -> None:
         """Destroys the IO object. Closing twice is harmless."""

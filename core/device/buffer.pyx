@@ -44,7 +44,7 @@ cdef class DeviceBuffer:
         self.card.check("axclrtMemset", code)
 
     def write(self, data, offset: int = 0) -> None:
-        """Copies a C-contiguous buffer's bytes to `offset`. Synchronous: for loading, probes and tests, never per token."""
+        """Copies a C-contiguous buffer's bytes to `offset`. Synchronous: for loading and probes, never per token."""
         self._copy(data, offset, True)
 
     def read(self, dtype="uint16", count: int = -1, offset: int = 0):
@@ -57,16 +57,18 @@ cdef class DeviceBuffer:
     def _copy(self, data, size_t offset, bint upload):
         cdef Py_buffer view
         cdef axclError code = 0
+        cdef char *memory
         self._require_open()
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE if upload else PyBUF_WRITABLE)
         try:
             if offset > self.nbytes or <size_t>view.len > self.nbytes - offset:
                 raise ValueError(f"{view.len} bytes at {offset} do not fit a buffer of {self.nbytes}")
             with nogil:
+                memory = <char *>self.handle + offset
                 if view.len > 0 and upload:
-                    code = self.card.api.axclrtMemcpy(<char *>self.handle + offset, view.buf, view.len, AXCL_COPY_HOST_TO_DEVICE)
+                    code = self.card.api.axclrtMemcpy(memory, view.buf, view.len, AXCL_COPY_HOST_TO_DEVICE)
                 elif view.len > 0:
-                    code = self.card.api.axclrtMemcpy(view.buf, <char *>self.handle + offset, view.len, AXCL_COPY_DEVICE_TO_HOST)
+                    code = self.card.api.axclrtMemcpy(view.buf, memory, view.len, AXCL_COPY_DEVICE_TO_HOST)
             self.card.check("axclrtMemcpy", code)
         finally:
             PyBuffer_Release(&view)
@@ -77,15 +79,9 @@ cdef class DeviceBuffer:
 
     def close(self) -> None:
         """Frees the memory. Closing twice is harmless."""
-        cdef axclError code
         cdef void *handle = self.handle
-        if handle == NULL:
-            return
         self.handle = NULL
-        self.card.buffers.discard(self)
-        with nogil:
-            code = self.card.api.axclrtFree(handle)
-        self.card.check("axclrtFree", code)
+        self.card.free(self, handle, False)
 
     def __dealloc__(self):
         if self.card is not None:
@@ -138,17 +134,11 @@ cdef class PinnedBuffer:
 
     def close(self) -> None:
         """Frees the memory. Raises BufferError while views live. Closing twice is harmless."""
-        cdef axclError code
         cdef void *data = self.data
-        if data == NULL:
-            return
         if self.num_views:
             raise BufferError(f"{self.num_views} view(s) of this pinned buffer are alive; drop them before closing it")
         self.data = NULL
-        self.card.buffers.discard(self)
-        with nogil:
-            code = self.card.api.axclrtFreeHost(data)
-        self.card.check("axclrtFreeHost", code)
+        self.card.free(self, data, True)
 
     def __dealloc__(self):
         if self.card is not None:  # views hold a reference, so none can be alive here

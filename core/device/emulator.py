@@ -1,7 +1,7 @@
 """The emulated runtime's control interface (csrc/emu/README.md): settings, faults, counters, and why a call was
 refused.
 
-Nothing here needs another part of the core. The library keeps one state per process, so that an `Emulator` in a program
+The library keeps one state per process, so that an `Emulator` in a program
 that also runs an engine on the same library talks about that engine's card."""
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import os
 from pathlib import Path
 from typing import Any, cast
 
+from ..errors import RuntimeUnavailable
+
 __all__ = ["Emulator", "EmulatorError", "emulator_library"]
 
 
@@ -20,11 +22,10 @@ class EmulatorError(ValueError):
 
 
 def emulator_library() -> Path:
-    """Path of the emulated libaxcl_rt.so that belongs to this installation. Raises FileNotFoundError when it was not
-    built."""
+    """Path of the emulated libaxcl_rt.so of this installation. RuntimeUnavailable when it was not built."""
     path = Path(__file__).parents[1] / "lib" / "libaxcl_rt.so"
     if not path.is_file():
-        raise FileNotFoundError(
+        raise RuntimeUnavailable(
             f"{path} is missing: build it with `make build` (or install a wheel, which contains it)"
         )
     return path

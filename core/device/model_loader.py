@@ -14,11 +14,12 @@ from ..model_files.model_package import ModelPackage, open_package
 from ..model_files.timing_profile import profile_path
 from ..request import EngineInfo
 from ..tokenizer.tokenizer import Tokenizer
-from .axengine import AxengineCard, AxengineProgram
 from .axmodel import LoadedModel
-from .probe import Costs, Modes, probe
+from .backend import Backend, CardHandle, Costs, Modes
+from .emulator import emulator_library
+from .probe import probe
 from .program import Program
-from .runtime import Card, emulated_library, find_library
+from .runtime import Card, find_library
 from .shape_groups import layer_shape
 
 log = logging.getLogger(__name__)
@@ -36,13 +37,13 @@ class Model:
 
     def __init__(
         self,
-        card: Card | AxengineCard,
         package: ModelPackage,
         text: Tokenizer,
-        program: Program | AxengineProgram,
+        card: CardHandle,
+        program: Backend,
         modes: Modes,
         costs: Costs,
-        profile: str | None,
+        profile: str | None = None,
     ) -> None:
         self.card, self.package, self.text = card, package, text
         self.program, self.modes, self.costs = program, modes, costs
@@ -84,26 +85,24 @@ def open_model(
     rows each (None: as many as fit, at most MAX_BANKS); `logits_slots`: how many queries of a pass may want logits at
     once. Raises PackageError for everything that can be known without the card, RuntimeUnavailable, RuntimeCallError.
     """
+    started = time.monotonic()
     package = open_package(directory)
     text = Tokenizer.open(package.tokenizer_path, eos_override=package.eos, bos_override=package.bos)
     if device == "axengine":
-        return _open_axengine(package, text, logits_slots)
+        from .axengine import open_backend  # not everybody's way: what it needs is not loaded for others
+
+        return Model(package, text, *open_backend(package, logits_slots))
     card, profile = _open_card(package, device, profile, settings or {})
     try:
-        return _load(card, package, text, profile, progress, banks, logits_slots)
+        program = _load(card, package, progress or _silent, banks, logits_slots)
+        model = Model(package, text, card, program, *probe(program), profile)
     except BaseException:
         with suppress(BufferError):  # the error's own traceback may hold a view
             card.close()
         raise
-
-
-def _open_axengine(package: ModelPackage, text: Tokenizer, logits_slots: int) -> Model:
-    program = AxengineProgram(package, logits_slots=logits_slots)
-    costs = Costs(tuple(program.time_layers(i) for i in range(len(program.groups))), 0.0)
-    log.warning(
-        "%s: served through PyAXEngine, which moves the whole cache for every layer: expect it to be slow", package.name
-    )
-    return Model(AxengineCard(), package, text, program, Modes(chunks=True), costs, None)
+    log.info("%s: %d layers, %d bank(s) of %d rows, loaded in %.1f s on %s", package.name, program.num_layers,
+             program.num_banks, program.bank_rows, time.monotonic() - started, model.info.device)  # fmt: skip
+    return model
 
 
 def _open_card(
@@ -113,7 +112,7 @@ def _open_card(
         chosen = profile or package.profile or os.environ.get("AXPRESS_EMU_PROFILE") or "none"
         if chosen != "none":
             profile_path(chosen)  # the emulated runtime would tell where it looked, not what there is
-        return Card(emulated_library(), 0, {"profile": chosen, **settings}), chosen
+        return Card(emulator_library(), 0, {"profile": chosen, **settings}), chosen
     if package.simulated:
         raise PackageError(f"{package.directory}: a simulated model runs on the emulated card only (--device emu)")
     if profile is not None:
@@ -129,40 +128,29 @@ def _open_card(
     return Card(library, 0 if device == "auto" else int(device), settings), None
 
 
-def _load(
-    card: Card,
-    package: ModelPackage,
-    text: Tokenizer,
-    profile: str | None,
-    progress: Progress | None,
-    banks: int | None,
-    logits_slots: int,
-) -> Model:
-    started = time.monotonic()
+def _load(card: Card, package: ModelPackage, progress: Progress, banks: int | None, logits_slots: int) -> Program:
+    """Layers and head on the card, with buffers around them."""
     _check_memory(card, package)
     files = [package.head_file, *package.layer_files]  # the head first: the card wants it so
     models = []
     for number, path in enumerate(files):
-        if progress:
-            progress("loading", number, len(files))
+        progress("loading", number, len(files))
         models.append(LoadedModel(card, path))
     head, layers = models[0], models[1:]
-    hidden = head.inputs[0].shapes[0][-1]
+    embedding = package.embedding(head.inputs[0].shapes[0][-1])
     num_banks = _num_banks(card, layers, banks)
-    program = Program(card, layers, head, package.embedding(hidden), num_banks=num_banks, logits_slots=logits_slots)
-    known = package.embedding(hidden).shape[0]
-    if program.vocab_size > known:
+    program = Program(card, layers, head, embedding, num_banks=num_banks, logits_slots=logits_slots)
+    if program.vocab_size > len(embedding):
         raise PackageError(
-            f"{package.head_file.name}: gives {program.vocab_size} logits for an embedding of {known} tokens: files of"
-            " two models?"
+            f"{package.head_file.name}: gives {program.vocab_size} logits for an embedding of {len(embedding)} tokens:"
+            " files of two models?"
         )
-    if progress:
-        progress("probing", len(files), len(files))
-    modes, costs = probe(program)
-    log.info("%s: %d layers, %d bank(s) of %d rows, loaded in %.1f s on %s", package.name, program.num_layers,
-        num_banks, program.bank_rows,
-             time.monotonic() - started, "the emulated card" if card.emulated else f"card {card.device}")  # fmt: skip
-    return Model(card, package, text, program, modes, costs, profile)
+    progress("probing", len(files), len(files))
+    return program
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    """Progress for those who do not ask."""
 
 
 def _check_memory(card: Card, package: ModelPackage) -> None:

@@ -7,37 +7,16 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from ..errors import RuntimeCallError
+from .backend import Costs, Modes
 from .program import Program
 from .step import Step
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Costs:
-    """Measured seconds of a whole pass by group (index as in `Program.groups`, all layers, no head), of one head, and
-    of moving one row to another place in all layers."""
-
-    groups: tuple[float, ...]
-    head: float
-    copy: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Modes:
-    """What the probes found. All False is the conservative fallback: synchronous calls, rows copied on the card, and
-    prompts computed token by token."""
-
-    use_async: bool = False
-    in_place_decode: bool = False
-    in_place_chunk: bool = False
-    chunks: bool = False
 
 
 def probe(program: Program) -> tuple[Modes, Costs]:
@@ -47,18 +26,15 @@ def probe(program: Program) -> tuple[Modes, Costs]:
     _set(program, modes)
     modes = replace(modes, use_async=_probe_async(program))
     _set(program, modes)
-    modes = replace(modes, in_place_decode=_probe_in_place(program, decode=True))
+    modes = replace(modes, in_place_decode=_probe_in_place(program, modes))
     if program.shape.chunks and program.bank_rows >= 2 * program.shape.chunks[0].width:
         modes = replace(modes, chunks=_probe_chunk(program))
-    if modes.chunks:
-        modes = replace(modes, in_place_chunk=_probe_in_place(program, decode=False))
     _set(program, modes)
-    rows = "written in place" if modes.in_place_chunk else "copied into the cache"
     log.info(
         "probes: async %s, decode rows %s, prompts %s",
         "honoured" if modes.use_async else "not usable, synchronous calls instead",
         "written in place" if modes.in_place_decode else "copied into the cache",
-        f"in chunks, rows {rows}" if modes.chunks else "token by token",
+        "in chunks" if modes.chunks else "token by token",
     )
     costs = measure(program)
     _log_costs(program, modes, costs)
@@ -90,9 +66,7 @@ def measure(program: Program) -> Costs:
 
 
 def _set(program: Program, modes: Modes) -> None:
-    program.set_modes(
-        use_async=modes.use_async, in_place_decode=modes.in_place_decode, in_place_chunk=modes.in_place_chunk
-    )
+    program.set_modes(use_async=modes.use_async, in_place_decode=modes.in_place_decode)
 
 
 def _probe_async(program: Program) -> bool:
@@ -111,23 +85,20 @@ def _probe_async(program: Program) -> bool:
     return program.logits(0).tobytes() == expected
 
 
-def _probe_in_place(program: Program, *, decode: bool) -> bool:
-    """Whether K/V outputs bound into the cache leave the same rows there as a copy does, in every layer."""
-    width = 1 if decode else program.shape.chunks[0].width
-    make: Callable[..., Step] = _decode_step if decode else _chunk_step(program)
-    program.run(make(row=width))
-    copied = _rows(program, width, width)
-    _erase(program, 0, width)
-    before = Modes(program.use_async, program.in_place_decode, program.in_place_chunk)
-    _set(program, replace(before, in_place_decode=decode, in_place_chunk=not decode))
+def _probe_in_place(program: Program, modes: Modes) -> bool:
+    """Whether K/V outputs bound into the cache leave the same row there as a copy does, in every layer."""
+    program.run(_decode_step(row=1))
+    copied = _row(program, 1)
+    _erase(program, 0)
+    _set(program, replace(modes, in_place_decode=True))
     try:
-        program.run(make(row=0))
-        written = _rows(program, 0, width)
+        program.run(_decode_step(row=0))
+        written = _row(program, 0)
     except RuntimeCallError as error:
         log.info("the runtime refuses K/V outputs inside the cache (%s)", error)
         written = b""
     finally:
-        _set(program, before)
+        _set(program, modes)
     return written == copied and any(copied)
 
 
@@ -136,8 +107,8 @@ def _probe_chunk(program: Program) -> bool:
     layer's K and V of one token with those that decode gives."""
     width = program.shape.chunks[0].width
     program.run(_decode_step(row=width))
-    program.run(_chunk_step(program)(row=0))
-    alone, chunk = _rows(program, width, 1), _rows(program, 0, 1)
+    program.run(_chunk_step(program))
+    alone, chunk = _row(program, width), _row(program, 0)
     if alone == chunk:
         return True
     a, b = (np.frombuffer(x, np.uint16).astype(np.uint32) << 16 for x in (alone, chunk))
@@ -161,33 +132,28 @@ def _decode_step(row: int) -> Step:
     return step
 
 
-def _chunk_step(program: Program) -> Callable[..., Step]:
+def _chunk_step(program: Program) -> Step:
     group = len(program.shape.decode)
     width = program.groups[group].width
-
-    def make(row: int) -> Step:
-        step = Step(width)
-        step.reset(group)
-        step.tail_free = True
-        step.add_chain(range(width), 0, row, step.add_view(0, 0))
-        return step
-
-    return make
+    step = Step(width)
+    step.reset(group)
+    step.add_chain(range(width), 0, 0, step.add_view(0, 0))
+    return step
 
 
-def _rows(program: Program, start: int, count: int) -> bytes:
-    """K and V rows start..start+count of the first and the last layer."""
+def _row(program: Program, row: int) -> bytes:
+    """K and V of one row of the first and the last layer."""
     nbytes = 2 * program.shape.kv_dim
     parts = [
-        buffer.read("uint8", count * nbytes, start * nbytes)
+        buffer.read("uint8", nbytes, row * nbytes)
         for layer in {0, program.num_layers - 1}
         for buffer in program.kv_buffers(0, layer)
     ]
     return b"".join(p.tobytes() for p in parts)
 
 
-def _erase(program: Program, start: int, count: int) -> None:
+def _erase(program: Program, row: int) -> None:
     nbytes = 2 * program.shape.kv_dim
     for layer in range(program.num_layers):
         for buffer in program.kv_buffers(0, layer):
-            buffer.write(np.zeros(count * nbytes, np.uint8), start * nbytes)
+            buffer.write(np.zeros(nbytes, np.uint8), row * nbytes)

@@ -84,8 +84,10 @@ cdef extern from "axcl_load.h" nogil:
         uint32_t (*axclrtEngineGetNumOutputs)(axclrtEngineIOInfo) noexcept nogil
         uint64_t (*axclrtEngineGetInputSizeByIndex)(axclrtEngineIOInfo, uint32_t, uint32_t) noexcept nogil
         uint64_t (*axclrtEngineGetOutputSizeByIndex)(axclrtEngineIOInfo, uint32_t, uint32_t) noexcept nogil
-        axclError (*axclrtEngineGetInputDims)(axclrtEngineIOInfo, uint32_t, uint32_t, axclrtEngineIODims *) noexcept nogil
-        axclError (*axclrtEngineGetOutputDims)(axclrtEngineIOInfo, uint32_t, uint32_t, axclrtEngineIODims *) noexcept nogil
+        axclError (*axclrtEngineGetInputDims)(
+            axclrtEngineIOInfo, uint32_t, uint32_t, axclrtEngineIODims *) noexcept nogil
+        axclError (*axclrtEngineGetOutputDims)(
+            axclrtEngineIOInfo, uint32_t, uint32_t, axclrtEngineIODims *) noexcept nogil
         const char *(*axclrtEngineGetInputNameByIndex)(axclrtEngineIOInfo, uint32_t) noexcept nogil
         const char *(*axclrtEngineGetOutputNameByIndex)(axclrtEngineIOInfo, uint32_t) noexcept nogil
         axclError (*axclrtEngineGetInputDataType)(axclrtEngineIOInfo, uint32_t, axclrtEngineDataType *) noexcept nogil
@@ -123,4 +125,5 @@ cdef class Card:
 
     cdef int check(self, str call, axclError code) except -1
     cdef int require_open(self) except -1
+    cdef int free(self, buffer, void *memory, bint pinned) except -1
     cdef void give_back(self, void *memory, bint pinned) noexcept

@@ -11,13 +11,19 @@ log = logging.getLogger(__name__)
 
 SYSTEM_PATHS = ("/usr/lib/axcl/libaxcl_rt.so", "/usr/lib/axcl/libaxcl_rt.so.1")
 
-_SUBS = {1: "device", 2: "context", 3: "stream", 4: "task", 5: "memory", 6: "config", 7: "engine", 8: "syslog", 9: "sysctrl",
-         0xA: "latency", 0xB: "p2p", 0xC: "worker"}
-_IDS = {1: "failed", 2: "null pointer", 3: "illegal parameter", 4: "unsupported", 5: "timed out", 6: "busy", 7: "out of memory",
-        8: "encode error", 9: "decode error", 0xA: "unexpected response", 0xB: "cannot open", 0xC: "execute failed"}
+_SUBS = {
+    1: "device", 2: "context", 3: "stream", 4: "task", 5: "memory", 6: "config", 7: "engine", 8: "syslog",
+    9: "sysctrl", 0xA: "latency", 0xB: "p2p", 0xC: "worker",
+}
+_IDS = {
+    1: "failed", 2: "null pointer", 3: "illegal parameter", 4: "unsupported", 5: "timed out", 6: "busy",
+    7: "out of memory", 8: "encode error", 9: "decode error", 0xA: "unexpected response", 0xB: "cannot open",
+    0xC: "execute failed",
+}
 _SPECIAL = {
-    (1, 0x80): "device query failed", (1, 0x81): "no device connected", (1, 0x82): "device probe failed", (1, 0x83): "device not active",
-    (1, 0x84): "no such device", (1, 0x85): "no active device", (1, 0x86): "the card's agent does not answer (port allocation)",
+    (1, 0x80): "device query failed", (1, 0x81): "no device connected", (1, 0x82): "device probe failed",
+    (1, 0x83): "device not active", (1, 0x84): "no such device", (1, 0x85): "no active device",
+    (1, 0x86): "the card's agent does not answer (port allocation)",
     (1, 0x87): "device reboot", (1, 0x88): "port destroy failed", (2, 0x84): "no context bound to this thread",
     (3, 0x83): "synchronise timed out", (5, 0x81): "not device memory", (7, 0x81): "no such index",
 }
@@ -32,11 +38,6 @@ def describe_code(code: int) -> str:
     sub, ident = (code >> 8) & 0xFF, code & 0xFF
     where = _SUBS.get(sub, f"module {sub}")
     return f"{where}: {_SPECIAL.get((sub, ident)) or _IDS.get(ident, f'error {ident:#x}')}"
-
-
-def emulated_library() -> Path:
-    """The emulated runtime that was built with this package."""
-    return Path(__file__).parents[1] / "lib" / "libaxcl_rt.so"
 
 
 def find_library() -> str | None:
@@ -55,8 +56,8 @@ def find_library() -> str | None:
 cdef class Card:
     """One device with its context and its one stream; owner of everything that is allocated or loaded on it.
 
-    Open it, use it from threads that called `bind_thread()`, close it: models, buffers, stream, context, device, runtime,
-    in that order. After `close()` every call raises RuntimeUnavailable.
+    Open it, use it from threads that called `bind_thread()`, close it: models, buffers, stream, context, device,
+    runtime, in that order. After `close()` every call raises RuntimeUnavailable.
     """
 
     def __cinit__(self):
@@ -70,7 +71,8 @@ cdef class Card:
         Raises RuntimeUnavailable (library or symbol missing, index without a card) or RuntimeCallError.
         """
         if _open_cards:
-            raise RuntimeUnavailable("this process has a card open already, and the runtime allows one at a time: close that one first")
+            raise RuntimeUnavailable(
+                "this process has a card open already, and the runtime allows one at a time: close that one first")
         self.library = os.fspath(library)
         self._load(settings or {})
         try:
@@ -88,7 +90,8 @@ cdef class Card:
         self.emulated = self.api.axemu_version != NULL
         self.has_async = self.api.axclrtEngineExecuteAsync != NULL
         if settings and not self.emulated:
-            raise RuntimeUnavailable(f"{self.library} drives a real card: emulator settings {sorted(settings)} do not apply to it")
+            raise RuntimeUnavailable(
+                f"{self.library} drives a real card: emulator settings {sorted(settings)} do not apply to it")
         for key, value in settings.items():
             key_bytes, value_bytes = str(key).encode(), str(value).encode()
             if self.api.axemu_set(key_bytes, value_bytes) != 0:
@@ -107,7 +110,8 @@ cdef class Card:
             code = self.api.axclrtGetDeviceList(&found)
         self.check("axclrtGetDeviceList", code)
         if index < 0 or index >= <int>found.num:
-            raise RuntimeUnavailable(f"card {index} was asked for, but the runtime {self.library} sees {found.num} card(s)")
+            raise RuntimeUnavailable(
+                f"card {index} was asked for, but the runtime {self.library} sees {found.num} card(s)")
         self.device = found.devices[index]
         with nogil:
             code = self.api.axclrtSetDevice(self.device)
@@ -140,8 +144,19 @@ cdef class Card:
             raise RuntimeUnavailable("this card is closed")
         return 0
 
+    cdef int free(self, buffer, void *memory, bint pinned) except -1:
+        """Frees what a buffer held that is closed (nothing for NULL)."""
+        cdef axclError code
+        if memory == NULL:
+            return 0
+        self.buffers.discard(buffer)
+        with nogil:
+            code = self.api.axclrtFreeHost(memory) if pinned else self.api.axclrtFree(memory)
+        return self.check("axclrtFreeHost" if pinned else "axclrtFree", code)
+
     cdef void give_back(self, void *memory, bint pinned) noexcept:
-        """Frees what a dropped buffer held, on whatever thread that happens; the runtime wants a context there. Never raises."""
+        """Frees what a dropped buffer held, on whatever thread that happens; the runtime wants a context there. Never
+        raises."""
         if memory == NULL or self.closed:
             return
         with nogil:
@@ -186,7 +201,8 @@ cdef class Card:
             code = self.api.axclrtGetDeviceProperties(self.device, &p)
         self.check("axclrtGetDeviceProperties", code)
         return {
-            "firmware": (<bytes>p.swVersion).decode(errors="replace"), "uid": p.uid, "temperature_c": p.temperature / 1000,
+            "firmware": (<bytes>p.swVersion).decode(errors="replace"), "uid": p.uid,
+            "temperature_c": p.temperature / 1000,
             # in 64 bits: the card has 7040 MiB, more than 2^32 bytes
             "total_cmm": <uint64_t>p.totalCmmSize * 1024, "free_cmm": <uint64_t>p.freeCmmSize * 1024,
             "total_memory": <uint64_t>p.totalMemSize * 1024, "free_memory": <uint64_t>p.freeMemSize * 1024,
@@ -206,17 +222,9 @@ cdef class Card:
             code = self.api.axclrtEngineGetUsage(c_name, &system, &cmm)
         return cmm if code == 0 else None
 
-    def synchronize(self, timeout_ms: int = -1) -> None:
-        """Waits until the stream is idle; StepTimeout after `timeout_ms` (-1: no limit); raises what failed in it."""
-        cdef axclError code
-        cdef int32_t limit = timeout_ms
-        self.require_open()
-        with nogil:
-            code = self.api.axclrtSynchronizeStreamWithTimeout(self.stream, limit)
-        self.check("axclrtSynchronizeStreamWithTimeout", code)
-
     def begin_close(self) -> None:
-        """From here on failures do not stop the closing. Waits for the stream; one that does not end is destroyed by force."""
+        """From here on failures do not stop the closing. Waits for the stream; one that does not end is destroyed by
+        force."""
         cdef axclError code
         if self.closing or self.closed:
             return
@@ -238,7 +246,8 @@ cdef class Card:
             return
         held = [b for b in self.buffers if b.num_views]
         if held:
-            raise BufferError(f"{len(held)} pinned buffer(s) still have NumPy views; drop the views, then close the card")
+            raise BufferError(
+                f"{len(held)} pinned buffer(s) still have NumPy views; drop the views, then close the card")
         self.begin_close()
         for model in reversed(list(self.models)):
             model.close()

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ..errors import PackageError
+
+if TYPE_CHECKING:
+    from .axmodel import LoadedModel
 
 LAYER_INPUTS = ("K_cache", "V_cache", "indices", "input", "mask")
 LAYER_OUTPUTS = ("K_cache_out", "V_cache_out", "output")
@@ -30,6 +35,11 @@ class Group:
     index: int
     width: int
     history: int
+
+    @property
+    def mask_bytes(self) -> int:
+        """Bytes of a pass's mask: bf16 [width, history + width]."""
+        return 2 * self.width * (self.history + self.width)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,3 +105,14 @@ def layer_shape(inputs: list[TensorInfo], outputs: list[TensorInfo], where: str)
     return LayerShape(
         hidden, kv_dim, tuple(sorted(decode, key=lambda g: g.history)), tuple(sorted(chunks, key=lambda g: g.history))
     )
+
+
+def common_shape(layers: Sequence[LoadedModel]) -> LayerShape:
+    """The shape that all layers of a model have. PackageError where one differs."""
+    shapes = [layer_shape(layer.inputs, layer.outputs, layer.path) for layer in layers]
+    for layer, shape in zip(layers, shapes, strict=True):
+        if shape != shapes[0]:
+            raise PackageError(
+                f"{layer.path}: its shape groups differ from those of {layers[0].path}: files of two builds?"
+            )
+    return shapes[0]

@@ -1,4 +1,4 @@
-"""The one struct that crosses from plan to program: which tokens a pass carries, what each sees, where each is stored."""
+"""The one struct that crosses from plan to program: which tokens a pass carries, what each sees, where it is stored."""
 
 from libc.stdint cimport int32_t, uint16_t
 
@@ -20,14 +20,12 @@ cdef class Step:
     cdef int32_t *runs
     cdef int32_t *views
     cdef readonly int capacity
-    cdef readonly int max_runs
     cdef int room
     cdef readonly int num_queries
     cdef readonly int num_views
     cdef readonly int num_logits
     cdef public int group
     cdef public int bank
-    cdef public bint tail_free
 
     cpdef int add_view(self, int start, int stop) except -1
     cpdef int extend_view(self, int start, int stop) except -1

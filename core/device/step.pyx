@@ -7,24 +7,25 @@ from libc.stdlib cimport free, malloc, realloc
 
 import numpy as np
 
+cdef enum:
+    MAX_RUNS = 1 << 20
+
 QUERY_DTYPE = np.dtype([(n, np.int32) for n in ("token", "position", "row", "parent", "view", "logits")])
 
 
 cdef class Step:
     """One masked pass. Reused from pass to pass: `reset`, add views and queries, run.
 
-    A *view* is a list of runs of cache rows, each (start, stop), that its queries see. A *query* is one token: its position
-    (what RoPE uses), the row that receives its K and V (-1: none), the earlier query of this step that it continues
-    (`parent`, -1: none; it sees its parent's own chain, too), its view, and whether its logits are wanted.
-    `group` is the index of the shape group in the program's list, `bank` the cache. `tail_free` says that the rows from the
-    first query's row on, as many as the group is wide, are free: the card may then write a whole chunk in place.
+    A *view* is a list of runs of cache rows, each (start, stop), that its queries see. A *query* is one token: its
+    position (what RoPE uses), the row that receives its K and V (-1: none), the earlier query of this step that it
+    continues (`parent`, -1: none; it sees its parent's own chain, too), its view, and whether its logits are wanted.
+    `group` is the index of the shape group in the program's list, `bank` the cache.
     """
 
-    def __cinit__(self, int capacity=128, int max_runs=1 << 20):
+    def __cinit__(self, int capacity=128):
         self.capacity = capacity
-        self.max_runs = max_runs
         self.queries = <ax_query *>malloc(capacity * sizeof(ax_query))
-        self.room = min(max_runs, 1024)
+        self.room = 1024
         self.runs = <int32_t *>malloc(2 * self.room * sizeof(int32_t))
         self.views = <int32_t *>malloc((capacity + 1) * sizeof(int32_t))
         if self.queries == NULL or self.runs == NULL or self.views == NULL:
@@ -41,7 +42,6 @@ cdef class Step:
         self.group = group
         self.bank = bank
         self.num_queries = self.num_views = self.num_logits = 0
-        self.tail_free = False
         self.views[0] = 0
 
     cpdef int add_view(self, int start, int stop) except -1:
@@ -64,8 +64,8 @@ cdef class Step:
     cdef int _add_run(self, int start, int stop) except -1:
         cdef int at = self.views[self.num_views]
         cdef int32_t *grown
-        if at >= self.max_runs:
-            raise ValueError(f"a step holds at most {self.max_runs} runs of rows")
+        if at >= MAX_RUNS:
+            raise ValueError(f"a step holds at most {MAX_RUNS} runs of rows")
         if at >= self.room:
             grown = <int32_t *>realloc(self.runs, 4 * self.room * sizeof(int32_t))
             if grown == NULL:
@@ -97,7 +97,8 @@ cdef class Step:
         if i >= self.capacity:
             raise ValueError(f"the step is full: {self.capacity} queries")
         if position < 0 or row < -1 or not -1 <= parent < i or not 0 <= view < self.num_views:
-            raise ValueError(f"query {i}: position {position}, row {row}, parent {parent}, view {view} of {self.num_views}")
+            raise ValueError(
+                f"query {i}: position {position}, row {row}, parent {parent}, view {view} of {self.num_views}")
         self.queries[i].token = token
         self.queries[i].position = position
         self.queries[i].row = row
@@ -111,7 +112,7 @@ cdef class Step:
         return i
 
     def add_chain(self, tokens, int position, int row, int view, bint logits=False) -> None:
-        """Adds consecutive tokens of one sequence from `position` and `row` (-1: no rows) on, each continuing the one before it.
+        """Adds consecutive tokens of one sequence from `position` and `row` (-1: no rows) on, each continuing the last.
 
         `logits`: the last one's logits are wanted.
         """
@@ -141,9 +142,10 @@ cdef class Step:
         return out
 
     def mask(self, int width, int history):
-        """The additive mask of this step as bf16 bits, uint16 [width, history + width]. ValueError when it does not fit."""
+        """The additive mask of this step as bf16 bits, uint16 [width, history + width]. ValueError: it does not fit."""
         out = np.empty((width, history + width), np.uint16)
         cdef uint16_t[:, ::1] view = out
-        if ax_mask_fill(&view[0, 0], width, history, self.queries, self.num_queries, self.runs, self.views, self.num_views) != 0:
+        if ax_mask_fill(&view[0, 0], width, history, self.queries, self.num_queries,
+                        self.runs, self.views, self.num_views) != 0:
             raise ValueError(f"the step does not fit a group {width} wide over {history} rows")
         return out

@@ -8,7 +8,7 @@ from itertools import accumulate
 
 from ..kv_cache.cache_bank import CacheBank
 from ..kv_cache.row_placement import packed_highs
-from .pass_planner import PassPlanner
+from .pass_costs import PassCosts
 from .sequence import Sequence
 
 HEADROOM = 64  # rows a sequence should find free beyond its prompt, so that it does not push another out at once
@@ -16,18 +16,18 @@ HEADROOM = 64  # rows a sequence should find free beyond its prompt, so that it 
 Bank = CacheBank[Sequence]
 
 
-def choose_bank(banks: Iterable[Bank], sequence: Sequence, planner: PassPlanner) -> Bank | None:
+def choose_bank(banks: Iterable[Bank], sequence: Sequence, costs: PassCosts) -> Bank | None:
     """The bank where the sequence costs least: what it must compute there, and what its rows add to everybody's passes.
     Of equal ones that where fewer rows that others might go on from are pushed out. None: no bank has room."""
     best: tuple[tuple[float, int], Bank] | None = None
     for bank in banks:
-        cost = _cost(bank, sequence, planner)
+        cost = _cost(bank, sequence, costs)
         if cost is not None and (best is None or cost < best[0]):
             best = (cost, bank)
     return best[1] if best else None
 
 
-def _cost(bank: Bank, sequence: Sequence, planner: PassPlanner) -> tuple[float, int] | None:
+def _cost(bank: Bank, sequence: Sequence, costs: PassCosts) -> tuple[float, int] | None:
     """Seconds that the sequence costs in this bank, and rows that it pushes out; None where it finds no room."""
     tokens, num_rows = sequence.tokens, bank.pool.num_rows
     cached, common = bank.num_shared(tokens[:-1], sequence.cache_salt)
@@ -39,8 +39,8 @@ def _cost(bank: Bank, sequence: Sequence, planner: PassPlanner) -> tuple[float, 
     highs = [min(high, num_rows) for high in accumulate(sizes)]
     more = sorted([*sizes, len(tokens) - common + _headroom(sequence)])
     later = [min(high, num_rows) for high in accumulate(more)]
-    stay = planner.round_seconds(later) - planner.round_seconds(highs)
-    seconds = stay * sequence.num_to_generate + planner.entry_seconds(shared, len(tokens), highs)
+    stay = costs.round_seconds(later) - costs.round_seconds(highs)
+    seconds = stay * sequence.num_to_generate + costs.entry_seconds(shared, len(tokens), highs)
     return seconds, max(0, need - bank.pool.num_free)
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from ..request import FinishReason, GenerationRequest, TokenLogprob
+from numpy.typing import NDArray
+
+from ..request import Constraint, FinishReason, GenerationRequest, TokenLogprob
 from ..sampling.sampler import Sampler, Scratch
-from ..structured_output.constraint import Constraint, OneToken
+from ..structured_output.constraint import OneToken
 from ..tokenizer.detokenizer import StopChecker
 from ..tokenizer.tokenizer import Tokenizer
 
@@ -86,7 +88,7 @@ class OutputProcessor:
             log.exception("drafts could not be checked")
             return 0
 
-    def sample(self, logits: object) -> tuple[int, tuple[TokenLogprob, ...]]:
+    def sample(self, logits: NDArray[Any]) -> tuple[int, tuple[TokenLogprob, ...]]:
         """The next token, and its log-probability where that is wanted. `logits`: see Sampler.sample. Raises
         LogitsError, and whatever the rules raise."""
         if self._constraint is not None:

@@ -17,7 +17,7 @@ The rules, all of them:
    twice (`blocked`).
 
 Candidates come in the order of their last passes, longest ago first. Where their rows lie is not decided here, but what
-a pass costs depends on it: see `highs` of `plan`, and layout.py."""
+a pass costs depends on it: see `highs` of `plan`, and row_placement.py."""
 
 from __future__ import annotations
 
@@ -25,10 +25,9 @@ from collections.abc import Sequence as Items
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from ..device.shape_groups import Group
+from .pass_costs import PassCosts
 
 GAIN_FOR_DRAFTS = 0.95  # a chunk chosen for its guesses alone must cost at most this share of the time without
-SMOOTHING = 0.05  # weight of a new measurement in a running average
 
 
 class Candidate(Protocol):
@@ -68,9 +67,9 @@ class Candidate(Protocol):
 
 
 class Part(NamedTuple):
-    """The share of candidate `who` in a pass: `num_tokens` of its pending ones, then `num_drafts` guesses."""
+    """A candidate's share of a pass (its index): `num_tokens` of its pending ones, then `num_drafts` guesses."""
 
-    who: int
+    candidate: int
     num_tokens: int
     num_drafts: int = 0
 
@@ -84,122 +83,21 @@ class StepPlan:
 
 
 class PassPlanner:
-    """Plans for one model. `groups` are decode groups by growing cache, then chunks by growing history; `costs` are
-    seconds of a whole pass without heads, same order; `head` seconds of one head, `copy` of moving one row in all
-    layers. `max_parts` sequences fit one pass."""
+    """Plans for one model, whose passes cost what `costs` says. Not `drafts`: nobody's guesses are looked at."""
 
-    def __init__(
-        self,
-        groups: tuple[Group, ...],
-        costs: tuple[float, ...],
-        head: float,
-        copy: float = 0.0,
-        *,
-        chunks: bool = True,
-        max_parts: int = 16,
-        drafts: bool = True,
-    ) -> None:
-        self.groups = groups
-        self.costs = list(costs)
-        self.head = head
-        self.copy = copy
-        self.max_parts = max_parts
-        self.drafts = drafts and chunks
-        self._decode = [i for i, g in enumerate(groups) if g.width == 1]
-        self._chunks = [i for i, g in enumerate(groups) if g.width > 1 and chunks]
-        self.reach = max((groups[i].history for i in self._chunks), default=-1)  # rows that chunks see
-        self.max_width = max((groups[i].width for i in self._chunks), default=1)
-        self._by_cost: tuple[list[tuple[int, int]], list[tuple[int, int]]] = ([], [])
-        self.costs_changed()
-
-    # ---- costs ----
-
-    def decode_slot(self, high: int) -> int:
-        """The cheapest decode group that sees `high` rows."""
-        slot = self._cheapest(False, high)
-        assert slot is not None, "a bank has no more rows than its largest decode group"
-        return slot
-
-    def chunk_slot(self, high: int) -> int | None:
-        """The cheapest chunk group that sees `high` rows; None where none reaches so far."""
-        return self._cheapest(True, high)
-
-    def _cheapest(self, chunk: bool, high: int) -> int | None:
-        for history, slot in self._by_cost[chunk]:
-            if history >= high:
-                return slot
-        return None
-
-    def single_seconds(self, high: int) -> float:
-        """One token by itself."""
-        return self.costs[self.decode_slot(high)] + self.head
-
-    def prefill_seconds(self, num_cached: int, num_tokens: int) -> float:
-        """Computing the tokens from `num_cached` to `num_tokens` of a prompt that lies in low rows."""
-        seconds, single = 0.0, self.costs[self.decode_slot(num_tokens)]
-        while num_cached < num_tokens:
-            slot = self.chunk_slot(num_cached)
-            if slot is None:
-                return seconds + single * (num_tokens - num_cached)
-            width = min(self.groups[slot].width, num_tokens - num_cached)
-            seconds += min(self.costs[slot], single * width)
-            num_cached += width
-        return seconds
-
-    def entry_seconds(self, num_cached: int, num_tokens: int, highs: Items[int]) -> float:
-        """What such a prompt costs a bank beyond the rounds of those who live there, who see `highs` rows and ride
-        along."""
-        alone = self.prefill_seconds(num_cached, num_tokens)
-        slot = self.chunk_slot(min(max(highs, default=0) + num_tokens, self.reach))
-        if not highs or slot is None or num_tokens > self.reach:
-            return alone
-        passes = -(-(num_tokens - num_cached) // self.groups[slot].width)
-        return min(alone, passes * max(self.costs[slot] - self.round_seconds(highs), 0.0))
-
-    def worth_reusing(self, num_cached: int, num_tokens: int) -> int:
-        """How much of `num_cached` cached tokens a prompt of `num_tokens` should reuse: where chunks do not reach far
-        back, computing a few again in a chunk costs less than going on token by token."""
-        if self.chunk_slot(num_cached) is not None:
-            return num_cached
-        shorter = [self.groups[i].history for i in self._chunks if self.groups[i].history < num_cached]
-        return min((num_cached, *shorter), key=lambda n: self.prefill_seconds(n, num_tokens))
-
-    def round_seconds(self, highs: Items[int]) -> float:
-        """Seconds of the cheapest round of sequences that see these many rows: what placement compares."""
-        ordered = sorted(highs)
-        rest = sum(self.single_seconds(h) for h in ordered)
-        best = rest
-        for k, high in enumerate(ordered, 1):
-            rest -= self.single_seconds(high)
-            slot = self.chunk_slot(high)
-            if slot is None or k > min(self.max_parts, self.groups[slot].width):
-                break
-            best = min(best, self.costs[slot] + k * self.head + rest)
-        return best
+    def __init__(self, costs: PassCosts, *, drafts: bool = True) -> None:
+        self.costs = costs
+        self.drafts = drafts and costs.reach >= 0  # only chunks carry guesses
 
     def seconds_per_token(self, candidates: Items[Candidate], planned: StepPlan) -> float:
         """Seconds of a pass for each token it is expected to bring forward."""
         tokens = heads = 0.0
         for part in planned.parts:
-            gained = self._expected(candidates[part.who]) if part.num_drafts else 0.0
+            gained = self._expected(candidates[part.candidate]) if part.num_drafts else 0.0
             tokens += part.num_tokens + gained
-            if part.num_tokens == candidates[part.who].num_pending:
+            if part.num_tokens == candidates[part.candidate].num_pending:
                 heads += 1 + gained
-        return (self.costs[planned.slot] + heads * self.head) / tokens
-
-    def observe(self, slot: int, seconds: float, num_heads: int) -> None:
-        """A pass of group `slot` with `num_heads` heads took `seconds`. Outliers (the host was busy) count little."""
-        layers = max(seconds - num_heads * self.head, 0.2 * self.costs[slot])
-        self.costs[slot] += SMOOTHING * (min(layers, 2 * self.costs[slot]) - self.costs[slot])
-        self.costs_changed()
-
-    def costs_changed(self) -> None:
-        """To be called after `costs` was changed: (history, slot) of decode and of chunk groups, cheapest first."""
-        groups, costs = self.groups, self.costs
-        decode, chunks = (sorted(slots, key=costs.__getitem__) for slots in (self._decode, self._chunks))
-        self._by_cost = ([(groups[i].history, i) for i in decode], [(groups[i].history, i) for i in chunks])
-
-    # ---- plans ----
+        return self.costs.pass_seconds(planned.slot, heads) / tokens
 
     def plan(
         self, candidates: Items[Candidate], highs: Items[int] | None = None, *, in_turn: bool = True
@@ -210,14 +108,15 @@ class PassPlanner:
         go on, or else the next of a round, whoever is left out by it."""
         if highs is None:
             highs = [c.high for c in candidates]
+        reach = self.costs.reach
         prompts: list[int] = []
         far: list[int] = []
         running: list[int] = []
         for i, c in enumerate(candidates):
             if not c.blocked:
-                (running if c.num_pending == 1 else prompts if c.num_cached <= self.reach else far).append(i)
+                (running if c.num_pending == 1 else prompts if c.num_cached <= reach else far).append(i)
         prompts.sort(key=lambda i: candidates[i].order)
-        if prompts and highs[prompts[0]] <= self.reach:
+        if prompts and highs[prompts[0]] <= reach:
             chunk = self._with_prompts(candidates, highs, prompts, running)
             if chunk is not None:
                 others = sorted(running + self._token_by_token(candidates, far)) if in_turn else []
@@ -234,8 +133,8 @@ class PassPlanner:
         waiting = [i for i in running if not candidates[i].served] or running
         return self._round(candidates, highs, waiting)
 
-    def _single(self, highs: Items[int], who: int) -> StepPlan:
-        return StepPlan(self.decode_slot(highs[who]), (Part(who, 1),))
+    def _single(self, highs: Items[int], candidate: int) -> StepPlan:
+        return StepPlan(self.costs.decode_slot(highs[candidate]), (Part(candidate, 1),))
 
     def _token_by_token(self, candidates: Items[Candidate], far: list[int]) -> list[int]:
         """Rule 4: whose turn it may be among the prompts that no chunk reaches."""
@@ -249,16 +148,17 @@ class PassPlanner:
         self, candidates: Items[Candidate], highs: Items[int], prompts: list[int], running: list[int]
     ) -> StepPlan | None:
         """Rule 1, the chunk. None where single decodes cost less."""
-        prompts = self._that_fit(candidates, [i for i in prompts if highs[i] <= self.reach])
+        costs = self.costs
+        prompts = self._that_fit(candidates, [i for i in prompts if highs[i] <= costs.reach])
         slot, riders = self._riders(highs, max(highs[i] for i in prompts), running)
-        parts, room = [Part(i, 1) for i in riders], self.groups[slot].width - len(riders)
-        for i in prompts[: self.max_parts - len(riders)]:
-            take = min(room, candidates[i].num_pending)
-            if take:
-                parts.append(Part(i, take))
-            room -= take
-        alone = sum(p.num_tokens * self.costs[self.decode_slot(highs[p.who])] for p in parts)
-        if alone < self.costs[slot]:
+        parts, room = [Part(i, 1) for i in riders], costs.groups[slot].width - len(riders)
+        for i in prompts[: costs.max_heads - len(riders)]:
+            num_tokens = min(room, candidates[i].num_pending)
+            if num_tokens:
+                parts.append(Part(i, num_tokens))
+            room -= num_tokens
+        singly = sum(part.num_tokens * costs.seconds[costs.decode_slot(highs[part.candidate])] for part in parts)
+        if singly < costs.seconds[slot]:
             return None
         return StepPlan(slot, tuple(self._with_drafts(candidates, parts, room)))
 
@@ -267,59 +167,63 @@ class PassPlanner:
         total = 0
         for count, i in enumerate(prompts, 1):
             total += candidates[i].num_pending
-            if total >= self.max_width:
+            if total >= self.costs.max_width:
                 return prompts[:count]
         return prompts
 
     def _riders(self, highs: Items[int], floor: int, running: list[int]) -> tuple[int, list[int]]:
         """The group of a chunk over at least `floor` rows, and those who ride along because passes of their own would
         cost more."""
-        slot = self.chunk_slot(floor)
+        costs, slot = self.costs, self.costs.chunk_slot(floor)
         assert slot is not None
         ordered = sorted(running, key=highs.__getitem__)
-        rest = sum(self.single_seconds(highs[i]) for i in ordered)
-        best, best_slot, count = self.costs[slot] + rest, slot, 0
-        for k, i in enumerate(ordered[: self.max_parts - 1], 1):
-            rest -= self.single_seconds(highs[i])
-            slot = self.chunk_slot(max(floor, highs[i]))
+        rest = sum(costs.single_seconds(highs[i]) for i in ordered)
+        best, best_slot, num_riders = costs.seconds[slot] + rest, slot, 0
+        for count, i in enumerate(ordered[: costs.max_heads - 1], 1):
+            rest -= costs.single_seconds(highs[i])
+            slot = costs.chunk_slot(max(floor, highs[i]))
             if slot is None:
                 break
-            if (seconds := self.costs[slot] + k * self.head + rest) < best:
-                best, best_slot, count = seconds, slot, k
-        return best_slot, ordered[:count]
+            if (seconds := costs.pass_seconds(slot, count) + rest) < best:
+                best, best_slot, num_riders = seconds, slot, count
+        return best_slot, ordered[:num_riders]
 
     def _left_out(self, highs: Items[int], chunk: StepPlan, prompt: int, waiting: list[int]) -> int | None:
         """Who is to have a pass before the next chunk of the oldest prompt: rule 1."""
-        carried = {part.who for part in chunk.parts}
-        waiting = [i for i in waiting if i not in carried]
-        since = sum(self.single_seconds(highs[i]) for i in waiting if i > prompt)  # since the prompt's last pass
-        before = [i for i in waiting if i < prompt]
-        return before[0] if before and since + self.single_seconds(highs[before[0]]) <= self.costs[chunk.slot] else None
+        carried = {part.candidate for part in chunk.parts}
+        left_out = [i for i in waiting if i not in carried]
+        seconds = sum(self.costs.single_seconds(highs[i]) for i in left_out if i > prompt)  # since its last pass
+        first = next((i for i in left_out if i < prompt), None)
+        if first is None or seconds + self.costs.single_seconds(highs[first]) > self.costs.seconds[chunk.slot]:
+            return None
+        return first
 
     def _round(self, candidates: Items[Candidate], highs: Items[int], waiting: list[int]) -> StepPlan:
         """Rules 2 and 3: how much of this round one chunk should carry."""
+        costs = self.costs
         ordered = sorted((highs[i], i) for i in waiting)
-        singles = [self.single_seconds(high) for high, _ in ordered]
+        singles = [costs.single_seconds(high) for high, _ in ordered]
         rest = sum(singles)
-        best_rate, best = rest / len(ordered), 0
+        best_rate, num_carried = rest / len(ordered), 0
         tokens, heads = float(len(ordered)), 0.0
-        for k, (high, i) in enumerate(ordered, 1):
-            slot = self.chunk_slot(high)
-            if slot is None or k > min(self.max_parts, self.groups[slot].width):
+        for count, (high, i) in enumerate(ordered, 1):
+            slot = costs.chunk_slot(high)
+            if slot is None or count > min(costs.max_heads, costs.groups[slot].width):
                 break
             gained = self._expected(candidates[i])
             tokens += gained
             heads += 1 + gained
-            rest -= singles[k - 1]
-            rate = (self.costs[slot] + heads * self.head + rest) / tokens
-            if rate < (best_rate if k > 1 else GAIN_FOR_DRAFTS * best_rate):
-                best_rate, best = rate, k
-        if not best:
+            rest -= singles[count - 1]
+            rate = (costs.pass_seconds(slot, heads) + rest) / tokens
+            if rate < (best_rate if count > 1 else GAIN_FOR_DRAFTS * best_rate):
+                best_rate, num_carried = rate, count
+        if not num_carried:
             return self._single(highs, waiting[0])
-        slot = self.chunk_slot(ordered[best - 1][0])
+        slot = costs.chunk_slot(ordered[num_carried - 1][0])
         assert slot is not None
-        parts = [Part(i, 1) for _, i in ordered[:best]]
-        return StepPlan(slot, tuple(self._with_drafts(candidates, parts, self.groups[slot].width - best)))
+        parts = [Part(i, 1) for _, i in ordered[:num_carried]]
+        room = costs.groups[slot].width - num_carried
+        return StepPlan(slot, tuple(self._with_drafts(candidates, parts, room)))
 
     def _expected(self, candidate: Candidate) -> float:
         """How many of its guesses will come true."""
@@ -332,12 +236,11 @@ class PassPlanner:
         """Adds guesses to the parts that end with a next token, while there is room."""
         if not self.drafts:
             return parts
-        out = []
+        with_drafts = []
         for part in parts:
-            c = candidates[part.who]
-            offered = c.num_drafts
-            if offered and room and part.num_tokens == c.num_pending:
-                part = Part(part.who, part.num_tokens, min(room, offered))
+            candidate = candidates[part.candidate]
+            if candidate.num_drafts and room and part.num_tokens == candidate.num_pending:
+                part = part._replace(num_drafts=min(room, candidate.num_drafts))
                 room -= part.num_drafts
-            out.append(part)
-        return out
+            with_drafts.append(part)
+        return with_drafts

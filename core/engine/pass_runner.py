@@ -11,7 +11,8 @@ from ..device.step import Step
 from ..kv_cache.cache_bank import CacheBank
 from ..kv_cache.row_pool import Rows
 from .counters import Counters
-from .pass_planner import Part, PassPlanner, StepPlan
+from .pass_costs import PassCosts
+from .pass_planner import Part, StepPlan
 from .sequence import ScheduledSequence, Sequence
 from .trace import Trace
 
@@ -20,10 +21,10 @@ class PassRunner:
     """Runs one model's passes, on the engine's thread. `trace`: write every pass to this file."""
 
     def __init__(
-        self, model: Model, planner: PassPlanner, counters: Counters, trace: Path | None, step_timeout_ms: int
+        self, model: Model, costs: PassCosts, counters: Counters, trace: Path | None, step_timeout_ms: int
     ) -> None:
-        self._model, self._planner, self._counters = model, planner, counters
-        self._step = Step(planner.max_width)
+        self._model, self._costs, self._counters = model, costs, counters
+        self._step = Step(costs.max_width)
         self._step_timeout_ms = step_timeout_ms
         self._trace = Trace(trace, model.info) if trace else None
 
@@ -44,11 +45,11 @@ class PassRunner:
         self._model.program.run(step, self._step_timeout_ms)
         seconds = time.perf_counter() - started
         num_heads = step.num_logits
-        self._planner.observe(planned.slot, seconds, num_heads)
+        self._costs.observe(planned.slot, seconds, num_heads)
         for s in scheduled:
             at = s.sequence.num_cached
             bank.commit(s.sequence, s.sequence.tokens[at : at + s.num_tokens], s.rows[: s.num_tokens])
-        kind = "decode" if self._planner.groups[planned.slot].width == 1 else "chunk"
+        kind = "decode" if self._costs.groups[planned.slot].width == 1 else "chunk"
         self._counters.add_pass(kind, seconds, step.num_queries, len(scheduled))
         num_heads += self._sample(bank, [s for s in scheduled if not s.sequence.num_pending])
         self._counters.totals["heads"] += num_heads

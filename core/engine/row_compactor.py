@@ -19,7 +19,7 @@ class RowCompactor:
     """Packs the rows of one bank."""
 
     def __init__(self, bank: CacheBank[Sequence], planner: PassPlanner) -> None:
-        self._bank, self._planner = bank, planner
+        self._bank, self._planner, self._costs = bank, planner, planner.costs
         self._num_live = 0  # rows that somebody uses at present; too many where several computed the same
         self._committed = 0  # the bank's committed_rows when they were counted
         self._overspent = 0.0  # seconds that passes took longer than with everybody packed, less what packing took
@@ -44,38 +44,38 @@ class RowCompactor:
         if then >= now:
             return False
         self._overspent += (now - then) * sum(p.num_tokens for p in planned.parts)
-        carried = {id(bank.sequences[p.who]) for p in better.parts}
+        carried = {id(bank.sequences[p.candidate]) for p in better.parts}
         while id(seqs[-1]) not in carried:
             seqs.pop()
         waiting = any(s.num_pending == 1 for s in bank.sequences)
-        most = min(self._overspent, PAUSE * max(planner.costs)) if waiting else self._overspent
-        return self._bring_down(seqs, planner.groups[better.slot].history, most)
+        most = min(self._overspent, PAUSE * max(self._costs.seconds)) if waiting else self._overspent
+        return self._bring_down(seqs, self._costs.groups[better.slot].history, most)
 
     def _turn(self, sequence: Sequence) -> tuple[bool, bool, tuple[bool, int]]:
         """Whose rows should lie lowest: prompts, in their order, then those who have few."""
         size = len(sequence.rows)
-        goes_singly = sequence.num_pending == 1 or self._planner.chunk_slot(size) is None
+        goes_singly = sequence.num_pending == 1 or self._costs.chunk_slot(size) is None
         return sequence.blocked, goes_singly, (False, size) if goes_singly else sequence.order
 
     def _may_gain(self) -> bool:
         """Whether packing could make a pass cheaper, as far as can be seen at a glance; a closer look now and then."""
-        bank, planner = self._bank, self._planner
+        bank, costs = self._bank, self._costs
         self._looked = 0 if self._changes != bank.changes else self._looked + 1
         self._changes = bank.changes
         low = self._num_live + bank.committed_rows - self._committed
         high = max(s.high for s in bank.sequences)
-        same_chunk = planner.chunk_slot(high) == planner.chunk_slot(low) is not None
-        tight = same_chunk and planner.decode_slot(high) == planner.decode_slot(low)
+        same_chunk = costs.chunk_slot(high) == costs.chunk_slot(low) is not None
+        tight = same_chunk and costs.decode_slot(high) == costs.decode_slot(low)
         return not tight or self._looked % LOOK_EVERY == 0
 
     def _bring_down(self, sequences: list[Sequence], limit: int, seconds: float) -> bool:
         """Moves these sequences' rows below `limit`, or the highest of them, as far as that takes no more than so many
         seconds."""
-        bank, planner = self._bank, self._planner
-        copies, moved = seconds / max(planner.copy, 1e-9), False
+        bank, costs = self._bank, self._costs
+        copies, moved = seconds / max(costs.copy, 1e-9), False
         while True:
             highs, wanted = packed_highs([s.rows for s in sequences], bank.pool.num_rows)
-            most, room = int(wanted[limit:].sum()), min(limit - highs[-1], planner.max_width)
+            most, room = int(wanted[limit:].sum()), min(limit - highs[-1], costs.max_width)
             if not most:
                 self._overspent = 0.0
             if not most or copies < 2:
@@ -89,4 +89,4 @@ class RowCompactor:
                 return moved
             bank.relocate(moves)
             copies, moved = copies - cost, True
-            self._overspent -= cost * planner.copy
+            self._overspent -= cost * costs.copy

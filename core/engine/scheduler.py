@@ -15,6 +15,7 @@ from ..sampling.sampler import Scratch
 from .bank_selection import choose_bank
 from .counters import Counters
 from .output_processor import OutputProcessor
+from .pass_costs import PassCosts
 from .pass_planner import Part, PassPlanner, StepPlan
 from .pass_runner import PassRunner
 from .row_compactor import RowCompactor
@@ -37,19 +38,14 @@ class Scheduler:
         self.model = model
         self.max_running = max_running
         self.counters = Counters()
-        self.planner = PassPlanner(
-            program.groups,
-            model.costs.groups,
-            model.costs.head,
-            model.costs.copy,
-            chunks=model.modes.chunks and not exact,
-            max_parts=program.logits_slots,
-            drafts=drafts,
+        self.costs = PassCosts(
+            program.groups, model.costs, chunks=model.modes.chunks and not exact, max_heads=program.logits_slots
         )
+        self.planner = PassPlanner(self.costs, drafts=drafts)
         self.lock = threading.Lock()
         self.waiting: list[Sequence] = []
         self.preempted: list[Sequence] = []
-        self._runner = PassRunner(model, self.planner, self.counters, trace, step_timeout_ms)
+        self._runner = PassRunner(model, self.costs, self.counters, trace, step_timeout_ms)
         self.banks: list[CacheBank[Sequence]] = []
         self._compactors: list[RowCompactor] = []
         self.set_bank_rows(program.num_banks, program.bank_rows)
@@ -60,7 +56,7 @@ class Scheduler:
 
     def set_bank_rows(self, num_banks: int, num_rows: int) -> None:
         """Begins with empty banks of so many rows each, which the model must have."""
-        reuse, move = self.planner.worth_reusing, self._runner.move_rows
+        reuse, move = self.costs.worth_reusing, self._runner.move_rows
         self.banks = [CacheBank(index, num_rows, reuse, move) for index in range(num_banks)]
         self._compactors = [RowCompactor(bank, self.planner) for bank in self.banks]
 
@@ -134,7 +130,7 @@ class Scheduler:
         """Gives the sequence its place; False where no bank has room for it. It may have ended with that (see
         `finish`)."""
         self._room_changed = False  # until somebody leaves or comes: looking again would find the same
-        bank = choose_bank(self.banks, sequence, self.planner)
+        bank = choose_bank(self.banks, sequence, self.costs)
         if bank is None:
             return False
         self._room_changed = True
@@ -212,7 +208,7 @@ class Scheduler:
         self, bank: CacheBank[Sequence], planned: StepPlan
     ) -> tuple[list[tuple[Sequence, Part]], Rows] | None:
         """Rows for the pass, and what of it they are for. None where there are too few even without drafts."""
-        parts = [(bank.sequences[p.who], p) for p in planned.parts]
+        parts = [(bank.sequences[p.candidate], p) for p in planned.parts]
         count = sum(p.num_tokens + p.num_drafts for p in planned.parts)
         above = parts[0][0].high  # one that goes singly stays where its rows are: low ones are for chunks
         rows = bank.take(count, above=above, low_priority=all(s.low_priority for s, _ in parts))

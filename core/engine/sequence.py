@@ -7,9 +7,10 @@ import time
 from array import array
 from collections.abc import Callable
 from enum import Enum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import AxpressError, FailureKind, RequestError, failure_kind
 from ..kv_cache.cache_bank import CachedSequence
@@ -151,7 +152,7 @@ class Sequence:
             return
         self.drafts.propose(min(MAX_DRAFT, self.num_to_generate - 1), self.output.forced, self.output.num_possible)
 
-    def sample(self, logits: object) -> None:
+    def sample(self, logits: NDArray[Any]) -> None:
         """Chooses the next token, takes those that must follow it, and tells the client. May end the answer."""
         try:
             token, logprobs = self.output.sample(logits)

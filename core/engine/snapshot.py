@@ -12,10 +12,11 @@ from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
+from ..device.backend import CardHandle
 from ..errors import AxpressError, EngineClosed
 from ..kv_cache.cache_bank import CacheBank
 from ..kv_cache.row_pool import Rows
@@ -195,13 +196,12 @@ def row_owners(references: Rows, held: list[tuple[int, Rows]]) -> Rows:
     return np.where(users > 1, -users, owners)
 
 
-def _ask_card(card: Any) -> CardState:
+def _ask_card(card: CardHandle) -> CardState:
     """A card that does not answer is nothing to stop for here: the next pass will say so."""
-    properties = getattr(card, "properties", None)  # PyAXEngine's sessions have none
-    if properties is None:
-        return CardState()
     try:
-        said = properties()
+        properties = card.properties()
     except AxpressError:
         return CardState()
-    return CardState(round(said["temperature_c"], 1), said["total_cmm"], said["free_cmm"])
+    if not properties:
+        return CardState()
+    return CardState(round(properties["temperature_c"], 1), properties["total_cmm"], properties["free_cmm"])

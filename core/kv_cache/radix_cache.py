@@ -102,13 +102,6 @@ class RadixCache:
         node, offset, rows = _walk(root, 0, _ints(tokens))
         return Cursor(self, node, offset, priority, rows)
 
-    def insert(
-        self, tokens: Tokens, rows: Tokens, cache_salt: bytes = b"", *, priority: Priority = Priority.NORMAL
-    ) -> Rows:
-        """Records that `rows[i]` holds `tokens[i]` after `tokens[:i]`: see `Cursor.extend`. Nothing stays pinned."""
-        with self.cursor(cache_salt, priority=priority) as cursor:
-            return cursor.extend(tokens, rows)
-
     def evict(self, num_rows: int, *, priority: Priority = Priority.NORMAL, live_since: int = 0) -> int:
         """Frees `num_rows` rows, or as many as it can; returns how many. The order is the module's.
 
@@ -138,17 +131,6 @@ class RadixCache:
         for node in self._nodes():
             if node.rows:
                 node.rows = _array(where[node.rows])
-
-    def num_evictable(self) -> int:
-        """How many rows `evict` could free at most. Costs a walk over all nodes."""
-        total, whole = 0, set()
-        for node in reversed(self._nodes()):  # children before parents
-            if all(child in whole for child in node.children.values()):
-                count = self._num_droppable(node, len(node.tokens))
-                total += count
-                if count == len(node.tokens) and not node.cursors:
-                    whole.add(node)
-        return total
 
     def check_integrity(self) -> None:
         """Raises IntegrityError where tree, cursors, heap and pool disagree. Costs a walk over all nodes."""
@@ -280,13 +262,11 @@ class Cursor:
 
     __slots__ = ("_tree", "matched", "node", "num_tokens", "offset", "priority")
 
-    def __init__(
-        self, tree: RadixCache, node: Node, offset: int, priority: Priority, rows: Ints, num_tokens: int | None = None
-    ) -> None:
+    def __init__(self, tree: RadixCache, node: Node, offset: int, priority: Priority, rows: Ints) -> None:
         self._tree: RadixCache | None = tree
         self.node, self.offset, self.priority = node, offset, priority
         self.matched: Rows = _rows(rows)
-        self.num_tokens = len(rows) if num_tokens is None else num_tokens
+        self.num_tokens = len(rows)
         node.cursors.append(self)
 
     def append(self, token: int, row: int) -> int:
@@ -324,12 +304,6 @@ class Cursor:
             self._grow(new[len(known) :], given[len(known) :])
         return _rows(known + given[len(known) :])
 
-    def fork(self) -> Cursor:
-        """Another cursor at the same place (choices of one prompt)."""
-        if self._tree is None:
-            raise IntegrityError("a closed cursor is forked")
-        return Cursor(self._tree, self.node, self.offset, self.priority, array("i"), self.num_tokens)
-
     def close(self) -> None:
         """Ends the pin and counts as a use of all that it protected. Closing twice does nothing."""
         if (tree := self._tree) is None:
@@ -341,12 +315,6 @@ class Cursor:
         self._tree = None
         node.cursors.remove(self)
         tree._settle(node)
-
-    def __enter__(self) -> Cursor:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _at_open_end(self) -> bool:
         """Whether the next token is new to the tree and may join this edge."""

@@ -26,8 +26,8 @@ class IntegrityError(AssertionError):
 class RowPool:
     """Rows 0..num_rows-1 of one bank, each free or held with a counted number of references.
 
-    Low rows are given out first: the card reads a group's whole history, so the fewer rows lie below `high_water`, the
-    cheaper the pass.
+    Low rows are given out first: the card reads a group's whole history, so a pass is cheaper the lower the highest row
+    lies that it sees.
     """
 
     def __init__(self, num_rows: int) -> None:
@@ -57,11 +57,6 @@ class RowPool:
     def num_free(self) -> int:
         """Rows held by nobody."""
         return self.num_rows - self._num_used
-
-    @property
-    def high_water(self) -> int:
-        """1 + the highest held row (0: none is held): how many rows a pass has to reach back over."""
-        return self._flags.rfind(1) + 1
 
     def can_allocate(self, n: int) -> bool:
         """Whether `allocate(n)` would succeed."""
@@ -182,17 +177,3 @@ class RowPool:
         if index.size and (index.min() < 0 or index.max() >= self.num_rows):
             raise IntegrityError(f"rows {index.min()}..{index.max()} are named; the bank has 0..{self.num_rows - 1}")
         return index
-
-
-def runs(rows: Rows) -> Rows:
-    """Stretches of consecutive rows, in the order given: int32 [k, 2] of (start, stop). Sorted rows give the fewest.
-
-    A copy of a chunk's outputs is one call for each stretch; their lengths add up to len(rows).
-    """
-    if not len(rows):
-        return np.empty((0, 2), np.int32)
-    cuts = np.flatnonzero(rows[1:] - rows[:-1] != 1) + 1
-    out = np.empty((len(cuts) + 1, 2), np.int32)
-    out[0, 0], out[1:, 0] = rows[0], rows[cuts]
-    out[-1, 1], out[:-1, 1] = rows[-1] + 1, rows[cuts - 1] + 1
-    return out

@@ -49,7 +49,6 @@ cdef extern from "sampler.h" nogil:
     int ax_sampler_sample_f32(ax_sampler *, ax_sampler_scratch *, const float *, uint64_t, ax_sample *)
     int ax_sampler_accept(ax_sampler *, uint32_t)
     void ax_sampler_allow(ax_sampler *, const uint32_t *)
-    double ax_sampler_uniform(uint64_t, uint64_t)
     const char *ax_sampler_strerror(int)
 
 

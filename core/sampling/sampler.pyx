@@ -13,11 +13,6 @@ MAX_LOGPROBS = AX_SAMPLER_MAX_LOGPROBS
 """The most best tokens whose log-probabilities can be asked for."""
 
 
-def uniform(seed: int, index: int) -> float:
-    """The number in [0, 1) that draws token `index` of an answer under `seed` (64 bits each): Philox4x32-10, 53 bits."""
-    return ax_sampler_uniform(seed, index)
-
-
 cdef class Scratch:
     """Working memory for samplers of one vocabulary, for one call at a time: one for each thread that samples."""
 
@@ -37,11 +32,13 @@ cdef class Sampler:
     """Chooses the tokens of one answer.
 
     `params` is a SamplingParams, `prompt_ids` the prompt's token ids (they count for the repetition penalty). `seed`
-    overrides `params.seed`; where both are None the system's random numbers choose one, readable as `.seed`. `scratch` is
-    shared by the samplers of a thread; None makes one for this sampler alone. RequestError names a field out of range.
+    overrides `params.seed`; where both are None the system's random numbers choose one, readable as `.seed`. `scratch`
+    is shared by the samplers of a thread; None makes one for this sampler alone. RequestError names a field out of
+    range.
     """
 
-    def __cinit__(self, vocab_size: int, params, prompt_ids=(), seed: int | None = None, scratch: Scratch | None = None):
+    def __cinit__(
+            self, vocab_size: int, params, prompt_ids=(), seed: int | None = None, scratch: Scratch | None = None):
         self.scratch = Scratch(vocab_size) if scratch is None else scratch
         if self.scratch.vocab_size != vocab_size:
             raise ValueError(f"the scratch is for {self.scratch.vocab_size} tokens, the sampler for {vocab_size}")
@@ -97,7 +94,7 @@ cdef class Sampler:
         ax_sampler_destroy(self.sampler)
 
     cdef int sample_at(self, const void *logits, bint is_float32, uint64_t index, ax_sample *out) noexcept nogil:
-        """Token `index` of the answer from `vocab_size` logits (bf16 or float32) into `out`; AX_SAMPLER_OK or an error."""
+        """Token `index` of the answer from `vocab_size` logits (bf16 or float32): AX_SAMPLER_OK or an error."""
         if is_float32:
             return ax_sampler_sample_f32(self.sampler, self.scratch.scratch, <const float *>logits, index, out)
         return ax_sampler_sample(self.sampler, self.scratch.scratch, <const uint16_t *>logits, index, out)
@@ -105,9 +102,9 @@ cdef class Sampler:
     def sample(self, logits, index: int):
         """Token `index` (from 0) of the answer, and its TokenLogprob or None: (token, logprob).
 
-        `logits` is a C-contiguous buffer of `vocab_size` uint16 (the bits of bf16) or float32 values; it is only read, in
-        place. The sampler does not change: `accept` what the answer goes on with. LogitsError: NaN or +inf among the logits,
-        no token left to choose, or logits that change during the call.
+        `logits` is a C-contiguous buffer of `vocab_size` uint16 (the bits of bf16) or float32 values; it is only read,
+        in place. The sampler does not change: `accept` what the answer goes on with. LogitsError: NaN or +inf among the
+        logits, no token left to choose, or logits that change during the call.
         """
         cdef Py_buffer view
         cdef ax_sample out
@@ -166,7 +163,8 @@ cdef class Sampler:
             return 0
         text = ax_sampler_strerror(error).decode()
         if error == AX_SAMPLER_INVALID_LOGITS:
-            raise LogitsError(f"{text} (first at token {out.token}, for token {index} of the answer): the card's result is broken")
+            raise LogitsError(
+                f"{text} (first at token {out.token}, for token {index} of the answer): the card's result is broken")
         if error == AX_SAMPLER_NO_TOKEN or error == AX_SAMPLER_CHANGED_LOGITS:
             raise LogitsError(f"no token can be chosen for token {index} of the answer: {text}")
         if error == AX_SAMPLER_NO_MEMORY:
@@ -187,8 +185,9 @@ def check_params(params, vocab_size: int) -> None:
     """RequestError, naming the field, unless a Sampler can work with `params` (a SamplingParams)."""
     limit = 1e30
     ranges = (
-        ("temperature", 0, 1e300), ("top_p", 0, 1), ("min_p", 0, 1), ("top_k", 0, 2**32 - 1), ("penalty_window", 0, 2**32 - 1),
-        ("repetition_penalty", 1 / limit, limit), ("presence_penalty", -limit, limit), ("frequency_penalty", -limit, limit),
+        ("temperature", 0, 1e300), ("top_p", 0, 1), ("min_p", 0, 1), ("top_k", 0, 2**32 - 1),
+        ("penalty_window", 0, 2**32 - 1), ("repetition_penalty", 1 / limit, limit),
+        ("presence_penalty", -limit, limit), ("frequency_penalty", -limit, limit),
     )
     for name, low, high in ranges:
         value = getattr(params, name)
@@ -198,6 +197,8 @@ def check_params(params, vocab_size: int) -> None:
         raise RequestError(f"logprobs is {params.logprobs}; it must be between 0 and {MAX_LOGPROBS}", "logprobs")
     for token, value in params.logit_bias.items():
         if not 0 <= token < vocab_size:
-            raise RequestError(f"logit_bias names token {token}; the model's tokens are 0 to {vocab_size - 1}", "logit_bias")
+            raise RequestError(
+                f"logit_bias names token {token}; the model's tokens are 0 to {vocab_size - 1}", "logit_bias")
         if not (-limit <= value <= limit or value == -math.inf):
-            raise RequestError(f"logit_bias of token {token} is {value}; it must be a number up to {limit}, or -inf", "logit_bias")
+            raise RequestError(
+                f"logit_bias of token {token} is {value}; it must be a number up to {limit}, or -inf", "logit_bias")

@@ -15,9 +15,10 @@ from typing import Any, cast
 import numpy as np
 
 from ..errors import RequestError
+from ..request import Constraint
 from ..tokenizer.tokenizer import Tokenizer
 from . import grammar_text
-from .constraint import Constraint, ThinkingBudget
+from .constraint import ThinkingBudget
 from .output_spec import Body, JsonObject, JsonSchema, Lark, OneOf, OutputSpec, Regex, Thinking, ToolFormat, ToolRule
 
 __all__ = ["Body", "GrammarCompiler", "GrammarError", "JsonObject", "JsonSchema", "Lark", "OneOf", "Regex"]

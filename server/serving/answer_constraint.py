@@ -10,7 +10,7 @@ from axpress.core.errors import RequestError
 from .generation_spec import GenerationSpec
 
 if TYPE_CHECKING:
-    from axpress.core.structured_output.constraint import Constraint
+    from axpress.core.request import Constraint
     from axpress.core.structured_output.grammar_compiler import GrammarCompiler
     from axpress.core.structured_output.output_spec import OutputSpec, ToolFormat
 

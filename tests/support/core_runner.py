@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from axpress.core.device.axmodel import LoadedModel
+from axpress.core.device.emulator import emulator_library
 from axpress.core.device.program import Program
-from axpress.core.device.runtime import Card, emulated_library
+from axpress.core.device.runtime import Card
 from axpress.core.device.step import Step
 from axpress.core.model_files.model_package import open_package
 from axpress.core.model_files.simulated_axmodel import from_bf16
@@ -18,9 +19,9 @@ from axpress.core.model_files.simulated_axmodel import from_bf16
 class CoreRunner:
     """A package on the emulated card through Card, LoadedModel and Program; `modes` as Program.set_modes takes them."""
 
-    def __init__(self, directory: Path, settings: dict[str, str], **modes: bool) -> None:
+    def __init__(self, directory: Path, **modes: bool) -> None:
         package = open_package(directory)
-        self.card = Card(emulated_library(), 0, {"PROFILE": "none", **settings})
+        self.card = Card(emulator_library(), 0, {"PROFILE": "none"})
         head = LoadedModel(self.card, package.head_file)
         layers = [LoadedModel(self.card, path) for path in package.layer_files]
         hidden = head.inputs[0].shapes[0][-1]
@@ -47,7 +48,6 @@ class CoreRunner:
     def _run(self, group: int, tokens: Sequence[int]) -> list[np.ndarray]:
         step = Step(self.program.groups[group].width)
         step.reset(group)
-        step.tail_free = self.used + step.capacity <= self.program.bank_rows
         view = step.add_view(0, self.used)
         for number, token in enumerate(tokens):
             step.add(token, self.used + number, self.used + number, number - 1, view, True)

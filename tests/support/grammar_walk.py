@@ -6,7 +6,7 @@ import random
 
 import numpy as np
 
-from axpress.core.structured_output.constraint import Constraint
+from axpress.core.request import Constraint
 from axpress.core.tokenizer.tokenizer import Tokenizer
 
 

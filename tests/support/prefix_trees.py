@@ -1,8 +1,11 @@
-"""What the tests of the prefix tree look at."""
+"""What the tests of the prefix tree do and look at."""
 
 from __future__ import annotations
 
-from axpress.core.kv_cache.radix_cache import Node, RadixCache
+from contextlib import closing
+
+from axpress.core.kv_cache.radix_cache import Node, Priority, RadixCache, Tokens
+from axpress.core.kv_cache.row_pool import Rows
 
 Path = tuple[bytes, tuple[int, ...]]
 
@@ -10,6 +13,14 @@ Path = tuple[bytes, tuple[int, ...]]
 def check(tree: RadixCache) -> None:
     tree.pool.check_integrity()
     tree.check_integrity()
+
+
+def insert(
+    tree: RadixCache, tokens: Tokens, rows: Tokens, cache_salt: bytes = b"", priority: Priority = Priority.NORMAL
+) -> Rows:
+    """A sequence that computes these tokens and ends: the rows that stand for them from now on."""
+    with closing(tree.cursor(cache_salt, priority=priority)) as cursor:
+        return cursor.extend(tokens, rows)
 
 
 def paths(tree: RadixCache) -> dict[Path, int]:

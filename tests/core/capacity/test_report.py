@@ -160,7 +160,7 @@ def test_a_compiled_model_needs_the_profile_of_the_same_model(tmp_path: Path) ->
         plan(package, "qwen3-4b-w8a16-pi5")
     figures = plan(package, BIG)
     assert figures.budget.weights == 28 * 5000 + 7000
-    assert figures.passes.shape.rows == 2047
+    assert figures.shape.rows == 2047
     assert f"profile {BIG}" in figures.render()
 
 
@@ -169,8 +169,8 @@ def test_a_converted_model_has_shapes_of_its_own_and_takes_times_from_the_profil
     with pytest.raises(PackageError, match="names no profile"):
         plan(package)
     figures = plan(package, BIG, context=100)
-    assert figures.passes.shape.layers == 3
-    assert figures.passes.shape.chunk_ms == pytest.approx({0: 5.8, 64: 5.8 + 0.0029 * 64, 128: 5.8 + 0.0029 * 128})
+    assert figures.shape.layers == 3
+    assert figures.shape.chunk_ms == pytest.approx({0: 5.8, 64: 5.8 + 0.0029 * 64, 128: 5.8 + 0.0029 * 128})
     assert figures.token_ms == pytest.approx(3 * 3.2 + 16.2, rel=0.05)
 
 

@@ -13,10 +13,10 @@ from tiny_models import Tiny, convert_tiny
 
 from axpress.core.device.axmodel import Binding, LoadedModel
 from axpress.core.device.buffer import DeviceBuffer, PinnedBuffer
-from axpress.core.device.emulator import Emulator
+from axpress.core.device.emulator import Emulator, emulator_library
 from axpress.core.device.model_loader import Model, open_model
 from axpress.core.device.program import Program
-from axpress.core.device.runtime import Card, emulated_library
+from axpress.core.device.runtime import Card
 from axpress.core.device.step import Step
 from axpress.core.errors import RuntimeCallError, RuntimeUnavailable
 from axpress.core.request import SamplingParams
@@ -38,7 +38,7 @@ def model(package) -> Iterator[Model]:
 
 @pytest.fixture
 def card() -> Iterator[Card]:
-    card = Card(emulated_library(), 0, {"profile": "none"})
+    card = Card(emulator_library(), 0, {"profile": "none"})
     yield card
     card.close()
 
@@ -50,7 +50,7 @@ def used(what: str = "device_used") -> int:
 def test_a_closed_card_refuses_every_call(card: Card) -> None:
     card.close()
     calls: list[Callable[[], object]] = [
-        card.version, card.properties, card.synchronize, card.bind_thread, lambda: card.model_usage("x"),
+        card.version, card.properties, card.bind_thread, lambda: card.model_usage("x"),
         lambda: DeviceBuffer(card, 16), lambda: PinnedBuffer(card, 16), lambda: LoadedModel(card, "x"),
     ]  # fmt: skip
     for call in calls:
@@ -68,12 +68,12 @@ def test_a_closed_program_and_its_bindings_refuse_every_call(package) -> None:
     step.add(1, 0, 0, -1, step.add_view(0, 0), True)
     program.run(step)
     layer = next(iter(gc_of(LoadedModel)))
-    binding = Binding(layer, 0)
+    binding, buffer = Binding(layer, 0), DeviceBuffer(model.card, 16)
     model.close()
-    modes = {"use_async": True, "in_place_decode": False, "in_place_chunk": False}
+    modes = {"use_async": True, "in_place_decode": False}
     calls: list[Callable[[], object]] = [
         lambda: program.run(step), lambda: program.more_logits([0]), lambda: program.time_layers(0), program.time_head,
-        lambda: program.set_modes(**modes), binding.execute, binding.execute_async, lambda: Binding(layer, 0),
+        lambda: program.set_modes(**modes), lambda: binding.set_input(0, buffer), lambda: Binding(layer, 0),
     ]  # fmt: skip
     for call in calls:
         with pytest.raises(ValueError, match=r"closed|unloaded"):

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from tiny_models import Tiny, convert_tiny
 
+from axpress.core.device.backend import Modes
 from axpress.core.device.emulator import Emulator
 from axpress.core.device.model_loader import Model, open_model
-from axpress.core.device.probe import Modes
 from axpress.core.device.step import Step
 
 ROWS, CHUNK = 255, 64
@@ -59,7 +59,7 @@ def counted(work) -> dict:
 def test_a_decode_token_is_l_plus_5_submissions_and_one_wait(model: Model) -> None:
     decode(model, 3, 0, [], 0)
     report = counted(lambda: decode(model, 4, 1, [(0, 1)], 1))
-    layers, hidden = model.program.num_layers, model.program.hidden_size
+    layers, hidden = model.program.num_layers, model.program.shape.hidden
     assert report["submissions"] == layers + 5  # 3 uploads, the layers, the head, the download
     assert report["waits"] == 1
     assert report["executes"] == {"layer_decode": layers, "layer_chunk": 0, "head": 1}
@@ -70,7 +70,7 @@ def test_a_decode_token_is_l_plus_5_submissions_and_one_wait(model: Model) -> No
 
 def test_a_chunk_uploads_once_whatever_the_layers(model: Model) -> None:
     report = counted(lambda: chunk(model, list(range(5, 55)), 0, 1))
-    layers, hidden, kv = model.program.num_layers, model.program.hidden_size, model.program.shape.kv_dim
+    layers, hidden, kv = model.program.num_layers, model.program.shape.hidden, model.program.shape.kv_dim
     assert report["copies"]["h2d"] == 3
     assert report["bytes"]["h2d"] == CHUNK * (2 * CHUNK + 4 + 2 * hidden)
     assert report["copies"]["d2d"] == 2 * layers  # K and V rows of each layer into the cache, one run each
@@ -128,15 +128,13 @@ def test_hidden_rows_do_not_matter_however_large(model: Model) -> None:
 def test_fallbacks_give_the_same_bytes(model: Model, modes: Modes, extra: int) -> None:
     program, found = model.program, model.modes
     expected = [decode(model, 30 + i, i, [(0, i)], i) for i in range(4)]
-    program.set_modes(use_async=modes.use_async, in_place_decode=modes.in_place_decode, in_place_chunk=False)
+    program.set_modes(use_async=modes.use_async, in_place_decode=modes.in_place_decode)
     try:
         assert [decode(model, 30 + i, i, [(0, i)], i) for i in range(4)] == expected
         report = counted(lambda: decode(model, 34, 4, [(0, 4)], 4))
         assert report["submissions"] == program.num_layers * (1 + extra) + 5
     finally:
-        program.set_modes(
-            use_async=found.use_async, in_place_decode=found.in_place_decode, in_place_chunk=found.in_place_chunk
-        )
+        program.set_modes(use_async=found.use_async, in_place_decode=found.in_place_decode)
 
 
 def test_rows_move_on_the_card_and_tokens_still_see_them(model: Model) -> None:
@@ -239,7 +237,7 @@ for i in range(30, 34):
     step.add(out[-1], i, i, -1, step.add_view(0, i), True)
     model.program.run(step)
 m = model.modes
-print(json.dumps([[m.use_async, m.in_place_decode, m.in_place_chunk, m.chunks], out]))
+print(json.dumps([[m.use_async, m.in_place_decode, m.chunks], out]))
 model.close()
 """
 
@@ -265,11 +263,10 @@ def probed(package, **settings: str) -> tuple[list[bool], list[int]]:
 
 def test_probes_find_out_what_the_card_can_do_and_answers_stay_the_same(small_package) -> None:
     modes, tokens = probed(small_package)
-    assert modes == [True, True, False, True]
+    assert modes == [True, True, True]
     for setting, expected in (
-        ({"inplace_decode": "0"}, [True, False, False, True]),
-        ({"inplace_chunk": "1"}, [True, True, True, True]),
-        ({"async": "0"}, [False, True, False, True]),
-        ({"narrow_output": "0"}, [True, True, False, False]),
+        ({"inplace_decode": "0"}, [True, False, True]),
+        ({"async": "0"}, [False, True, True]),
+        ({"narrow_output": "0"}, [True, True, False]),
     ):
         assert probed(small_package, **setting) == (expected, tokens), setting

@@ -17,15 +17,8 @@ from axpress.core.model_files.model_package import open_package
 
 pytestmark = pytest.mark.skipif(not LIBRARY.is_file(), reason="the emulated runtime is not built")
 
-# asynchronous, K/V rows written in place by decode, and by chunks; the last one leaves the emulator as it was
-MODES = [
-    (False, True, True),
-    (True, True, True),
-    (True, True, False),
-    (True, False, False),
-    (False, True, False),
-    (False, False, False),
-]
+# asynchronous, K/V rows written in place by decode
+MODES = [(True, True), (True, False), (False, True), (False, False)]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.label)
@@ -39,9 +32,9 @@ def test_the_core_gives_the_same_bits_as_plain_calls(case: Case, tmp_path: Path)
         plain = Runner(runtime, open_package(package))
         expected = np.concatenate([plain.feed(ids, width), plain.feed(ids[:10], 1)]).tobytes(), plain.cache_bytes()
         plain.close()
-    for use_async, decode, chunk in MODES:
-        modes = {"use_async": use_async, "in_place_decode": decode, "in_place_chunk": chunk}
-        core = CoreRunner(package, {"INPLACE_CHUNK": "1" if chunk else "0"}, **modes)
+    for use_async, decode in MODES:
+        modes = {"use_async": use_async, "in_place_decode": decode}
+        core = CoreRunner(package, **modes)
         try:
             logits = np.concatenate([core.feed(ids, width), core.feed(ids[:10], 1)]).tobytes()
             assert (logits, core.cache_bytes()) == expected, modes

@@ -13,6 +13,7 @@ import pytest
 from collecting import GREEDY, Collector
 from tiny_models import Tiny, convert_tiny
 
+from axpress.core.device.backend import Costs
 from axpress.core.engine.engine import Engine
 from axpress.core.errors import EngineClosed
 from axpress.core.request import GenerationRequest, SamplingParams
@@ -44,11 +45,9 @@ def engine(tmp_path_factory):
     folder = tmp_path_factory.mktemp("constrained")
     package = convert_tiny(folder, Tiny("qwen3", layers=2), rows=ROWS, chunk=64, history=[0, 64, 256])
     engine = Engine.open(package, "emu", "none", max_queue=100, threaded=False)
-    planner = engine.scheduler.planner
-    planner.observe = lambda *measured: None
-    planner.costs[:] = [1.0] * len(planner.groups)  # as on a card: a chunk costs as much as a token
-    planner.head = 0.01
-    planner.costs_changed()
+    costs = engine.scheduler.costs
+    costs.observe = lambda *measured: None
+    costs.set(Costs((1.0,) * len(costs.groups), 0.01, costs.copy))  # as on a card: a chunk costs as much as a token
     yield engine
     engine.close()
 

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny_models import Tiny, convert_tiny
 
+from axpress.core.device.backend import Costs
 from axpress.core.engine.engine import Engine
 from axpress.core.errors import ContextOverflow, RequestError
 from axpress.core.request import GenerationRequest, SamplingParams
@@ -67,10 +68,10 @@ def test_log_probabilities_come_with_each_token(engine: Engine) -> None:
 
 
 def test_the_last_pass_of_a_prediction_is_counted_too(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    planner = engine.scheduler.planner
-    monkeypatch.setattr(planner, "observe", lambda *_: None)
-    monkeypatch.setattr(planner, "costs", [1.0] * len(planner.costs))  # so that guesses always pay
-    planner.costs_changed()
+    costs = engine.scheduler.costs
+    measured = Costs(tuple(costs.seconds), costs.head, costs.copy)
+    monkeypatch.setattr(costs, "observe", lambda *_: None)
+    costs.set(Costs((1.0,) * len(costs.groups), costs.head, costs.copy))  # so that guesses always pay
     fields = {"prompt_ids": [7, 8, 9], "params": SamplingParams(temperature=0, logprobs=0), "ignore_eos": True}
     for size in (3, 8, 30):  # one pass, or several
         plain, guided = Collector(), Collector()
@@ -88,7 +89,7 @@ def test_the_last_pass_of_a_prediction_is_counted_too(engine: Engine, monkeypatc
         assert spent.rejected_prediction_tokens == 0
         assert spent.accepted_prediction_tokens == drafted == accepted > 0
     monkeypatch.undo()
-    planner.costs_changed()
+    costs.set(measured)
 
 
 def test_the_context_can_be_filled_to_the_last_row(engine: Engine) -> None:

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from tiny_models import Tiny, convert_tiny
 
+from axpress.core.device.backend import Costs
 from axpress.core.device.emulator import Emulator
 from axpress.core.engine import bank_selection
 from axpress.core.engine.engine import Engine, Generation
@@ -168,10 +169,9 @@ class Schedule(RuleBasedStateMachine):
     @rule(decode=st.sampled_from([0.1, 1.0, 10.0]), head=st.sampled_from([0.01, 1.0]))
     def costs_change(self, decode: float, head: float) -> None:
         """Whatever the planner believes, only time may depend on it."""
-        planner = self.engine.scheduler.planner
-        planner.costs[:] = [decode if g.width == 1 else 1 + g.history / 100 for g in planner.groups]
-        planner.head = head
-        planner.costs_changed()
+        costs = self.engine.scheduler.costs
+        seconds = tuple(decode if g.width == 1 else 1 + g.history / 100 for g in costs.groups)
+        costs.set(Costs(seconds, head, costs.copy))
 
     @rule(count=st.integers(1, 12))
     def passes(self, count: int) -> None:
@@ -202,11 +202,9 @@ class Schedule(RuleBasedStateMachine):
 def crowd(engine: Engine, alone) -> None:
     """The whole pool at once, each with the right prediction, chunks cheap: everything that can happen does, whatever
     was drawn before."""
-    planner = engine.scheduler.planner
+    costs = engine.scheduler.costs
     forget_all(engine)
-    planner.costs[:] = [10.0 if g.width == 1 else 1 + g.history / 10 for g in planner.groups]
-    planner.head = 0.1
-    planner.costs_changed()
+    costs.set(Costs(tuple(10.0 if g.width == 1 else 1 + g.history / 10 for g in costs.groups), 0.1, costs.copy))
     answers = []
     for i, (request, expected, tokens) in enumerate(alone):
         answer = Collector()
@@ -241,7 +239,7 @@ def little_foresight(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda c: "-".join(f"{k}={v}" for k, v in c.items()))
 def test_any_schedule_gives_what_each_request_gets_alone(package, alone, config) -> None:
     engine = Engine.open(package, "emu", "none", max_queue=1000, max_running=6, threaded=False, **config)
-    engine.scheduler.planner.observe = lambda *measured: None  # the machine decides what a pass seems to cost
+    engine.scheduler.costs.observe = lambda *measured: None  # the machine decides what a pass seems to cost
     for setting, mode in MODES.items():
         assert getattr(engine.model.modes, mode) == (setting not in config.get("settings", {}))
     try:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import pytest
 
+from axpress.core.device.backend import Costs
 from axpress.core.device.shape_groups import Group, TensorInfo, layer_shape
+from axpress.core.engine.pass_costs import PassCosts
 from axpress.core.engine.pass_planner import Part, PassPlanner, StepPlan
 from axpress.core.errors import PackageError
 
@@ -80,8 +82,12 @@ class Seen:
     chance: float = 0.0
 
 
-def planner(**options) -> PassPlanner:
-    return PassPlanner(GROUPS, COSTS, HEAD, **options)
+def pass_costs(seconds: tuple[float, ...] = COSTS, **options) -> PassCosts:
+    return PassCosts(GROUPS, Costs(seconds, HEAD), **options)
+
+
+def planner(costs: PassCosts | None = None, **options) -> PassPlanner:
+    return PassPlanner(costs or pass_costs(), **options)
 
 
 def running(count: int, **fields) -> list[Seen]:
@@ -119,7 +125,7 @@ def test_a_sequence_out_of_a_chunks_reach_does_not_hold_up_a_prompt() -> None:
 def test_who_lies_so_high_that_a_chunk_would_cost_more_than_a_pass_of_its_own_is_left_out() -> None:
     costs = (0.06, 0.10, 0.16, 0.18, 0.90)
     candidates = [Seen(num_pending=50, high=0), Seen(high=100), Seen(high=400)]
-    assert PassPlanner(GROUPS, costs, HEAD).plan(candidates) == StepPlan(3, (Part(1, 1), Part(0, 50)))
+    assert planner(pass_costs(costs)).plan(candidates) == StepPlan(3, (Part(1, 1), Part(0, 50)))
 
 
 def test_those_left_out_have_a_pass_after_the_prompts_but_no_more_time() -> None:
@@ -176,8 +182,8 @@ def test_many_sequences_share_a_chunk() -> None:
 
 def test_a_chunk_carries_those_with_low_rows_when_the_rest_would_make_it_dear() -> None:
     costs = (0.06, 0.06, 0.10, 0.10, 0.90)
-    split = PassPlanner(GROUPS, costs, HEAD).plan([*running(4), Seen(high=500)])
-    assert split is not None and split.slot == 3 and [p.who for p in split.parts] == [0, 1, 2, 3]
+    split = planner(pass_costs(costs)).plan([*running(4), Seen(high=500)])
+    assert split is not None and split.slot == 3 and [p.candidate for p in split.parts] == [0, 1, 2, 3]
 
 
 def test_everybody_has_a_turn_before_anybody_has_two() -> None:
@@ -188,7 +194,7 @@ def test_everybody_has_a_turn_before_anybody_has_two() -> None:
 
 
 def test_a_pass_has_no_more_sequences_than_slots_for_logits() -> None:
-    plan = planner(max_parts=4).plan(running(8))
+    plan = planner(pass_costs(max_heads=4)).plan(running(8))
     assert plan is not None and len(plan.parts) == 4
 
 
@@ -218,20 +224,19 @@ def test_a_pass_reaches_as_far_as_its_highest_row() -> None:
 def test_who_waits_for_a_common_beginning_is_left_out() -> None:
     candidates = [Seen(num_pending=100, high=0, blocked=True), Seen(num_pending=100, high=0)]
     plan = planner().plan(candidates)
-    assert plan is not None and [p.who for p in plan.parts] == [1]
+    assert plan is not None and [p.candidate for p in plan.parts] == [1]
     assert planner().plan([candidates[0]]) is None
 
 
 def test_without_chunks_everything_goes_token_by_token() -> None:
-    exact = planner(chunks=False)
-    assert exact.max_width == 1
+    exact = planner(pass_costs(chunks=False))
+    assert exact.costs.max_width == 1
     assert exact.plan([Seen(num_pending=400, high=0), Seen()]) == StepPlan(0, (Part(0, 1),))
 
 
 def test_a_long_cached_prefix_is_cut_where_chunks_could_not_go_on_from_it() -> None:
-    narrow = PassPlanner(
-        (Group(0, 1, 2047), Group(1, 64, 0), Group(2, 64, 64), Group(3, 64, 192)), (0.1, 0.2, 0.2, 0.2), HEAD
-    )
+    groups = (Group(0, 1, 2047), Group(1, 64, 0), Group(2, 64, 64), Group(3, 64, 192))
+    narrow = PassCosts(groups, Costs((0.1, 0.2, 0.2, 0.2), HEAD))
     assert narrow.worth_reusing(64, 250) == 64
     assert narrow.worth_reusing(193, 256) == 192
     assert narrow.worth_reusing(250, 251) == 250
@@ -243,8 +248,23 @@ def test_a_pass_is_rated_by_what_it_brings_forward() -> None:
     assert p.seconds_per_token(candidates, StepPlan(3, (Part(2, 1, 2),))) == pytest.approx((0.18 + 1.75 * HEAD) / 1.75)
 
 
+def test_a_prompt_is_computed_in_chunks_as_far_as_they_reach() -> None:
+    reach = 512 + 128
+    parts = list(pass_costs().prefill(0, reach + 10))
+    assert [(p.slot, p.num_tokens) for p in parts] == [(2, 128), (3, 128), (3, 128), (4, 128), (4, 128), (None, 10)]
+    assert sum(p.seconds for p in parts) == pytest.approx(0.16 + 2 * 0.18 + 2 * 0.20 + 10 * 0.10)
+    assert list(pass_costs().prefill(0, 2)) == [(None, 2, pytest.approx(2 * 0.06))]
+
+
+def test_in_the_cheapest_round_low_sequences_share_a_chunk_and_others_go_singly() -> None:
+    costs = pass_costs()
+    assert costs.round_seconds([600, *[100] * 8]) == pytest.approx(0.18 + 8 * HEAD + 0.10 + HEAD)
+    assert costs.round_seconds([600, 100]) == pytest.approx(0.06 + 0.10 + 2 * HEAD)
+    assert pass_costs(max_heads=4).round_seconds([100] * 8) == pytest.approx(0.18 + 4 * (0.06 + 2 * HEAD))
+
+
 def test_a_prompt_costs_a_busy_bank_only_what_its_chunks_add_to_rounds() -> None:
-    p = planner()
+    p = pass_costs()
     assert p.entry_seconds(0, 256, []) == pytest.approx(0.16 + 0.18)
     assert p.entry_seconds(0, 256, [100]) == pytest.approx(2 * (0.20 - 0.08))
     assert p.entry_seconds(0, 256, [100] * 8) == 0.0
@@ -252,12 +272,12 @@ def test_a_prompt_costs_a_busy_bank_only_what_its_chunks_add_to_rounds() -> None
 
 
 def test_measured_costs_move_with_what_is_observed_and_ignore_outliers() -> None:
-    plan = planner()
+    costs = pass_costs()
     for _ in range(200):
-        plan.observe(0, 0.12 + HEAD, 1)
-    assert plan.costs[0] == pytest.approx(0.12, rel=0.01)
-    plan.observe(0, 100.0, 1)
-    assert plan.costs[0] < 0.13
+        costs.observe(0, 0.12 + HEAD, 1)
+    assert costs.seconds[0] == pytest.approx(0.12, rel=0.01)
+    costs.observe(0, 100.0, 1)
+    assert costs.seconds[0] < 0.13
 
 
 def test_a_decision_is_taken_from_numbers_alone() -> None:

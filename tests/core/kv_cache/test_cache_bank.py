@@ -8,10 +8,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from prefix_trees import insert
 
+from axpress.core.device.backend import Costs
 from axpress.core.device.shape_groups import Group
 from axpress.core.engine import row_compactor as module
 from axpress.core.engine.bank_selection import _has_room, _num_promised, _sizes
+from axpress.core.engine.pass_costs import PassCosts
 from axpress.core.engine.pass_planner import Part, PassPlanner, StepPlan
 from axpress.core.engine.row_compactor import RowCompactor
 from axpress.core.kv_cache.cache_bank import CacheBank
@@ -72,8 +75,8 @@ class PackedBank(CacheBank):
     """A bank with a planner and a compactor of its own."""
 
     def __init__(self, card: Card, copy: float) -> None:
-        self.planner = PassPlanner(GROUPS, COSTS, 0.1, copy)
-        super().__init__(0, ROWS, self.planner.worth_reusing, card.move)
+        self.planner = PassPlanner(PassCosts(GROUPS, Costs(COSTS, 0.1, copy)))
+        super().__init__(0, ROWS, self.planner.costs.worth_reusing, card.move)
         self.compactor = RowCompactor(self, self.planner)
 
 
@@ -87,7 +90,7 @@ def idle(bank: CacheBank, card: Card, tokens: list[int], rows: list[int]) -> Non
     taken = np.array(rows, np.int32)
     bank.pool.claim(taken)
     card.rows[taken] = tokens
-    bank.tree.insert(tokens, taken)
+    insert(bank.tree, tokens, taken)
     bank.pool.release(taken)
 
 

@@ -9,7 +9,7 @@ import hypothesis.strategies as st
 import numpy as np
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from prefix_trees import Path, check, paths
+from prefix_trees import Path, check, insert, paths
 
 from axpress.core.kv_cache.radix_cache import Cursor, Priority, RadixCache
 from axpress.core.kv_cache.row_pool import RowPool
@@ -94,6 +94,9 @@ class TreeMachine(RuleBasedStateMachine):
         return self.pool.allocate(n) if self.pool.can_allocate(n) else None
 
     @rule(cache_salt=SALTS, tokens=TOKENS, priority=PRIORITIES)
+    def open_any(self, cache_salt: bytes, tokens: list[int], priority: Priority) -> None:
+        self.open(cache_salt, tokens, priority)
+
     def open(self, cache_salt: bytes, tokens: list[int], priority: Priority) -> None:
         cursor = self.tree.cursor(cache_salt, tokens=tokens, priority=priority)
         rows = self.known(cache_salt, tuple(tokens))
@@ -120,10 +123,10 @@ class TreeMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.running)
     @rule(data=st.data())
-    def fork(self, data: st.DataObject) -> None:
+    def open_beside(self, data: st.DataObject) -> None:
+        """Another choice of one prompt."""
         seq = data.draw(st.sampled_from(self.running))
-        self.pool.hold(np.array(seq.rows, np.int32))
-        self.running.append(Sequence(seq.cursor.fork(), seq.cache_salt, seq.priority, seq.tokens, list(seq.rows)))
+        self.open(seq.cache_salt, list(seq.tokens), seq.priority)
 
     @precondition(lambda self: self.running)
     @rule(data=st.data(), keep=st.booleans())
@@ -146,7 +149,7 @@ class TreeMachine(RuleBasedStateMachine):
         given = self.rows(len(tokens))
         if given is None:
             return
-        use = self.tree.insert(tokens, given, cache_salt, priority=priority)
+        use = insert(self.tree, tokens, given, cache_salt, priority)
         assert use.tolist() == self.record(cache_salt, tuple(tokens), given.tolist(), priority)
         self.use(cache_salt, tuple(tokens), priority)
         self.pool.release(given)
@@ -181,7 +184,6 @@ class TreeMachine(RuleBasedStateMachine):
         for rows in ([e.row for e in self.model.values()], *self.held, *(s.rows for s in self.running)):
             np.add.at(counts, np.array(rows, np.intp), 1)
         assert self.pool.counts.tolist() == counts.tolist()
-        assert self.tree.num_evictable() == len(self.dropped(1000, Priority.NORMAL, 0))
 
 
 TreeMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)

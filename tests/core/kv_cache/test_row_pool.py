@@ -10,7 +10,7 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from axpress.core.kv_cache.row_pool import IntegrityError, NoRows, RowPool, runs
+from axpress.core.kv_cache.row_pool import IntegrityError, NoRows, RowPool
 
 SIZE = 24
 
@@ -19,18 +19,16 @@ def rows(*values: int) -> np.ndarray:
     return np.array(values, np.int32)
 
 
-def test_lowest_rows_first_and_high_water_follows() -> None:
+def test_lowest_rows_go_first() -> None:
     pool = RowPool(10)
-    assert pool.high_water == 0 and pool.num_free == 10
+    assert pool.num_free == 10
     assert pool.allocate(4).tolist() == [0, 1, 2, 3]
     pool.release(rows(1, 2))
     assert (pool.allocate_row(), pool.allocate(2).tolist()) == (1, [2, 4])
-    assert pool.high_water == 5
     pool.release(rows(4))
-    assert pool.high_water == 4
     assert pool.release(rows(0, 1, 2)) == 3
-    assert pool.high_water == 4, "a high row keeps the whole history in use"
-    assert pool.release_row(3) and pool.high_water == 0
+    assert pool.allocate(4).tolist() == [0, 1, 2, 4]
+    assert pool.release_row(3) and pool.held.tolist() == [True] * 3 + [False, True] + [False] * 5
     pool.check_integrity()
 
 
@@ -38,9 +36,7 @@ def test_rows_are_int32_whatever_the_number() -> None:
     pool = RowPool(8)
     run = pool.allocate_run(2)
     assert run is not None
-    assert {a.dtype for a in (pool.allocate(0), pool.allocate(1), pool.allocate(2), run, runs(run), runs(run[:0]))} == {
-        np.dtype(np.int32)
-    }
+    assert {a.dtype for a in (pool.allocate(0), pool.allocate(1), pool.allocate(2), run)} == {np.dtype(np.int32)}
 
 
 def test_a_run_is_straight_or_refused() -> None:
@@ -114,20 +110,6 @@ def test_integrity_finds_what_is_wrong(field: str, value: object) -> None:
         pool.check_integrity()
 
 
-@pytest.mark.parametrize(
-    "given,expected",
-    [
-        ((), []),
-        ((3,), [[3, 4]]),
-        ((0, 1, 2), [[0, 3]]),
-        ((0, 2, 3, 7), [[0, 1], [2, 4], [7, 8]]),
-        ((5, 6, 1, 2, 0), [[5, 7], [1, 3], [0, 1]]),
-    ],
-)
-def test_runs_cover_rows_in_order(given: tuple[int, ...], expected: list[list[int]]) -> None:
-    assert runs(rows(*given)).tolist() == expected
-
-
 class PoolMachine(RuleBasedStateMachine):
     """Any order of operations against a plain counter."""
 
@@ -189,7 +171,6 @@ class PoolMachine(RuleBasedStateMachine):
         assert self.pool.counts.tolist() == [self.counts[r] for r in range(SIZE)]
         self.counts = +self.counts
         assert self.pool.num_used == len(self.counts) == SIZE - self.pool.num_free
-        assert self.pool.high_water == max(self.counts, default=-1) + 1
 
 
 PoolMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)

@@ -17,7 +17,7 @@ from repository import ROOT
 
 from axpress.core.errors import LogitsError, RequestError
 from axpress.core.request import SamplingParams
-from axpress.core.sampling.sampler import MAX_LOGPROBS, Sampler, Scratch, uniform
+from axpress.core.sampling.sampler import MAX_LOGPROBS, Sampler, Scratch
 
 FULL = 151_936
 SLACK = 1e-12
@@ -396,9 +396,11 @@ def test_no_token_left() -> None:
 
 
 def test_generator_is_philox() -> None:
-    assert uniform(0, 0) == (0x6627E8D5E169C58D >> 11) / 2**53  # the published known answer for counter 0, key 0
+    assert philox(0, 0) == (0x6627E8D5E169C58D >> 11) / 2**53  # the published known answer for counter 0, key 0
+    equal = np.zeros(1 << 16, np.float32)
     for seed, index in [(1, 0), (2**64 - 1, 3), (0x0123456789ABCDEF, 2**40 + 17), (5, 2**64 - 1)]:
-        assert uniform(seed, index) == philox(seed, index) < 1
+        token, _ = Sampler(1 << 16, SamplingParams(seed=seed), ()).sample(equal, index)
+        assert token == int(philox(seed, index) * (1 << 16))
 
 
 def test_same_seed_and_index_give_the_same_token_in_any_order() -> None:

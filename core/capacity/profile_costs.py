@@ -1,0 +1,82 @@
+"""The costs of a model's passes on paper: PassCosts (core/engine) with the times of a profile or of model files in
+place of measured ones, added up from what a pass submits (program.pyx)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..device.backend import Costs
+from ..device.shape_groups import Group
+from ..engine.pass_costs import PassCosts
+from ..model_files.model_package import ModelPackage
+from ..model_files.simulated_axmodel import read_axmodel
+from ..model_files.timing_profile import Cost, Profile
+
+HOST_STEP_MS = 0.3  # assumed: planning a pass and filling its buffers
+HOST_TOKEN_MS = 0.4  # assumed: choosing a token and handing its text on
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """What a pass depends on: sizes in elements; times of one layer in ms by rows of the decode cache and of a chunk's
+    history."""
+
+    layers: int
+    hidden: int
+    kv_dim: int
+    vocab: int
+    chunk: int
+    decode_ms: dict[int, float]
+    chunk_ms: dict[int, float]
+    head_ms: float
+
+    @property
+    def rows(self) -> int:
+        """Rows of a bank."""
+        return max(self.decode_ms)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one token's K and V in all layers."""
+        return self.layers * 2 * self.kv_dim * 2
+
+
+def model_shape(package: ModelPackage, profile: Profile) -> ModelShape:
+    """Shapes and layer times. What a simulated model's files say wins over the profile, as on the emulated card."""
+    cost, model = profile.cost, profile.model
+    if not package.simulated:
+        decode = {model.rows: cost.decode_us(model.rows) / 1e3}
+        chunks = {p: cost.chunk_us(p) / 1e3 for p in (min(p, model.rows) for p in model.history) if model.chunk}
+        vocab, kv_dim = package.vocab_size or model.vocab, model.kv_heads * model.head_dim
+        return ModelShape(model.layers, model.hidden, kv_dim, vocab, model.chunk, decode, chunks, cost.head_ms)
+    layer, head = read_axmodel(package.layer_files[0])[0], read_axmodel(package.head_file)[0]
+    own = layer.cost_decode_us
+    decode = {r: (cost.decode_us(r) if own is None else own) / 1e3 for r in layer.decode_rows}
+    micros = layer.cost_chunk_us or tuple(cost.chunk_us(p) for p in layer.history)
+    chunks = {p: us / 1e3 for p, us in zip(layer.history, micros, strict=True)} if layer.chunk else {}
+    head_ms = cost.head_ms if head.cost_head_us is None else head.cost_head_us / 1e3
+    kv_dim = layer.kv_heads * layer.head_dim
+    return ModelShape(package.num_layers, layer.hidden, kv_dim, head.vocab, layer.chunk, decode, chunks, head_ms)
+
+
+def profile_costs(shape: ModelShape, cost: Cost, *, max_heads: int = 16) -> PassCosts:
+    """What passes of the model take with the calls and the bus of a profile: uploads, the layers, a chunk's rows copied
+    in one stretch (decode's are written in place), one wait and the host's share; a head with its logits."""
+
+    def bus_ms(nbytes: float) -> float:
+        return cost.transfer_us / 1e3 + nbytes / cost.bus_mb_s / 1e3
+
+    def rows_copied_ms(rows: int) -> float:
+        return 2 * shape.layers * (cost.d2d_us / 1e3 + 2 * shape.kv_dim * rows / cost.d2d_gb_s / 1e6)
+
+    def pass_ms(width: int, history: int, layer_ms: float) -> float:
+        mask, indices, embeddings = 2 * width * (history + width), 4 * width, 2 * width * shape.hidden
+        calls = bus_ms(mask) + bus_ms(indices) + bus_ms(embeddings) + cost.sync_call_ms + HOST_STEP_MS
+        return shape.layers * layer_ms + calls + (rows_copied_ms(width) if width > 1 else 0.0)
+
+    layer_ms = {(1, rows): ms for rows, ms in sorted(shape.decode_ms.items())}
+    layer_ms |= {(shape.chunk, history): ms for history, ms in sorted(shape.chunk_ms.items())}
+    groups = [Group(index, width, history) for index, (width, history) in enumerate(layer_ms)]
+    seconds = tuple(pass_ms(width, history, ms) / 1e3 for (width, history), ms in layer_ms.items())
+    head_ms = shape.head_ms + bus_ms(2 * shape.vocab) + HOST_TOKEN_MS
+    return PassCosts(groups, Costs(seconds, head_ms / 1e3, rows_copied_ms(1) / 1e3), max_heads=max_heads)

@@ -1,0 +1,94 @@
+"""What the engine may know of what runs its passes, and what it was found to do at load.
+
+Two things do: `Program` on the card, real or emulated, and `AxengineProgram` through the vendor's sessions. Both are
+reached through `Backend` alone, and so can be a third."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .shape_groups import Group, LayerShape
+from .step import Step
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """Seconds of a whole pass by group (index as in `Backend.groups`, all layers, no head), of one head, and of moving
+    one row to another place in all layers."""
+
+    groups: tuple[float, ...]
+    head: float
+    copy: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Modes:
+    """What can be trusted. All False is the conservative fallback: synchronous calls, rows copied on the card, and
+    prompts computed token by token."""
+
+    use_async: bool = False
+    in_place_decode: bool = False
+    chunks: bool = False
+
+
+class CardHandle(Protocol):
+    """The card that a backend runs on, opened and closed once. `device` is its number."""
+
+    device: int
+    emulated: bool
+
+    def version(self) -> str:
+        """Version of the runtime, in words."""
+
+    def properties(self) -> dict[str, Any]:
+        """What the card says of itself (see Card.properties); empty where it cannot be asked."""
+
+    def bind_thread(self) -> None:
+        """To be called once by each thread that uses the card."""
+
+    def begin_close(self) -> None:
+        """From here on failures do not stop the closing."""
+
+    def close(self) -> None:
+        """Frees everything."""
+
+
+class Backend(Protocol):
+    """Runs steps of one model over `num_banks` caches of `bank_rows` rows.
+
+    `groups` are what `Step.group` counts: decode groups by growing cache, then chunks by growing history. At most
+    `logits_slots` queries of a step want logits, `vocab_size` each."""
+
+    shape: LayerShape
+    groups: tuple[Group, ...]
+    num_layers: int
+    num_banks: int
+    bank_rows: int
+    vocab_size: int
+    logits_slots: int
+
+    def run(self, step: Step, timeout_ms: int = -1) -> None:
+        """Runs one step and waits, at most `timeout_ms` (-1: no limit). ValueError: it does not fit the model, nothing
+        was run. StepTimeout, RuntimeCallError: what it wrote is undefined."""
+
+    def more_logits(self, queries: Sequence[int], timeout_ms: int = -1) -> None:
+        """Logits of these queries of the last step, into slots 0 and up. Errors as for `run`."""
+
+    def logits(self, slot: int = 0) -> NDArray[Any]:
+        """What the last step's query with this slot got: uint16 (bf16 bits) or float32 [vocab_size]. The next step
+        writes over it."""
+
+    def move_rows(self, bank: int, old: NDArray[np.int32], new: NDArray[np.int32], timeout_ms: int = -1) -> None:
+        """Copies K and V of rows `old` to rows `new` of a bank in every layer. The rows may not overlap. Errors as for
+        `run`."""
+
+    def check_closable(self) -> None:
+        """BufferError while somebody holds a view of the logits."""
+
+    def close(self) -> None:
+        """Frees what the program holds. BufferError as above."""

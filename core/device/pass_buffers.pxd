@@ -1,0 +1,62 @@
+"""Buffers of a pass, bound to layers and head."""
+
+from libc.stdint cimport int32_t, uint32_t
+
+from .buffer cimport DeviceBuffer, PinnedBuffer
+from .call_stream cimport model_handle
+from .kv_buffers cimport KVBuffers
+from .runtime cimport Card, axclError, axclrtEngineIO
+
+
+cdef struct group_io:
+    uint32_t index          # the shape group's number on the card
+    int32_t width
+    int32_t history
+    size_t mask_bytes
+    void *mask
+    void *indices
+    void *hidden[2]         # layers alternate between these
+    char *k_rows            # K and V of this pass, where they are not written in place
+    char *v_rows
+    axclrtEngineIO *io      # one for each bank and layer
+
+
+cdef struct head_io:
+    uint32_t index          # the head's shape group on the card
+    int rows                # hidden rows it takes at once
+    char *input
+    void *output
+    axclrtEngineIO io
+
+
+cdef class PassBuffers:
+    cdef Card card
+    cdef list layers
+    cdef object head
+    cdef KVBuffers kv
+    cdef readonly int vocab_size
+    cdef readonly str logits_dtype
+    cdef readonly PinnedBuffer mask
+    cdef readonly PinnedBuffer indices
+    cdef readonly PinnedBuffer hidden
+    cdef readonly PinnedBuffer logits
+    cdef dict device            # buffers shared by groups, by role and size
+    cdef list bindings          # keeps the IO objects alive
+
+    cdef group_io *groups
+    cdef int num_groups
+    cdef head_io *heads         # by growing number of rows
+    cdef int num_heads
+    cdef model_handle *layer_handles
+    cdef model_handle head_handle
+    cdef axclrtEngineIO head_direct  # of the one-row group: its input is what decode's last layer writes
+    cdef int num_layers
+    cdef size_t row_bytes
+    cdef size_t hidden_bytes
+    cdef size_t logits_bytes
+    cdef uint32_t k_out
+    cdef uint32_t v_out
+
+    cdef axclError bind_rows(self, group_io *group, int bank, bint in_place, size_t first_row) noexcept nogil
+    cdef axclrtEngineIO _bind_head(
+        self, int group, int source, int logits, DeviceBuffer hidden, DeviceBuffer out) except NULL

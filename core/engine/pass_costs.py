@@ -1,0 +1,134 @@
+"""What passes cost, and every question on it: which group is cheapest, what a prompt, a round or a place will take.
+
+The figures are measured when a model is loaded (probe.py) and with each pass (`observe`); `axpress plan` takes them
+from a timing profile instead. Times are seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from ..device.probe import Costs
+from ..device.shape_groups import Group
+
+SMOOTHING = 0.05  # weight of a new measurement in a running average
+
+
+class PrefillPass(NamedTuple):
+    """A part of a prompt: `num_tokens` in one chunk of group `slot`, or token by token (None); its seconds, no head."""
+
+    slot: int | None
+    num_tokens: int
+    seconds: float
+
+
+class PassCosts:
+    """Costs of one model's passes. `groups` are decode groups by growing cache, then chunks by growing history; a
+    `slot` is an index into them. `seconds` are those of a whole pass without heads, by slot; `head` those of one token
+    chosen, `copy` of moving one row in all layers. A pass has at most `max_heads` heads; not `chunks`: decode groups
+    only."""
+
+    def __init__(self, groups: Sequence[Group], figures: Costs, *, chunks: bool = True, max_heads: int = 16) -> None:
+        self.groups = tuple(groups)
+        self.max_heads = max_heads
+        self._decode = [slot for slot, g in enumerate(self.groups) if g.width == 1]
+        self._chunks = [slot for slot, g in enumerate(self.groups) if g.width > 1 and chunks]
+        self.reach = max((self.groups[slot].history for slot in self._chunks), default=-1)  # rows that chunks see
+        self.max_width = max((self.groups[slot].width for slot in self._chunks), default=1)
+        self.set(figures)
+
+    def set(self, figures: Costs) -> None:
+        """Believes these figures from now on."""
+        self.seconds, self.head, self.copy = list(figures.groups), figures.head, figures.copy
+        self._sort()
+
+    def observe(self, slot: int, seconds: float, num_heads: int) -> None:
+        """A pass of group `slot` with `num_heads` heads took `seconds`. Outliers (the host was busy) count little."""
+        layers = max(seconds - num_heads * self.head, 0.2 * self.seconds[slot])
+        self.seconds[slot] += SMOOTHING * (min(layers, 2 * self.seconds[slot]) - self.seconds[slot])
+        self._sort()
+
+    def _sort(self) -> None:
+        """(history, slot) of decode groups and of chunk groups, cheapest first."""
+        decode, chunks = (sorted(slots, key=self.seconds.__getitem__) for slots in (self._decode, self._chunks))
+        self._by_cost = tuple([(self.groups[slot].history, slot) for slot in slots] for slots in (decode, chunks))
+
+    # ---- one pass ----
+
+    def decode_slot(self, high: int) -> int:
+        """The cheapest decode group that sees `high` rows."""
+        slot = self._cheapest(False, high)
+        assert slot is not None, "a bank has no more rows than its largest decode group"
+        return slot
+
+    def chunk_slot(self, high: int) -> int | None:
+        """The cheapest chunk group that sees `high` rows; None where none reaches so far."""
+        return self._cheapest(True, high)
+
+    def _cheapest(self, chunk: bool, high: int) -> int | None:
+        for history, slot in self._by_cost[chunk]:
+            if history >= high:
+                return slot
+        return None
+
+    def pass_seconds(self, slot: int, num_heads: float) -> float:
+        """A pass of group `slot` in which so many tokens are chosen."""
+        return self.seconds[slot] + num_heads * self.head
+
+    def chunk_seconds(self, high: int, num_heads: float) -> float | None:
+        """A chunk over `high` rows; None where no group reaches so far."""
+        slot = self.chunk_slot(high)
+        return None if slot is None else self.pass_seconds(slot, num_heads)
+
+    def single_seconds(self, high: int) -> float:
+        """One token by itself."""
+        return self.seconds[self.decode_slot(high)] + self.head
+
+    # ---- several passes ----
+
+    def prefill(self, num_cached: int, num_tokens: int) -> Iterator[PrefillPass]:
+        """How the tokens from `num_cached` to `num_tokens` of a prompt that lies in low rows are computed."""
+        single = self.seconds[self.decode_slot(num_tokens)]
+        while num_cached < num_tokens:
+            slot, count = self.chunk_slot(num_cached), num_tokens - num_cached
+            if slot is not None:
+                count = min(self.groups[slot].width, count)
+            if slot is not None and self.seconds[slot] <= single * count:
+                yield PrefillPass(slot, count, self.seconds[slot])
+            else:
+                yield PrefillPass(None, count, single * count)
+            num_cached += count
+
+    def prefill_seconds(self, num_cached: int, num_tokens: int) -> float:
+        """What that takes, without a head."""
+        return sum(part.seconds for part in self.prefill(num_cached, num_tokens))
+
+    def entry_seconds(self, num_cached: int, num_tokens: int, highs: Sequence[int]) -> float:
+        """What such a prompt costs a bank beyond the rounds of those who live there, who see `highs` rows and ride
+        along."""
+        alone = self.prefill_seconds(num_cached, num_tokens)
+        slot = self.chunk_slot(min(max(highs, default=0) + num_tokens, self.reach))
+        if not highs or slot is None or num_tokens > self.reach:
+            return alone
+        passes = -(-(num_tokens - num_cached) // self.groups[slot].width)
+        return min(alone, passes * max(self.seconds[slot] - self.round_seconds(highs), 0.0))
+
+    def worth_reusing(self, num_cached: int, num_tokens: int) -> int:
+        """How much of `num_cached` cached tokens a prompt of `num_tokens` should reuse: where chunks do not reach far
+        back, computing a few again in a chunk costs less than going on token by token."""
+        if self.chunk_slot(num_cached) is not None:
+            return num_cached
+        shorter = [self.groups[slot].history for slot in self._chunks if self.groups[slot].history < num_cached]
+        return min((num_cached, *shorter), key=lambda n: self.prefill_seconds(n, num_tokens))
+
+    def round_seconds(self, highs: Sequence[int]) -> float:
+        """The cheapest round of sequences that see these many rows, a token for each: what placement compares."""
+        ordered = sorted(highs)
+        best = rest = sum(self.single_seconds(high) for high in ordered)
+        for count, high in enumerate(ordered, 1):
+            rest -= self.single_seconds(high)
+            slot = self.chunk_slot(high)
+            if slot is None or count > min(self.max_heads, self.groups[slot].width):
+                break
+            best = min(best, self.pass_seconds(slot, count) + rest)
+        return best
