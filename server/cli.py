@@ -153,6 +153,8 @@ def _add_card(add: Callable[..., Any]) -> None:
     add("--host", help=f"address to listen on (default {DEFAULTS.host})")
     add("--port", type=_port, help=f"port to listen on, 0 for any (default {DEFAULTS.port})")
     add("--model-name", metavar="NAME", help="name of the model in the API (default: the package's)")
+    add("--alias", dest="aliases", action="append", metavar="NAME",
+        help="another name that requests may call the model by, besides those that its package goes by (repeatable)")
     add("--max-running", type=partial(_count, most=MAX_RUNNING), metavar="N",
         help=f"answers generated at a time (default {DEFAULTS.max_running})")
     add("--banks", type=_count, metavar="N",
@@ -199,7 +201,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     from .http import logs
 
     options: dict[str, Any] = {f.name: getattr(arguments, f.name) for f in fields(Settings) if f.name in arguments}
-    for repeatable in ("allow_origins", "allow_hosts"):
+    for repeatable in ("aliases", "allow_origins", "allow_hosts"):
         options[repeatable] = tuple(options.get(repeatable, ()))
     settings = Settings(**options)
     if settings.model_dir is not None and not settings.model_dir.is_dir():

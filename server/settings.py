@@ -20,6 +20,8 @@ class Settings:
     profile: str | None = None
     emu_speed: float | None = None
     model_name: str | None = None
+    aliases: tuple[str, ...] = ()
+    """Further names that requests may call the model by."""
     host: str = "127.0.0.1"
     port: int = 8000
     max_running: int = 16

@@ -8,13 +8,12 @@ from typing import Any, ClassVar, Self
 
 from axpress.core.structured_output.output_spec import Body, JsonObject, JsonSchema
 
-from ..http.errors import HttpError
 from ..schema.fields import stop_strings
 from ..schema.reasoning import EFFORT_BUDGETS
 from ..schema.tools import chat_tools
 from ..serving.dialect import Answer, Dialect, NothingToGenerate, StreamWriter, Totals
 from ..serving.generation_spec import FieldNames, GenerationSpec, Tools, without_none
-from ..serving.model_limits import short
+from ..serving.model_names import ModelNames
 from ..serving.prepared_request import PreparedRequest
 from .requests import Call, OllamaChatRequest, OllamaGenerateRequest, OllamaMessage, OllamaRequest, Options
 from .stream import OllamaStream, Part, ReplyFormat, whole
@@ -30,9 +29,9 @@ class OllamaDialect(Dialect):
         self.spec, self.reply_format = spec, reply_format
 
     @classmethod
-    def read(cls, document: Any, served_name: str) -> Self:
+    def read(cls, document: Any, names: ModelNames) -> Self:
         request = cls.request_class.read(document)
-        check_served(request.model, served_name)
+        names.check(request.model)
         reply_format = ReplyFormat(request.model, chat=cls.request_class is OllamaChatRequest)
         spec = cls._spec(request)
         if spec is None:
@@ -80,14 +79,6 @@ class OllamaGenerate(OllamaDialect):
         if request.system:
             messages.insert(0, {"role": "system", "content": request.system})
         return GenerationSpec(messages=messages, **_common(request, "prompt"))
-
-
-def check_served(name: str, served: str) -> None:
-    """Raise 404 unless `name` is the served model's, with or without Ollama's tag for the latest, or "default"."""
-    if name == "default" or name.removesuffix(":latest") == served.removesuffix(":latest"):
-        return
-    text = f"model '{short(name)}' not found: this server has '{served}', which also answers as 'default'."
-    raise HttpError(404, text, code="model_not_found")
 
 
 def _tools(request: OllamaChatRequest) -> Tools | None:

@@ -20,7 +20,6 @@ from ..http.routing import json_response
 from ..serving.engine_service import Service
 from ..serving.handler import in_thread, take_body
 from ..serving.served_model import ServedModel
-from .dialect import check_served
 from .requests import OllamaShowRequest
 from .stream import timestamp
 
@@ -63,7 +62,7 @@ async def show(request: Request) -> HTTPResponse:
 
 def _show(body: bytes, served: ServedModel) -> dict[str, Any]:
     request = OllamaShowRequest.read(parse_json(body))
-    check_served(request.model or request.name or "", served.name)
+    served.limits.names.check(request.model or request.name or "")
     return {
         "modified_at": _modified(served),
         "details": _details(served),

@@ -11,6 +11,7 @@ from typing import Any
 from ..http.routing import Handler, Route
 from ..serving.dialect import Dialect
 from ..serving.handler import answers
+from ..serving.model_names import ModelNames
 
 
 def azure(route: Route, handler: Handler, *paths: str) -> list[Route]:
@@ -22,8 +23,8 @@ def azure(route: Route, handler: Handler, *paths: str) -> list[Route]:
 def of_deployment(dialect: type[Dialect]) -> Handler:
     """Answers in this dialect, whatever the body calls the model."""
 
-    def read(document: Any, served_name: str) -> Dialect:
-        request = dialect.read(document, served_name)
+    def read(document: Any, names: ModelNames) -> Dialect:
+        request = dialect.read(document, names)
         request.spec = replace(request.spec, model=None)
         return request
 

@@ -8,6 +8,7 @@ from ..schema.fields import stop_strings
 from ..schema.logprobs import logprobs_content
 from ..serving.dialect import Answer, Dialect, StreamWriter, Totals
 from ..serving.generation_spec import FieldNames, GenerationSpec
+from ..serving.model_names import ModelNames
 from ..serving.output_parser import Piece
 from ..serving.prepared_request import PreparedRequest
 from .chat_request import ChatRequest
@@ -24,7 +25,7 @@ class ChatDialect(Dialect):
         self.spec = spec(request)
 
     @classmethod
-    def read(cls, document: Any, served_name: str) -> Self:
+    def read(cls, document: Any, names: ModelNames) -> Self:
         return cls(ChatRequest.read(document))
 
     def _head(self, prepared: PreparedRequest) -> AnswerHead:

@@ -13,6 +13,7 @@ from ..schema.fields import stop_strings
 from ..schema.logprobs import finite
 from ..serving.dialect import Answer, Dialect, StreamWriter, Totals
 from ..serving.generation_spec import FieldNames, GenerationSpec
+from ..serving.model_names import ModelNames
 from ..serving.prepared_request import PreparedRequest
 from .completions_request import DEFAULT_MAX_TOKENS, CompletionRequest
 from .reply_parts import AnswerHead, Chunks
@@ -26,7 +27,7 @@ class CompletionDialect(Dialect):
         self.spec = spec(request)
 
     @classmethod
-    def read(cls, document: Any, served_name: str) -> Self:
+    def read(cls, document: Any, names: ModelNames) -> Self:
         return cls(CompletionRequest.read(document))
 
     def stream(self, prepared: PreparedRequest) -> StreamWriter:

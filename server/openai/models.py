@@ -10,7 +10,6 @@ from sanic.response import HTTPResponse
 from ..http.errors import HttpError
 from ..http.routing import json_response
 from ..serving.engine_service import Service
-from ..serving.model_limits import check_model
 
 
 def _card(service: Service) -> dict[str, object]:
@@ -33,5 +32,5 @@ async def get_model(request: Request, name: str) -> HTTPResponse:
     if not name:
         text = "This path ends with a model's name, or without the slash."
         raise HttpError(404, text, param="model", code="model_not_found")
-    check_model(name, limits)
+    limits.names.check(name)
     return json_response(_card(service))

@@ -13,6 +13,7 @@ from sanic.response import HTTPResponse
 from ..http.errors import HttpError
 from ..serving.dialect import Answer, Dialect, StreamWriter, Totals
 from ..serving.generation_spec import FieldNames, GenerationSpec
+from ..serving.model_names import ModelNames
 from ..serving.prepared_request import PreparedRequest
 from .response_items import neutral_items
 from .responses_request import ResponsesRequest
@@ -33,7 +34,7 @@ class ResponsesDialect(Dialect):
         self.spec = spec(request)
 
     @classmethod
-    def read(cls, document: Any, served_name: str) -> Self:
+    def read(cls, document: Any, names: ModelNames) -> Self:
         return cls(ResponsesRequest.read(document))
 
     def stream(self, prepared: PreparedRequest) -> StreamWriter:

@@ -15,7 +15,6 @@ from ..schema.tools import chat_tools
 from ..serving.engine_service import Service
 from ..serving.generation_spec import FieldNames, GenerationSpec
 from ..serving.handler import in_thread, take_body
-from ..serving.model_limits import check_model
 from ..serving.prompts import check_tokens
 from ..serving.served_model import ServedModel
 from .messages import neutral_messages
@@ -36,7 +35,7 @@ def _handler(work: Callable[[Any, ServedModel], dict[str, Any]]) -> Handler:
 
 def _tokenize(document: Any, served: ServedModel) -> dict[str, Any]:
     request = TokenizeRequest.read(document)
-    check_model(request.model, served.limits)
+    served.limits.names.check(request.model)
     text = served.engine.text
     if request.messages is not None:
         ids = served.chat_format.prompt(_spec(request))[0]
@@ -69,7 +68,7 @@ def _piece(data: bytes) -> str | list[int]:
 
 def _detokenize(document: Any, served: ServedModel) -> dict[str, Any]:
     request = DetokenizeRequest.read(document)
-    check_model(request.model, served.limits)
+    served.limits.names.check(request.model)
     check_tokens(request.tokens, "tokens", served.limits.vocab_size)
     text = served.engine.text.decode(request.tokens, skip_special_tokens=False)
     return {"prompt": text, "content": text}

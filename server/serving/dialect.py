@@ -12,6 +12,7 @@ from axpress.core.request import Delta, Spent, TokenLogprob
 
 from ..http.errors import HttpError
 from .generation_spec import GenerationSpec
+from .model_names import ModelNames
 from .output_parser import OutputParser
 from .prepared_request import PreparedRequest
 
@@ -87,8 +88,8 @@ class Dialect(ABC):
 
     @classmethod
     @abstractmethod
-    def read(cls, document: Any, served_name: str) -> Dialect:
-        """Checks the parsed JSON body; `served_name`: the model's. Raises RequestError, naming the field, HttpError, or
+    def read(cls, document: Any, names: ModelNames) -> Dialect:
+        """Checks the parsed JSON body; `names`: the model's. Raises RequestError, naming the field, HttpError, or
         NothingToGenerate."""
 
     @abstractmethod

@@ -24,12 +24,13 @@ from .delivery import StreamedAnswer, WholeAnswer
 from .dialect import Dialect, NothingToGenerate
 from .engine_service import Service
 from .input_processor import prepare_request
+from .model_names import ModelNames
 from .prepared_request import PreparedRequest
 from .served_model import ServedModel
 
 log = logging.getLogger("axpress.request")
 
-Reader = Callable[[Any, str], Dialect]
+Reader = Callable[[Any, ModelNames], Dialect]
 """`Dialect.read` of one dialect, or something like it."""
 
 
@@ -99,7 +100,7 @@ def _prepare(
     read: Reader, body: bytes, served: ServedModel, cache_salt: Callable[[str | None], bytes]
 ) -> tuple[Dialect, PreparedRequest]:
     """From bytes to a checked request; `cache_salt` makes one of a prompt_cache_key. Raises RequestError, HttpError."""
-    dialect = read(parse_json(body), served.name)
+    dialect = read(parse_json(body), served.limits.names)
     return dialect, prepare_request(dialect.spec, served, cache_salt(dialect.spec.prompt_cache_key))
 
 

@@ -12,7 +12,7 @@ from axpress.core.request import GenerationRequest, SamplingParams, choice_seed
 
 from .answer_constraint import make_constraint
 from .generation_spec import GenerationSpec
-from .model_limits import ModelLimits, check_model, check_together
+from .model_limits import ModelLimits, check_together
 from .output_parser import OutputParser
 from .prepared_request import PreparedRequest
 from .prompts import check_size, conversation, plain_prompts
@@ -25,7 +25,7 @@ def prepare_request(spec: GenerationSpec, served: ServedModel, cache_salt: bytes
     Takes milliseconds: not on the event loop. Raises RequestError, HttpError.
     """
     limits, text, thinking = served.limits, served.engine.text, None
-    check_model(spec.model, limits)
+    limits.names.check(spec.model)
     check_size(spec, limits.max_characters)
     if spec.messages is not None:
         prompt, thinking = conversation(spec, served.chat_format)
@@ -47,13 +47,24 @@ def prepare_request(spec: GenerationSpec, served: ServedModel, cache_salt: bytes
 
 
 def sampling(spec: GenerationSpec, limits: ModelLimits) -> SamplingParams:
-    """The sampling parameters, the model's own defaults where the request is silent."""
+    """The sampling parameters, the model's own defaults where the request is silent.
+
+    A request that asks for randomness (a temperature above 0, or top_p) gets it: what the package would undo it with,
+    greedy choice by temperature 0, top_k 1 or top_p 0, does not apply then."""
     fields = dict(spec.sampling)
     if "top_k" in fields:
         fields["top_k"] = max(0, fields["top_k"])
     if "logit_bias" in fields:
         fields["logit_bias"] = _bias_by_token(fields["logit_bias"], limits.vocab_size)
-    return replace(limits.defaults, **fields)
+    defaults = limits.defaults
+    if fields.get("temperature", fields.get("top_p")):
+        defaults = replace(
+            defaults,
+            temperature=defaults.temperature or 1.0,
+            top_k=0 if defaults.top_k == 1 else defaults.top_k,
+            top_p=defaults.top_p or 1.0,
+        )
+    return replace(defaults, **fields)
 
 
 def _bias_by_token(bias: Mapping[str, float], vocab_size: int) -> dict[int, float]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from axpress.core.errors import RequestError
 from axpress.core.request import SamplingParams
 
-from ..http.errors import HttpError
+from .model_names import ModelNames
 
 if TYPE_CHECKING:
     from axpress.core.engine.engine import Engine
@@ -26,7 +26,7 @@ class ModelLimits:
     engine takes at one time, all prompts of a request together; `max_characters`: a prompt of more is too long,
     whatever is in it."""
 
-    names: frozenset[str]
+    names: ModelNames
     vocab_size: int
     context_length: int
     defaults: SamplingParams
@@ -35,7 +35,7 @@ class ModelLimits:
     max_characters: int = 1 << 62
 
 
-def model_limits(engine: Engine, names: frozenset[str], max_together: int) -> ModelLimits:
+def model_limits(engine: Engine, names: ModelNames, max_together: int) -> ModelLimits:
     """Limits of the model that `engine` has open, served under `names`; it takes `max_together` requests at a time."""
     info, defaults = engine.info, sampling_defaults(engine.package.post_config)
     longest = max(map(len, engine.text.pieces.data))
@@ -50,20 +50,6 @@ def sampling_defaults(config: SamplingDefaults | None) -> SamplingParams:
     neutral."""
     settings = asdict(config) if config is not None else {}
     return SamplingParams(**{name: value for name, value in settings.items() if value is not None})
-
-
-def check_model(name: str | None, limits: ModelLimits) -> None:
-    """Raise HttpError 404 unless the request names the served model, "default", or none."""
-    if name is None or name == "default" or name in limits.names:
-        return
-    served = ", ".join(sorted(limits.names))
-    text = f"The model '{short(name)}' does not exist here; this server has: {served}, which also answers as 'default'."
-    raise HttpError(404, text, param="model", code="model_not_found")
-
-
-def short(name: str) -> str:
-    """A model's name as the client sent it, for an error."""
-    return name if len(name) <= 128 else name[:128] + "..."
 
 
 def check_together(count: int, limits: ModelLimits) -> None:

@@ -9,6 +9,7 @@ from ..settings import Settings
 from .chat_format import chat_format_of
 from .fingerprint import fingerprint
 from .model_limits import ModelLimits, model_limits
+from .model_names import ModelNames
 
 if TYPE_CHECKING:
     from axpress.core.engine.engine import Engine
@@ -34,12 +35,15 @@ class ServedModel:
         """What requests need to know of the model; reading its vocabulary for grammars takes a moment."""
         from axpress.core.structured_output.grammar_compiler import GrammarCompiler
 
-        name = settings.model_name or engine.info.model
+        package = engine.package
+        names = ModelNames(
+            settings.model_name or engine.info.model, (engine.info.model, *package.aliases, *settings.aliases)
+        )
         return cls(
             engine,
-            model_limits(engine, frozenset({name}), settings.max_queue + settings.max_running),
-            name,
+            model_limits(engine, names, settings.max_queue + settings.max_running),
+            names.served,
             fingerprint(engine, settings),
-            chat_format_of(engine.text, engine.package.enable_thinking),
+            chat_format_of(engine.text, package.enable_thinking),
             GrammarCompiler(engine.text, engine.info.vocab_size),
         )

@@ -17,7 +17,7 @@ from axpress.core.request import Delta, GenerationRequest, SamplingParams, Spent
 from axpress.core.structured_output.output_spec import JsonObject, JsonSchema, Thinking
 from axpress.server.http.errors import HttpError, translate
 from axpress.server.http.request_body import parse_json
-from axpress.server.ollama.dialect import OllamaChat, OllamaGenerate, check_served
+from axpress.server.ollama.dialect import OllamaChat, OllamaGenerate
 from axpress.server.ollama.errors import error_body
 from axpress.server.ollama.requests import (
     OllamaChatRequest,
@@ -33,10 +33,12 @@ from axpress.server.serving.dialect import NothingToGenerate, Totals
 from axpress.server.serving.generation_spec import Function, GenerationSpec
 from axpress.server.serving.input_processor import generation_request
 from axpress.server.serving.model_limits import ModelLimits
+from axpress.server.serving.model_names import ModelNames
 from axpress.server.serving.output_parser import OutputParser
 from axpress.server.serving.prepared_request import PreparedRequest
 
-LIMITS = ModelLimits(frozenset({"m"}), 1000, 100, SamplingParams(temperature=0.7, top_k=20, penalty_window=30))
+NAMES = ModelNames("m")
+LIMITS = ModelLimits(NAMES, 1000, 100, SamplingParams(temperature=0.7, top_k=20, penalty_window=30))
 HI = [{"role": "user", "content": "hi"}]
 CLOCK = {
     "type": "function",
@@ -45,11 +47,11 @@ CLOCK = {
 
 
 def chat(**fields: Any) -> GenerationSpec:
-    return OllamaChat.read({"model": "m", "messages": HI, **fields}, "m").spec
+    return OllamaChat.read({"model": "m", "messages": HI, **fields}, NAMES).spec
 
 
 def generate(**fields: Any) -> GenerationSpec:
-    return OllamaGenerate.read({"model": "m", "prompt": "hi", **fields}, "m").spec
+    return OllamaGenerate.read({"model": "m", "prompt": "hi", **fields}, NAMES).spec
 
 
 def made(prompt: int = 1, **options: Any) -> GenerationRequest:
@@ -59,7 +61,7 @@ def made(prompt: int = 1, **options: Any) -> GenerationRequest:
 def outcome(kind: Any, document: Any) -> None:
     """Only the typed errors may come out, and they can be told."""
     try:
-        spec = kind.read(document, "m").spec
+        spec = kind.read(document, NAMES).spec
         generation_request(spec, LIMITS, [1])
     except (RequestError, HttpError) as exc:
         error_body(translate(exc))
@@ -125,7 +127,7 @@ def test_the_models_defaults_count_where_an_option_is_absent_or_null() -> None:
 
 
 def test_penalty_windows_and_seeds_mean_what_ollama_means() -> None:
-    defaults = ModelLimits(frozenset({"m"}), 1000, 100, SamplingParams(repetition_penalty=1.3, penalty_window=30))
+    defaults = ModelLimits(NAMES, 1000, 100, SamplingParams(repetition_penalty=1.3, penalty_window=30))
 
     def penalty(**options: Any) -> tuple[float, int]:
         params = generation_request(chat(options=options), defaults, [1]).params
@@ -317,7 +319,7 @@ def test_a_raw_prompt_has_no_system_and_no_thinking() -> None:
 def test_without_a_prompt_the_model_is_there() -> None:
     def reply(kind: Any, **fields: Any) -> dict[str, Any]:
         with pytest.raises(NothingToGenerate) as nothing:
-            kind.read({"model": "m", **fields}, "m")
+            kind.read({"model": "m", **fields}, NAMES)
         return dict(json.loads(nothing.value.reply))
 
     loaded = reply(OllamaGenerate)
@@ -327,15 +329,6 @@ def test_without_a_prompt_the_model_is_there() -> None:
         reason = "unload" if keep_alive in (0, "0", "0s", "0h0m") else "load"
         assert reply(OllamaChat, keep_alive=keep_alive)["done_reason"] == reason
         assert reply(OllamaGenerate, prompt="", keep_alive=keep_alive)["done_reason"] == reason
-
-
-def test_names_with_and_without_a_tag() -> None:
-    for asked, served in (("a", "a"), ("a:latest", "a"), ("a", "a:latest"), ("default", "a"), ("b/a:1.7b", "b/a:1.7b")):
-        check_served(asked, served)
-    for asked, served in (("b", "a"), ("a:1b", "a"), ("", "a"), ("a", "a:1b"), ("x" * 999, "a")):
-        with pytest.raises(HttpError) as error:
-            check_served(asked, served)
-        assert error.value.status == 404 and len(str(error.value)) < 250
 
 
 def test_what_show_takes() -> None:

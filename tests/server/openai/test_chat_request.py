@@ -21,9 +21,11 @@ from axpress.server.openai.chat import spec
 from axpress.server.openai.chat_request import ChatRequest
 from axpress.server.serving.generation_spec import Function, GenerationSpec, Tools
 from axpress.server.serving.input_processor import choices, generation_request
-from axpress.server.serving.model_limits import ModelLimits, check_model, sampling_defaults
+from axpress.server.serving.model_limits import ModelLimits, sampling_defaults
+from axpress.server.serving.model_names import ModelNames
 
-LIMITS = ModelLimits(frozenset({"m"}), 1000, 100, SamplingParams())
+NAMES = ModelNames("m")
+LIMITS = ModelLimits(NAMES, 1000, 100, SamplingParams())
 HI = [{"role": "user", "content": "hi"}]
 OPENAI_FIELDS = """messages model audio frequency_penalty function_call functions logit_bias logprobs
 max_completion_tokens max_tokens metadata modalities n parallel_tool_calls prediction
@@ -40,7 +42,7 @@ def outcome(body: bytes) -> None:
     """Run the whole way; only the two typed errors may come out, and their body must be serialisable."""
     try:
         asked = parse(parse_json(body))
-        check_model(asked.model, LIMITS)
+        NAMES.check(asked.model)
         choices(asked, LIMITS, generation_request(asked, LIMITS, [1]))
     except (RequestError, HttpError) as exc:
         error_body(translate(exc))
@@ -209,7 +211,7 @@ def test_choices_differ_in_their_seeds_only() -> None:
 def test_the_packages_defaults_count_where_the_request_is_silent() -> None:
     defaults = sampling_defaults(SamplingDefaults(temperature=0.7, top_k=20, penalty_window=30))
     assert defaults == SamplingParams(temperature=0.7, top_k=20, penalty_window=30)
-    limits = ModelLimits(frozenset({"m"}), 1000, 100, defaults)
+    limits = ModelLimits(NAMES, 1000, 100, defaults)
     made = generation_request(parse({"messages": HI, "temperature": 0, "top_k": -1}), limits, [1])
     assert made.params == SamplingParams(temperature=0, top_k=0, penalty_window=30)
     assert made.max_tokens == 99 and made.stop == () and not made.ignore_eos
