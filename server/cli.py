@@ -169,14 +169,14 @@ def _add_card(add: Callable[..., Any]) -> None:
 def _add_limits(add: Callable[..., Any]) -> None:
     add("--max-queue", type=_count, metavar="N",
         help=f"requests that may wait; more are answered 429 (default {DEFAULTS.max_queue})")
-    add("--request-timeout", type=_seconds, metavar="S",
-        help=f"total time of one request (default {DEFAULTS.request_timeout:g})")
-    add("--read-timeout", type=_seconds, metavar="S",
-        help=f"total time to send one request (default {DEFAULTS.read_timeout:g})")
-    add("--stall-timeout", type=_seconds, metavar="S",
-        help=f"how long a client may not read (default {DEFAULTS.stall_timeout:g})")
-    add("--drain-timeout", type=_seconds, metavar="S",
-        help=f"time for running answers after SIGTERM (default {DEFAULTS.drain_timeout:g})")
+    for name, text in (
+        ("request", "total time of one request"),
+        ("read", "total time to send one request"),
+        ("stall", "how long a client may not read"),
+        ("drain", "time for running answers after SIGTERM"),
+    ):
+        default = f"default {getattr(DEFAULTS, f'{name}_timeout'):g}"
+        add(f"--{name}-timeout", type=_seconds, metavar="S", help=f"{text} ({default})")
     add("--max-body", type=_kib, metavar="KIB",
         help=f"largest request body in KiB (default {DEFAULTS.max_body // 1024})")
     add("--max-connections", type=_count, metavar="N",

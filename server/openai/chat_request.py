@@ -51,7 +51,7 @@ FunctionChoice = Annotated[
 
 
 class ChatRequest(CompletionFields):
-    """POST /v1/chat/completions. Its fields are those of OpenAI's API, however many."""
+    """POST /v1/chat/completions: the fields are all those of OpenAI, and what local servers share."""
 
     refused: ClassVar[dict[str, str]] = {
         "audio": "audio output",

@@ -131,7 +131,7 @@ class ShownReasoning(TypedDict):
 @closed
 class Response(TypedDict):
     """An answer, and the settings that it came from; sampling settings are the model's own where the request named
-    none. Clients want each of OpenAI's fields to be there."""
+    none. All of OpenAI's fields are there, since its clients want them."""
 
     id: str
     object: Literal["response"]

@@ -143,7 +143,7 @@ Includable = Literal[
 
 
 class ResponsesRequest(OpenAIRequest):
-    """POST /v1/responses. Its fields are those of OpenAI's API, however many."""
+    """POST /v1/responses: the fields are all those of OpenAI, and what local servers share."""
 
     refused: ClassVar[dict[str, str]] = {
         "previous_response_id": "stored answer to go on from; send the whole conversation as 'input'",
