@@ -58,7 +58,6 @@ class AxengineCard:
     """What stands for the card here: the sessions open and own it themselves."""
 
     device = 0
-    closed = False
 
     def __init__(self) -> None:
         path = ctypes.util.find_library("axcl_rt")
@@ -81,7 +80,6 @@ class AxengineCard:
 
     def close(self) -> None:
         """Sessions free what they hold when they are dropped; PyAXEngine ends the runtime at exit."""
-        self.closed = True
 
 
 class AxengineProgram:
