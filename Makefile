@@ -6,7 +6,7 @@ export AXPRESS_WERROR ?= 1
 
 SOURCES := $(wildcard csrc/*.[ch] csrc/emu/*/*.[ch] csrc/emu/*/*.inc core/*/*.pyx core/*/*.pxd) setup.py pyproject.toml
 
-.PHONY: run test build lint native sanitize sanitized soak wheel clean
+.PHONY: run test build lint native sanitize sanitized soak wheel clean help
 
 run: $(VENV)/.run ## a server with the demo model on the emulated card, http://127.0.0.1:8000
 	$(BIN)/axpress serve
@@ -28,10 +28,13 @@ $(VENV)/.test: $(SOURCES)
 build: ## extensions and emulator in place, into whatever environment is active
 	mkdir -p build && flock build/.lock $(PYTHON) setup.py -q build_ext --inplace
 
-lint: $(VENV)/.test
+lint: $(VENV)/.test ## style and types, and who may import whom: Python, Cython, C
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	MYPYPATH=build/pxd $(BIN)/mypy -p axpress.core -p axpress.server
 	PATH="$(abspath $(BIN)):$$PATH" cython-lint core/*/*.pyx core/*/*.pxd
+	$(BIN)/lint-imports --no-logo --no-cache
+	$(BIN)/python tools/import_circles.py
 	$(BIN)/python tools/c_layers.py
 
 native: ## one C test without sanitizers, in seconds: make native TEST=math (or mask, sampler, runtime)
@@ -60,8 +63,11 @@ soak: sanitized ## minutes: 100 times load, 200 tokens, cancel, unload, under sa
 	$(BIN)/python bench/soak.py cycles $(SOAK_MODEL)
 	$(BIN)/python bench/soak.py requests $(SOAK_MODEL)
 
-wheel: $(VENV)/.run
+wheel: $(VENV)/.run ## dist/axpress-*.whl
 	$(BIN)/python -m pip wheel --no-deps --wheel-dir dist .
 
-clean:
+clean: ## removes all that was built, and the environment
 	rm -rf build dist $(VENV) core/*/*.so core/lib/*.so *.egg-info
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -1,3 +1,14 @@
+"""A step as runtime calls: three uploads, the layers, the heads, one wait; no Python between the first and the last.
+
+    uploads   mask, indices, embeddings       from pinned memory, once a step, shared by all layers
+    layers    L executes                      hidden state alternates between two buffers
+    rows      K and V of the new tokens       decode's written straight into their cache row where the card allows it
+                                              (probed at load), else copied there on the card, run by run, in the stream
+    heads     one execute and one download for each query that wants logits
+    wait      with a deadline
+
+What the calls work on is made and bound in pass_buffers.pyx and kv_buffers.pyx."""
+
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +21,11 @@ from .shape_groups import Group, LayerShape
 from .step import Step
 
 class Program:
+    """Runs steps of one model on one card.
+
+    `groups` lists the shape groups that `Step.group` counts: decode groups by growing cache, then chunks by growing
+    history. `logits(slot)` is a zero-copy view of pinned memory, overwritten by the next step."""
+
     card: Card
     shape: LayerShape
     groups: tuple[Group, ...]
@@ -30,14 +46,35 @@ class Program:
         *,
         num_banks: int = 1,
         logits_slots: int = 1,
-    ) -> None: ...
-    def set_modes(self, *, use_async: bool, in_place_decode: bool) -> None: ...
-    def time_layers(self, group: int) -> float: ...
-    def time_head(self) -> float: ...
-    def kv_buffers(self, bank: int, layer: int) -> tuple[Any, Any]: ...
-    def run(self, step: Step, timeout_ms: int = -1) -> None: ...
-    def more_logits(self, queries: Sequence[int], timeout_ms: int = -1) -> None: ...
-    def logits(self, slot: int = 0) -> NDArray[Any]: ...
-    def move_rows(self, bank: int, old: NDArray[np.int32], new: NDArray[np.int32], timeout_ms: int = -1) -> None: ...
-    def check_closable(self) -> None: ...
-    def close(self) -> None: ...
+    ) -> None:
+        """`layers` and `head` are loaded; `embedding` is uint16 [V, H] (bf16 bits), kept, not copied.
+
+        Raises PackageError where the models do not fit each other, RuntimeCallError where the card refuses."""
+    def set_modes(self, *, use_async: bool, in_place_decode: bool) -> None:
+        """What this card can be trusted with (see probe.py); the conservative choice is False, False."""
+    def time_layers(self, group: int) -> float:
+        """Seconds that one layer of this group takes, from the first few layers. What it computes is thrown away."""
+    def time_head(self) -> float:
+        """Seconds that one head takes, download of the logits included."""
+    def kv_buffers(self, bank: int, layer: int) -> tuple[Any, Any]:
+        """The bank's (K, V) DeviceBuffers of one layer, for probes and tests."""
+    def run(self, step: Step, timeout_ms: int = -1) -> None:
+        """Runs one step and waits for it.
+
+        ValueError: the step does not fit the model; the card was not touched. StepTimeout: not done after `timeout_ms`
+        (-1: no limit). RuntimeCallError: the card refused or failed; what the step wrote is then undefined."""
+    def more_logits(self, queries: Sequence[int], timeout_ms: int = -1) -> None:
+        """Logits of further queries (by index) of the step run last, into slots 0 and up; the layers do not run again.
+
+        ValueError: no such query, or more than there are slots. Other errors as for `run`."""
+    def logits(self, slot: int = 0) -> NDArray[Any]:
+        """Logits of the last step's query with this slot: uint16 (bf16 bits) or float32 [vocab_size], zero-copy."""
+    def move_rows(self, bank: int, old: NDArray[np.int32], new: NDArray[np.int32], timeout_ms: int = -1) -> None:
+        """Copies K and V of rows `old` to rows `new` (int32) of a bank in every layer, on the card, and waits. The rows
+        may not overlap.
+
+        ValueError: no such bank or row; nothing was moved. Other errors as for `run`."""
+    def check_closable(self) -> None:
+        """BufferError while somebody else holds a view of the logits."""
+    def close(self) -> None:
+        """Drops the views and frees buffers and bindings. BufferError while somebody holds a view of the logits."""

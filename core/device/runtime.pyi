@@ -1,12 +1,22 @@
+"""The AXCL runtime and the card behind it: open, bind, copy, close; every call checked, errors typed."""
+
 import os
 from typing import Any
 
 SYSTEM_PATHS: tuple[str, ...]
 
-def describe_code(code: int) -> str: ...
-def find_library() -> str | None: ...
+def describe_code(code: int) -> str:
+    """Words for a runtime error value, e.g. 'memory: out of memory' for 0x80300507."""
+
+def find_library() -> str | None:
+    """The real runtime: $AXPRESS_AXCL_LIB, the loader's path, then the vendor's directory. None when there is none."""
 
 class Card:
+    """One device with its context and its one stream; owner of everything that is allocated or loaded on it.
+
+    Open it, use it from threads that called `bind_thread()`, close it: models, buffers, stream, context, device,
+    runtime, in that order. After `close()` every call raises RuntimeUnavailable."""
+
     library: str
     device: int
     emulated: bool
@@ -14,11 +24,24 @@ class Card:
     closed: bool
     def __init__(
         self, library: str | os.PathLike[str], device: int = 0, settings: dict[str, str] | None = None
-    ) -> None: ...
-    def last_error(self) -> str: ...
-    def bind_thread(self) -> None: ...
-    def version(self) -> str: ...
-    def properties(self) -> dict[str, Any]: ...
-    def model_usage(self, path: str | os.PathLike[str]) -> int | None: ...
-    def begin_close(self) -> None: ...
-    def close(self) -> None: ...
+    ) -> None:
+        """Opens the runtime `library` and its `device`-th card; `settings` go to an emulated runtime before it starts.
+
+        Raises RuntimeUnavailable (library or symbol missing, index without a card) or RuntimeCallError."""
+    def last_error(self) -> str:
+        """The emulated runtime's sentence about its last refusal; empty on a real one."""
+    def bind_thread(self) -> None:
+        """Binds the card's context to the calling thread; each thread that uses the card does this once."""
+    def version(self) -> str:
+        """Version of the runtime library, e.g. '3.6.4'."""
+    def properties(self) -> dict[str, Any]:
+        """What the card says of itself: sizes in bytes, temperature in degrees Celsius, loads as reported."""
+    def model_usage(self, path: str | os.PathLike[str]) -> int | None:
+        """Bytes of card memory that loading `path` will take; None where the runtime cannot say."""
+    def begin_close(self) -> None:
+        """From here on failures do not stop the closing. Waits for the stream; one that does not end is destroyed by
+        force."""
+    def close(self) -> None:
+        """Frees everything in order. Raises BufferError, and stays open, while NumPy views of pinned buffers live.
+
+        A card that fails meanwhile is closed as far as it lets itself be, and a warning says what failed first."""

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from ..errors import PackageError
-
-if TYPE_CHECKING:
-    from .axmodel import LoadedModel
 
 LAYER_INPUTS = ("K_cache", "V_cache", "indices", "input", "mask")
 LAYER_OUTPUTS = ("K_cache_out", "V_cache_out", "output")
@@ -107,7 +104,15 @@ def layer_shape(inputs: list[TensorInfo], outputs: list[TensorInfo], where: str)
     )
 
 
-def common_shape(layers: Sequence[LoadedModel]) -> LayerShape:
+class HasTensors(Protocol):
+    """A loaded model, as far as its shapes are concerned."""
+
+    path: str
+    inputs: list[TensorInfo]
+    outputs: list[TensorInfo]
+
+
+def common_shape(layers: Sequence[HasTensors]) -> LayerShape:
     """The shape that all layers of a model have. PackageError where one differs."""
     shapes = [layer_shape(layer.inputs, layer.outputs, layer.path) for layer in layers]
     for layer, shape in zip(layers, shapes, strict=True):

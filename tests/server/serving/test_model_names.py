@@ -10,7 +10,7 @@ from axpress.server.serving.model_names import ModelNames
 NAMES = ModelNames("Qwen3-4B", ("qwen3-4b-ax650", "AXERA-TECH/Qwen3-4B", "qwen3-4b", "mine:1b"))
 
 
-KNOWN = "default Default Qwen3-4B qwen3-4b QWEN3-4B:latest qwen3-4b-ax650 axera-tech/qwen3-4b AXERA-TECH/Qwen3-4B:latest"
+KNOWN = "default Qwen3-4B qwen3-4b QWEN3-4B:latest qwen3-4B-ax650 axera-tech/qwen3-4b AXERA-TECH/Qwen3-4B:latest"
 
 
 @pytest.mark.parametrize("name", [None, "mine:1b", "MINE:1B", *KNOWN.split()])
