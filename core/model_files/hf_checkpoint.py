@@ -3,7 +3,6 @@ mmap."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import PackageError
-from .simulated_axmodel import SafetensorsFile, TensorSource, bf16_source, lfs_pointer_size
+from ..files import check_not_pointer, read_json
+from .safetensors import SafetensorsFile, TensorSource, bf16_source
 
 FAMILIES = ("qwen3", "qwen2", "llama")
 FLOAT_DTYPES = ("F32", "F16", "BF16")
@@ -39,26 +39,6 @@ class ModelSpec:
     max_positions: int | None
     eos: tuple[int, ...]
     bos: int | None
-
-
-def read_json(path: Path, default: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The JSON object in `path`, or `default` when the file is absent and a default is given; PackageError
-    otherwise."""
-    try:
-        text = path.read_bytes()
-    except FileNotFoundError:
-        if default is not None:
-            return default
-        raise PackageError(f"{path} is missing: this is not a complete model directory, download it again") from None
-    if (size := lfs_pointer_size(path)) is not None:
-        raise PackageError(f"{path} is a Git LFS pointer, not the file itself ({size} bytes): run `git lfs pull`")
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise PackageError(f"{path} is not valid JSON ({error}): download it again") from None
-    if not isinstance(value, dict):
-        raise PackageError(f"{path} does not hold a JSON object: download it again")
-    return value
 
 
 class Checkpoint:
@@ -93,10 +73,7 @@ class Checkpoint:
             path = self.directory / shard
             if not path.is_file():
                 raise PackageError(f"{path} is missing: {INDEX_NAME} lists it, download it again")
-            if (size := lfs_pointer_size(path)) is not None:
-                raise PackageError(
-                    f"{path} is a Git LFS pointer of a file of {size} bytes, not the weights: run `git lfs pull`"
-                )
+            check_not_pointer(path)
             self._files[shard] = SafetensorsFile(path)
         return self._files[shard]
 

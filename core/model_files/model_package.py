@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import PackageError
-from .hf_checkpoint import read_json, token_ids, unsupported_attention
-from .simulated_axmodel import SimMeta, is_simulated, lfs_pointer_size, read_axmodel
+from ..files import check_not_pointer, read_json
+from .hf_checkpoint import token_ids, unsupported_attention
+from .simulated_axmodel import SimMeta, is_simulated, read_axmodel
 
 LAYER_RE = re.compile(r"(?P<name>.+)_p\d+_l(?P<layer>\d+)_together\.axmodel")
 # of the median layer file: compiled layers of one model differ by far less, a cut download by more
@@ -258,7 +259,7 @@ def _one_file(root: Path, config: Mapping[str, Any], key: str, pattern: str, wha
 def _check_files(files: list[Path]) -> None:
     """No pointers and nothing empty; `files` are the layers, the head and the embedding."""
     for path in files:
-        _check_not_pointer(path)
+        check_not_pointer(path)
         if path.stat().st_size == 0:
             raise PackageError(f"{path} is empty: {AGAIN}")
     layers = files[:-2]
@@ -271,14 +272,6 @@ def _check_files(files: list[Path]) -> None:
             )
 
 
-def _check_not_pointer(path: Path) -> None:
-    if (real := lfs_pointer_size(path)) is not None:
-        raise PackageError(
-            f"{path} is a Git LFS pointer ({path.stat().st_size} bytes) in place of the file itself ({real} bytes): "
-            "run `git lfs pull` in the directory"
-        )
-
-
 def _tokenizer(root: Path, config: Mapping[str, Any]) -> Path:
     """The directory that holds tokenizer.json or tokenizer.model."""
     candidates: list[Path] = []
@@ -288,7 +281,7 @@ def _tokenizer(root: Path, config: Mapping[str, Any]) -> Path:
     candidates += [*_find(root, "tokenizer.json"), *_find(root, "tokenizer.model")]
     for path in candidates:
         if path.name in ("tokenizer.json", "tokenizer.model") and path.is_file():
-            _check_not_pointer(path)
+            check_not_pointer(path)
             return path.parent
     original = "copy tokenizer.json and tokenizer_config.json of the original Hugging Face model into the directory"
     if vendor := [*_find(root, "*_tokenizer.txt"), *_find(root, "*tokenizer*.txt")]:

@@ -19,7 +19,7 @@ from axpress.core.errors import PackageError
 from axpress.core.model_files.convert import EMBED_NAME
 from axpress.core.model_files.hollow import hollow
 from axpress.core.model_files.model_package import SamplingDefaults, open_package
-from axpress.core.model_files.simulated_axmodel import write_safetensors
+from axpress.core.model_files.safetensors import write_safetensors
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize 31457280\n"
 VOCAB, HIDDEN, LAYERS = 500, 32, 4
