@@ -67,7 +67,7 @@ class EmbeddingFile:
             raise PackageError(
                 f"{self.path} does not fit the layers, which take rows of {hidden}: its width is {known}; {AGAIN}"
             )
-        if self.path.suffix == ".npy":
+        if self.path.suffix.lower() == ".npy":
             values = _npy(self.path)
         else:
             with open(self.path, "rb") as file:
@@ -117,8 +117,8 @@ class EmbeddingTable:
 
 
 def read_embedding_file(path: Path, rows: int | None, hidden: int | None) -> EmbeddingFile:
-    """What the file is; `rows` and `hidden` as configured, or None. PackageError: it cannot be a table of that shape."""
-    if path.suffix == ".npy":
+    """What the file is; `rows` and `hidden` as configured, or None. PackageError: no table of that shape."""
+    if path.suffix.lower() == ".npy":
         values = _npy(path)
         dtype = next(name for name, numpy in DTYPES.items() if numpy == values.dtype)
         return EmbeddingFile(path, dtype, values.nbytes, values.shape[0], values.shape[1]).with_shape(rows, hidden)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ..errors import PackageError
 from ..files import check_not_pointer, read_json
+from .model_kind import unserved_kind
 from .safetensors import SafetensorsFile, TensorSource, bf16_source
 
 FAMILIES = ("qwen3", "qwen2", "llama")
@@ -153,32 +154,6 @@ def _integer(config: Mapping[str, Any], key: str, where: str) -> int:
     return value
 
 
-def unsupported_attention(config: Mapping[str, Any]) -> str | None:
-    """What kind of attention or model `config` (Hugging Face keys) asks for that axpress does not run; None if it is
-    plain."""
-    types = config.get("layer_types")
-    kinds = {str(kind) for kind in types if kind != "full_attention"} if isinstance(types, list) else set()
-    if any("linear" in kind or "mamba" in kind or "conv" in kind for kind in kinds):
-        return f"a hybrid model (layer types {', '.join(sorted(kinds))})"
-    if any("sliding" in kind or "chunked" in kind for kind in kinds):
-        return f"a model with sliding-window layers ({', '.join(sorted(kinds))})"
-    if kinds:
-        return f"a model with layers of an unknown kind ({', '.join(sorted(kinds))})"
-    plain_layers, layers = config.get("max_window_layers"), config.get("num_hidden_layers")
-    plain = "layer_types" in config or (
-        isinstance(plain_layers, int) and isinstance(layers, int) and plain_layers >= layers
-    )
-    if config.get("use_sliding_window") and config.get("sliding_window") and not plain:
-        return f"a model with sliding-window attention (window {config['sliding_window']})"
-    if config.get("num_kv_shared_layers"):
-        return "a model whose layers share keys and values (num_kv_shared_layers)"
-    if any(config.get(key) for key in ("num_experts", "num_local_experts", "n_routed_experts")):
-        return "a mixture of experts"
-    if "vision_config" in config or "audio_config" in config:
-        return "a model with vision or audio inputs"
-    return None
-
-
 def _refuse_unsupported(config: Mapping[str, Any], where: str) -> None:
     supported = f"axpress converts plain text models of the families {', '.join(FAMILIES)}"
     if quantised := config.get("quantization_config"):
@@ -186,8 +161,10 @@ def _refuse_unsupported(config: Mapping[str, Any], where: str) -> None:
         raise PackageError(
             f"{where} describes a quantised checkpoint ({method}): convert the original bf16 or float checkpoint"
         )
-    if kind := unsupported_attention(config):
+    if kind := unserved_kind(config):
         raise PackageError(f"{where} describes {kind}, which is not supported: {supported}")
+    if any(config.get(key) for key in ("num_experts", "num_local_experts", "n_routed_experts")):
+        raise PackageError(f"{where} describes a mixture of experts, which is not supported: {supported}")
     if config.get("model_type") not in FAMILIES:
         raise PackageError(f"{where} is of family {config.get('model_type')!r}, which is not supported: {supported}")
     architectures = [str(name) for name in config.get("architectures") or []]

@@ -22,6 +22,7 @@ LAYER_NAME = re.compile(
 NUMBER = re.compile(r"%0?\d*[diu]")  # the place of the layer's number, as printf spells it
 # of the median layer file: compiled layers of one model differ by far less, a cut download by more
 SMALLEST_LAYER = 0.9
+HEAD_NAMES = ("*_post.axmodel", "*post*.axmodel", "*lm_head*.axmodel")
 SAME_SIZE = 0.02  # layers of two precisions come in groups of one size; a cut file has a size of its own
 MAX_LAYERS = 1000  # no model has as many; keeps a damaged number from becoming as many paths
 
@@ -86,8 +87,7 @@ def choose_build(tree: Tree, config: PackageConfig, builds: list[Build]) -> Buil
     PackageError: there is none, or several and nothing says which."""
     if config.text(TEMPLATE) is not None:
         return _configured(tree, config, builds)
-    build = _only(tree, builds, config)
-    return replace(build, count=_count(build, config.size("axmodel_num"), config.path))
+    return with_count(_only(tree, builds, config), config.size("axmodel_num"), config.path)
 
 
 def resolves_to(tree: Tree, config: PackageConfig, build: Build) -> bool:
@@ -116,7 +116,7 @@ def _configured(tree: Tree, config: PackageConfig, builds: list[Build]) -> Build
         hint = f" (there is {there}: correct {TEMPLATE} in {config.path})" if builds else ""
         missing = stated / NUMBER.sub(lambda match: match[0] % 0, name)
         raise PackageError(f"{missing} is missing: layer 0 of {count or 'the model'}{hint}; {AGAIN}")
-    return replace(build, count=_count(build, count, config.path))
+    return with_count(build, count, config.path)
 
 
 def _matching(tree: Tree, stated: Path, pattern: re.Pattern[str]) -> Iterable[tuple[Path, dict[int, Path]]]:
@@ -128,10 +128,11 @@ def _matching(tree: Tree, stated: Path, pattern: re.Pattern[str]) -> Iterable[tu
             yield folder, layers
 
 
-def _count(build: Build, count: int | None, where: Path) -> int:
-    """The number of layers: as configured, else as many as there are."""
+def with_count(build: Build, count: int | None, where: Path) -> Build:
+    """The build with the number of layers that `where` says it has (None: as many as there are). PackageError: there
+    are more."""
     if count is None:
-        return build.count
+        return build
     if count > MAX_LAYERS:
         raise PackageError(f"{where} has axmodel_num = {count}, more layers than any model has: {AGAIN}")
     if build.count > count:
@@ -139,7 +140,7 @@ def _count(build: Build, count: int | None, where: Path) -> int:
             f"{where} says axmodel_num {count}, but {build.file_of(build.count - 1)} is there too: correct axmodel_num,"
             " or remove the layers of the other model"
         )
-    return count
+    return replace(build, count=count)
 
 
 def _only(tree: Tree, builds: list[Build], config: PackageConfig) -> Build:
@@ -151,7 +152,10 @@ def _only(tree: Tree, builds: list[Build], config: PackageConfig) -> Build:
             f"{build.directory} is compiled for the {_chip(tree, build, config)}, as its name says, and runs on that"
             " chip only: give a build for the AX650 (AX8850)"
         )
-    chosen = [build for build in ours if build.directory == tree.root] or ours
+    own = [build for build in ours if build.directory == tree.root and tree.inside(tree.root, *HEAD_NAMES)]
+    chosen = own or ours
+    if scattered := _parts(chosen):
+        raise PackageError(scattered)
     if len(chosen) > 1:
         whole = [build for build in chosen if build.is_whole]
         chosen = whole if len(whole) == 1 else chosen
@@ -170,14 +174,12 @@ def check_chip(tree: Tree, build: Build, config: PackageConfig) -> None:
 def _chip(tree: Tree, build: Build, config: PackageConfig) -> str | None:
     places = [build.directory, *build.directory.parents]
     within = places[: places.index(tree.root) + 1] if tree.root in places else places[:1]
-    return other_chip([*(place.name for place in within), config.text("model_name") or ""])
+    return other_chip([build.template, *(place.name for place in within), config.text("model_name") or ""])
 
 
 def _several(tree: Tree, builds: list[Build]) -> str:
     folders = list(dict.fromkeys(build.directory for build in builds))
     if len(folders) == len(builds):
-        if parts := _parts(builds):
-            return parts
         names = some([tree.relative(folder) for folder in folders])
         return (
             f"{tree.root} holds several models ({names}) and nothing says which one is meant: give the directory of one"
@@ -194,11 +196,10 @@ def _parts(builds: list[Build]) -> str | None:
     """What to say where the layers of one model lie scattered over several directories."""
     numbers = [layer for build in builds for layer in build.layers]
     same_name = len({build.template.lower() for build in builds}) == 1
-    if not same_name or sorted(numbers) != list(range(len(numbers))):
+    if len(builds) < 2 or not same_name or sorted(numbers) != list(range(len(numbers))):
         return None
-    parts = [
-        f"{min(b.layers)} to {max(b.layers)} in {b.directory}" for b in sorted(builds, key=lambda b: min(b.layers))
-    ]
+    ordered = sorted(builds, key=lambda build: min(build.layers))
+    parts = [f"{min(build.layers)} to {max(build.layers)} in {build.directory}" for build in ordered]
     return f"the layers of one model lie in several directories ({some(parts)}): move them into one of them"
 
 

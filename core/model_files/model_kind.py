@@ -36,19 +36,24 @@ PICTURE_WORDS = {"unet", "vae", "diffusion", "sdxl"}
 CAUSAL = ("ForCausalLM", "LMHeadModel")
 
 
+def unserved_kind(values: Mapping[str, Any]) -> str | None:
+    """What a configuration describes, if that is no language model for text with plain attention; None if it is."""
+    found = _by_keys(values)
+    return f"{found[0]} ({found[1]})" if found else attention_kind(values)
+
+
 def refuse_keys(config: PackageConfig) -> None:
     """Raises PackageError, naming the key, if the configuration describes anything but a language model for text."""
     if found := _by_keys(config.values):
         raise PackageError(f"{config.path} describes {found[0]} ({found[1]}), {ADVICE}")
 
 
-def refuse_files(root: Path, layers: Iterable[Path], others: Iterable[Path]) -> None:
-    """The same from the names of files: the layers' and those beside them. Names below `root` count, not those above."""
+def refuse_files(layers: Iterable[Path], others: Iterable[tuple[Path, str]]) -> None:
+    """The same from the names of files: the layers' and those beside them, each with its name within the package."""
     for path in layers:
         if "vl" in _words(path.name):
             raise PackageError(f"{path} is a layer of {IMAGES} (_vl_ in its name), {ADVICE}")
-    for path in others:
-        shown = str(path.relative_to(root)) if path.is_relative_to(root) else path.name
+    for path, shown in others:
         if kind := _file_kind(path, shown):
             raise PackageError(f"{path} belongs to {kind}, {ADVICE}")
 
@@ -101,7 +106,7 @@ def _by_keys(values: Mapping[str, Any]) -> tuple[str, str] | None:
     """A kind that is not served, and the key that tells it."""
     for level in _levels(values):
         for key, value in level.items():
-            if not is_no(value) and (kind := _key_kind(key, value)):
+            if kind := _config_kind(key) if value == {} else None if is_no(value) else _key_kind(key, value):
                 return kind, key
     kind = values.get("type")
     if "mode" in values and isinstance(kind, str) and kind.lower() not in ("llm", ""):
@@ -123,6 +128,8 @@ def _key_kind(key: str, value: Any) -> str | None:
         return f"{RECURRENT}: {', '.join(recurrent)}" if recurrent else None
     if key == "full_attention_interval":
         return RECURRENT if value != 1 else None
+    if key == "is_encoder_decoder":
+        return "a model of encoder and decoder"
     if key.lower() == "vlm_type" or (ENCODER_KEY.fullmatch(key) and isinstance(value, str)):
         return IMAGES
     if key == "tokenizer_type" and isinstance(value, str):
@@ -145,9 +152,11 @@ def _file_kind(path: Path, shown: str) -> str | None:
         return EITHER
     if path.name == "config_sentence_transformers.json" or path.parent.name == "1_Pooling":
         return EMBEDDING
-    if path.suffix.lower() != ".axmodel":
-        return None
     words, text = _words(shown), shown.lower()
+    if path.suffix.lower() == ".bin" and "speech_embedding" in text:
+        return SOUND
+    if path.suffix.lower() not in (".axmodel", ".onnx"):
+        return None
     if words & SOUND_WORDS:
         return SOUND
     if "vision" in text or "visual" in text or words & VISION_WORDS:

@@ -33,10 +33,11 @@ class ModelPackage:
     `aliases`: every name that it answers to, `name` first. `tokenizer_path`: the directory with tokenizer.json or
     tokenizer.model, or a .txt file in the vendor's format, whose family is `tokenizer_type` (the configuration's own
     word, None: not said). `eos` and `bos` override the tokenizer's; empty and None: its own hold. `family`: what the
-    compiled checkpoint called its kind, as far as files tell. `vocab_size`: rows of the embedding; a head may give fewer
-    or more logits, see `head_token_ids`. `rows`, `chunk` and `max_positions` are hints (simulated packages have them);
-    the truth about shapes comes from the loaded layers. `device_bytes` is what layers and head are expected to take of
-    the card's memory: the files' sizes, or what a simulated file says. `warnings`: sentences about what is odd."""
+    compiled checkpoint called its kind, as far as files tell. `vocab_size`: rows of the embedding; a head may give
+    fewer or more logits, see `head_token_ids`. `rows`, `chunk` and `max_positions` are hints (simulated packages have
+    them); the truth about shapes comes from the loaded layers. `device_bytes` is what layers and head are expected to
+    take of the card's memory: the files' sizes, or what a simulated file says. `warnings`: sentences about what is
+    odd."""
 
     directory: Path
     name: str
@@ -144,8 +145,8 @@ def _package(found: Survey) -> ModelPackage:
         head_file=head,
         head_ids_file=found.id_list,
         embedding_file=embedding,
-        vocab_size=config.size("tokens_embed_num"),
-        hidden_size=config.size("tokens_embed_size"),
+        vocab_size=embedding.rows,
+        hidden_size=embedding.hidden,
         tokenizer_path=tokenizer,
         tokenizer_type=config.text("tokenizer_type"),
         post_config=found.sampling,
@@ -174,8 +175,7 @@ def _thinking(values: Mapping[str, Any]) -> bool | None:
 
 def package_family(found: Survey) -> str | None:
     """The model_type that the checkpoint had: as its configuration says, else as the compiler named the layers."""
-    configs = [found.config, *([found.sidecar] if found.sidecar else [])]
-    said = next((kind for config in configs if (kind := config.text("model_type"))), None)
+    said = next((kind for config in (found.config, *found.sidecars) if (kind := config.text("model_type"))), None)
     if said is None and found.build is not None:
         said = re.sub(r"forcausallm$", "", found.build.prefix.lower())
     return said or None

@@ -1,4 +1,4 @@
-"""The names that a package answers to: its own, those of its directories, and its Hugging Face id where that is known."""
+"""The names that a package answers to: its own, those of its directories, and its Hugging Face id if that is known."""
 
 from __future__ import annotations
 

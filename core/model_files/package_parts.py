@@ -1,29 +1,28 @@
-"""Where the parts of a package beside its layers lie: head, embedding, sampling defaults, and what tells its tokenizer."""
+"""Where the parts of a package beside its layers lie: head, embedding, sampling defaults, what tells its tokenizer."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ..errors import PackageError
 from ..files import lfs_pointer_size
 from .embedding_file import EmbeddingFile, read_embedding_file
-from .layer_files import Build, some
+from .layer_files import HEAD_NAMES, NUMBER, Build, some
 from .package_config import AGAIN, PackageConfig
 from .package_tree import Tree, matches
-from .tokenizer_choice import Evidence, sidecar_shape
+from .tokenizer_choice import Evidence, script_text, sidecar_shape
 
 EMBEDDING_NAMES = ("*embed*.bin", "*embed*.npy", "*.bfloat16.bin")
-# the best first: what needs no rounding, then raw bytes, then NumPy's
-EMBEDDING_FORMS = ("*bfloat16*.bin", "*bf16*.bin", "*.bin", "*bfloat16*.npy", "*bf16*.npy", "*.npy")
-OTHER_TABLES = (
-    "*per_layer*",
-    "*position*",
-    "*speech*",
-    "*vision*",
-    "*lm_head*",
-)  # tables that are no embedding of tokens
-SPREAD = 5  # pointers that are looked for before one is told
+# the best first: what needs no rounding, then what is rounded once, raw bytes before NumPy's
+EMBEDDING_FORMS = (
+    *("*bfloat16*.bin", "*bf16*.bin", "*bfloat16*.npy", "*bf16*.npy", "*float32*.bin", "*fp32*.bin", "*float16*.bin"),
+    *("*fp16*.bin", "*.bin", "*float32*.npy", "*fp32*.npy", "*.npy"),
+)
+OTHER_TABLES = ("*per_layer*", "*position*", "*speech*", "*vision*", "*lm_head*")  # not of tokens
+FLAG = re.compile(r"""--(\w+)[ \t=]+(?:"([^"\n]*)"|'([^'\n]*)'|([^\s\\]+))""")
+FLAGS = ("axmodel_num", "tokens_embed_num", "tokens_embed_size")  # that a script gives in place of a configuration
 
 
 def find_head(trees: Sequence[Tree], places: Sequence[Path], config: PackageConfig, build: Build) -> Path:
@@ -31,7 +30,7 @@ def find_head(trees: Sequence[Tree], places: Sequence[Path], config: PackageConf
     if named := _named(config, "filename_post_axmodel", "head (post model)", build):
         return named
     own = f"{build.prefix}_post.axmodel".replace("[", "?")
-    for patterns in ((own,), ("*_post.axmodel",), ("*post*.axmodel", "*lm_head*.axmodel")):
+    for patterns in ((own,), HEAD_NAMES[:1], HEAD_NAMES[1:]):
         for place in places:
             found = _inside(trees, place, patterns)
             if len(found) > 1:
@@ -102,16 +101,29 @@ def with_sidecar_shape(embedding: EmbeddingFile, tokenizer: Path) -> EmbeddingFi
     return embedding.with_shape(*shape) if shape and embedding.itemsize == 2 else embedding
 
 
+def script_config(scripts: Iterable[Path], build: Build) -> PackageConfig | None:
+    """What the vendor's run script gives as flags where a package has no configuration: sizes, for these layers only.
+    None: no script does, or they contradict each other."""
+    found: list[PackageConfig] = []
+    for path in scripts:
+        flags = {match[1]: match[2] or match[3] or match[4] for match in FLAG.finditer(script_text(path))}
+        layers = Path(flags.get("template_filename_axmodel") or "")
+        mine = NUMBER.sub("%d", layers.name) == NUMBER.sub("%d", build.template)
+        if mine and layers.parent.name in ("", build.directory.name):
+            sizes = {key: int(flags[key]) for key in FLAGS if (flags.get(key) or "").isdigit() and int(flags[key]) > 0}
+            found.append(PackageConfig(path, sizes))
+    return found[0] if found and all(config.values == found[0].values for config in found) else None
+
+
 def gather_evidence(
-    trees: Sequence[Tree],
     places: Sequence[Path],
     config: PackageConfig,
     build: Build,
     embedding_path: Path | None,
     embedding: EmbeddingFile | None,
+    scripts: Sequence[Path],
 ) -> Evidence:
     """What tells the model's tokenizer from others."""
-    scripts = [path for place in places for path in _inside(trees, place, ("*.sh", "*.py"))]
     size = embedding.num_bytes if embedding else (lfs_pointer_size(embedding_path) or 0) if embedding_path else 0
     return Evidence(
         config=config,
@@ -123,8 +135,13 @@ def gather_evidence(
     )
 
 
+def find_scripts(trees: Sequence[Tree], places: Sequence[Path]) -> list[Path]:
+    """The vendor's programs beside the package's files."""
+    return [path for place in places for path in _inside(trees, place, ("*.sh", "*.py"))]
+
+
 def find_post_config(trees: Sequence[Tree], places: Sequence[Path], config: PackageConfig) -> Path | None:
-    """The file of sampling defaults, None if there is none. PackageError: the configuration names one that is not here."""
+    """The file of sampling defaults, None if there is none. PackageError: it is named and not here."""
     if name := config.text("post_config_path"):
         path = config.resolve(name)
         if not path.is_file():

@@ -13,14 +13,33 @@ from pathlib import Path
 
 from ..errors import PackageError
 from .embedding_file import EmbeddingFile
-from .layer_files import Build, check_chip, check_complete, check_sizes, choose_build, find_builds, resolves_to
+from .layer_files import (
+    Build,
+    check_chip,
+    check_complete,
+    check_sizes,
+    choose_build,
+    find_builds,
+    resolves_to,
+    with_count,
+)
 from .model_kind import refuse_attention, refuse_files, refuse_keys
 from .package_config import PackageConfig, read_config
 from .package_names import hub_identity, package_aliases
-from .package_parts import check_pointers, find_embedding, find_head, find_post_config, gather_evidence, read_embedding
+from .package_parts import (
+    FLAGS,
+    check_pointers,
+    find_embedding,
+    find_head,
+    find_post_config,
+    find_scripts,
+    gather_evidence,
+    read_embedding,
+    script_config,
+)
 from .package_tree import Tree
 from .sampling_defaults import SamplingDefaults, read_sampling
-from .tokenizer_choice import choose_tokenizer, contradicts, outer_candidates, tokenizer_candidates
+from .tokenizer_choice import choose_tokenizer, contradicts, outer_candidates, sidecar_shape, tokenizer_candidates
 from .trimmed_head import find_id_list
 
 # of problems: what is told first
@@ -44,10 +63,12 @@ class Survey:
     head: Path | None = None
     embedding_path: Path | None = None
     embedding: EmbeddingFile | None = None
+    sizes: PackageConfig | None = None
+    """The configuration, or the run script, that gives the number of layers and the embedding's shape."""
     id_list: Path | None = None
     tokenizer: Path | None = None
-    sidecar: PackageConfig | None = None
-    """The original model's config.json, where it lies beside the tokenizer."""
+    sidecars: list[PackageConfig] = field(default_factory=list)
+    """The original model's config.json, where it lies beside the tokenizer, or in other folders of a .txt file's."""
     sampling: SamplingDefaults = field(default_factory=SamplingDefaults)
     ranked: list[tuple[int, str]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -124,9 +145,8 @@ def _survey(found: Survey) -> None:
         found.build = found.tokenizer = None  # what looks like layers is something else
         return
     with found.noting(ATTENTION):
-        for config in (found.config, found.sidecar):
-            if config is not None:
-                refuse_attention(config)
+        for config in (found.config, *found.sidecars):
+            refuse_attention(config)
     if found.build is not None:
         _check_parts(found, found.build)
 
@@ -175,35 +195,58 @@ def _find_config(found: Survey) -> None:
 
 
 def _find_parts(found: Survey, build: Build) -> None:
+    scripts = find_scripts(found.trees, found.places)
+    has_sizes = any(key in found.config.values for key in FLAGS)
+    found.sizes = found.config if has_sizes else script_config(scripts, build) or found.config
     with found.noting(PARTS):
         found.head = find_head(found.trees, found.places, found.config, build)
     with found.noting(PARTS):
         found.embedding_path = find_embedding(found.trees, found.places, found.config, found.builds)
     with found.noting(PARTS):
-        found.embedding = read_embedding(found.embedding_path, found.config)
+        found.embedding = read_embedding(found.embedding_path, found.sizes)
     with found.noting(PARTS):
         found.id_list = find_id_list(found.tree, found.config, found.places)
     with found.noting(TOKENIZER):
-        _find_tokenizer(found, build)
+        _find_tokenizer(found, build, scripts)
+    with found.noting(LAYERS):
+        found.build = with_count(build, *_layer_count(found))
 
 
-def _find_tokenizer(found: Survey, build: Build) -> None:
-    evidence = gather_evidence(found.trees, found.places, found.config, build, found.embedding_path, found.embedding)
+def _layer_count(found: Survey) -> tuple[int | None, Path]:
+    """The number of layers, and the file that says it: of a sidecar only if it is that of this very model."""
+    assert found.sizes is not None and found.build is not None
+    count, size = found.sizes.size("axmodel_num"), found.embedding.num_bytes if found.embedding else 0
+    for sidecar in found.sidecars if count is None else ():
+        layers = sidecar.values.get("num_hidden_layers")
+        if sidecar_shape(sidecar.path.parent, size) and isinstance(layers, int) and layers > found.build.count:
+            return layers, sidecar.path
+    return count, found.sizes.path
+
+
+def _find_tokenizer(found: Survey, build: Build, scripts: list[Path]) -> None:
+    evidence = gather_evidence(found.places, found.config, build, found.embedding_path, found.embedding, scripts)
     inner = [place for place in found.places if place in found.tree.files]
     candidates = tokenizer_candidates(found.tree, inner, _others(found.builds, build))
     if not candidates and found.outer is not None:
         candidates = outer_candidates(found.outer, _others(find_builds(found.outer), build), evidence)
-    tokenizer = choose_tokenizer(candidates, evidence, found.root)
-    found.tokenizer = tokenizer
-    if tokenizer.is_dir() and tokenizer != found.config.path.parent:
-        values = read_config(Tree(tokenizer), tokenizer).values
-        # what class the original was says nothing of what was compiled
-        kept = {key: value for key, value in values.items() if key != "architectures"}
-        found.sidecar = PackageConfig(tokenizer / "config.json", kept)
+    tokenizer = found.tokenizer = choose_tokenizer(candidates, evidence, found.root)
+    folders = [tokenizer] if tokenizer.is_dir() else _tokenizer_folders(found)
+    for folder in folders:
+        if folder != found.config.path.parent:
+            values = read_config(Tree(folder), folder).values
+            # what class the original was says nothing of what was compiled
+            kept = {key: value for key, value in values.items() if key != "architectures"}
+            found.sidecars.append(PackageConfig(folder / "config.json", kept))
     if contradicts(tokenizer, build.prefix):
         found.warnings.append(
             f"{tokenizer.name} is the only tokenizer, but the layers are called {build.prefix}: is it the right one?"
         )
+
+
+def _tokenizer_folders(found: Survey) -> list[Path]:
+    """Folders called after a tokenizer: with a .txt file the vendor's runner looks there for what config.json lacks."""
+    folders = [folder for tree in found.trees for place in found.places for folder in tree.children(place)]
+    return [folder for folder in dict.fromkeys(folders) if "tokenizer" in folder.name.lower()]
 
 
 def _others(builds: Iterable[Build], mine: Build | None) -> set[Path]:
@@ -215,26 +258,27 @@ def _is_text_model(found: Survey) -> bool:
     """Whether the package holds a language model for text; if not, what it is becomes the first problem."""
     before = len(found.ranked)
     with found.noting(KIND):
-        for config in (found.config, found.sidecar):
-            if config is not None:
-                refuse_keys(config)
-        refuse_files(found.home, found.build.files if found.build else [], _beside(found))
+        for config in (found.config, *found.sidecars):
+            refuse_keys(config)
+        refuse_files(found.build.files if found.build else [], _beside(found))
     return len(found.ranked) == before
 
 
-def _beside(found: Survey) -> list[Path]:
-    """Files of the package beside its layers, head and embedding."""
+def _beside(found: Survey) -> Iterator[tuple[Path, str]]:
+    """Files of the package beside its layers and head, each with its name within the package."""
     own = {found.head, *(path for build in found.builds for path in build.files)}
-    others = _others(found.builds, found.build)
-    files = [path for folder, inside in found.tree.files.items() if folder not in others for path in inside]
-    outer = found.outer
-    if outer is not None and outer.inside(outer.root, "config.json", "post_config.json"):  # not just any directory
-        others = {build.directory for build in find_builds(outer)}
-        near = [outer.root, *outer.children(outer.root)]
-        files += [path for folder in near if folder not in others for path in outer.files[folder]]
+    for tree in found.trees:
+        if tree is found.tree:
+            folders = list(set(tree.directories) - _others(found.builds, found.build))
+        elif tree.inside(tree.root, "config.json", "post_config.json"):  # a package, not just any directory
+            near = {tree.root, *tree.children(tree.root)}
+            folders = list(near - _others(find_builds(tree), None))
+        else:
+            folders = []
+        yield from ((path, tree.relative(path)) for folder in sorted(folders) for path in tree.files[folder]
+                    if path not in own)  # fmt: skip
     if found.tokenizer is not None and found.tokenizer.is_dir():
-        files += list(found.tokenizer.glob("*.json"))
-    return [path for path in files if path not in own]
+        yield from ((path, path.name) for path in sorted(found.tokenizer.glob("*.json")))
 
 
 def _check_parts(found: Survey, build: Build) -> None:

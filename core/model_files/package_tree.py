@@ -1,4 +1,4 @@
-"""The files of a model directory as they lie, nearest first: whatever is hidden (`.git`, `.cache`) is not part of it."""
+"""The files of a model directory as they lie, nearest first; what is hidden (`.git`, `.cache`) is not part of it."""
 
 from __future__ import annotations
 

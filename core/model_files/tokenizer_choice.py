@@ -26,7 +26,7 @@ MAX_SCRIPT = 1 << 18  # bytes of a script that are read
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """What the choice rests on. `names`: of the layers' folder and the package, nearest first; `prefix`: of the layer
-    files; `embedding_bytes` and `rows` (None: unknown): of the embedding; `scripts`: the vendor's programs beside it."""
+    files; `embedding_bytes` and `rows` (None: unknown): of the embedding; `scripts`: the vendor's, beside it."""
 
     config: PackageConfig
     names: tuple[str, ...]
@@ -45,11 +45,16 @@ def tokenizer_candidates(tree: Tree, places: Iterable[Path], avoid: Iterable[Pat
         children = [child for child in tree.children(place) if child not in avoided]
         below = [inner for child in children for inner in tree.children(child) if inner not in avoided]
         for level in ([place], [place, *children], below):
-            folders = [directory for directory in level if tree.inside(directory, *TOKENIZER_FILES)]
+            folders = [directory for directory in level if has_tokenizer(directory)]
             texts = [path for directory in level for path in tree.inside(directory, TEXT_PATTERN)]
             if folders or (texts and level != [place]):
                 return folders + texts
     return []
+
+
+def has_tokenizer(directory: Path) -> bool:
+    """Whether the directory has the file that holds a Hugging Face tokenizer."""
+    return any((directory / name).is_file() for name in TOKENIZER_FILES)
 
 
 def outer_candidates(tree: Tree, avoid: Iterable[Path], evidence: Evidence) -> list[Path]:
@@ -57,7 +62,7 @@ def outer_candidates(tree: Tree, avoid: Iterable[Path], evidence: Evidence) -> l
     that they are tokenizers, or this model's."""
     avoided = set(avoid)
     level = [tree.root, *(child for child in tree.children(tree.root) if child not in avoided)]
-    folders = [directory for directory in level if tree.inside(directory, *TOKENIZER_FILES)]
+    folders = [directory for directory in level if has_tokenizer(directory)]
     texts = [path for directory in level for path in tree.inside(directory, TEXT_PATTERN)]
     return [
         path for path in folders + texts
@@ -98,7 +103,7 @@ def _named(config: PackageConfig) -> Path | None:
     if path.name in TOKENIZER_FILES and path.is_file():
         return path.parent
     if path.is_dir():
-        return path if any((path / file).is_file() for file in TOKENIZER_FILES) else None
+        return path if has_tokenizer(path) else None
     return path if path.is_file() and matches(path.name, "*.txt") else None
 
 
@@ -147,7 +152,7 @@ def _txt_special_ids(path: Path) -> list[int]:
 
 def _said_in(candidates: list[Path], evidence: Evidence, patterns: tuple[str, ...]) -> list[Path]:
     """Those that the text of a script names as a path or a string."""
-    texts = [_text(path) for path in evidence.scripts if matches(path.name, *patterns)]
+    texts = [script_text(path) for path in evidence.scripts if matches(path.name, *patterns)]
     return [path for path in candidates if any(_mentions(text, path.name) for text in texts)]
 
 
@@ -258,7 +263,8 @@ def _shown(path: Path, root: Path) -> str:
     return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
 
 
-def _text(path: Path) -> str:
+def script_text(path: Path) -> str:
+    """The beginning of a script; empty where it cannot be read."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read(MAX_SCRIPT)
