@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,7 @@ from ..errors import PackageError
 from .package_config import AGAIN
 from .safetensors import to_bf16
 
-DTYPES = {"bf16": np.dtype("<u2"), "fp16": np.dtype("<f2"), "fp32": np.dtype("<f4")}
+DTYPES: dict[str, np.dtype[Any]] = {"bf16": np.dtype("<u2"), "fp16": np.dtype("<f2"), "fp32": np.dtype("<f4")}
 NAMED = (
     (re.compile(r"bfloat16|bf16"), "bf16"), (re.compile(r"float32|fp32|f32"), "fp32"),
     (re.compile(r"float16|fp16|f16"), "fp16"),
@@ -96,6 +97,9 @@ class EmbeddingTable:
         """(vocab, hidden)."""
         return self.array.shape[0], self.array.shape[1]
 
+    def __len__(self) -> int:
+        return len(self.array)
+
     @property
     def rounds(self) -> bool:
         """Whether `need` has to be called before rows of `array` are read."""
@@ -123,9 +127,8 @@ def read_embedding_file(path: Path, rows: int | None, hidden: int | None) -> Emb
         dtype = next(name for name, numpy in DTYPES.items() if numpy == values.dtype)
         return EmbeddingFile(path, dtype, values.nbytes, values.shape[0], values.shape[1]).with_shape(rows, hidden)
     size, name = path.stat().st_size, path.name.lower()
-    dtype = next((dtype for pattern, dtype in NAMED if pattern.search(name)), None)
-    if dtype is None:
-        dtype = "fp32" if rows and hidden and size == 4 * rows * hidden else "bf16"
+    unnamed = "fp32" if rows and hidden and size == 4 * rows * hidden else "bf16"
+    dtype = next((dtype for pattern, dtype in NAMED if pattern.search(name)), unnamed)
     return EmbeddingFile(path, dtype, size).with_shape(rows, hidden)
 
 

@@ -18,7 +18,7 @@ from .embedding_file import EmbeddingFile, EmbeddingTable
 from .hf_checkpoint import token_ids
 from .package_config import AGAIN, PackageConfig
 from .package_names import answers_to
-from .package_parts import with_sidecar_shape
+from .package_parts import with_likely_shape
 from .package_survey import PARTS, Survey, survey_package
 from .sampling_defaults import SamplingDefaults
 from .simulated_axmodel import SimMeta, is_simulated, read_axmodel
@@ -184,9 +184,7 @@ def package_family(found: Survey) -> str | None:
 def _shaped(package: ModelPackage, found: Survey) -> EmbeddingFile:
     """The embedding with every size that is known, checked against its file."""
     file = package.embedding_file.with_shape(package.vocab_size, package.hidden_size)
-    for directory in (package.tokenizer_path, found.home):
-        file = with_sidecar_shape(file, directory)
-    return file
+    return with_likely_shape(file, (package.tokenizer_path, found.home), found.outer_config)
 
 
 def _with_meta(package: ModelPackage) -> ModelPackage:

@@ -125,5 +125,5 @@ def _mode(path: Path, directory: Path) -> PackageConfig | None:
     if not isinstance(inner, dict):
         return None
     mode = values.get("mode") if isinstance(values.get("mode"), str) else path.stem.removeprefix("mode_")
-    outer = {key: values[key] for key in ("type", "homepage") if key in values}
-    return PackageConfig(path, {"model_name": mode, **outer, **inner, "mode": mode}, directory)
+    outer: dict[str, Any] = {key: values[key] for key in ("type", "homepage") if key in values}
+    return PackageConfig(path, {"model_name": mode} | outer | inner | {"mode": mode}, directory)

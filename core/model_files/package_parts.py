@@ -95,10 +95,19 @@ def read_embedding(path: Path | None, config: PackageConfig) -> EmbeddingFile | 
     return read_embedding_file(path, rows, hidden)
 
 
-def with_sidecar_shape(embedding: EmbeddingFile, tokenizer: Path) -> EmbeddingFile:
-    """The embedding with the shape that the original model's configuration gives it, where nothing else tells one."""
-    shape = None if embedding.rows and embedding.hidden else sidecar_shape(tokenizer, embedding.num_bytes)
-    return embedding.with_shape(*shape) if shape and embedding.itemsize == 2 else embedding
+def with_likely_shape(
+    embedding: EmbeddingFile, directories: Iterable[Path], outer: PackageConfig | None
+) -> EmbeddingFile:
+    """The embedding with the shape that the original model's configuration in one of the directories, or that of
+    another build of the package, gives one of just this size, where nothing else tells it."""
+    shapes = [sidecar_shape(directory, embedding.num_bytes) for directory in directories]
+    rows = outer.size("tokens_embed_num") if outer else None
+    hidden = outer.size("tokens_embed_size") if outer else None
+    if rows and hidden and 2 * rows * hidden == embedding.num_bytes:
+        shapes.append((rows, hidden))
+    known = embedding.itemsize != 2 or (embedding.rows and embedding.hidden)
+    shape = None if known else next(filter(None, shapes), None)
+    return embedding.with_shape(*shape) if shape else embedding
 
 
 def script_config(scripts: Iterable[Path], build: Build) -> PackageConfig | None:

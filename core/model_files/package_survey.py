@@ -89,6 +89,16 @@ class Survey:
         return [text for _, text in sorted(self.ranked, key=lambda problem: problem[0])]
 
     @property
+    def is_inner(self) -> bool:
+        """Whether the directory above is the package's own, not just one that many models lie in."""
+        above = self.outer
+        if above is None:
+            return False
+        parts = [above.root / name for name in ("config.json", "post_config.json")]
+        own = self.tokenizer is not None and not self.tokenizer.is_relative_to(self.home)
+        return own or any(part.is_file() for part in parts)
+
+    @property
     def trees(self) -> list[Tree]:
         return [self.tree] if self.outer is None else [self.tree, self.outer]
 
@@ -110,7 +120,7 @@ class Survey:
         """Every name that the package is known by; see package_names."""
         outer = self.outer_config.text("model_name") if self.outer_config else None
         folders = [self.root, self.home, *([self.build.directory] if self.build else [])]
-        folders += [Path(os.path.realpath(self.root)), *([self.outer.root] if self.outer else [])]
+        folders += [Path(os.path.realpath(self.root)), *([self.outer.root] if self.outer and self.is_inner else [])]
         return package_aliases((self.name, hub_identity(self.home), outer), dict.fromkeys(folders), self.config)
 
 
@@ -142,7 +152,8 @@ def _survey(found: Survey) -> None:
             check_chip(found.tree, found.build, found.config)
         _find_parts(found, found.build)
     if not _is_text_model(found):
-        found.build = found.tokenizer = None  # what looks like layers is something else
+        # what looks like layers is something else
+        found.build = found.tokenizer = found.head = found.embedding_path = found.embedding = None
         return
     with found.noting(ATTENTION):
         for config in (found.config, *found.sidecars):
@@ -270,7 +281,7 @@ def _beside(found: Survey) -> Iterator[tuple[Path, str]]:
     for tree in found.trees:
         if tree is found.tree:
             folders = list(set(tree.directories) - _others(found.builds, found.build))
-        elif tree.inside(tree.root, "config.json", "post_config.json"):  # a package, not just any directory
+        elif found.is_inner:
             near = {tree.root, *tree.children(tree.root)}
             folders = list(near - _others(find_builds(tree), None))
         else:

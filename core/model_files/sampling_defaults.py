@@ -12,7 +12,9 @@ from ..errors import PackageError
 from ..files import read_json
 from .package_config import AGAIN, PackageConfig
 
-SWITCHES = {  # of post_config.json: the values they switch, and what the vendor's program takes where one is missing
+SWITCHES: dict[
+    str, dict[str, float | int]
+] = {  # of post_config.json: the values they switch, and what the vendor's program takes where one is missing
     "enable_temperature": {"temperature": 1.0},
     "enable_top_p_sampling": {"top_p": 1.0},
     "enable_top_k_sampling": {"top_k": 1},
@@ -51,7 +53,7 @@ class SamplingDefaults:
 def read_sampling(post_file: Path | None, config: PackageConfig, generation_file: Path | None) -> SamplingDefaults:
     """`post_file` and `generation_file`: None if there is none. A configuration of StackFlow holds the keys itself.
     PackageError: a value that is no usable number."""
-    values = _values(post_file)
+    values: Mapping[str, Any] = _values(post_file)
     if post_file is None or not values:
         post_file, values = config.path, config.values
     made = _switched(values, post_file)

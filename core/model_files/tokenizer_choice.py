@@ -180,8 +180,9 @@ def sidecar_shape(tokenizer: Path, embedding_bytes: int) -> tuple[int, int] | No
     that shape has so many bytes."""
     values = _json(tokenizer / "config.json") if tokenizer.is_dir() else {}
     vocab, hidden = values.get("vocab_size"), values.get("hidden_size")
-    whole = isinstance(vocab, int) and isinstance(hidden, int)
-    return (vocab, hidden) if whole and 2 * vocab * hidden == embedding_bytes > 0 else None
+    if not isinstance(vocab, int) or not isinstance(hidden, int):
+        return None
+    return (vocab, hidden) if 2 * vocab * hidden == embedding_bytes > 0 else None
 
 
 def _of_type(candidates: list[Path], evidence: Evidence) -> list[Path]:

@@ -15,11 +15,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny_models import Tiny, convert_tiny, write_checkpoint
 
+from axpress.core.device.model_loader import open_model, open_tokenizer
 from axpress.core.errors import PackageError
-from axpress.core.model_files.convert import EMBED_NAME
+from axpress.core.model_files.convert import EMBED_NAME, convert
 from axpress.core.model_files.hollow import hollow
 from axpress.core.model_files.model_package import SamplingDefaults, open_package
 from axpress.core.model_files.safetensors import write_safetensors
+from axpress.core.tokenizer.tokenizer import Tokenizer
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize 31457280\n"
 VOCAB, HIDDEN, LAYERS = 500, 32, 4
@@ -195,6 +197,56 @@ def test_hollow_package(tmp_path: Path) -> None:
     assert (package.num_layers, package.vocab_size, package.hidden_size, package.rows) == (36, 151936, 2560, 2559)
     assert 5.5e9 < package.device_bytes < 6.5e9, "what the card's memory is charged, not the files' few bytes"
     assert not package.embedding(2560)[123456].any()
+
+
+@pytest.mark.parametrize(
+    "silent", [{}, {"eos": []}, {"eos": False}, {"eos": None}, {"bos": True, "eos": True}, None], ids=str
+)
+def test_a_package_that_names_no_end_keeps_the_tokenizers(simulated: Path, silent: dict[str, Any] | None) -> None:
+    own = Tokenizer.open(simulated / "tokenizer").eos_ids
+    config = json.loads((simulated / "config.json").read_text())
+    assert {*config.pop("eos")} != own, "or the test shows nothing"
+    (simulated / "config.json").write_text("" if silent is None else json.dumps(config | silent))
+    model = open_model(simulated, "emu", "none")
+    try:
+        assert model.text.eos_ids == own and own
+    finally:
+        model.close()
+
+
+def test_a_checkpoint_without_ends_converts_to_a_package_without(tmp_path: Path) -> None:
+    write_checkpoint(Tiny("qwen3", layers=1), tmp_path / "hf")
+    for name in ("config.json", "generation_config.json"):
+        path = tmp_path / "hf" / name
+        if path.is_file():
+            values = {key: value for key, value in json.loads(path.read_text()).items() if key != "eos_token_id"}
+            path.write_text(json.dumps(values))
+    package = convert(tmp_path / "hf", tmp_path / "out", rows=127, progress=False)
+    assert "eos" not in json.loads((package / "config.json").read_text())
+    assert open_tokenizer(open_package(package)).eos_ids
+
+
+NAMES_DECIDE_NOTHING = {
+    "a version in the name": {"model_name": "Qwen3.5-4B"},
+    "a context in the name": {"model_name": "Qwen3-512ctx"},
+    "a family that was refused once": {"tokenizer_type": "Gemma4"},
+    "an encoder that is none": {"filename_image_encoder_axmodel": "", "vision_enabled": False, "vlm_type": "None"},
+    "no layer count": {"axmodel_num": None},
+}
+
+
+@pytest.mark.parametrize("case", NAMES_DECIDE_NOTHING)
+def test_names_and_switched_off_keys_refuse_nothing(newer: Path, case: str) -> None:
+    _config(newer, **NAMES_DECIDE_NOTHING[case])
+    assert open_package(newer).num_layers == LAYERS
+
+
+def test_a_text_tokenizer_of_the_vendor_opens(newer: Path) -> None:
+    shutil.rmtree(newer / "qwen3_tokenizer")
+    (newer / "qwen3_tokenizer.txt").write_text("430 3\n0 0 0\n\n")
+    _config(newer, url_tokenizer_model="qwen3_tokenizer.txt")
+    package = open_package(newer)
+    assert (package.tokenizer_path, package.tokenizer_type) == (newer / "qwen3_tokenizer.txt", "Qwen3")
 
 
 # what can be wrong; each sentence names the file and says what to do
