@@ -27,14 +27,8 @@ from axpress.core.device.model_loader import Model, default_model, open_model
 from axpress.core.device.step import Step
 from axpress.core.engine.pass_costs import PassCosts
 from axpress.core.model_files.hollow import hollow
-from axpress.core.model_files.simulated_axmodel import (
-    array_source,
-    bf16_source,
-    read_axmodel,
-    tensor_shapes,
-    to_bf16,
-    write_axmodel,
-)
+from axpress.core.model_files.safetensors import array_source, bf16_source, to_bf16
+from axpress.core.model_files.simulated_axmodel import read_axmodel, tensor_shapes, write_axmodel
 
 PROFILE = "qwen3-0.6b-w8a16-pi5"
 BUFFER = 1 << 30

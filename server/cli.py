@@ -1,4 +1,4 @@
-"""The command line: axpress serve | chat | convert | hollow | plan."""
+"""The command line: axpress serve | chat | check | convert | hollow | plan."""
 
 from __future__ import annotations
 
@@ -47,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_serve(commands.add_parser("serve", help="serve a model over HTTP", argument_default=argparse.SUPPRESS))
     _add_chat(commands.add_parser("chat", help="talk to a server in the terminal (its key: AXPRESS_API_KEY)"))
+    _add_check(commands.add_parser("check", help="whether a model directory opens, and what is in it, without a card"))
     _add_convert(commands.add_parser("convert", help="make a simulated package from a Hugging Face checkpoint"))
     _add_hollow(commands.add_parser("hollow", help="make a full-size package of shapes and timings only"))
     _add_plan(
@@ -240,6 +241,19 @@ def _chat(arguments: argparse.Namespace) -> int:
 
     sampling = {name: value for name in SAMPLING if (value := getattr(arguments, name)) is not None}
     return run(arguments.url, arguments.model, arguments.system, sampling)
+
+
+def _add_check(parser: argparse.ArgumentParser) -> None:
+    parser.description = "The exit code is 0 if the directory opens, 1 if not."
+    parser.add_argument("model_dir", type=Path, metavar="MODEL_DIR", help="model directory, published or simulated")
+    parser.add_argument("--json", action="store_true", help="print it for programs")
+    parser.set_defaults(run=_check)
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from .check_command import check
+
+    return check(arguments.model_dir, arguments.json)
 
 
 # fmt: off

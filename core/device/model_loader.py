@@ -87,7 +87,7 @@ def open_model(
     """
     started = time.monotonic()
     package = open_package(directory)
-    text = Tokenizer.open(package.tokenizer_path, eos_override=package.eos, bos_override=package.bos)
+    text = open_tokenizer(package)
     if device == "axengine":
         from .axengine import open_backend  # not everybody's way: what it needs is not loaded for others
 
@@ -103,6 +103,11 @@ def open_model(
     log.info("%s: %d layers, %d bank(s) of %d rows, loaded in %.1f s on %s", package.name, program.num_layers,
              program.num_banks, program.bank_rows, time.monotonic() - started, model.info.device)  # fmt: skip
     return model
+
+
+def open_tokenizer(package: ModelPackage) -> Tokenizer:
+    """The package's tokenizer; the ends of an answer are its own where the package names none. PackageError."""
+    return Tokenizer.open(package.tokenizer_path, eos_override=package.eos, bos_override=package.bos)
 
 
 def _open_card(

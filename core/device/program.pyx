@@ -40,7 +40,7 @@ cdef class Program:
 
     def __init__(
             self, card: Card, layers: list, head: LoadedModel, embedding, *, num_banks: int = 1, logits_slots: int = 1):
-        """`layers` and `head` are loaded; `embedding` is uint16 [V, H] (bf16 bits), kept, not copied.
+        """`layers` and `head` are loaded; `embedding` is an EmbeddingTable [V, H], kept, not copied.
 
         Raises PackageError where the models do not fit each other, RuntimeCallError where the card refuses.
         """
@@ -53,7 +53,7 @@ cdef class Program:
         if embedding.shape[1] != self.shape.hidden:
             raise PackageError(f"the embedding has rows of {embedding.shape[1]} values, the layers take"
                                f" {self.shape.hidden}: files of two models?")
-        self.embedding = embedding
+        self.table, self.embedding, self.rounds = embedding, embedding.array, embedding.rounds
         self.kv = KVBuffers(card, num_banks, self.num_layers, self.bank_rows, self.row_bytes)
         self.buffers = PassBuffers(card, layers, head, self.shape, self.kv, logits_slots)
         self.row_runs = <row_run *>PyMem_Calloc(max(group.width for group in self.groups), sizeof(row_run))
@@ -212,6 +212,8 @@ cdef class Program:
             if not 0 <= q.token < self.embedding.shape[0] or q.row >= self.bank_rows:
                 raise ValueError(
                     f"query {i}: token {q.token} of {self.embedding.shape[0]}, row {q.row} of {self.bank_rows}")
+            if self.rounds:
+                self.table.need((q.token,))
             memcpy(hidden + i * self.hidden_bytes, &self.embedding[q.token, 0], self.hidden_bytes)
             indices[i] = q.position
             if q.row >= 0:

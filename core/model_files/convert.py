@@ -18,8 +18,10 @@ import numpy as np
 from tqdm import tqdm
 
 from ..errors import PackageError
-from .hf_checkpoint import Checkpoint, ModelSpec, read_json, read_spec
-from .simulated_axmodel import COMPILER, SimMeta, TensorSource, array_source, check_shapes, write_axmodel
+from ..files import read_json
+from .hf_checkpoint import Checkpoint, ModelSpec, read_spec
+from .safetensors import TensorSource, array_source
+from .simulated_axmodel import COMPILER, SimMeta, check_shapes, write_axmodel
 
 EMBED_NAME = "model.embed_tokens.weight.bfloat16.bin"
 TOKENIZER_DIR = "tokenizer"
@@ -260,8 +262,9 @@ def package_config(
         "tokens_embed_num": meta.vocab,
         "tokens_embed_size": meta.hidden,
         "post_config_path": "post_config.json",
-        "eos": list(eos),
     }
+    if eos:  # where the checkpoint names none, its tokenizer does
+        config["eos"] = list(eos)
     if bos is not None:
         config["bos"] = bos
     shape = {"family": meta.family, "rows": meta.decode_rows[-1], "chunk": meta.chunk, "history": list(meta.history)}

@@ -3,7 +3,6 @@ mmap."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import PackageError
-from .simulated_axmodel import SafetensorsFile, TensorSource, bf16_source, lfs_pointer_size
+from ..files import check_not_pointer, read_json
+from .model_kind import unserved_kind
+from .safetensors import SafetensorsFile, TensorSource, bf16_source
 
 FAMILIES = ("qwen3", "qwen2", "llama")
 FLOAT_DTYPES = ("F32", "F16", "BF16")
@@ -39,26 +40,6 @@ class ModelSpec:
     max_positions: int | None
     eos: tuple[int, ...]
     bos: int | None
-
-
-def read_json(path: Path, default: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The JSON object in `path`, or `default` when the file is absent and a default is given; PackageError
-    otherwise."""
-    try:
-        text = path.read_bytes()
-    except FileNotFoundError:
-        if default is not None:
-            return default
-        raise PackageError(f"{path} is missing: this is not a complete model directory, download it again") from None
-    if (size := lfs_pointer_size(path)) is not None:
-        raise PackageError(f"{path} is a Git LFS pointer, not the file itself ({size} bytes): run `git lfs pull`")
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise PackageError(f"{path} is not valid JSON ({error}): download it again") from None
-    if not isinstance(value, dict):
-        raise PackageError(f"{path} does not hold a JSON object: download it again")
-    return value
 
 
 class Checkpoint:
@@ -93,10 +74,7 @@ class Checkpoint:
             path = self.directory / shard
             if not path.is_file():
                 raise PackageError(f"{path} is missing: {INDEX_NAME} lists it, download it again")
-            if (size := lfs_pointer_size(path)) is not None:
-                raise PackageError(
-                    f"{path} is a Git LFS pointer of a file of {size} bytes, not the weights: run `git lfs pull`"
-                )
+            check_not_pointer(path)
             self._files[shard] = SafetensorsFile(path)
         return self._files[shard]
 
@@ -176,32 +154,6 @@ def _integer(config: Mapping[str, Any], key: str, where: str) -> int:
     return value
 
 
-def unsupported_attention(config: Mapping[str, Any]) -> str | None:
-    """What kind of attention or model `config` (Hugging Face keys) asks for that axpress does not run; None if it is
-    plain."""
-    types = config.get("layer_types")
-    kinds = {str(kind) for kind in types if kind != "full_attention"} if isinstance(types, list) else set()
-    if any("linear" in kind or "mamba" in kind or "conv" in kind for kind in kinds):
-        return f"a hybrid model (layer types {', '.join(sorted(kinds))})"
-    if any("sliding" in kind or "chunked" in kind for kind in kinds):
-        return f"a model with sliding-window layers ({', '.join(sorted(kinds))})"
-    if kinds:
-        return f"a model with layers of an unknown kind ({', '.join(sorted(kinds))})"
-    plain_layers, layers = config.get("max_window_layers"), config.get("num_hidden_layers")
-    plain = "layer_types" in config or (
-        isinstance(plain_layers, int) and isinstance(layers, int) and plain_layers >= layers
-    )
-    if config.get("use_sliding_window") and config.get("sliding_window") and not plain:
-        return f"a model with sliding-window attention (window {config['sliding_window']})"
-    if config.get("num_kv_shared_layers"):
-        return "a model whose layers share keys and values (num_kv_shared_layers)"
-    if any(config.get(key) for key in ("num_experts", "num_local_experts", "n_routed_experts")):
-        return "a mixture of experts"
-    if "vision_config" in config or "audio_config" in config:
-        return "a model with vision or audio inputs"
-    return None
-
-
 def _refuse_unsupported(config: Mapping[str, Any], where: str) -> None:
     supported = f"axpress converts plain text models of the families {', '.join(FAMILIES)}"
     if quantised := config.get("quantization_config"):
@@ -209,8 +161,10 @@ def _refuse_unsupported(config: Mapping[str, Any], where: str) -> None:
         raise PackageError(
             f"{where} describes a quantised checkpoint ({method}): convert the original bf16 or float checkpoint"
         )
-    if kind := unsupported_attention(config):
+    if kind := unserved_kind(config):
         raise PackageError(f"{where} describes {kind}, which is not supported: {supported}")
+    if any(config.get(key) for key in ("num_experts", "num_local_experts", "n_routed_experts")):
+        raise PackageError(f"{where} describes a mixture of experts, which is not supported: {supported}")
     if config.get("model_type") not in FAMILIES:
         raise PackageError(f"{where} is of family {config.get('model_type')!r}, which is not supported: {supported}")
     architectures = [str(name) for name in config.get("architectures") or []]

@@ -3,13 +3,13 @@ templates."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import PackageError
+from ..files import check_not_pointer, read_json
 
 TOKEN_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 # Special tokens that end an answer in known families; used only where no file says what does.
@@ -38,9 +38,9 @@ class TokenizerFiles:
         check_not_pointer(tokenizer)
         return cls(
             tokenizer,
-            read_json(directory / "tokenizer_config.json"),
-            read_json(directory / "special_tokens_map.json"),
-            read_json(directory / "generation_config.json"),
+            read_json(directory / "tokenizer_config.json", {}),
+            read_json(directory / "special_tokens_map.json", {}),
+            read_json(directory / "generation_config.json", {}),
         )
 
     @property
@@ -70,12 +70,12 @@ class TokenizerFiles:
         return names
 
     def eos_ids(self, override: Override, ids: Mapping[str, int], special: frozenset[int]) -> frozenset[int]:
-        """The ids that end an answer: `override` alone if given, else what the files say."""
-        if override is not None:
+        """The ids that end an answer: `override` alone if it names any, else what the files say."""
+        if override not in (None, (), []):
             return self._resolve(override, ids, "eos")
         found = set[int]()
         declared = self.generation.get("eos_token_id")
-        if declared is not None:
+        if declared not in (None, []):
             found |= self._resolve(declared, ids, "eos_token_id of generation_config.json")
         else:
             found |= {ids[text] for text in KNOWN_ENDS if ids.get(text) in special}
@@ -110,7 +110,7 @@ class TokenizerFiles:
         """Chat template sources by name; "default" is the usual one. Empty if the model has none."""
         directory = self.tokenizer.parent
         found = _named(
-            read_json(directory / "chat_template.json").get("chat_template"), directory / "chat_template.json"
+            read_json(directory / "chat_template.json", {}).get("chat_template"), directory / "chat_template.json"
         )
         found |= _named(self.config.get("chat_template"), directory / "tokenizer_config.json")
         for path in sorted((directory / "additional_chat_templates").glob("*.jinja")):
@@ -138,34 +138,6 @@ def _tokenizer_file(path: Path) -> Path:
         f"{path}: found neither tokenizer.json nor tokenizer.model; put the tokenizer files of the original model there"
         " (vocab.json with merges.txt, or a vendor's text format, is not enough)"
     )
-
-
-def check_not_pointer(path: Path) -> None:
-    """PackageError if the file is a Git LFS pointer instead of its content, or cannot be read."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(64)
-    except OSError as error:
-        raise PackageError(f"{path}: cannot be read ({error.strerror})") from error
-    if head.startswith(b"version https://git-lfs"):
-        size = path.stat().st_size
-        raise PackageError(
-            f"{path}: a Git LFS pointer of {size} bytes, not the file; run `git lfs pull` in the model's directory"
-        )
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; {} if there is no such file. Raises PackageError if it is something else."""
-    if not path.is_file():
-        return {}
-    check_not_pointer(path)
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise PackageError(f"{path}: not valid JSON ({error}); copy it again from the model's page") from error
-    if not isinstance(value, dict):
-        raise PackageError(f"{path}: holds a JSON {type(value).__name__} where an object is expected")
-    return value
 
 
 def _read_text(path: Path) -> str:

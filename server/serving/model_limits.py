@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from axpress.core.errors import RequestError
@@ -48,8 +48,7 @@ def model_limits(engine: Engine, names: ModelNames, max_together: int) -> ModelL
 def sampling_defaults(config: SamplingDefaults | None) -> SamplingParams:
     """A package's post_config.json as SamplingParams, used where a request is silent; what the file does not say stays
     neutral."""
-    settings = asdict(config) if config is not None else {}
-    return SamplingParams(**{name: value for name, value in settings.items() if value is not None})
+    return SamplingParams(**config.said()) if config is not None else SamplingParams()  # type: ignore[arg-type]
 
 
 def check_together(count: int, limits: ModelLimits) -> None:

@@ -18,7 +18,7 @@ from oracle_cases import CASES, Case, package_of
 from tiny_models import save_checkpoint
 
 from axpress.core.model_files.model_package import open_package
-from axpress.core.model_files.simulated_axmodel import from_bf16, to_bf16
+from axpress.core.model_files.safetensors import from_bf16, to_bf16
 
 torch = pytest.importorskip("torch", reason="the reference needs torch and transformers")
 transformers = pytest.importorskip("transformers", reason="the reference needs torch and transformers")

@@ -13,7 +13,7 @@ from axpress.core.device.program import Program
 from axpress.core.device.runtime import Card
 from axpress.core.device.step import Step
 from axpress.core.model_files.model_package import open_package
-from axpress.core.model_files.simulated_axmodel import from_bf16
+from axpress.core.model_files.safetensors import from_bf16
 
 
 class CoreRunner:

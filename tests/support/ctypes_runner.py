@@ -18,7 +18,7 @@ import numpy as np
 
 import axpress.core.errors
 from axpress.core.model_files.model_package import ModelPackage
-from axpress.core.model_files.simulated_axmodel import from_bf16
+from axpress.core.model_files.safetensors import from_bf16
 
 LIBRARY = Path(axpress.core.errors.__file__).parent / "lib" / "libaxcl_rt.so"
 HIDDEN = np.uint16(0xC780)  # -65536 in bf16

@@ -136,13 +136,8 @@ def layer_with_weights(name: str) -> bytes:
     """Path of a small layer with random weights."""
     import numpy as np
 
-    from axpress.core.model_files.simulated_axmodel import (
-        SimMeta,
-        array_source,
-        bf16_source,
-        tensor_shapes,
-        write_axmodel,
-    )
+    from axpress.core.model_files.safetensors import array_source, bf16_source
+    from axpress.core.model_files.simulated_axmodel import SimMeta, tensor_shapes, write_axmodel
 
     meta = SimMeta("qwen3", 0, 2, HIDDEN, 4, 2, 16, 96, 0, decode_rows=(ROWS,), chunk=CHUNK, history=(0, HISTORY))
     random = np.random.default_rng(7)

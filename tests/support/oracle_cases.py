@@ -9,7 +9,8 @@ from pathlib import Path
 from tiny_models import LLAMA3_ROPE, Tiny
 
 from axpress.core.model_files.convert import convert
-from axpress.core.model_files.simulated_axmodel import array_source, read_axmodel, write_axmodel
+from axpress.core.model_files.safetensors import array_source
+from axpress.core.model_files.simulated_axmodel import read_axmodel, write_axmodel
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import numpy as np
 
 from axpress.core.model_files.convert import convert
 from axpress.core.model_files.hollow_tokenizer import special_ids, write_tokenizer
-from axpress.core.model_files.simulated_axmodel import TensorSource, to_bf16, write_safetensors
+from axpress.core.model_files.safetensors import TensorSource, to_bf16, write_safetensors
 
 LLAMA3_ROPE = {
     "rope_type": "llama3",

@@ -19,17 +19,8 @@ from axpress.core.model_files.convert import EMBED_NAME, convert, default_histor
 from axpress.core.model_files.hf_checkpoint import rope_frequencies
 from axpress.core.model_files.hollow import hollow
 from axpress.core.model_files.hollow_tokenizer import MIN_VOCAB, build_tokenizer, special_ids
-from axpress.core.model_files.simulated_axmodel import (
-    SafetensorsFile,
-    SimMeta,
-    array_source,
-    from_bf16,
-    is_simulated,
-    read_axmodel,
-    to_bf16,
-    write_axmodel,
-    write_safetensors,
-)
+from axpress.core.model_files.safetensors import SafetensorsFile, array_source, from_bf16, to_bf16, write_safetensors
+from axpress.core.model_files.simulated_axmodel import SimMeta, is_simulated, read_axmodel, write_axmodel
 from axpress.core.model_files.timing_profile import load_profile, profile_names
 
 TINY = Tiny("qwen3")

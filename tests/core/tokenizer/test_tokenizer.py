@@ -402,7 +402,9 @@ def test_ends_of_answers(tmp_path: Path, directories: dict[str, Path], texts: di
     assert Tokenizer.open(path, eos_override=["<|endoftext|>", 5]).eos_ids == {pad, 5}
     assert Tokenizer.open(path, bos_override="<|endoftext|>").bos_id == pad
     wrong: Any
-    for wrong in ("<|nothing|>", 10**9, -1, []):
+    for silent in ([], ()):  # a package that names no ids leaves the tokenizer's own
+        assert Tokenizer.open(path, eos_override=silent).eos_ids == {end}
+    for wrong in ("<|nothing|>", 10**9, -1, [-1]):
         with pytest.raises(PackageError, match="eos is"):
             Tokenizer.open(path, eos_override=wrong)
 

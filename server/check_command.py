@@ -1,0 +1,136 @@
+"""`axpress check`: everything about a model directory that can be known without a card."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from axpress.core.device.model_loader import open_tokenizer
+from axpress.core.errors import PackageError
+from axpress.core.model_files import ModelPackage, inspect_package
+from axpress.core.model_files.model_package import package_family
+from axpress.core.model_files.package_survey import Survey
+from axpress.core.model_files.simulated_axmodel import read_axmodel
+
+MIB = 1 << 20
+
+
+def check(directory: Path, as_json: bool) -> int:
+    """Prints the report on `directory`; 0 if it opens, 1 if not."""
+    report = report_on(directory)
+    print(json.dumps(report, indent=2, ensure_ascii=False) if as_json else render(report))
+    return 0 if report["opens"] else 1
+
+
+def report_on(directory: Path) -> dict[str, Any]:
+    """What `axpress check --json` prints. Paths are relative to `directory`; what is not known is null.
+
+    `opens` is about the package's files: a tokenizer that is there, but does not load, is told among `warnings`."""
+    package, found = inspect_package(directory)
+    trouble = _tokenizer_trouble(package) if package else None
+    sampling = asdict(package.post_config if package else found.sampling)
+    return {
+        "opens": package is not None,
+        "reason": found.problems[0] if found.problems else None,
+        "name": package.name if package else found.name,
+        "aliases": list(package.aliases if package else found.aliases),
+        "layers_dir": _relative(found.build.directory if found.build else None, found.root),
+        "tokenizer": _relative(found.tokenizer, found.root),
+        "num_layers": found.build.count if found.build else None,
+        "family": package.family if package else package_family(found),
+        "sampling": {**sampling, "greedy": found.sampling.greedy},
+        "tokenizer_type": found.config.text("tokenizer_type"),
+        "head": _relative(found.head, found.root),
+        "embedding": _relative(found.embedding_path, found.root),
+        "shapes": _shapes(package, found),
+        "memory": _memory(package, found),
+        "simulated": package.simulated if package else None,
+        "tokenizer_loads": trouble is None if package else None,
+        "further_reasons": found.problems[1:],
+        "warnings": [*found.warnings, *([trouble] if trouble else [])],
+    }
+
+
+def _relative(path: Path | None, root: Path) -> str | None:
+    return None if path is None else os.path.relpath(path, root)
+
+
+def _shapes(package: ModelPackage | None, found: Survey) -> dict[str, Any]:
+    """Sizes in elements. Only a simulated package's files tell all of them: for others the card does, once loaded."""
+    embedding = package.embedding_file if package else found.embedding
+    shapes: dict[str, Any] = {
+        "hidden": embedding.hidden if embedding else None,
+        "vocab": embedding.rows if embedding else None,
+        "embedding_dtype": embedding.dtype if embedding else None,
+        "chunk": found.build.chunk if found.build else None,
+        **dict.fromkeys(("kv_dim", "rows", "history", "head_vocab")),
+    }
+    if package is not None and package.simulated:
+        layer, head = read_axmodel(package.layer_files[0])[0], read_axmodel(package.head_file)[0]
+        shapes |= {
+            "chunk": layer.chunk or None,
+            "kv_dim": layer.kv_heads * layer.head_dim,
+            "rows": layer.decode_rows[-1],
+            "history": list(layer.history),
+            "head_vocab": head.vocab,
+        }
+    return shapes
+
+
+def _memory(package: ModelPackage | None, found: Survey) -> dict[str, int | None]:
+    """Bytes: what layers and head take of the card at least, and what the embedding maps of the host's."""
+    return {
+        "card_bytes": package.device_bytes if package else None,
+        "embedding_bytes": found.embedding.num_bytes if found.embedding else None,
+    }
+
+
+def _tokenizer_trouble(package: ModelPackage) -> str | None:
+    """What keeps the tokenizer from working with this model, None: nothing."""
+    try:
+        text = open_tokenizer(package)
+    except PackageError as error:
+        return f"the tokenizer does not load: {error}"
+    if package.vocab_size and text.vocab_size > package.vocab_size:
+        return f"the tokenizer has {text.vocab_size} tokens, the embedding only {package.vocab_size} rows"
+    return None
+
+
+def render(report: dict[str, Any]) -> str:
+    """The report for a person."""
+    shapes, memory, sampling = report["shapes"], report["memory"], report["sampling"]
+    said = {
+        name: sampling[name] for name in sampling if name not in ("sources", "greedy") and sampling[name] is not None
+    }
+    known = {name: value for name, value in shapes.items() if value is not None}
+    rows = [
+        ("opens", _verdict(report)),
+        ("name", report["name"]),
+        ("answers to", ", ".join(report["aliases"])),
+        ("layers", f"{report['num_layers']} in {report['layers_dir']}" if report["layers_dir"] else None),
+        ("head", report["head"]),
+        ("embedding", report["embedding"]),
+        ("tokenizer", report["tokenizer"]),
+        ("family", report["family"]),
+        ("shapes", ", ".join(f"{name} {value}" for name, value in known.items()) if report["layers_dir"] else None),
+        ("sampling", _sampling(said, sampling) if report["opens"] else None),
+        ("card memory", f"at least {memory['card_bytes'] / MIB:.0f} MiB" if memory["card_bytes"] else None),
+    ]
+    lines = [f"{what + ':':<13}{value}" for what, value in rows if value]
+    lines += [f"{'also:':<13}{text}" for text in report["further_reasons"]]
+    return "\n".join(lines + [f"{'warning:':<13}{text}" for text in report["warnings"]])
+
+
+def _verdict(report: dict[str, Any]) -> str:
+    if not report["opens"]:
+        return f"no: {report['reason']}"
+    return "yes" if report["tokenizer_loads"] else "yes, but its tokenizer does not fit: see the warning"
+
+
+def _sampling(said: dict[str, Any], sampling: dict[str, Any]) -> str:
+    values = ", ".join(f"{name} {value:g} ({sampling['sources'].get(name)})" for name, value in said.items())
+    greedy = "; greedy unless a request asks otherwise" if sampling["greedy"] else ""
+    return f"{values}{greedy}" if values else "nothing said: what requests say, or the model's plain distribution"
