@@ -133,6 +133,7 @@ setup(
     packages=list(rooms()),
     package_dir=rooms(),
     package_data={
+        "axpress.core.tokenizer.families": ["*.jinja"],
         "axpress.core": ["profiles/*.toml", "demo/package/**", "py.typed"],
         "axpress.server": ["py.typed"],
         "axpress.server.page": ["*.html", "*.css", "*.js", "*.svg"],

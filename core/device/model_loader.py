@@ -87,7 +87,13 @@ def open_model(
     """
     started = time.monotonic()
     package = open_package(directory)
-    text = Tokenizer.open(package.tokenizer_path, eos_override=package.eos, bos_override=package.bos)
+    text = Tokenizer.open(
+        package.tokenizer_path,
+        tokenizer_type=package.tokenizer_type,
+        embedding_rows=package.vocab_size,
+        eos_override=package.eos,
+        bos_override=package.bos,
+    )
     if device == "axengine":
         from .axengine import open_backend  # not everybody's way: what it needs is not loaded for others
 

@@ -37,15 +37,15 @@ def open_vendor_tokenizer(
 
 def _files(file: VendorFile, family: Family | None) -> TokenizerFiles:
     control = control_tokens(file)
-    stops = {token_id for token_id in file.stops if token_id < len(file.tokens)}
-    begin = token_text(file, file.prefix[0]) if file.prefix else None
-    config: dict[str, Any] = {"add_bos_token": begin is not None}
-    if family is not None:
-        stops |= {control[token] for token in family.ends if token in control}
-        begin = begin or family.bos
-        config["add_bos_token"] |= family.adds_bos
-    if not stops:
+    ends = [control[token] for token in (family.ends if family else ()) if token in control]
+    ends += [token_id for token_id in file.stops if token_id < len(file.tokens)]
+    if not ends:
         raise PackageError(f"{file.path}: names no token that ends an answer; {ORIGINAL}")
-    config |= {"bos_token": begin, "eos_token": token_text(file, min(stops))}
-    config["chat_template"] = read_json(file.path.parent / "tokenizer_config.json").get("chat_template")
-    return TokenizerFiles(file.path, config, {}, {"eos_token_id": sorted(stops)})
+    begin = token_text(file, file.prefix[0]) if file.prefix else None
+    config: dict[str, Any] = {
+        "bos_token": begin or (family.bos if family else None),
+        "eos_token": token_text(file, ends[0]),
+        "add_bos_token": begin is not None or (family is not None and family.adds_bos),
+        "chat_template": read_json(file.path.parent / "tokenizer_config.json").get("chat_template"),
+    }
+    return TokenizerFiles(file.path, config, {}, {"eos_token_id": sorted(set(ends))})

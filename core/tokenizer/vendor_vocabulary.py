@@ -27,9 +27,10 @@ def control_tokens(file: VendorFile) -> dict[str, int]:
 def token_text(file: VendorFile, token_id: int) -> str:
     """A token as a tokenizer.json has it, unless it stands for bytes: a control token, a piece."""
     token = file.tokens[token_id]
-    if file.kind is Kind.SENTENCEPIECE:
-        return token.decode("utf-8", "replace").replace(" ", SPACE)
-    return token.decode("utf-8", "replace") if file.kind is Kind.HUGGINGFACE else _from_single_bytes(token)
+    if file.kind is Kind.BERT:
+        return _word_piece(token)
+    text = token.decode("utf-8", "replace")
+    return text.replace(" ", SPACE) if file.kind is Kind.SENTENCEPIECE else text
 
 
 def within(file: VendorFile, rows: int | None) -> VendorFile:
@@ -48,9 +49,14 @@ def within(file: VendorFile, rows: int | None) -> VendorFile:
 
 def bert_spec(file: VendorFile) -> Spec:
     """The tokenizer.json of a word-piece vocabulary, which needs no family."""
-    vocab = _vocab(file, map(_from_single_bytes, file.tokens))
+    vocab = _vocab(file, map(_word_piece, file.tokens))
     cased = any(re.search("[A-Z]", token) for token in vocab if not re.fullmatch(r"\[.*\]", token))
-    normalizer: Spec = {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True, "strip_accents": None}
+    normalizer: Spec = {
+        "type": "BertNormalizer",
+        "clean_text": True,
+        "handle_chinese_chars": True,
+        "strip_accents": None,
+    }
     model: Spec = {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##", "vocab": vocab}
     return {
         "version": "1.0",
@@ -171,15 +177,13 @@ def _possible(merges: Iterable[Pair], vocab: Mapping[str, int]) -> list[Pair]:
     return [pair for pair in merges if pair[0] in vocab and pair[1] in vocab and pair[0] + pair[1] in vocab]
 
 
-def _from_single_bytes(token: bytes) -> str:
-    """Undoes what the converter does to a token of which it makes bytes: UTF-8 where a character is beyond those that
-    byte-level vocabularies use, else one byte a character."""
+def _word_piece(token: bytes) -> str:
+    """Undoes what the converter does to words, too, as if they were byte-level: a byte for a character, UTF-8 only
+    where a character is beyond those that byte-level vocabularies use for bytes."""
     try:
         text = token.decode()
     except UnicodeDecodeError:
         text = ""
-    if token.isascii() and b"\x7f" not in token and min(token, default=32) >= 32:
-        return text
     if any(ord(char) > _LAST_BYTE_CHARACTER for char in text):
         return text
     beyond = {byte: char for char, byte in byte_alphabet().items() if ord(char) > 0xFF}
