@@ -15,7 +15,7 @@ from published_tokenizers import BYTE_LEVEL
 
 from axpress.core.errors import RequestError
 from axpress.core.tokenizer.tokenizer import Tokenizer
-from axpress.server.serving.chat_format import style_of
+from axpress.server.serving.chat_format import chat_format_of
 
 TODAY = datetime.now()
 
@@ -138,7 +138,7 @@ def test_gemma_turns(texts: dict[str, Tokenizer]) -> None:
     ],
 )
 def test_what_the_server_recognises(texts: dict[str, Tokenizer], name: str, thinking: str, native: bool) -> None:
-    found = style_of(texts[name])
+    found = chat_format_of(texts[name])
     assert (found.thinking, found.native, found.system) == (thinking, native, True)
     assert found.thinks is (thinking == "switch")
     assert found.tool_format.begin == '<tool_call>\n{"name": "' and found.tool_format.end == "}\n</tool_call>"
