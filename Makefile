@@ -6,7 +6,7 @@ export AXPRESS_WERROR ?= 1
 
 SOURCES := $(wildcard csrc/*.[ch] csrc/emu/*/*.[ch] csrc/emu/*/*.inc core/*/*.pyx core/*/*.pxd) setup.py pyproject.toml
 
-.PHONY: run test build lint native sanitize sanitized soak wheel clean help
+.PHONY: run test build lint native sanitize sanitized soak tokenizers wheel clean help
 
 run: $(VENV)/.run ## a server with the demo model on the emulated card, http://127.0.0.1:8000
 	$(BIN)/axpress serve
@@ -62,6 +62,9 @@ soak: sanitized ## minutes: 100 times load, 200 tokens, cancel, unload, under sa
 	$(UNDER_SANITIZERS) $(BIN)/python bench/soak.py cycles $(SOAK_MODEL)
 	$(BIN)/python bench/soak.py cycles $(SOAK_MODEL)
 	$(BIN)/python bench/soak.py requests $(SOAK_MODEL)
+
+tokenizers: $(VENV)/.test ## minutes, needs npm: .txt tokenizers against the published ones, 10,000 texts each
+	$(BIN)/python tests/real/compare_tokenizers.py
 
 wheel: $(VENV)/.run ## dist/axpress-*.whl
 	$(BIN)/python -m pip wheel --no-deps --wheel-dir dist .

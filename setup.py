@@ -134,6 +134,7 @@ setup(
     package_dir=rooms(),
     package_data={
         "": ["*.pyi"],
+        "axpress.core.tokenizer.families": ["*.jinja"],
         "axpress.core": ["profiles/*.toml", "demo/package/**", "py.typed"],
         "axpress.server": ["py.typed"],
         "axpress.server.page": ["*.html", "*.css", "*.js", "*.svg"],

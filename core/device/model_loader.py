@@ -107,7 +107,13 @@ def open_model(
 
 def open_tokenizer(package: ModelPackage) -> Tokenizer:
     """The package's tokenizer; the ends of an answer are its own where the package names none. PackageError."""
-    return Tokenizer.open(package.tokenizer_path, eos_override=package.eos, bos_override=package.bos)
+    return Tokenizer.open(
+        package.tokenizer_path,
+        tokenizer_type=package.tokenizer_type,
+        embedding_rows=package.vocab_size,
+        eos_override=package.eos,
+        bos_override=package.bos,
+    )
 
 
 def _open_card(

@@ -12,6 +12,7 @@ from .chat_template import CHATML, ChatTemplate, check_text
 from .detokenizer import Detokenizer, StopChecker, check_stop
 from .template_guard import ControlToken
 from .tokenizer_files import Override, TokenizerFiles
+from .vendor_tokenizer import is_vendor_file, open_vendor_tokenizer
 from .vocabulary import JsonVocabulary, SentencePieceVocabulary, Vocabulary
 
 __all__ = ["Detokenizer", "StopChecker", "Tokenizer", "check_stop"]
@@ -45,26 +46,40 @@ class Tokenizer:
         self.begin = [bos_id] if begins and bos_id is not None else []
 
     @classmethod
-    def open(cls, tokenizer_path: Path, *, eos_override: Override = None, bos_override: Override = None) -> Tokenizer:
-        """Opens a directory of tokenizer files, or a tokenizer.json or tokenizer.model with its neighbours.
+    def open(
+        cls,
+        tokenizer_path: Path,
+        *,
+        tokenizer_type: str | None = None,
+        embedding_rows: int | None = None,
+        eos_override: Override = None,
+        bos_override: Override = None,
+    ) -> Tokenizer:
+        """Opens a directory of tokenizer files, or a tokenizer.json or tokenizer.model with its neighbours, or the
+        vendor's tokenizer in one .txt file.
 
-        The overrides are ids or token texts (or lists of them) and replace what the files say. Raises PackageError,
-        naming the file and what to do, for anything missing or malformed.
+        For the last, `tokenizer_type` is the package's (None: told from the tokens), and `embedding_rows` how many
+        tokens the model's embedding has (None: not checked). The overrides are ids or token texts (or lists of them)
+        and replace what the files say. Raises PackageError, naming the file and what to do, for anything missing,
+        malformed or unknown.
         """
-        files = TokenizerFiles.find(Path(tokenizer_path))
+        path = Path(tokenizer_path)
+        vocabulary: Vocabulary
+        if is_vendor_file(path):
+            files, vocabulary, template = open_vendor_tokenizer(path, tokenizer_type, embedding_rows)
+        else:
+            files, template = TokenizerFiles.find(path), None
+            vocabulary = _open_vocabulary(files)
         names = files.token_names()
-        vocabulary = _open_vocabulary(files, names)
         bos_id = files.bos_id(bos_override, vocabulary.ids)
         if bos_override is not None:
             names["bos_token"] = next(text for text, token_id in vocabulary.ids.items() if token_id == bos_id)
-        templates = files.templates()
+        templates = files.templates() or ({} if template is None else {"default": template})
         if not templates and "<|im_start|>" in vocabulary.ids and "<|im_end|>" in vocabulary.ids:
             templates = {"default": CHATML}
-        template = (
-            ChatTemplate(templates, vocabulary.control, names, str(files.tokenizer.parent)) if templates else None
-        )
+        chat = ChatTemplate(templates, vocabulary.control, names, str(files.tokenizer.parent)) if templates else None
         eos_ids = files.eos_ids(eos_override, vocabulary.ids, vocabulary.pieces.special)
-        return cls(vocabulary, template, eos_ids, bos_id, files.begins(vocabulary.begins, names.get("bos_token")))
+        return cls(vocabulary, chat, eos_ids, bos_id, files.begins(vocabulary.begins, names.get("bos_token")))
 
     @property
     def can_render(self) -> bool:
@@ -122,9 +137,10 @@ class Tokenizer:
         return self.pieces.data[token_id] if 0 <= token_id < self.vocab_size else b""
 
 
-def _open_vocabulary(files: TokenizerFiles, names: Mapping[str, Any]) -> Vocabulary:
+def _open_vocabulary(files: TokenizerFiles) -> Vocabulary:
     added = files.added_tokens()
     if files.is_sentencepiece:
         return SentencePieceVocabulary(files.tokenizer, added, prefix_all=bool(files.config.get("legacy")))
-    special = [name for value in names.values() for name in (value if isinstance(value, list) else [value])]
+    names = files.token_names().values()
+    special = [name for value in names for name in (value if isinstance(value, list) else [value])]
     return JsonVocabulary(files.tokenizer, added, special)

@@ -136,7 +136,7 @@ def _tokenizer_file(path: Path) -> Path:
         )
     raise PackageError(
         f"{path}: found neither tokenizer.json nor tokenizer.model; put the tokenizer files of the original model there"
-        " (vocab.json with merges.txt, or a vendor's text format, is not enough)"
+        " (vocab.json with merges.txt is not enough; the vendor's tokenizer in one .txt file is opened by its own name)"
     )
 
 

@@ -54,11 +54,18 @@ class JsonVocabulary:
 
     So the library's own rules for added tokens (stripping, normalising, single words, the space before a first word)
     work as they do elsewhere, and yet text that spells a control token is only text. `added`: more added tokens, from
-    tokenizer_config.json. Raises PackageError, naming `path`, for a file that is not a usable tokenizer.
+    tokenizer_config.json. `spec`: the content, where the file at `path` has another format. Raises PackageError, naming
+    `path`, for a file that is not a usable tokenizer.
     """
 
-    def __init__(self, path: Path, added: Iterable[Added] = (), special_names: Iterable[str] = ()) -> None:
-        spec = self._load(path)
+    def __init__(
+        self,
+        path: Path,
+        added: Iterable[Added] = (),
+        special_names: Iterable[str] = (),
+        spec: dict[str, Any] | None = None,
+    ) -> None:
+        spec = self._load(path) if spec is None else spec
         self.begins = _first_of_template(spec.get("post_processor"))
         vocab = _vocab_ids(spec["model"], path)
         entries = _merge_added(spec.get("added_tokens") or [], added, frozenset(special_names), vocab)
