@@ -110,7 +110,7 @@ def test_bindings_that_are_dropped_leave_nothing_behind(package) -> None:
     with pytest.raises(ValueError, match="at least one byte"):
         Program(
             model.card, [x for x in layers if len(x.inputs) == 5], next(x for x in layers if len(x.inputs) == 1),
-            np.zeros((320, 64), np.uint16), logits_slots=0,
+            EmbeddingTable(np.zeros((320, 64), np.uint16)), logits_slots=0,
         )  # fmt: skip
     gc.collect()
     model.close()
