@@ -19,6 +19,7 @@ from axpress.core.device.program import Program
 from axpress.core.device.runtime import Card
 from axpress.core.device.step import Step
 from axpress.core.errors import RuntimeCallError, RuntimeUnavailable
+from axpress.core.model_files.embedding_file import EmbeddingTable
 from axpress.core.request import SamplingParams
 from axpress.core.sampling.sampler import Sampler
 
