@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..model_files.embedding_file import EmbeddingTable
 from .axmodel import LoadedModel
 from .runtime import Card
 from .shape_groups import Group, LayerShape
@@ -42,12 +43,12 @@ class Program:
         card: Card,
         layers: list[LoadedModel],
         head: LoadedModel,
-        embedding: NDArray[np.uint16],
+        embedding: EmbeddingTable,
         *,
         num_banks: int = 1,
         logits_slots: int = 1,
     ) -> None:
-        """`layers` and `head` are loaded; `embedding` is uint16 [V, H] (bf16 bits), kept, not copied.
+        """`layers` and `head` are loaded; `embedding` is an EmbeddingTable [V, H], kept, not copied.
 
         Raises PackageError where the models do not fit each other, RuntimeCallError where the card refuses."""
     def set_modes(self, *, use_async: bool, in_place_decode: bool) -> None:
