@@ -80,8 +80,7 @@ def test_a_failing_card_ends_everything_with_the_reason(open_engine) -> None:
     engine = open_engine()
     Emulator().set("faults", "axclrtEngineExecuteAsync@20=fail:0x8030070c")
     answers = [Collector(), Collector()]
-    for collector in answers:
-        engine.submit(long_request(), collector)
+    engine.submit_all([long_request(), long_request()], answers)  # together: the card may fail before a second call
     for collector in answers:
         collector.wait()
     assert [a.reason for a in answers] == ["error", "error"]
