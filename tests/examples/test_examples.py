@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from repository import ROOT
 from server_process import RunningServer
 
@@ -45,6 +46,14 @@ def test_what_the_readme_names_is_there_and_in_source_distributions() -> None:
     links = re.findall(r"\]\(([^)#:]+)\)", (ROOT / "README.md").read_text())
     assert "docs/page.png" in links and "examples" in links
     assert [link for link in links if not (ROOT / link).exists() or link.split("/")[0] not in packed] == []
+
+
+@pytest.mark.parametrize("page", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "csrc/emu/README.md"])
+def test_files_that_a_page_names_are_there(page: str) -> None:
+    """Also folders and patterns like tests/server/test_hostile_*.py."""
+    rooms = "core|server|csrc|tests|tools|bench|docs|examples"
+    named = set(re.findall(rf"(?<![\w./-])(?:{rooms})/[\w./*-]*[\w*]", (ROOT / page).read_text()))
+    assert named and [name for name in sorted(named) if not any(ROOT.glob(name))] == []
 
 
 def test_azure_by_its_endpoint_alone(server: RunningServer) -> None:

@@ -147,6 +147,8 @@ class RunningServer:
             self.process.wait()
             raise AssertionError("the server did not end:\n" + self.log) from None
         self._reader.join(5)
+        assert self.process.stderr is not None
+        self.process.stderr.close()
         return code
 
     def wait(self, condition: Callable[[], Any], seconds: float, what: str) -> None:
