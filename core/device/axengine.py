@@ -100,14 +100,16 @@ class AxengineProgram:
         self.groups = self.shape.decode + self.shape.chunks
         self.bank_rows = self.shape.rows
         self._names = {n: inputs[find_tensor(inputs, n, where)].name for n in LAYER_INPUTS}
+        self._cache_widths = [shape[-1] for shape in inputs[find_tensor(inputs, "K_cache", where)].shapes]
         self._outputs = [outputs[find_tensor(outputs, n, where)].name for n in LAYER_OUTPUTS]
-        self._bind_head(str(package.head_file))
         self._bf16 = self.layers[0].get_inputs(0)[0].dtype
         self.embedding = package.embedding(self.shape.hidden)
+        self._bind_head(package)
         bank = (self.num_layers, 1, self.bank_rows, self.shape.kv_dim)
         self._k, self._v = np.zeros(bank, self._bf16), np.zeros(bank, self._bf16)
 
-    def _bind_head(self, where: str) -> None:
+    def _bind_head(self, package: ModelPackage) -> None:
+        where = str(package.head_file)
         tensors = _tensors(self.head, "outputs")
         self._head_output = find_tensor(tensors, "output", where)
         output = tensors[self._head_output]
@@ -116,9 +118,12 @@ class AxengineProgram:
                 f"{where}: it takes {self.head.get_inputs(0)[0].shape}, the layers give rows of {self.shape.hidden}"
             )
         self._head_input = self.head.get_inputs(0)[0].name
-        self.vocab_size = output.shapes[0][-1]
         self.logits_dtype = "float32" if output.dtype == _FP32 else "uint16"
-        self._logits = np.zeros((self.logits_slots, self.vocab_size), self.logits_dtype)
+        width, self.vocab_size = output.shapes[0][-1], len(self.embedding)
+        # of a trimmed head's logits, else of those that are tokens
+        self._token_ids = package.head_token_ids(width, self.vocab_size)
+        minus_inf = -np.inf if self.logits_dtype == "float32" else 0xFF80
+        self._logits = np.full((self.logits_slots, self.vocab_size), minus_inf, self.logits_dtype)
 
     def logits(self, slot: int = 0) -> NDArray[Any]:
         """Logits of the last step's query with this slot: uint16 (bf16 bits) or float32 [vocab_size]."""
@@ -147,7 +152,8 @@ class AxengineProgram:
         for slot, index in enumerate(queries):
             feed = {self._head_input: np.ascontiguousarray(self._state[:, index : index + 1])}
             logits = self.head.run(None, feed)[self._head_output]
-            self._logits[slot] = logits.reshape(-1).view(self.logits_dtype)
+            tokens = slice(None) if self._token_ids is None else self._token_ids
+            self._logits[slot, tokens] = logits.reshape(-1).view(self.logits_dtype)[: self.vocab_size]
 
     def move_rows(self, bank: int, old: NDArray[np.int32], new: NDArray[np.int32], timeout_ms: int = -1) -> None:
         """Copies K and V of rows `old` to rows `new` in every layer."""
@@ -156,8 +162,11 @@ class AxengineProgram:
     def _layer(
         self, session: Any, layer: int, group: Any, feed: dict[str, Any], rows: np.ndarray, kept: np.ndarray
     ) -> Any:
-        seen = max(group.history, 1)
-        feed = {"K_cache": self._k[layer][:, :seen], "V_cache": self._v[layer][:, :seen], **feed}
+        if group.history:
+            cache = {"K_cache": self._k[layer][:, : group.history], "V_cache": self._v[layer][:, : group.history]}
+        else:  # nothing is seen: one row that some builds want as wide as the hidden state
+            cache = {n: np.zeros((1, 1, self._cache_widths[group.index]), self._bf16) for n in ("K_cache", "V_cache")}
+        feed = cache | feed
         named = {self._names[n]: np.ascontiguousarray(a) for n, a in feed.items()}
         names = [o.name for o in session.get_outputs(group.index)]
         results = dict(zip(names, session.run(None, named, shape_group=group.index), strict=True))

@@ -20,7 +20,7 @@ from .emulator import emulator_library
 from .probe import probe
 from .program import Program
 from .runtime import Card, find_library
-from .shape_groups import layer_shape
+from .shape_groups import find_tensor, layer_shape
 
 log = logging.getLogger(__name__)
 
@@ -150,12 +150,11 @@ def _load(card: Card, package: ModelPackage, progress: Progress, banks: int | No
     head, layers = models[0], models[1:]
     embedding = package.embedding(head.inputs[0].shapes[0][-1])
     num_banks = _num_banks(card, layers, banks)
-    program = Program(card, layers, head, embedding, num_banks=num_banks, logits_slots=logits_slots)
-    if program.vocab_size > len(embedding):
-        raise PackageError(
-            f"{package.head_file.name}: gives {program.vocab_size} logits for an embedding of {len(embedding)} tokens:"
-            " files of two models?"
-        )
+    width = head.outputs[find_tensor(head.outputs, "output", head.path)].shapes[0][-1]
+    token_ids = package.head_token_ids(width, len(embedding))
+    program = Program(
+        card, layers, head, embedding, num_banks=num_banks, logits_slots=logits_slots, token_ids=token_ids
+    )
     progress("probing", len(files), len(files))
     return program
 

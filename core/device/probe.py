@@ -76,7 +76,7 @@ def _probe_async(program: Program) -> bool:
     program.run(_decode_step(row=0))
     expected = program.logits(0).tobytes()
     _set(program, Modes(use_async=True))
-    program.logits(0)[:] = 0
+    program.clear_logits(0)
     try:
         program.run(_decode_step(row=1))
     except RuntimeCallError as error:

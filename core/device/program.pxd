@@ -32,7 +32,10 @@ cdef class Program:
     cdef object table                   # of embeddings
     cdef const uint16_t[:, ::1] embedding
     cdef bint rounds                    # rows are to be asked for first: the table is not of bf16
-    cdef list logits_views
+    cdef list logits_views              # of the tokens that the vocabulary has
+    cdef readonly int vocab_size
+    cdef object token_ids               # of a trimmed head's logits, or None
+    cdef object spread_logits           # [slot, token] of a trimmed head; what it does not give is -inf
     cdef size_t row_bytes
     cdef size_t hidden_bytes
     cdef row_run *row_runs              # where the K and V of the step go

@@ -47,8 +47,11 @@ class Program:
         *,
         num_banks: int = 1,
         logits_slots: int = 1,
+        token_ids: NDArray[np.int32] | None = None,
     ) -> None:
-        """`layers` and `head` are loaded; `embedding` is an EmbeddingTable [V, H], kept, not copied.
+        """`layers` and `head` are loaded; `embedding` is an EmbeddingTable [V, H], kept, not copied. `token_ids`:
+        which token each of a trimmed head's logits is; None: logit i is token i, and what a padded head gives beyond V
+        is no token.
 
         Raises PackageError where the models do not fit each other, RuntimeCallError where the card refuses."""
     def set_modes(self, *, use_async: bool, in_place_decode: bool) -> None:
@@ -69,7 +72,10 @@ class Program:
 
         ValueError: no such query, or more than there are slots. Other errors as for `run`."""
     def logits(self, slot: int = 0) -> NDArray[Any]:
-        """Logits of the last step's query with this slot: uint16 (bf16 bits) or float32 [vocab_size], zero-copy."""
+        """Logits of the last step's query with this slot: uint16 (bf16 bits) or float32 [vocab_size], zero-copy but for
+        trimmed heads."""
+    def clear_logits(self, slot: int = 0) -> None:
+        """Zeros in a slot, so that what is there afterwards was written since."""
     def move_rows(self, bank: int, old: NDArray[np.int32], new: NDArray[np.int32], timeout_ms: int = -1) -> None:
         """Copies K and V of rows `old` to rows `new` (int32) of a bank in every layer, on the card, and waits. The rows
         may not overlap.

@@ -24,6 +24,8 @@ from .step cimport Step, ax_mask_fill, ax_query
 
 from time import perf_counter
 
+import numpy as np
+
 from ..errors import PackageError
 from .shape_groups import common_shape
 
@@ -39,8 +41,11 @@ cdef class Program:
     """
 
     def __init__(
-            self, card: Card, layers: list, head: LoadedModel, embedding, *, num_banks: int = 1, logits_slots: int = 1):
-        """`layers` and `head` are loaded; `embedding` is an EmbeddingTable [V, H], kept, not copied.
+            self, card: Card, layers: list, head: LoadedModel, embedding, *, num_banks: int = 1, logits_slots: int = 1,
+            token_ids=None):
+        """`layers` and `head` are loaded; `embedding` is an EmbeddingTable [V, H], kept, not copied. `token_ids` int32:
+        which token each of a trimmed head's logits is; None: logit i is token i, and what a padded head gives beyond V
+        is no token.
 
         Raises PackageError where the models do not fit each other, RuntimeCallError where the card refuses.
         """
@@ -60,12 +65,12 @@ cdef class Program:
         self.wanted = <int32_t *>PyMem_Calloc(logits_slots, sizeof(int32_t))
         if self.row_runs == NULL or self.wanted == NULL:
             raise MemoryError
+        self.token_ids = token_ids
+        self.vocab_size = min(self.buffers.vocab_size, len(embedding)) if token_ids is None else len(embedding)
+        if token_ids is not None:
+            minus_inf = 0xff80 if self.buffers.logits_dtype == "uint16" else -np.inf
+            self.spread_logits = np.full((logits_slots, self.vocab_size), minus_inf, self.buffers.logits_dtype)
         self._view_logits()
-
-    @property
-    def vocab_size(self) -> int:
-        """Logits that the head gives a token."""
-        return self.buffers.vocab_size
 
     @property
     def use_async(self) -> bool:
@@ -73,8 +78,8 @@ cdef class Program:
         return self.stream.use_async
 
     def _view_logits(self):
-        views = self.buffers.logits.view(self.buffers.logits_dtype, (self.logits_slots, self.vocab_size))
-        self.logits_views = [views[i] for i in range(self.logits_slots)]
+        views = self.buffers.logits.view(self.buffers.logits_dtype, (self.logits_slots, self.buffers.vocab_size))
+        self.logits_views = [views[i, :self.vocab_size] for i in range(self.logits_slots)]
 
     # ---- load time ----
 
@@ -173,8 +178,16 @@ cdef class Program:
             self.stream.give_up(code)
 
     def logits(self, slot: int = 0):
-        """Logits of the last step's query with this slot: uint16 (bf16 bits) or float32 [vocab_size], zero-copy."""
-        return self.logits_views[slot]
+        """Logits of the last step's query with this slot: uint16 (bf16 bits) or float32 [vocab_size], zero-copy but for
+        trimmed heads."""
+        if self.token_ids is None:
+            return self.logits_views[slot]
+        self.spread_logits[slot, self.token_ids] = self.logits_views[slot]
+        return self.spread_logits[slot]
+
+    def clear_logits(self, slot: int = 0) -> None:
+        """Zeros in a slot, so that what is there afterwards was written since."""
+        self.logits_views[slot][:] = 0
 
     def move_rows(self, bank: int, old, new, timeout_ms: int = -1) -> None:
         """Copies K and V of rows `old` to rows `new` (int32) of a bank in every layer, on the card, and waits. The rows

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Protocol
 
 from ..errors import PackageError
 
 LAYER_INPUTS = ("K_cache", "V_cache", "indices", "input", "mask")
 LAYER_OUTPUTS = ("K_cache_out", "V_cache_out", "output")
+BF16 = 14  # the runtime's data types, as in csrc/axcl_abi.h
+INDEX_TYPES = (8, 7)  # uint32, and int32, which has the same bits for what positions there are
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,38 +73,68 @@ def find_tensor(tensors: list[TensorInfo], name: str, where: str) -> int:
 
 def layer_shape(inputs: list[TensorInfo], outputs: list[TensorInfo], where: str) -> LayerShape:
     """Reads groups from a layer's IO. PackageError where the shapes contradict each other or are of another kind of
-    model."""
-    k, indices, x, mask = (inputs[find_tensor(inputs, n, where)] for n in ("K_cache", "indices", "input", "mask"))
-    for name in LAYER_OUTPUTS:
-        find_tensor(outputs, name, where)
+    model, whatever its name."""
+    _check_tensors(inputs, outputs, where)
+    k, indices, x, mask, k_out = (
+        *(inputs[find_tensor(inputs, name, where)] for name in ("K_cache", "indices", "input", "mask")),
+        outputs[find_tensor(outputs, "K_cache_out", where)],
+    )
+    hidden, kv_dim = x.shapes[0][-1], k_out.shapes[0][-1]
     decode: list[Group] = []
     chunks: list[Group] = []
-    hidden, kv_dim = x.shapes[0][-1], k.shapes[0][-1]
     for g in range(len(x.shapes)):
-        if len(indices.shapes[g]) > 1 and indices.shapes[g][0] != 1:
-            raise PackageError(
-                f"{where}: indices of shape {indices.shapes[g]} in group {g}: multimodal positions are not"
-                " supported yet"
-            )
-        width, seen = indices.shapes[g][-1], mask.shapes[g][-1]
-        history = seen - width
-        if (
-            history < 0
-            or max(history, 1) != k.shapes[g][-2]
-            or k.shapes[g][-1] != kv_dim
-            or x.shapes[g][-2:] != (width, hidden)
-        ):
+        if kind := _other_kind(k.shapes[g], indices.shapes[g], mask.shapes[g], k_out.shapes[g]):
+            raise PackageError(f"{where}: {kind}, in shape group {g}: such models are not supported yet")
+        width, history = indices.shapes[g][-1], mask.shapes[g][-1] - indices.shapes[g][-1]
+        cache_fits = k.shapes[g][-2] == max(history, 1) and (history == 0 or k.shapes[g][-1] == kv_dim)
+        rows_fit = k_out.shapes[g][-2:] == (width, kv_dim) and x.shapes[g][-2:] == (width, hidden)
+        if history < 0 or not cache_fits or not rows_fit:
             raise PackageError(
                 f"{where}: shape group {g} is not a transformer layer's (indices {indices.shapes[g]}, mask"
-                f" {mask.shapes[g]}, K_cache {k.shapes[g]}, input {x.shapes[g]}); hybrid and sliding-window models are"
-                " not supported yet"
+                f" {mask.shapes[g]}, K_cache {k.shapes[g]}, K_cache_out {k_out.shapes[g]}, input {x.shapes[g]}); hybrid"
+                " models are not supported yet"
             )
         (decode if width == 1 else chunks).append(Group(g, width, history))
     if not decode:
         raise PackageError(f"{where}: no decode group (one token a pass) among its {len(x.shapes)} shape groups")
-    return LayerShape(
-        hidden, kv_dim, tuple(sorted(decode, key=lambda g: g.history)), tuple(sorted(chunks, key=lambda g: g.history))
-    )
+    by_history = tuple(tuple(sorted(groups, key=lambda group: group.history)) for groups in (decode, chunks))
+    return LayerShape(hidden, kv_dim, *by_history)
+
+
+def _check_tensors(inputs: list[TensorInfo], outputs: list[TensorInfo], where: str) -> None:
+    """PackageError names a tensor that is missing, is of another data type, or is one that nobody would fill."""
+    expected = {*(find_tensor(inputs, name, where) for name in LAYER_INPUTS)}
+    for number, tensor in enumerate(inputs):
+        if number not in expected:
+            raise PackageError(
+                f"{where}: it has an input {tensor.name!r} {list(tensor.shapes[0])}, axpress fills only"
+                f" {', '.join(LAYER_INPUTS)}: this kind of model is not supported yet"
+            )
+    for tensors, names in ((inputs, LAYER_INPUTS), (outputs, LAYER_OUTPUTS)):
+        for name in names:
+            tensor = tensors[find_tensor(tensors, name, where)]
+            kinds = INDEX_TYPES if name == "indices" else (BF16,)
+            if tensor.dtype not in kinds:
+                raise PackageError(
+                    f"{where}: {tensor.name} is of the runtime's data type {tensor.dtype}, axpress takes"
+                    f" {kinds[0]} there: compile the model with bf16 hidden states and caches"
+                )
+
+
+def _other_kind(
+    k: tuple[int, ...], indices: tuple[int, ...], mask: tuple[int, ...], k_out: tuple[int, ...]
+) -> str | None:
+    """What a layer with these shapes in one group is, if it is no layer with attention over rows and one position."""
+    if prod(indices[:-1]) != 1:
+        return f"indices of shape {list(indices)} are multimodal positions, on several axes"
+    width, seen = indices[-1], mask[-1]
+    if prod(mask) == width and k_out == k:
+        return f"a K_cache {list(k)} that is put out whole, with a mask of {list(mask)}, is a recurrent layer's state"
+    if min(len(k), len(k_out)) < 2:
+        return f"a K_cache {list(k)} has no rows"
+    if seen > width and k[-2] == seen:
+        return f"a K_cache {list(k)} as long as its mask {list(mask)} is one that layers share"
+    return None
 
 
 class HasTensors(Protocol):

@@ -24,6 +24,8 @@ from .sampling_defaults import SamplingDefaults
 from .simulated_axmodel import SimMeta, is_simulated, read_axmodel
 from .trimmed_head import read_id_list
 
+MOST_PADDING = 1024  # logits beyond the vocabulary, in small vocabularies; in others a tenth
+
 
 @dataclass(frozen=True, slots=True)
 class ModelPackage:
@@ -96,6 +98,8 @@ class ModelPackage:
         logit i is token i (and what a padded head gives beyond `vocab` is no token). PackageError: a trimmed head
         without its list of ids, or with a wrong one."""
         if width >= vocab:
+            if width > vocab + max(MOST_PADDING, vocab // 10):
+                raise PackageError(f"{self.head_file} gives {width} logits for {vocab} tokens: files of two models?")
             return None
         if self.head_ids_file is None:
             raise PackageError(

@@ -18,6 +18,7 @@ from axpress.core.device.program import Program
 from axpress.core.device.runtime import Card
 from axpress.core.device.shape_groups import Group
 from axpress.core.device.step import Step
+from axpress.core.model_files.embedding_file import EmbeddingTable
 
 ROWS, CHUNK, HIDDEN, KV, VOCAB = 15, 4, 8, 2, 32
 GROUPS = [(1, ROWS), (CHUNK, 0)]  # width, history
@@ -54,7 +55,8 @@ class Session:
 
     def get_inputs(self, group: int) -> list[SimpleNamespace]:
         width, history = GROUPS[group] if group < len(GROUPS) else (0, 0)
-        cache, mask = (1, max(history, 1), KV), (1, width, history + width)
+        # a group without history has one row of cache as wide as the hidden state in many builds
+        cache, mask = (1, history, KV) if history else (1, 1, HIDDEN), (1, width, history + width)
         shapes = {"K_cache": cache, "V_cache": cache, "indices": (1, width), "input": (1, width, HIDDEN), "mask": mask}
         return self._tensors(group, {"input": (1, 1, HIDDEN)} if self.path == "head" else shapes)
 
@@ -65,6 +67,8 @@ class Session:
         return self._tensors(group, {"output": (1, 1, VOCAB)} if self.path == "head" else shapes)
 
     def run(self, names: None, feed: dict[str, np.ndarray], shape_group: int = 0) -> list[np.ndarray]:
+        wanted = {tensor.name: tensor.shape for tensor in self.get_inputs(shape_group)}
+        assert {name: array.shape for name, array in feed.items()} == wanted, "the vendor's sessions check exactly"
         if self.path == "head":
             return [np.repeat(feed["input"][..., :1], VOCAB, axis=-1)]
         return [feed["input"][..., :KV], feed["input"][..., KV : 2 * KV], feed["input"]]
@@ -77,8 +81,9 @@ def program(monkeypatch: pytest.MonkeyPatch) -> AxengineProgram:
     monkeypatch.setitem(sys.modules, "axengine", vendor)
     table = np.repeat(np.arange(VOCAB), HIDDEN).reshape(VOCAB, HIDDEN).astype(ml_dtypes.bfloat16)
     package = SimpleNamespace(
-        name="m", head_file="head", layer_files=["l0", "l1"], embedding=lambda hidden: table.view(np.uint16)
-    )
+        name="m", head_file="head", layer_files=["l0", "l1"], head_token_ids=lambda width, vocab: None,
+        embedding=lambda hidden: EmbeddingTable(table.view(np.uint16)),
+    )  # fmt: skip
     _, program, modes, costs = open_backend(package, 3)  # type: ignore[arg-type]
     assert modes.chunks and len(costs.groups) == len(GROUPS)
     return program

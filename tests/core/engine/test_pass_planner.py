@@ -20,7 +20,7 @@ def tensors(groups: list[tuple[int, int]], suffix: str = "") -> tuple[list[Tenso
     """IO of a layer with (width, history) groups."""
 
     def info(name: str, shapes: list[tuple[int, ...]]) -> TensorInfo:
-        return TensorInfo(name + suffix, 14, tuple(shapes), tuple(0 for _ in shapes))
+        return TensorInfo(name + suffix, 8 if name == "indices" else 14, tuple(shapes), tuple(0 for _ in shapes))
 
     inputs = [
         info("mask", [(1, w, p + w) for w, p in groups]),

@@ -20,7 +20,7 @@ from axpress.core.model_files.safetensors import from_bf16, to_bf16
 VOCAB, HIDDEN = 50, 8
 VALUES = np.random.default_rng(7).standard_normal((VOCAB, HIDDEN)).astype(np.float32)
 HALF = VALUES.astype(np.float16)
-MODES = {"use_async": False, "in_place_decode": False, "in_place_chunk": False}
+MODES = {"use_async": False, "in_place_decode": False}
 FORMS: dict[str, tuple[str, Callable[[Path], object], np.ndarray]] = {
     "bf16": ("a.bfloat16.bin", lambda path: path.write_bytes(to_bf16(VALUES).tobytes()), VALUES),
     "bf16, not named so": ("embed.bin", lambda path: path.write_bytes(to_bf16(VALUES).tobytes()), VALUES),
@@ -93,7 +93,7 @@ def test_a_damaged_table_is_named(case: str, tmp_path: Path) -> None:
 
 def logits(package: Path) -> np.ndarray:
     """Of five tokens on the emulated card, in a chunk."""
-    runner = CoreRunner(package, {}, **MODES)
+    runner = CoreRunner(package, **MODES)
     try:
         return runner.feed([5, 9, 300, 9, 0], 128)
     finally:
