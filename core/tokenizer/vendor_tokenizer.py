@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import PackageError
+from ..files import read_json
 from .families import ORIGINAL, Family, choose_family
-from .tokenizer_files import TokenizerFiles, read_json
+from .tokenizer_files import TokenizerFiles
 from .vendor_file import Kind, VendorFile, read_vendor_file
 from .vendor_vocabulary import bert_spec, control_tokens, family_spec, token_text, within
 from .vocabulary import JsonVocabulary
@@ -47,6 +48,6 @@ def _files(file: VendorFile, family: Family | None) -> TokenizerFiles:
         "bos_token": token_text(file, file.prefix[0]) if file.prefix else begin,
         "eos_token": token_text(file, ends[0]),
         "add_bos_token": bool(file.prefix) if tells_prefix else family is not None and family.adds_bos,
-        "chat_template": read_json(file.path.parent / "tokenizer_config.json").get("chat_template"),
+        "chat_template": read_json(file.path.parent / "tokenizer_config.json", {}).get("chat_template"),
     }
     return TokenizerFiles(file.path, config, {}, {"eos_token_id": sorted(set(ends))})

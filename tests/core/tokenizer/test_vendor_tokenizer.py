@@ -4,6 +4,7 @@ was made from. (`make tokenizers` compares the published tokenizers themselves.)
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,15 @@ import pytest
 import sentencepiece
 import tokenizers
 import vendor_tokenizers
+from chat_templates import QWEN, random_package
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from nasty_texts import nasty_texts
 from published_tokenizers import BYTE_LEVEL, GEMMA_USER, UNMERGED
 
+from axpress.core.device.model_loader import open_tokenizer
 from axpress.core.errors import PackageError
+from axpress.core.model_files.model_package import open_package
 from axpress.core.tokenizer.families import FAMILIES, choose_family
 from axpress.core.tokenizer.tokenizer import Tokenizer
 from axpress.core.tokenizer.vendor_file import read_vendor_file
@@ -316,3 +320,23 @@ def test_a_template_beside_the_file_goes_before_the_familys(tmp_path: Path) -> N
     text = Tokenizer.open(path, tokenizer_type="Qwen3", eos_override=["<|im_end|>"])
     shown = text.decode(text.render([{"role": "user", "content": "hi"}]), skip_special_tokens=False)
     assert shown == "from jinja, ends with <|im_end|>" and text.eos_ids == {text.encode_control("<|im_end|>")}
+
+
+def test_a_package_whose_tokenizer_is_a_txt_file(tmp_path: Path) -> None:
+    """Through the package's config.json: its type, its embedding's size, no ids of ends."""
+    folder = random_package(tmp_path, QWEN)
+    spec = json.loads((folder / "tokenizer" / "tokenizer.json").read_text())
+    end = next(entry["id"] for entry in spec["added_tokens"] if entry["content"] == "<|im_end|>")
+    expected = open_tokenizer(open_package(folder))
+    shutil.rmtree(folder / "tokenizer")
+    vendor_tokenizers.huggingface(folder / "qwen3_tokenizer.txt", spec, [end])
+    config = json.loads((folder / "config.json").read_text()) | {"url_tokenizer_model": "qwen3_tokenizer.txt"}
+    del config["eos"]
+    (folder / "config.json").write_text(json.dumps(config))
+    text = open_tokenizer(open_package(folder))
+    assert text.pieces.data == expected.pieces.data and end in text.eos_ids
+    messages = [{"role": "user", "content": "hi <|im_end|>"}]
+    assert text.render(messages, enable_thinking=False) == expected.render(messages, enable_thinking=False)
+    (folder / "config.json").write_text(json.dumps(config | {"tokenizer_type": "Qwen9"}))
+    with pytest.raises(PackageError, match=r"qwen3_tokenizer\.txt.*'Qwen9'.*copy"):
+        open_tokenizer(open_package(folder))
