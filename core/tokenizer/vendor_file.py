@@ -18,7 +18,7 @@ from enum import IntEnum
 from pathlib import Path
 
 from ..errors import PackageError
-from .tokenizer_files import check_not_pointer
+from ..files import check_not_pointer
 
 MAGIC = 430
 HOLE = "<unk>"

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import PackageError
+from ..files import read_json
 from .families import ORIGINAL, Family, choose_family
-from .tokenizer_files import TokenizerFiles, read_json
+from .tokenizer_files import TokenizerFiles
 from .vendor_file import Kind, VendorFile, read_vendor_file
 from .vendor_vocabulary import bert_spec, control_tokens, family_spec, token_text, within
 from .vocabulary import JsonVocabulary
@@ -41,11 +42,12 @@ def _files(file: VendorFile, family: Family | None) -> TokenizerFiles:
     ends += [token_id for token_id in file.stops if token_id < len(file.tokens)]
     if not ends:
         raise PackageError(f"{file.path}: names no token that ends an answer; {ORIGINAL}")
-    begin = token_text(file, file.prefix[0]) if file.prefix else None
+    tells_prefix = file.kind is Kind.SENTENCEPIECE  # the converter leaves it out of the other kinds
+    begin = family.bos if family else None
     config: dict[str, Any] = {
-        "bos_token": begin or (family.bos if family else None),
+        "bos_token": token_text(file, file.prefix[0]) if file.prefix else begin,
         "eos_token": token_text(file, ends[0]),
-        "add_bos_token": begin is not None or (family is not None and family.adds_bos),
-        "chat_template": read_json(file.path.parent / "tokenizer_config.json").get("chat_template"),
+        "add_bos_token": bool(file.prefix) if tells_prefix else family is not None and family.adds_bos,
+        "chat_template": read_json(file.path.parent / "tokenizer_config.json", {}).get("chat_template"),
     }
     return TokenizerFiles(file.path, config, {}, {"eos_token_id": sorted(set(ends))})

@@ -26,10 +26,7 @@ def control_tokens(file: VendorFile) -> dict[str, int]:
 
 def token_text(file: VendorFile, token_id: int) -> str:
     """A token as a tokenizer.json has it, unless it stands for bytes: a control token, a piece."""
-    token = file.tokens[token_id]
-    if file.kind is Kind.BERT:
-        return _word_piece(token)
-    text = token.decode("utf-8", "replace")
+    text = file.tokens[token_id].decode("utf-8", "replace")
     return text.replace(" ", SPACE) if file.kind is Kind.SENTENCEPIECE else text
 
 
@@ -43,8 +40,7 @@ def within(file: VendorFile, rows: int | None) -> VendorFile:
             f"{file.path}: has {len(file.tokens)} tokens, but the model's embedding has {rows} rows: it is another"
             f" model's; {ORIGINAL}"
         )
-    special = frozenset(token_id for token_id in file.special if token_id < rows)
-    return replace(file, special=special, tokens=file.tokens[:rows], scores=file.scores[:rows])
+    return replace(file, tokens=file.tokens[:rows], scores=file.scores[:rows])
 
 
 def bert_spec(file: VendorFile) -> Spec:
@@ -132,8 +128,8 @@ def _byte_model(file: VendorFile, family: Family) -> tuple[dict[str, int], list[
     if file.kind is Kind.TIKTOKEN:
         characters = {byte: char for char, byte in alphabet.items()}
         spelled = ["".join([characters[byte] for byte in token]) for token in file.tokens]
-        for token_id in file.special:
-            spelled[token_id] = token_text(file, token_id)
+        for token, token_id in control_tokens(file).items():
+            spelled[token_id] = token
     else:
         spelled = [token_text(file, token_id) for token_id in range(len(file.tokens))]
     vocab = _vocab(file, spelled)

@@ -122,7 +122,7 @@ class JsonVocabulary:
             out["unk_token"] = names[model["unk_token"]]
         if model.get("merges") and not names.keys().isdisjoint(vocab):
             pairs = [tuple(m.split(" ", 1)) if isinstance(m, str) else tuple(m) for m in model["merges"]]
-            out["merges"] = [list(p) for p in pairs if not {p[0], p[1], p[0] + p[1]} & names.keys()]
+            out["merges"] = [[a, b] for a, b in pairs if not (a in names or b in names or a + b in names)]
         return out
 
     def _token_id(self, entry: Added) -> int:

@@ -25,6 +25,7 @@ DEEPSEEK = (
 )
 THREE_NUMBERS = r"\p{N}{1,3}"
 HAN_AND_KANA = "[一-龥\u3040-ゟ゠-ヿ]+"
+UNMERGED = " Qzxjk"  # a word that no merges lead to
 BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
 
 QWEN_SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|vision_pad|>")
@@ -106,6 +107,8 @@ def byte_level(name: str, vocab_size: int = 900) -> Spec:
     trainer = trainers.BpeTrainer(vocab_size=vocab_size, initial_alphabet=alphabet, show_progress=False)
     tokenizer.train_from_iterator(nasty_texts(3000, seed=7), trainer)
     spec: Spec = json.loads(tokenizer.to_str())
+    if published.ignore_merges:
+        spec["model"]["vocab"][UNMERGED.replace(" ", "Ġ")] = len(spec["model"]["vocab"])
     if published.every_split:
         spec["model"]["merges"] = _every_split(spec["model"]["vocab"])
     return _with_added(spec, published.special, published.shown)

@@ -4,6 +4,7 @@ was made from. (`make tokenizers` compares the published tokenizers themselves.)
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,19 @@ import pytest
 import sentencepiece
 import tokenizers
 import vendor_tokenizers
+from chat_templates import QWEN, random_package
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from nasty_texts import nasty_texts
-from published_tokenizers import BYTE_LEVEL, GEMMA_USER
+from published_tokenizers import BYTE_LEVEL, GEMMA_USER, UNMERGED
 
+from axpress.core.device.model_loader import open_tokenizer
 from axpress.core.errors import PackageError
+from axpress.core.model_files.model_package import open_package
 from axpress.core.tokenizer.families import FAMILIES, choose_family
 from axpress.core.tokenizer.tokenizer import Tokenizer
+from axpress.core.tokenizer.vendor_file import read_vendor_file
+from axpress.core.tokenizer.vendor_vocabulary import family_spec
 
 COUNT = 1500
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
@@ -38,6 +44,7 @@ class Case:
         published = BYTE_LEVEL[name]
         spec = published_tokenizers.byte_level(name)
         ids = {entry["content"]: entry["id"] for entry in spec["added_tokens"]}
+        self.tokenizer_type = published.tokenizer_type
         self.control = [*published.special, *published.shown]
         self.special = {ids[token] for token in published.special}
         self.stops = {ids[token] for token in published.stops}
@@ -46,7 +53,7 @@ class Case:
         (directory / "tokenizer.json").write_text(json.dumps(spec))
         self.folder = Tokenizer.open(directory)
         self.path = WRITERS[writer](directory / "tokenizer.txt", spec, [min(self.stops)])
-        self.text = Tokenizer.open(self.path, tokenizer_type=published.tokenizer_type, embedding_rows=2000)
+        self.text = Tokenizer.open(self.path, tokenizer_type=self.tokenizer_type, embedding_rows=2000)
 
 
 @pytest.fixture(scope="module", params=[f"{name}/{writer}" for name in BYTE_LEVEL for writer in WRITERS])
@@ -56,7 +63,7 @@ def case(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Case:
 
 
 def test_ids_equal_on_nasty_texts(case: Case) -> None:
-    for text in nasty_texts(COUNT, case.control):
+    for text in (*nasty_texts(COUNT, case.control), f"a{UNMERGED} b", f"{UNMERGED}s"):
         assert case.text.encode(text, control=True) == case.reference.encode(text, add_special_tokens=False).ids, text
 
 
@@ -73,6 +80,14 @@ def test_everything_else_equals_the_folder(case: Case) -> None:
     assert text.added_tokens == folder.added_tokens and text.lead == folder.lead
     assert text._vocabulary.ids == folder._vocabulary.ids
     assert text.eos_ids == case.stops, "the file's stop token, and those that the family has besides"
+
+
+def test_merges_are_those_of_the_published_file(case: Case) -> None:
+    spec = json.loads((case.path.parent / "tokenizer.json").read_text())
+    family = choose_family(case.path, case.tokenizer_type, dict.fromkeys(case.control, 0))
+    assert [list(pair) for pair in family_spec(read_vendor_file(case.path), family)["model"]["merges"]] == [
+        list(pair) for pair in spec["model"]["merges"]
+    ]
 
 
 def test_text_that_spells_control_tokens_is_text(case: Case) -> None:
@@ -147,6 +162,9 @@ def test_pieces_with_a_prefix(tmp_path: Path) -> None:
     user = reference.EncodeAsIds("user\nhi")
     ids = text.render([{"role": "user", "content": "hi"}])
     assert ids[: len(user) + 3] == [1, start, *user, end]
+    path = vendor_tokenizers.sentencepieces(path, pieces, [0, 1, 2, end - 1, start - 1], [2], [], marks)
+    text = Tokenizer.open(path, tokenizer_type="MiniCPM4")
+    assert text.begin == [] and text.bos_id == 1, "a file without a prefix: no begin token before a plain text"
 
 
 def test_coded_pieces(tmp_path: Path, gemma: tuple[Path, Any]) -> None:
@@ -285,6 +303,12 @@ def test_ids_without_a_token(tmp_path: Path) -> None:
     last = spec["added_tokens"][-1]["id"]
     assert text.encode_control("</think>") == last and text.token_bytes(last - 1) == b""
     assert text.encode("</think>", control=True) == [last]
+    spec = published_tokenizers.byte_level("minicpm5")
+    unknown = next(entry for entry in spec["added_tokens"] if entry["content"] == "<unk>")
+    hole, unknown["id"] = unknown["id"], spec["added_tokens"][-1]["id"] + 1
+    path = vendor_tokenizers.huggingface(tmp_path / "tokenizer.txt", spec, [0], coded=True)
+    text = Tokenizer.open(path, tokenizer_type="MiniCPM5")
+    assert text.encode_control("<unk>") == unknown["id"] and text.token_bytes(hole) == b""
 
 
 def test_a_template_beside_the_file_goes_before_the_familys(tmp_path: Path) -> None:
@@ -296,3 +320,23 @@ def test_a_template_beside_the_file_goes_before_the_familys(tmp_path: Path) -> N
     text = Tokenizer.open(path, tokenizer_type="Qwen3", eos_override=["<|im_end|>"])
     shown = text.decode(text.render([{"role": "user", "content": "hi"}]), skip_special_tokens=False)
     assert shown == "from jinja, ends with <|im_end|>" and text.eos_ids == {text.encode_control("<|im_end|>")}
+
+
+def test_a_package_whose_tokenizer_is_a_txt_file(tmp_path: Path) -> None:
+    """Through the package's config.json: its type, its embedding's size, no ids of ends."""
+    folder = random_package(tmp_path, QWEN)
+    spec = json.loads((folder / "tokenizer" / "tokenizer.json").read_text())
+    end = next(entry["id"] for entry in spec["added_tokens"] if entry["content"] == "<|im_end|>")
+    expected = open_tokenizer(open_package(folder))
+    shutil.rmtree(folder / "tokenizer")
+    vendor_tokenizers.huggingface(folder / "qwen3_tokenizer.txt", spec, [end])
+    config = json.loads((folder / "config.json").read_text()) | {"url_tokenizer_model": "qwen3_tokenizer.txt"}
+    del config["eos"]
+    (folder / "config.json").write_text(json.dumps(config))
+    text = open_tokenizer(open_package(folder))
+    assert text.pieces.data == expected.pieces.data and end in text.eos_ids
+    messages = [{"role": "user", "content": "hi <|im_end|>"}]
+    assert text.render(messages, enable_thinking=False) == expected.render(messages, enable_thinking=False)
+    (folder / "config.json").write_text(json.dumps(config | {"tokenizer_type": "Qwen9"}))
+    with pytest.raises(PackageError, match=r"qwen3_tokenizer\.txt.*'Qwen9'.*copy"):
+        open_tokenizer(open_package(folder))
