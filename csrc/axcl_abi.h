@@ -82,6 +82,7 @@ enum {
 };
 
 #define AXCL_ERR_STREAM_SYNC_TIMEOUT AXCL_ERROR(AXCL_SUB_STREAM, AXCL_ID_STREAM_SYNC_TIMEOUT)
+#define AXCL_ERR_NO_DRIVER AXCL_ERROR(AXCL_SUB_DEVICE, AXCL_ID_OPEN) /* what axclInit answers without one */
 #define AXCL_ERR_MEMORY_NO_MEMORY AXCL_ERROR(AXCL_SUB_MEMORY, AXCL_ID_NO_MEMORY)
 #define AXCL_ERR_DEVICE_NOT_CONNECTED AXCL_ERROR(AXCL_SUB_DEVICE, AXCL_ID_DEVICE_NOT_CONNECTED)
 #define AXCL_ERR_ENGINE_EXECUTE_FAIL AXCL_ERROR(AXCL_SUB_ENGINE, AXCL_ID_EXECUTE_FAIL)
@@ -173,21 +174,17 @@ typedef struct {
 
 /* ---- functions: X(return type, name, (arguments)) --- */
 
-/* Without one of these the runtime cannot drive a decode core: loading it fails. */
+/* Without one of these the runtime cannot drive a decode core: loading it fails. Only what nothing else can stand in
+ * for: the next generation of cards drops some that this one has. */
 #define AXCL_REQUIRED(X) \
     X(axclError, axclInit, (const char *config)) \
     X(axclError, axclFinalize, (void)) \
     X(axclError, axclrtGetVersion, (int32_t * major, int32_t * minor, int32_t * patch)) \
-    X(const char *, axclrtGetSocName, (void)) \
-    X(axclError, axclrtGetDeviceList, (axclrtDeviceList * list)) \
-    X(axclError, axclrtGetDeviceCount, (uint32_t * count)) \
     X(axclError, axclrtSetDevice, (int32_t device)) \
     X(axclError, axclrtResetDevice, (int32_t device)) \
-    X(axclError, axclrtGetDeviceProperties, (int32_t device, axclrtDeviceProperties * properties)) \
     X(axclError, axclrtCreateContext, (axclrtContext * context, int32_t device)) \
     X(axclError, axclrtDestroyContext, (axclrtContext context)) \
     X(axclError, axclrtSetCurrentContext, (axclrtContext context)) \
-    X(axclError, axclrtGetCurrentContext, (axclrtContext * context)) \
     X(axclError, axclrtMalloc, (void **device_ptr, size_t size, axclrtMemMallocPolicy policy)) \
     X(axclError, axclrtFree, (void *device_ptr)) \
     X(axclError, axclrtMallocHost, (void **host_ptr, size_t size)) \
@@ -198,7 +195,6 @@ typedef struct {
       (void *dst, const void *src, size_t count, axclrtMemcpyKind kind, axclrtStream stream)) \
     X(axclError, axclrtCreateStream, (axclrtStream * stream)) \
     X(axclError, axclrtDestroyStream, (axclrtStream stream)) \
-    X(axclError, axclrtSynchronizeStream, (axclrtStream stream)) \
     X(axclError, axclrtSynchronizeStreamWithTimeout, (axclrtStream stream, int32_t timeout_ms)) \
     X(axclError, axclrtEngineInit, (axclrtEngineVNpuKind kind)) \
     X(axclError, axclrtEngineFinalize, (void)) \
@@ -230,6 +226,12 @@ typedef struct {
 
 /* A missing one of these is a missing feature. */
 #define AXCL_OPTIONAL(X) \
+    X(const char *, axclrtGetSocName, (void)) \
+    X(axclError, axclrtGetDeviceList, (axclrtDeviceList * list)) \
+    X(axclError, axclrtGetDeviceCount, (uint32_t * count)) \
+    X(axclError, axclrtGetDeviceProperties, (int32_t device, axclrtDeviceProperties * properties)) \
+    X(axclError, axclrtGetCurrentContext, (axclrtContext * context)) \
+    X(axclError, axclrtSynchronizeStream, (axclrtStream stream)) \
     X(axclError, axclrtEngineExecuteAsync, \
       (uint64_t model, uint64_t context, uint32_t group, axclrtEngineIO io, axclrtStream stream)) \
     X(const char *, axclrtGetFullVersion, (void)) \

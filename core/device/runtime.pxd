@@ -46,6 +46,7 @@ cdef extern from "axcl_load.h" nogil:
         AXCL_TYPE_FP32
 
     axclError AXCL_ERR_STREAM_SYNC_TIMEOUT
+    axclError AXCL_ERR_NO_DRIVER
 
     ctypedef struct axcl_api:
         void *library
@@ -54,6 +55,7 @@ cdef extern from "axcl_load.h" nogil:
         axclError (*axclrtGetVersion)(int32_t *, int32_t *, int32_t *) noexcept nogil
         const char *(*axclrtGetSocName)() noexcept nogil
         axclError (*axclrtGetDeviceList)(axclrtDeviceList *) noexcept nogil
+        axclError (*axclrtGetDeviceCount)(uint32_t *) noexcept nogil
         axclError (*axclrtSetDevice)(int32_t) noexcept nogil
         axclError (*axclrtResetDevice)(int32_t) noexcept nogil
         axclError (*axclrtGetDeviceProperties)(int32_t, axclrtDeviceProperties *) noexcept nogil

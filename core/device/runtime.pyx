@@ -98,21 +98,21 @@ cdef class Card:
                 raise RuntimeUnavailable(f"the emulated runtime refuses {key}={value}: {self.last_error()}")
 
     def _start(self, int index):
-        cdef axclrtDeviceList found
         cdef axclError code
         with nogil:
             code = self.api.axclInit(NULL)
+        if code == AXCL_ERR_NO_DRIVER:
+            raise RuntimeUnavailable(
+                f"{self.library} does not reach the card's driver (0x{code & 0xFFFFFFFF:08x}): is the kernel module "
+                "loaded (`lsmod | grep axcl`), and may this user open the device node /dev/axcl_host?")
         self.check("axclInit", code)
         self.closed = False
         _open_cards.add(self)
-        found.num = 0
-        with nogil:
-            code = self.api.axclrtGetDeviceList(&found)
-        self.check("axclrtGetDeviceList", code)
-        if index < 0 or index >= <int>found.num:
+        devices = self._device_ids()
+        if not 0 <= index < len(devices):
             raise RuntimeUnavailable(
-                f"card {index} was asked for, but the runtime {self.library} sees {found.num} card(s)")
-        self.device = found.devices[index]
+                f"card {index} was asked for, but the runtime {self.library} sees {len(devices)} card(s)")
+        self.device = devices[index]
         with nogil:
             code = self.api.axclrtSetDevice(self.device)
         self.check("axclrtSetDevice", code)
@@ -128,6 +128,24 @@ cdef class Card:
         with nogil:
             code = self.api.axclrtCreateStream(&self.stream)
         self.check("axclrtCreateStream", code)
+
+    def _device_ids(self) -> list:
+        """The runtime's numbers of its cards: PCI buses, not 0 and up, but on the generation that only counts them."""
+        cdef axclrtDeviceList found
+        cdef uint32_t count = 0
+        cdef axclError code
+        found.num = 0
+        if self.api.axclrtGetDeviceList != NULL:
+            with nogil:
+                code = self.api.axclrtGetDeviceList(&found)
+            self.check("axclrtGetDeviceList", code)
+            return [found.devices[i] for i in range(found.num)]
+        if self.api.axclrtGetDeviceCount == NULL:
+            return [0]
+        with nogil:
+            code = self.api.axclrtGetDeviceCount(&count)
+        self.check("axclrtGetDeviceCount", code)
+        return list(range(count))
 
     cdef int check(self, str call, axclError code) except -1:
         if code == 0:
@@ -193,10 +211,13 @@ cdef class Card:
         return f"{major}.{minor}.{patch}"
 
     def properties(self) -> dict:
-        """What the card says of itself: sizes in bytes, temperature in degrees Celsius, loads as reported."""
+        """What the card says of itself: sizes in bytes, temperature in degrees Celsius, loads as reported. Empty where
+        the runtime has no such call."""
         cdef axclrtDeviceProperties p
         cdef axclError code
         self.require_open()
+        if self.api.axclrtGetDeviceProperties == NULL:
+            return {}
         with nogil:
             code = self.api.axclrtGetDeviceProperties(self.device, &p)
         self.check("axclrtGetDeviceProperties", code)
