@@ -53,6 +53,16 @@ def find_library() -> str | None:
     return None
 
 
+def library_problem(library: str | os.PathLike) -> str:
+    """Why this process cannot use the runtime `library`: it does not load, or lacks a function. Empty: it can. Nothing is called."""
+    cdef axcl_api api
+    cdef char error[512]
+    path = os.fsencode(library)
+    if axcl_api_open(&api, path, error, sizeof(error)) == 0:
+        return ""
+    return (<bytes>error).decode(errors="replace")
+
+
 cdef class Card:
     """One device with its context and its one stream; owner of everything that is allocated or loaded on it.
 
