@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..device.emulator import emulator_library
+from ..errors import PackageError
+from ..model_files.model_package import open_package
 from ..model_files.simulated_axmodel import is_simulated
+from ..model_files.timing_profile import profile_names
 from . import card, driver, kernel_log, pcie, system
 from .check import Check, State, unknown
 from .host import Host
@@ -42,18 +46,34 @@ class Subject:
         return self.device if isinstance(self.device, int) else 0
 
 
+def card_environ(host: Host, subject: Subject) -> dict[str, str]:
+    """The host's environment, in which the emulated card is paced by the profile that the package names."""
+    environ = dict(host.environ)
+    if subject.emulated and subject.model_dir is not None and "AXPRESS_EMU_PROFILE" not in environ:
+        with suppress(PackageError):
+            profile = open_package(subject.model_dir).profile
+            if profile in profile_names():
+                environ["AXPRESS_EMU_PROFILE"] = profile
+    return environ
+
+
+def library_of(host: Host, subject: Subject) -> str | None:
+    """The runtime that is opened for the subject; None where there is none."""
+    if subject.emulated:
+        return str(emulator_library())
+    found = driver.find_runtime(host)
+    return str(host.path(found)) if found and host.exists(found) else None
+
+
 def examine(host: Host, subject: Subject, waiting: Callable[[float], None] | None = None) -> Iterator[Check]:
     """Yields each check as soon as it is made. Without a card the rest is still looked at."""
     log = kernel_log.read_log(host)
     users: tuple[list[tuple[int, str]], bool] = ([], True)
-    if subject.emulated:
-        library: str | None = str(emulator_library())
-    else:
+    library = library_of(host, subject)
+    if not subject.emulated:
         made = [check for check in _hardware(host, log) if check is not None]
         yield from made
         users = driver.card_users(host)
-        found = driver.find_runtime(host)
-        library = str(host.path(found)) if found and host.exists(found) else None
         if library and (
             reason := [check.name for check in made if check.name in HANDS_OFF and check.state is State.WRONG]
         ):
