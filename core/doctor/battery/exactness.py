@@ -30,14 +30,14 @@ def queued_executes(bench: Bench) -> None:
         for i in rig.out.values():
             rig.output(group, i).fill(UNWRITTEN)
         try:
-            rig.binding(group).execute_async()
-            card.synchronize(WAIT_MS)
+            rig.binding(group).submit()
+            card.wait(WAIT_MS)
         except RuntimeCallError as error:
             bench.found(executes_async=f"refused 0x{error.code:08x}")
             return
         bench.found(executes_async="works" if _same(rig.read(group, 1), expected) else "other bytes")
         slowest = rig.binding((rig.chunks or rig.decode)[-1])
-        cost = queue_us(slowest.execute_async, lambda: card.synchronize(WAIT_MS), 1, 4)
+        cost = queue_us(slowest.submit, lambda: card.wait(WAIT_MS), 1, 4)
         bench.found(submitting=_submitting(cost["submit_us"], cost["each_us"]))
 
 

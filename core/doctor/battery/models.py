@@ -106,7 +106,7 @@ def _cost(card: Card, binding: Binding) -> dict[str, float]:
     cost = {"ms": round(median / 1e3, 4), "least_ms": round(least / 1e3, 4)}
     if card.has_async:
         try:
-            queued = queue_us(binding.execute_async, lambda: card.synchronize(WAIT_MS), 2, 8)
+            queued = queue_us(binding.submit, lambda: card.wait(WAIT_MS), 2, 8)
         except RuntimeCallError:
             return cost
         cost |= {"queued_ms": round(queued["each_us"] / 1e3, 4), "submit_us": queued["submit_us"]}
