@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ..device.model_loader import CMM_FLOOR
+from ..device.model_loader import CMM_FLOOR, open_tokenizer
 from ..errors import PackageError
-from ..model_files.model_package import open_package
+from ..model_files.model_package import inspect_package
 from .check import Check, ok, unknown, warning, wrong
 from .child import Outcome
 from .kernel_log import LADDER
@@ -131,19 +131,19 @@ def check_card_memory(facts: dict[str, Any], users: list[tuple[int, str]], all_s
 
 def check_package(directory: Path, facts: dict[str, Any]) -> list[Check]:
     """Whether the model's directory can be served, and fits into the card's free memory."""
+    package, found = inspect_package(directory)
+    more = f"`axpress check {directory}` tells more"
+    if package is None:
+        return [wrong("model", found.problems[0], more)]
+    checks = [warning("model", odd, more) for odd in found.warnings]
     try:
-        package = open_package(directory)
+        open_tokenizer(package)
     except PackageError as error:
-        return [wrong("model", str(error), f"then `axpress doctor {directory}` again")]
-    need = package.device_bytes + CMM_FLOOR
+        checks.append(wrong("tokenizer", str(error), more))
     kind = "simulated package" if package.simulated else "package"
-    checks = [
-        ok(
-            "model",
-            f"{package.name}: {kind} of {package.num_layers} layers, {package.device_bytes // MIB} MiB on the card",
-        )
-    ]
-    free = facts.get("cmm_free")
+    size = f"{package.device_bytes // MIB} MiB on the card"
+    checks.append(ok("model", f"{package.name}: {kind} of {package.num_layers} layers, {size}"))
+    free, need = facts.get("cmm_free"), package.device_bytes + CMM_FLOOR
     if free is not None and need > free:
         checks.append(
             wrong(

@@ -20,6 +20,7 @@ from typing import Any
 
 OUTPUT_TAIL = 2000  # characters of what the runtime printed that are kept
 GRACE = 3.0  # seconds that a killed child may take to go
+_left_alone: list[subprocess.Popen[bytes]] = []  # children that outlive their deadlines: nobody waits for them
 
 
 @dataclass
@@ -137,6 +138,7 @@ def _end(process: subprocess.Popen[bytes], outcome: Outcome, kill: bool, patienc
         code = process.wait(0.1 if outcome.timed_out and not kill else patience)
     except subprocess.TimeoutExpired:
         outcome.timed_out, outcome.pid = True, process.pid
+        _left_alone.append(process)
         return
     if not outcome.timed_out:
         outcome.exit_code, outcome.signal = code, -min(code, 0)

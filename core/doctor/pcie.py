@@ -144,7 +144,8 @@ def check_pi(host: Host) -> Check | None:
         return warning(
             "PCIe setup", f"{CONFIG} has dtparam=pciex1_gen=1, half of what the card can", "remove that line, reboot"
         )
-    return ok("PCIe setup", "PCIe on, overlay pciex1-compat-pi5,no-mip")
+    idle = "; pciex1_gen=3 brings this card nothing, it is PCIe 2.0" if "dtparam=pciex1_gen=3" in settings else ""
+    return ok("PCIe setup", f"PCIe on, overlay pciex1-compat-pi5,no-mip{idle}")
 
 
 def _pi_settings(text: str) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from axpress.core.doctor import child
 from axpress.core.doctor.child import Outcome, run_child
 
 CHILD = """
@@ -62,7 +63,7 @@ def test_one_that_may_not_be_killed_is_left_alone(tmp_path) -> None:
     os.kill(outcome.pid, 0)  # it lives
     with open(tmp_path / "go", "w"):
         pass  # and now comes to its end
-    os.waitpid(outcome.pid, 0)
+    child._left_alone.pop().wait(60)
 
 
 def test_those_who_wait_are_told(tmp_path) -> None:
