@@ -69,7 +69,7 @@ def check_firmware(facts: dict[str, Any]) -> Check:
     """Whether card and library are of one release."""
     firmware = facts.get("firmware")
     if firmware is None:
-        return unknown("firmware", "the card was not asked", "see runtime here")
+        return unknown("firmware", "the runtime does not say", "see runtime here")
     of_card, of_library = (re.search(r"(\d+)\.(\d+)", text) for text in (firmware, facts["version"]))
     seen = f"card {firmware or 'without a version'}, library {facts['version']}"
     if of_card and of_library and of_card.groups() != of_library.groups():
@@ -85,7 +85,7 @@ def check_temperature(facts: dict[str, Any]) -> Check:
     """The chip's temperature."""
     celsius = facts.get("temperature_c")
     if celsius is None:
-        return unknown("temperature", "the card was not asked", "see runtime here")
+        return unknown("temperature", "the runtime does not say", "see runtime here")
     seen = f"{celsius:.0f} C"
     if celsius >= HOT:
         return wrong(
@@ -104,7 +104,7 @@ def check_card_memory(facts: dict[str, Any], users: list[tuple[int, str]], all_s
     """Card memory (CMM) against what an idle card uses."""
     total, free = facts.get("cmm_total"), facts.get("cmm_free")
     if total is None or free is None:
-        return unknown("card memory", "the card was not asked", "see runtime here")
+        return unknown("card memory", "the runtime does not say", "see runtime here")
     used = total - free
     seen = f"{free // MIB} of {total // MIB} MiB free"
     if used <= IDLE_CMM:

@@ -14,6 +14,8 @@ from ..errors import RuntimeCallError
 
 HOST_TO_DEVICE, DEVICE_TO_HOST, DEVICE_TO_DEVICE = 1, 2, 3
 NORMAL_MEMORY = 2
+CARD_MEMORY = 0  # of axclrtGetMemInfo
+UNSUPPORTED = 0x04  # id of an error value
 
 
 class DeviceList(ctypes.Structure):
@@ -79,16 +81,31 @@ class RawRuntime:
         self.call("axclrtGetVersion", *(ctypes.byref(number) for number in numbers))
         return ".".join(str(number.value) for number in numbers)
 
+    def _offers(self, name: str, *arguments: Any) -> bool:
+        """Calls a function that the next generation's runtime lacks; whether it is there and supported."""
+        if not self.has(name):
+            return False
+        code = self.code(name, *arguments)
+        if code and code & 0xFF != UNSUPPORTED:
+            raise RuntimeCallError(name, code, describe_code(code), self.last_error())
+        return code == 0
+
     def device_ids(self) -> list[int]:
-        """Ids of the cards in the runtime's order; on real cards they are PCI bus numbers."""
-        found = DeviceList()
-        self.call("axclrtGetDeviceList", ctypes.byref(found))
-        return list(found.devices[: min(found.num, 256)])
+        """Ids of the cards in the runtime's order: PCI bus numbers, or 0 and up where the runtime only counts them."""
+        found, count = DeviceList(), ctypes.c_uint32()
+        if self._offers("axclrtGetDeviceList", ctypes.byref(found)):
+            return list(found.devices[: min(found.num, 256)])
+        self.call("axclrtGetDeviceCount", ctypes.byref(count))
+        return list(range(count.value))
 
     def properties(self, device: int) -> dict[str, Any]:
-        """What a card says of itself: sizes in bytes, temperature in degrees Celsius."""
+        """What a card says of itself: sizes in bytes, temperature in degrees Celsius. The card is set. The next
+        generation's runtime tells only `cmm_total` and `cmm_free`."""
         read = DeviceProperties()
-        self.call("axclrtGetDeviceProperties", device, ctypes.byref(read))
+        if not self._offers("axclrtGetDeviceProperties", device, ctypes.byref(read)):
+            free, total = ctypes.c_size_t(), ctypes.c_size_t()
+            self.call("axclrtGetMemInfo", CARD_MEMORY, ctypes.byref(free), ctypes.byref(total))
+            return {"cmm_total": total.value, "cmm_free": free.value}
         return {
             "firmware": read.software.decode(errors="replace"),
             "temperature_c": read.temperature / 1000,
