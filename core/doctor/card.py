@@ -129,12 +129,16 @@ def check_card_memory(facts: dict[str, Any], users: list[tuple[int, str]], all_s
     )
 
 
-def check_package(directory: Path, facts: dict[str, Any]) -> list[Check]:
-    """Whether the model's directory can be served, and fits into the card's free memory."""
+def check_package(directory: Path, facts: dict[str, Any], emulated: bool) -> list[Check]:
+    """Whether the model's directory can be served on this card, and fits into its free memory."""
     package, found = inspect_package(directory)
     more = f"`axpress check {directory}` tells more"
     if package is None:
         return [wrong("model", found.problems[0], more)]
+    if package.simulated and not emulated:
+        return [
+            wrong("model", f"{package.name} is simulated: no real card runs it", "--device emu, or a compiled model")
+        ]
     checks = [warning("model", odd, more) for odd in found.warnings]
     try:
         open_tokenizer(package)

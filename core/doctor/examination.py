@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ..device.emulator import emulator_library
-from ..errors import PackageError
-from ..model_files.model_package import open_package
-from ..model_files.simulated_axmodel import is_simulated
+from ..model_files.model_package import ModelPackage, inspect_package
 from ..model_files.timing_profile import profile_names
 from . import card, driver, kernel_log, pcie, system
 from .check import Check, State, unknown
@@ -33,12 +31,16 @@ class Subject:
     device: str | int
     seconds: float
 
+    @cached_property
+    def package(self) -> ModelPackage | None:
+        """The package, where the directory opens as one."""
+        return None if self.model_dir is None else inspect_package(self.model_dir)[0]
+
     @property
     def emulated(self) -> bool:
         """Whether the model would run on the emulated card: asked for, or nothing else runs it."""
-        if self.device == "auto" and self.model_dir is not None:
-            return any(is_simulated(path) for path in sorted(self.model_dir.glob("*.axmodel"))[:1])
-        return self.device == "emu"
+        simulated = self.package is not None and self.package.simulated
+        return self.device == "emu" or (self.device == "auto" and simulated)
 
     @property
     def index(self) -> int:
@@ -49,11 +51,9 @@ class Subject:
 def card_environ(host: Host, subject: Subject) -> dict[str, str]:
     """The host's environment, in which the emulated card is paced by the profile that the package names."""
     environ = dict(host.environ)
-    if subject.emulated and subject.model_dir is not None and "AXPRESS_EMU_PROFILE" not in environ:
-        with suppress(PackageError):
-            profile = open_package(subject.model_dir).profile
-            if profile in profile_names():
-                environ["AXPRESS_EMU_PROFILE"] = profile
+    profile = subject.package.profile if subject.package else None
+    if subject.emulated and profile in profile_names():
+        environ.setdefault("AXPRESS_EMU_PROFILE", profile)
     return environ
 
 
@@ -94,7 +94,7 @@ def examine(host: Host, subject: Subject, waiting: Callable[[float], None] | Non
                 card.check_card_memory(facts, *users),
             )
     if subject.model_dir is not None:
-        yield from card.check_package(subject.model_dir, facts)
+        yield from card.check_package(subject.model_dir, facts, subject.emulated)
     if not subject.emulated:
         yield system.check_sleep(host, log)
     yield from (system.check_disk(host), system.check_memory(host), system.check_clock(host))

@@ -11,6 +11,7 @@ from ...device.buffer import DeviceBuffer
 from ...device.runtime import Card
 from ...device.shape_groups import LAYER_INPUTS, LAYER_OUTPUTS, find_tensor
 from ...device.step import Step
+from ...errors import PackageError
 
 FP16, BF16, FP32 = 13, 14, 15  # the runtime's numbers of data types
 UNWRITTEN = 0x5A  # a byte that outputs hold before an execute
@@ -47,6 +48,8 @@ class LayerRig:
         ]
         self.decode = sorted((g for g in self.groups if g.width == 1), key=lambda g: g.history)
         self.chunks = sorted((g for g in self.groups if g.width > 1), key=lambda g: g.history)
+        if not self.decode:
+            raise PackageError("a layer without a decode group (one token a pass): an unknown kind of layer")
         self.hidden = model.inputs[self.at["input"]].shapes[0][-1]
         self.row_bytes = model.outputs[self.out["K_cache_out"]].sizes[self.decode[-1].index]
         self.rows = self.decode[-1].history
@@ -83,7 +86,6 @@ class LayerRig:
     def feed(self, group: Shape, hidden: np.ndarray, first: int, view: tuple[int, int]) -> None:
         """Uploads float32 rows [tokens, H] at positions `first` and up, which see the cache rows of `view` and each
         other."""
-        binding_inputs = self.model.inputs
         self.binding(group)
         padded = np.zeros((group.width, self.hidden), np.float32)
         padded[: len(hidden)] = hidden
@@ -94,20 +96,20 @@ class LayerRig:
             step.add(0, first + i, -1, i - 1, seen, False)
         positions = np.zeros(group.width, np.uint32)
         positions[: len(hidden)] = first + np.arange(len(hidden))
-        values = {
-            "input": encode(padded, binding_inputs[self.at["input"]].dtype),
-            "mask": encode(_from_bf16(step.mask(group.width, group.history)), binding_inputs[self.at["mask"]].dtype),
-            "indices": positions,
-        }
-        for name, value in values.items():
-            i = self.at[name]
-            size = binding_inputs[i].sizes[group.index]
-            data = np.ascontiguousarray(value).view(np.uint8).reshape(-1)
-            if len(data) != size:
-                raise ValueError(
-                    f"{name} of group {group.index} takes {size} bytes, not {len(data)}: an unknown kind of layer"
-                )
-            self._buffer(f"in{i}", size).write(data)
+        axes = self.model.inputs[self.at["indices"]].sizes[group.index] // positions.nbytes  # 3 with images, else 1
+        mask = _from_bf16(step.mask(group.width, group.history))
+        self._upload(group, "input", encode(padded, self.model.inputs[self.at["input"]].dtype))
+        self._upload(group, "mask", encode(mask, self.model.inputs[self.at["mask"]].dtype))
+        self._upload(group, "indices", np.tile(positions, max(axes, 1)))
+
+    def _upload(self, group: Shape, name: str, value: np.ndarray) -> None:
+        size = self.model.inputs[self.at[name]].sizes[group.index]
+        data = np.ascontiguousarray(value).view(np.uint8).reshape(-1)
+        if len(data) != size:
+            raise PackageError(
+                f"{name} of group {group.index} takes {size} bytes, not {len(data)}: an unknown kind of layer"
+            )
+        self._buffer(f"in{self.at[name]}", size).write(data)
 
     def run(self, group: Shape, hidden: np.ndarray, first: int, view: tuple[int, int]) -> Written:
         """Feeds, executes, reads. Outputs hold UNWRITTEN before."""

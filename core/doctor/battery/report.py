@@ -22,7 +22,9 @@ class ProbeReport:
 
     def __init__(self, path: Path, host: Host, package: ModelPackage, version: str, emulated: bool) -> None:
         self.path = path
-        self._private = [(os.fspath(package.directory), "MODEL_DIR"), (os.path.expanduser("~"), "HOME")]
+        self._private: list[tuple[str, str]] = []
+        self.hide(os.path.expanduser("~"), "HOME")
+        self.hide(os.fspath(package.directory), "MODEL_DIR")
         self.data: dict[str, Any] = {
             "schema": SCHEMA,
             "axpress": version,
@@ -46,6 +48,10 @@ class ProbeReport:
             },
             "tests": {},
         }
+
+    def hide(self, private: str, word: str) -> None:
+        """Writes `word` wherever `private` would stand."""
+        self._private.insert(0, (private, word))
 
     def add(self, name: str, state: str, seconds: float, results: dict[str, Any], error: str = "") -> None:
         """Adds an experiment and saves. `state`: done, failed, crashed, no answer, not run."""

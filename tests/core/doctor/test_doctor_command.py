@@ -58,6 +58,11 @@ def test_a_package_that_does_not_open_is_wrong(capsys, tmp_path) -> None:
     assert code == 1 and "wrong    model" in out and "not a model directory" in out
 
 
+def test_a_simulated_package_does_not_run_on_a_card(capsys) -> None:
+    code, out = doctor(capsys, str(default_model()), "--device", "0")
+    assert code == 1 and "wrong    model           axpress-demo is simulated" in out
+
+
 def test_a_model_too_large_for_the_card_is_wrong(capsys, monkeypatch) -> None:
     monkeypatch.setenv("AXPRESS_EMU_MEMORY_MIB", "80")
     code, out = doctor(capsys, str(default_model()))
