@@ -1,4 +1,4 @@
-"""The command line: axpress serve | chat | check | convert | hollow | plan."""
+"""The command line: axpress serve | chat | check | convert | hollow | plan | doctor."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from axpress.core.errors import AxpressError
 
-from . import version
+from . import doctor_command, version
 from .settings import Settings
 
 DEFAULTS = Settings()
@@ -53,6 +53,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_plan(
         commands.add_parser("plan", help="what fits on the card and how fast it should be, on paper, without a card")
     )
+    doctor = commands.add_parser("doctor", help="what is wrong with card, driver or model, and what to do about it")
+    doctor_command.add_arguments(doctor, _device, _seconds)
     return parser
 
 

@@ -32,7 +32,11 @@ class Binding:
     def __init__(self, model: LoadedModel, group: int) -> None: ...
     def set_input(self, index: int, buffer: DeviceBuffer) -> None:
         """Binds the start of `buffer`, with exactly the size that the group asks for. ValueError: it is too small."""
-    def set_output(self, index: int, buffer: DeviceBuffer) -> None:
-        """As `set_input`."""
+    def set_output(self, index: int, buffer: DeviceBuffer, offset: int = 0) -> None:
+        """As `set_input`, from byte `offset` of the buffer on, as K and V rows go into a cache."""
+    def execute(self) -> None:
+        """Runs the group on what is bound, and waits. For experiments: passes go through the program."""
+    def submit(self) -> None:
+        """Queues the same in the card's stream. RuntimeUnavailable where the runtime has no such function."""
     def close(self) -> None:
         """Destroys the IO object. Closing twice is harmless."""

@@ -8,7 +8,7 @@ cimport cython
 from .buffer cimport DeviceBuffer
 from .runtime cimport Card, axclError, axclrtEngineDataType, axclrtEngineIO, axclrtEngineIODims
 
-from ..errors import PackageError
+from ..errors import PackageError, RuntimeUnavailable
 from .shape_groups import TensorInfo
 
 MAX_DIMS = 32  # room in the runtime's struct
@@ -127,24 +127,47 @@ cdef class Binding:
 
     def set_input(self, index: int, buffer: DeviceBuffer) -> None:
         """Binds the start of `buffer`, with exactly the size that the group asks for. ValueError: it is too small."""
-        self._bind(index, buffer, True)
+        self._bind(index, buffer, 0, True)
 
-    def set_output(self, index: int, buffer: DeviceBuffer) -> None:
-        """As `set_input`."""
-        self._bind(index, buffer, False)
+    def set_output(self, index: int, buffer: DeviceBuffer, offset: int = 0) -> None:
+        """As `set_input`, from byte `offset` of the buffer on, as K and V rows go into a cache."""
+        self._bind(index, buffer, offset, False)
 
-    def _bind(self, uint32_t index, DeviceBuffer buffer, bint is_input):
+    def execute(self) -> None:
+        """Runs the group on what is bound, and waits. For experiments: passes go through the program."""
+        cdef axclError code
+        cdef LoadedModel model = self.model
+        self._require_open()
+        with nogil:
+            code = model.card.api.axclrtEngineExecute(model.model, model.context, self.group, self.io)
+        model.card.check("axclrtEngineExecute", code)
+
+    def submit(self) -> None:
+        """Queues the same in the card's stream. RuntimeUnavailable where the runtime has no such function."""
+        cdef axclError code
+        cdef LoadedModel model = self.model
+        cdef Card card = model.card
+        self._require_open()
+        if not card.has_async:
+            raise RuntimeUnavailable(f"{card.library} has no axclrtEngineExecuteAsync")
+        with nogil:
+            code = card.api.axclrtEngineExecuteAsync(model.model, model.context, self.group, self.io, card.stream)
+        card.check("axclrtEngineExecuteAsync", code)
+
+    def _bind(self, uint32_t index, DeviceBuffer buffer, size_t offset, bint is_input):
         cdef axclError code
         self._require_open()
         tensor = (self.model.inputs if is_input else self.model.outputs)[index]
         cdef uint64_t size = tensor.sizes[self.group]
-        if buffer.handle == NULL or size > buffer.nbytes:
-            raise ValueError(f"{tensor.name} of group {self.group} needs {size} bytes; the buffer has {buffer.nbytes}")
+        if buffer.handle == NULL or offset > buffer.nbytes or size > buffer.nbytes - offset:
+            raise ValueError(
+                f"{tensor.name} of group {self.group} needs {size} bytes at {offset}; the buffer has {buffer.nbytes}")
+        cdef char *place = <char *>buffer.handle + offset
         with nogil:
             if is_input:
-                code = self.model.card.api.axclrtEngineSetInputBufferByIndex(self.io, index, buffer.handle, size)
+                code = self.model.card.api.axclrtEngineSetInputBufferByIndex(self.io, index, place, size)
             else:
-                code = self.model.card.api.axclrtEngineSetOutputBufferByIndex(self.io, index, buffer.handle, size)
+                code = self.model.card.api.axclrtEngineSetOutputBufferByIndex(self.io, index, place, size)
         self.model.card.check(f"axclrtEngineSet{'Input' if is_input else 'Output'}BufferByIndex", code)
         self.held[is_input, index] = buffer
 

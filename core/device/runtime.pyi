@@ -11,6 +11,11 @@ def describe_code(code: int) -> str:
 def find_library() -> str | None:
     """The real runtime: $AXPRESS_AXCL_LIB, the loader's path, then the vendor's directory. None when there is none."""
 
+def library_problem(library: str | os.PathLike[str]) -> str:
+    """Why this process cannot use the runtime `library`: it does not load, or lacks a function. Empty: it can.
+
+    None of its functions is called."""
+
 class Card:
     """One device with its context and its one stream; owner of everything that is allocated or loaded on it.
 
@@ -38,6 +43,8 @@ class Card:
         """What the card says of itself: sizes in bytes, temperature in degrees Celsius, loads as reported."""
     def model_usage(self, path: str | os.PathLike[str]) -> int | None:
         """Bytes of card memory that loading `path` will take; None where the runtime cannot say."""
+    def wait(self, timeout_ms: int) -> None:
+        """Until all that was submitted to the stream is done. StepTimeout: not after `timeout_ms`; else what failed."""
     def begin_close(self) -> None:
         """From here on failures do not stop the closing. Waits for the stream; one that does not end is destroyed by
         force."""

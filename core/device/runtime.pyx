@@ -53,6 +53,19 @@ def find_library() -> str | None:
     return None
 
 
+def library_problem(library: str | os.PathLike) -> str:
+    """Why this process cannot use the runtime `library`: it does not load, or lacks a function. Empty: it can.
+
+    None of its functions is called.
+    """
+    cdef axcl_api api
+    cdef char error[512]
+    path = os.fsencode(library)
+    if axcl_api_open(&api, path, error, sizeof(error)) == 0:
+        return ""
+    return (<bytes>error).decode(errors="replace")
+
+
 cdef class Card:
     """One device with its context and its one stream; owner of everything that is allocated or loaded on it.
 
@@ -242,6 +255,15 @@ cdef class Card:
         with nogil:
             code = self.api.axclrtEngineGetUsage(c_name, &system, &cmm)
         return cmm if code == 0 else None
+
+    def wait(self, timeout_ms: int) -> None:
+        """Until all that was submitted to the stream is done. StepTimeout: not after `timeout_ms`; else what failed."""
+        cdef axclError code
+        cdef int32_t limit = timeout_ms
+        self.require_open()
+        with nogil:
+            code = self.api.axclrtSynchronizeStreamWithTimeout(self.stream, limit)
+        self.check("axclrtSynchronizeStreamWithTimeout", code)
 
     def begin_close(self) -> None:
         """From here on failures do not stop the closing. Waits for the stream; one that does not end is destroyed by

@@ -1,0 +1,208 @@
+"""`axpress doctor --probe` on emulated cards: what it finds of two that are set differently, what stays of one that
+breaks off, and what becomes of a report: comparisons and profiles."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from server_process import hollow_package
+from tiny_models import Tiny, convert_tiny
+
+from axpress.core.device.model_loader import open_model
+from axpress.core.doctor.battery import battery
+from axpress.core.doctor.battery.report import read_report, results
+from axpress.core.doctor.compare import compare, compare_assumptions
+from axpress.core.doctor.measured import measured, write_profile
+from axpress.core.errors import PackageError
+from axpress.core.model_files.hollow import hollow
+from axpress.core.model_files.timing_profile import load_profile
+from axpress.server.cli import main
+
+TIMED = re.compile(r"(_us|_ms|_s|seconds|started|queued|submitting|^ms|loads|least_ms)$")
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory) -> Path:
+    """Three layers with narrow chunks, K/V rows of 64 bytes."""
+    folder = tmp_path_factory.mktemp("probe")
+    return convert_tiny(folder, Tiny("qwen3", layers=3), rows=127, chunk=32, history=[0, 32, 64])
+
+
+def probe(package: Path, out: Path, monkeypatch, **settings: str) -> tuple[int, dict[str, Any]]:
+    """The exit code and the report of a probe on an emulated card with these settings."""
+    for key, value in settings.items():
+        monkeypatch.setenv(f"AXPRESS_EMU_{key}", value)
+    code = main(["doctor", str(package), "--probe", "--out", str(out)])
+    return code, read_report(out)
+
+
+def untimed(value: Any, path: str = "") -> dict[str, Any]:
+    """The report's leaves by path, without what a clock said."""
+    if isinstance(value, dict):
+        parts = [untimed(part, f"{path}/{key}") for key, part in value.items() if not TIMED.search(key)]
+    elif isinstance(value, list):
+        parts = [untimed(part, f"{path}/{i}") for i, part in enumerate(value)]
+    else:
+        return {path: value}
+    return {key: leaf for part in parts for key, leaf in part.items()}
+
+
+@pytest.fixture(scope="module")
+def plain(package, tmp_path_factory) -> dict[str, Any]:
+    """The report of an emulated card as it is without settings."""
+    with pytest.MonkeyPatch.context() as patch:
+        code, report = probe(package, tmp_path_factory.mktemp("plain") / "report.json", patch)
+    assert code == 0
+    return report
+
+
+def test_all_experiments_come_to_their_end(plain) -> None:
+    assert list(plain["tests"]) == list(battery.EXPERIMENTS)
+    assert {test["state"] for test in plain["tests"].values()} == {"done"}
+
+
+def test_reports_of_two_cards_differ_where_the_cards_do(plain, package, tmp_path, monkeypatch) -> None:
+    settings = {"INPLACE_DECODE": "0", "INPLACE_CHUNK": "1", "ASYNC": "0", "NARROW_OUTPUT": "0", "DEVICE_ID": "3"}
+    code, other = probe(package, tmp_path / "b.json", monkeypatch, **settings, MEMORY_MIB="2944")
+    assert code == 0
+    seen = [{one.subject: one.seen for one in compare_assumptions(report)} for report in (plain, other)]
+    assert {subject for subject in seen[0] if seen[0][subject] != seen[1][subject]} == {
+        "decode rows in place at multiples of 2 KiB (AXPRESS_EMU_INPLACE_DECODE)",
+        "decode rows in place at other offsets (AXPRESS_EMU_INPLACE_DECODE)",
+        "chunk rows in place (AXPRESS_EMU_INPLACE_CHUNK)",
+        "executes in a stream (AXPRESS_EMU_ASYNC)",
+        "copies on the card in a stream (AXPRESS_EMU_ASYNC)",
+        "chunks write their hidden state (AXPRESS_EMU_NARROW_OUTPUT)",
+        "the first card's id (AXPRESS_EMU_DEVICE_ID)",
+    }
+    leaves = [untimed(report) for report in (plain, other)]
+    differing = {path for path in leaves[0].keys() | leaves[1].keys() if leaves[0].get(path) != leaves[1].get(path)}
+    assert {path.split("/")[2] for path in differing} == {
+        "identity", "streams", "costs", "queued_executes", "chunks", "in_place",
+    }  # fmt: skip
+    assert {path for path in differing if "/identity/" in path} == {
+        f"/tests/identity/results/{key}" for key in ("devices/0", "cmm_total", "cmm_free")
+    }
+
+
+def test_what_the_plain_emulated_card_does_is_what_we_assume(plain) -> None:
+    compared = compare_assumptions(plain)
+    assert [one.line() for one in compared if one.seen and not one.agrees] == []
+    assert sum(bool(one.seen) for one in compared) >= 12
+
+
+def test_a_report_names_nobody(package, tmp_path, monkeypatch) -> None:
+    probe(package, tmp_path / "a.json", monkeypatch, FAULTS="axclrtEngineLoadFromFile@2+=fail:0x80300707")
+    text = (tmp_path / "a.json").read_text()
+    assert "failed" in text and "0x80300707" in text
+    assert str(package) not in text and str(package.parent) not in text and str(Path.home()) + "/" not in text
+
+
+def test_a_card_that_hangs_ends_the_probe_and_what_was_found_stays(package, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(battery, "CALLS_SECONDS", 8.0)
+    code, report = probe(package, tmp_path / "a.json", monkeypatch, FAULTS="axclrtEngineExecute@30=block")
+    states = {name: test["state"] for name, test in report["tests"].items()}
+    assert code == 1 and states["load"] == "done" and states["costs"] == "no answer"
+    assert "no answer in executing group" in report["tests"]["costs"]["error"]
+    assert report["tests"]["costs"]["results"]["cmm_free_before"] > 0
+    assert set(list(states.values())[list(states).index("costs") + 1 :]) == {"not run"}
+    assert "no answer" in report["tests"]["usage"]["error"]
+    with pytest.raises(PackageError, match="no results of costs"):
+        measured(report)
+    assert compare(report, None)  # what it has is compared all the same
+
+
+def test_a_refusal_is_a_finding_and_the_probe_goes_on(package, tmp_path, monkeypatch) -> None:
+    code, report = probe(package, tmp_path / "a.json", monkeypatch, FAULTS="axclrtEngineGetUsage@1=fail:0x80300704")
+    assert code == 1 and report["tests"]["usage"]["state"] == "failed"
+    assert "0x80300704" in report["tests"]["usage"]["error"]
+    assert {test["state"] for name, test in report["tests"].items() if name != "usage"} == {"done"}
+
+
+@pytest.mark.parametrize(("key", "value"), [("TEMPERATURE", "90000"), ("DEVICES", "0")])
+def test_a_card_that_is_unwell_is_not_probed(package, tmp_path, monkeypatch, capsys, key: str, value: str) -> None:
+    monkeypatch.setenv(f"AXPRESS_EMU_{key}", value)
+    assert main(["doctor", str(package), "--probe", "--out", str(tmp_path / "a.json")]) == 1
+    assert not (tmp_path / "a.json").exists()
+
+
+@pytest.fixture(scope="module")
+def paced(tmp_path_factory) -> tuple[dict[str, Any], Path]:
+    """A report of the made-up card of the server's tests, and that card's profile."""
+    folder = tmp_path_factory.mktemp("paced")
+    package, profile = hollow_package(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        code, report = probe(package, folder / "report.json", patch, PROFILE=str(profile))
+    assert code == 0
+    return report, profile
+
+
+def test_a_profile_made_of_a_report_is_the_card_that_was_probed(paced, tmp_path) -> None:
+    report, original = paced
+    path = write_profile(report, str(tmp_path / "made.toml"))
+    made, true = load_profile(str(path)), load_profile(str(original))
+    assert "EMULATED" in path.read_text() and made.name == "made"
+    assert (made.model.layers, made.model.hidden, made.model.vocab, made.model.rows, made.model.chunk) == (
+        2,
+        64,
+        2048,
+        1023,
+        128,
+    )
+    assert made.model.history == true.model.history and made.memory.cmm_mib == 7040
+    assert made.cost.decode_us(1023) == pytest.approx(2000, rel=0.2)
+    for rows in true.model.history:
+        assert made.cost.chunk_us(rows) == pytest.approx(true.cost.chunk_us(rows), rel=0.2)
+    assert made.cost.head_ms == pytest.approx(1.0, rel=0.3)
+    assert made.cost.bus_mb_s == pytest.approx(400, rel=0.3)
+    assert 0 < made.cost.sync_call_ms < 2 and 500 < made.cost.unpinned_us < 3000
+    with pytest.raises(PackageError, match="there already"):
+        write_profile(report, str(path))
+
+
+def test_a_made_profile_paces_a_hollow_model_that_is_served(paced, tmp_path) -> None:
+    report, _ = paced
+    path = write_profile(report, str(tmp_path / "made.toml"))
+    model = open_model(hollow(str(path), tmp_path / "model"), "emu", str(path))
+    decode = model.costs.groups[0]
+    model.close()
+    assert decode == pytest.approx(2 * 0.0021, rel=0.4)  # two layers
+
+
+def test_compare_as_it_is_typed(paced, tmp_path, capsys, monkeypatch) -> None:
+    report, original = paced
+    path = tmp_path / "report.json"
+    report = json.loads(json.dumps(report))
+    report["tests"]["streams"]["results"]["on_card_async"] = "refused 0x80300504"
+    path.write_text(json.dumps(report))
+    monkeypatch.chdir(tmp_path)
+    arguments = ["doctor", "--compare", str(path), "--profile", str(original), "--make-profile", "mine"]
+    assert main(arguments) == 0
+    out = capsys.readouterr()
+    assert "DIFFERS  copies on the card in a stream (AXPRESS_EMU_ASYNC): assumed works, this card: refused" in out.out
+    assert "agrees   test-hollow: cmm_mib: 7040" in out.out and "an EMULATED card" in out.out
+    assert "./mine.toml" in out.err and load_profile("./mine.toml").name == "mine"
+    assert main(["doctor", "--compare", str(path), "--json"]) == 0
+    compared = json.loads(capsys.readouterr().out)
+    assert all(set(one) == {"subject", "assumed", "seen", "agrees"} for one in compared)
+
+
+@pytest.mark.parametrize("arguments", [["--probe"], ["--make-profile", "x"], ["--device", "axengine"]])
+def test_arguments_that_do_not_fit(arguments, capsys) -> None:
+    with pytest.raises(SystemExit):
+        main(["doctor", *arguments])
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"schema": "axpress-probe/9", "tests": {}}', "[1]"])
+def test_a_file_that_is_no_report(tmp_path, capsys, text: str) -> None:
+    (tmp_path / "x.json").write_text(text)
+    assert main(["doctor", "--compare", str(tmp_path / "x.json")]) == 1
+    assert "axpress doctor --probe" in capsys.readouterr().err
+
+
+def test_usage_is_the_last_experiment() -> None:
+    assert list(battery.EXPERIMENTS)[-1] == "usage" and results({"tests": {}}, "usage") == {}
