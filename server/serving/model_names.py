@@ -34,7 +34,7 @@ class ModelNames:
         shown = name if len(name) <= SHOWN else name[:SHOWN] + "..."
         others = ", ".join(f"'{alias}'" for alias in (*self.aliases, DEFAULT))
         text = (
-            f"The model '{shown}' is not found here. This server has '{self.served}', which also answers as {others}; "
-            "it takes another name when it is started with --alias NAME."
+            f"model '{shown}' not found: this server has '{self.served}', which also answers as {others}; it takes"
+            " another name when it is started with --alias NAME."
         )
         raise HttpError(404, text, param="model", code="model_not_found")

@@ -109,11 +109,12 @@ class RunningServer:
 
     def _read(self) -> None:
         assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self.lines.append(line)
-            if match := re.search(r"listening on http://\S+:(\d+)", line):
-                self.port = int(match[1])
-                self._listening.set()
+        with self.process.stderr as lines:
+            for line in lines:
+                self.lines.append(line)
+                if match := re.search(r"listening on http://\S+:(\d+)", line):
+                    self.port = int(match[1])
+                    self._listening.set()
         self._listening.set()
 
     @property

@@ -246,7 +246,8 @@ def test_stop_finishes_running_answers(package: tuple[Path, Path], number: int) 
         assert body["status"] == "draining"
         status, head, body = server.post(chat(max_tokens=2))
         assert status == 503 and head["retry-after"] and "draining" in body["error"]["message"]
-        raw = b"".join(iter(lambda: stream.recv(65536), b""))
+        with stream:
+            raw = b"".join(iter(lambda: stream.recv(65536), b""))
         assert b"[DONE]" in raw and b'"finish_reason":"length"' in raw
         whole.join()
         assert results[0][0] == 200 and results[0][2]["usage"]["completion_tokens"] == 120
@@ -262,7 +263,8 @@ def test_stop_cuts_answers_that_take_too_long(package: tuple[Path, Path]) -> Non
         whole.start()
         server.wait(lambda: server.health()[1]["num_answers"] == 2, 5, "both accepted")
         assert server.stop() == 0
-        raw = b"".join(iter(lambda: stream.recv(65536), b""))
+        with stream:
+            raw = b"".join(iter(lambda: stream.recv(65536), b""))
         assert b'"error"' in raw and b"[DONE]" in raw
         whole.join()
         assert results[0][0] == 503
