@@ -87,6 +87,8 @@ def open_model(
     """
     started = time.monotonic()
     package = open_package(directory)
+    for warning in package.warnings:
+        log.warning("%s: %s", package.name, warning)
     text = open_tokenizer(package)
     if device == "axengine":
         from .axengine import open_backend  # not everybody's way: what it needs is not loaded for others

@@ -17,7 +17,6 @@ from ..errors import PackageError
 from .embedding_file import EmbeddingFile, EmbeddingTable
 from .hf_checkpoint import token_ids
 from .package_config import AGAIN, PackageConfig
-from .package_names import answers_to
 from .package_parts import with_likely_shape
 from .package_survey import PARTS, Survey, survey_package
 from .sampling_defaults import SamplingDefaults
@@ -82,10 +81,6 @@ class ModelPackage:
         """The file of the embedding."""
         return self.embedding_file.path
 
-    def answers_to(self, name: str) -> bool:
-        """Whether a request for this model name means this package: in any letters, with or without `:latest`."""
-        return answers_to(self.aliases, name)
-
     def embedding(self, hidden: int) -> EmbeddingTable:
         """The embedding table [vocab, hidden], mapped read-only (never read as a whole).
 
@@ -101,6 +96,11 @@ class ModelPackage:
             if width > vocab + max(MOST_PADDING, vocab // 10):
                 raise PackageError(f"{self.head_file} gives {width} logits for {vocab} tokens: files of two models?")
             return None
+        if self.head_ids_file is None and width == self.hidden_size:
+            raise PackageError(
+                f"{self.head_file} gives {width} values, as many as a hidden state has: it is an embedding model's,"
+                " which is not supported yet"
+            )
         if self.head_ids_file is None:
             raise PackageError(
                 f"{self.head_file} gives {width} logits for a vocabulary of {vocab}, and no list says which tokens they"

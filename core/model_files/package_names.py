@@ -41,13 +41,6 @@ def hub_identity(directory: Path) -> str | None:
     return None
 
 
-def answers_to(aliases: Iterable[str], name: str) -> bool:
-    """Whether a request for model `name` means the package with these aliases: in any letters, with or without Ollama's
-    `:latest`."""
-    wanted = name.strip().lower().removesuffix(":latest")
-    return any(wanted == alias.lower() for alias in aliases)
-
-
 def _identities(folder: Path, known: set[str]) -> Iterator[str]:
     """Ids that the papers in a directory tell: where it was cloned from, and in its README the page of the same name
     and the model it was made from."""

@@ -86,7 +86,9 @@ def choose_tokenizer(candidates: list[Path], evidence: Evidence, root: Path) -> 
     if len(chosen) == 1:
         return chosen[0]
     if not chosen:
-        raise PackageError(f"{root} has no tokenizer (tokenizer.json, tokenizer.model or *_tokenizer.txt): {COPY}")
+        name = evidence.config.text(*TOKENIZER_KEYS)
+        why = f", and {name}, which {evidence.config.path} names, is missing" if name and "://" not in name else ""
+        raise PackageError(f"{root} has no tokenizer (tokenizer.json, tokenizer.model or *_tokenizer.txt){why}: {COPY}")
     shown = ", ".join(_shown(path, root) for path in chosen[:5])
     raise PackageError(
         f"{root} has several tokenizers ({shown}) and nothing says which belongs to the model: keep one, or name it in"

@@ -314,6 +314,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "only parts of a tokenizer": (
         {**build("x-ax650/"), "t/vocab.json": None, "t/merges.txt": None}, "", r"no tokenizer.*tokenizer\.json",
     ),
+    "the named tokenizer missing": (
+        without(FLAT, "qwen3_tokenizer.txt"), "",
+        r"no tokenizer.*qwen3_tokenizer\.txt.*config\.json names, is missing.*copy",
+    ),
     "someone else's tokenizer in the directory above": (
         {**{f"m/mine/{name}": value for name, value in build("", "qwen3_p128").items()}, **hf("m/Llama-3-8B/"),
          **hf("m/qwen2.5_tokenizer/")}, "m/mine", r"no tokenizer",

@@ -28,7 +28,7 @@ FORMS: dict[str, tuple[str, Callable[[Path], object], np.ndarray]] = {
     "fp32, not named so": ("embed.bin", lambda path: path.write_bytes(VALUES.tobytes()), VALUES),
     "fp16": ("a.fp16.bin", lambda path: path.write_bytes(HALF.tobytes()), HALF),
     "npy of fp32": ("a.npy", lambda path: np.save(path, VALUES), VALUES),
-    "npy of fp16": ("a.NPY", lambda path: path.open("wb").write(_npy_bytes(path, HALF)), HALF),
+    "npy of fp16": ("a.NPY", lambda path: path.write_bytes(_npy_bytes(path, HALF)), HALF),
     "npy of bf16": ("a.npy", lambda path: np.save(path, to_bf16(VALUES).view("V2")), VALUES),
     "npy of uint16": ("a.npy", lambda path: np.save(path, to_bf16(VALUES)), VALUES),
     "npy with a dimension more": ("a.npy", lambda path: np.save(path, VALUES[np.newaxis]), VALUES),

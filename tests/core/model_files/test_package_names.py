@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 from invented_packages import FLAT, OLD, config
 from stub_packages import tree
 
 from axpress.core.model_files.model_package import ModelPackage, open_package
-from axpress.core.model_files.package_names import answers_to
 
 README = """---
 license: apache-2.0
@@ -29,10 +27,6 @@ def opened(directory: Path, files: dict[str, object], given: str = "") -> ModelP
 def test_directory_and_layers_folder(tmp_path: Path) -> None:
     package = opened(tmp_path / "Qwen3-9B", OLD)
     assert package.name == "Qwen3-9B" and package.aliases == ("Qwen3-9B", "qwen3-9b-ax650")
-    for name in ("qwen3-9b", "Qwen3-9B:latest", "QWEN3-9B-AX650", "qwen3-9b-ax650:LATEST", " Qwen3-9B "):
-        assert package.answers_to(name), name
-    for name in ("qwen3-9", "qwen3-9b:8b", "", ":latest", "Qwen3-9B:latest:latest"):
-        assert not package.answers_to(name), name
 
 
 def test_the_configurations_name_and_its_last_part(tmp_path: Path) -> None:
@@ -59,13 +53,13 @@ def test_the_hubs_cache(tmp_path: Path) -> None:
     commit = "0123456789abcdef" * 2 + "01234567"
     files = {f"snapshots/{commit}/{name}": value for name, value in OLD.items()} | {"refs/main": commit}
     package = opened(tmp_path / "models--AXERA-TECH--Qwen3-9B", files)
-    assert package.name == "AXERA-TECH/Qwen3-9B" and package.answers_to("qwen3-9b") and commit not in package.aliases
+    assert package.name == "AXERA-TECH/Qwen3-9B" and "Qwen3-9B" in package.aliases and commit not in package.aliases
     assert open_package(package.directory).name == "AXERA-TECH/Qwen3-9B"
 
 
 def test_a_build_within_a_package(tmp_path: Path) -> None:
     package = opened(tmp_path / "Qwen3-9B", OLD, "qwen3-9b-ax650")
-    assert package.name == "qwen3-9b-ax650" and package.answers_to("Qwen3-9B")
+    assert package.name == "qwen3-9b-ax650" and "Qwen3-9B" in package.aliases
 
 
 def test_the_directory_that_many_models_lie_in_is_no_name(tmp_path: Path) -> None:
@@ -81,9 +75,4 @@ def test_stackflows_homepage(tmp_path: Path) -> None:
     }
     files = {name: value for name, value in FLAT.items() if name != "config.json"}
     package = opened(tmp_path / "anything", {**files, "mode_x.json": mode})
-    assert package.name == "qwen3-9B-Int4-ax650" and package.answers_to("AXERA-TECH/Qwen3-9B-GPTQ-Int4")
-
-
-@pytest.mark.parametrize("name", ["a", "A:latest", "a:latest"])
-def test_letters_and_tag(name: str) -> None:
-    assert answers_to(("A",), name)
+    assert package.name == "qwen3-9B-Int4-ax650" and "AXERA-TECH/Qwen3-9B-GPTQ-Int4" in package.aliases
