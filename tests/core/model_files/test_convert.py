@@ -21,7 +21,13 @@ from axpress.core.model_files.hf_checkpoint import rope_frequencies
 from axpress.core.model_files.hollow import hollow
 from axpress.core.model_files.hollow_tokenizer import MIN_VOCAB, build_tokenizer, special_ids
 from axpress.core.model_files.safetensors import SafetensorsFile, array_source, from_bf16, to_bf16, write_safetensors
-from axpress.core.model_files.simulated_axmodel import SimMeta, is_simulated, published_bytes, read_axmodel, write_axmodel
+from axpress.core.model_files.simulated_axmodel import (
+    SimMeta,
+    is_simulated,
+    published_bytes,
+    read_axmodel,
+    write_axmodel,
+)
 from axpress.core.model_files.timing_profile import load_profile, profile_names
 
 TINY = Tiny("qwen3")
