@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export AXPRESS_WERROR ?= 1
 
-SOURCES := $(wildcard csrc/*.[ch] csrc/emu/*/*.[ch] csrc/emu/*/*.inc core/*/*.pyx core/*/*.pxd) setup.py pyproject.toml
+SOURCES := $(wildcard csrc/*.[ch] csrc/emu/*/*.[ch] csrc/emu/*/*.inc csrc/emu/*.map core/*/*.pyx core/*/*.pxd) setup.py pyproject.toml
 
 .PHONY: run test build lint native sanitize sanitized soak tokenizers wheel clean help
 
@@ -37,7 +37,7 @@ lint: $(VENV)/.test ## style and types, and who may import whom: Python, Cython,
 	$(BIN)/python tools/import_circles.py
 	$(BIN)/python tools/c_layers.py
 
-native: ## one C test without sanitizers, in seconds: make native TEST=math (or mask, sampler, runtime)
+native: ## one C test without sanitizers, in seconds: make native TEST=math (or mask, sampler, runtime, loading)
 	$(MAKE) -s -C tests/native plain OUT=$(CURDIR)/build/native TEST=$(TEST) ARGS='$(ARGS)'
 
 # LD_PRELOAD: Python itself is not sanitized. No leak check there (the interpreter keeps things), but in the native tests. No check of

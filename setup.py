@@ -83,7 +83,8 @@ def extensions() -> list[Extension]:
 
 
 class BuildExt(build_ext):
-    """Also builds csrc/emu into lib/libaxcl_rt.so, each kernel file with its own instruction set."""
+    """Also builds csrc/emu into lib/libaxcl_rt.so, each kernel file with its own instruction set; in place also into
+    build/ax8860/libaxcl_rt.so, which lacks what the next generation's runtime lacks: for tests, never in a wheel."""
 
     def run(self) -> None:
         super().run()
@@ -91,12 +92,14 @@ class BuildExt(build_ext):
 
     def build_emulator(self) -> None:
         package = ROOT / "core" if self.inplace else Path(self.build_lib) / "axpress" / "core"
-        target = package / "lib" / "libaxcl_rt.so"
+        targets = {"ax650": package / "lib" / "libaxcl_rt.so"}
+        if self.inplace:
+            targets["ax8860"] = ROOT / "build" / "ax8860" / "libaxcl_rt.so"
         sources = sorted(Path("csrc/emu").rglob("*.c"))
-        headers = [path for path in Path("csrc").rglob("*") if path.suffix in (".h", ".inc")]
+        headers = [path for path in Path("csrc").rglob("*") if path.suffix in (".h", ".inc", ".map")]
         newest_header = max(p.stat().st_mtime for p in headers)
         x86 = platform.machine() in ("x86_64", "AMD64")
-        objects, stale = [], not target.exists()
+        objects, stale = [], not all(target.exists() for target in targets.values())
         for source in sources:
             isa = ISA_FLAGS.get(source.stem, []) if x86 else []
             (made,) = self.compiler.object_filenames([str(source)], output_dir=self.build_temp)
@@ -111,12 +114,11 @@ class BuildExt(build_ext):
             self.compiler.compile(
                 [str(source)], output_dir=self.build_temp, extra_postargs=[*COMMON, *WARNINGS, *isa, *switches()]
             )
-        if stale:
+        for generation, target in targets.items() if stale else ():
             target.parent.mkdir(parents=True, exist_ok=True)
-            soname = ["-Wl,-soname,libaxcl_rt.so", "-Wl,-z,defs", "-pthread", *switches()]
-            if os.environ.get("AXPRESS_SANITIZE"):
-                soname.remove("-Wl,-z,defs")
-            self.compiler.link_shared_object(objects, str(target), libraries=["dl", "m"], extra_postargs=soname)
+            flags = ["-Wl,-soname,libaxcl_rt.so", f"-Wl,--version-script=csrc/emu/{generation}.map", "-pthread"]
+            flags += switches() if os.environ.get("AXPRESS_SANITIZE") else ["-Wl,-z,defs", *switches()]
+            self.compiler.link_shared_object(objects, str(target), libraries=["dl", "m"], extra_postargs=flags)
 
     def get_outputs(self) -> list[str]:
         return [*super().get_outputs(), str(Path(self.build_lib) / "axpress" / "core" / "lib" / "libaxcl_rt.so")]

@@ -100,7 +100,8 @@ def serving(profile: str, speed: float, **options) -> Iterator[Engine]:
     """An engine on the emulated card, paced like `profile` and `speed` times faster. One short request has run: the
     emulator's first passes wait for this machine's memory, not for the card."""
     with package(profile) as directory:
-        engine = Engine.open(directory, "emu", profile, max_queue=1000, settings={"speed": f"{speed:g}"}, **options)
+        settings = {"speed": f"{speed:g}", "load_time": "0"}
+        engine = Engine.open(directory, "emu", profile, max_queue=1000, settings=settings, **options)
         try:
             submit(engine, numbers(0, 20), 2).wait()
             yield engine

@@ -108,7 +108,7 @@ def paced(tokens: int) -> list[dict]:
     for name in PROFILES:
         profile = load_profile(name)
         with tempfile.TemporaryDirectory() as folder:
-            model = open_model(hollow(name, Path(folder) / "model"), "emu", name, banks=1)
+            model = open_model(hollow(name, Path(folder) / "model"), "emu", name, {"load_time": "0"}, banks=1)
             try:
                 costs = PassCosts(model.program.groups, model.costs)
                 step = Step(128)

@@ -127,9 +127,8 @@ class Simulation:
 def simulation(profile: str, **options) -> Iterator[Simulation]:
     """An engine on the emulated card as `profile` has it."""
     with package(profile) as directory:
-        engine = Engine.open(
-            directory, "emu", profile, max_queue=10_000, settings={"speed": str(SPEED)}, threaded=False, **options
-        )
+        settings = {"speed": str(SPEED), "load_time": "0"}
+        engine = Engine.open(directory, "emu", profile, max_queue=10_000, settings=settings, threaded=False, **options)
         try:
             set_costs(engine, str(directory), profile)
             yield Simulation(engine)

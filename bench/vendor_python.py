@@ -69,7 +69,7 @@ def run_loop(directory: str, device: str, profile: str, tokens: int) -> dict[str
 
 def start_side(device: str, directory: Path, profile: str, tokens: int) -> dict[str, Any]:
     """Runs one side in a process of its own."""
-    environment = dict(os.environ, AXPRESS_EMU_PROFILE=profile)
+    environment = dict(os.environ, AXPRESS_EMU_PROFILE=profile, AXPRESS_EMU_LOAD_TIME="0")
     if device == "axengine":
         environment |= {"AXPRESS_EMU_MODE": "tolerant", "LD_LIBRARY_PATH": str(emulator_library().parent)}
     command = [

@@ -172,6 +172,21 @@ typedef struct {
     int32_t dims[AXCL_MAX_DIMS];
 } axclrtEngineIODims;
 
+/* of the next generation's runtime (AX8860), by its documentation: nobody here has seen one */
+typedef enum { AXCL_MEMORY_CMM = 0, AXCL_MEMORY_SYSTEM = 1 } axclrtMemAttr;
+
+typedef enum {
+    AXCL_DEVICE_PHYSICAL_ID = 0,
+    AXCL_DEVICE_TRANSPORT = 1, /* 0 local, 1 PCIe, 2 USB */
+    AXCL_DEVICE_UID = 2,
+    AXCL_DEVICE_PCIE_DOMAIN = 3,
+    AXCL_DEVICE_PCIE_BUS = 4,
+    AXCL_DEVICE_PCIE_DEVICE = 5,
+    AXCL_DEVICE_PCIE_FUNCTION = 6
+} axclrtDevAttr;
+
+typedef enum { AXCL_DEVICE_ABNORMAL = 0, AXCL_DEVICE_NORMAL = 1 } axclrtDeviceStatus;
+
 /* ---- functions: X(return type, name, (arguments)) --- */
 
 /* Without one of these the runtime cannot drive a decode core: loading it fails. Only what nothing else can stand in
@@ -265,6 +280,13 @@ typedef struct {
       (axclrtEngineIO io, uint32_t index, void **device_ptr, uint64_t *size)) \
     X(axclError, axclrtEngineGetOutputBufferByIndex, \
       (axclrtEngineIO io, uint32_t index, void **device_ptr, uint64_t *size))
+
+/* What the next generation's runtime has in place of axclrtGetDeviceList, axclrtGetDeviceProperties and
+ * axclrtRebootDevice, which it lacks: devices are counted from 0 there. */
+#define AXCL_NEXT_GENERATION(X) \
+    X(axclError, axclrtGetDeviceInfo, (int32_t device, axclrtDevAttr attribute, uint64_t *value)) \
+    X(axclError, axclrtGetMemInfo, (axclrtMemAttr memory, size_t *free_bytes, size_t *total_bytes)) \
+    X(axclError, axclrtQueryDeviceStatus, (int32_t device, axclrtDeviceStatus *status))
 
 /* ---- control interface of the emulated runtime: not in a real one; its presence says "emulated" --- */
 

@@ -22,6 +22,11 @@ MAX_RUNNING = 256
 128."""
 
 OUT_DIR = "directory to make; axpress serve OUT_DIR runs it on the emulated card"
+P0_WIDTH: dict[str, Any] = {
+    "choices": ("hidden", "kv"),
+    "default": "hidden",
+    "help": "width of the cache row that chunk graphs without history take; published packages have both",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -263,9 +268,10 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("checkpoint", type=Path, metavar="HF_DIR", help="Hugging Face checkpoint directory (safetensors)")
     add("out", type=Path, metavar="OUT_DIR", help=OUT_DIR)
-    add("--rows", type=_count, default=2047, help="cache rows of the decode graph (default 2047)")
+    add("--rows", type=_rows, default=[2047], help="cache rows of the decode graph, or of several (default 2047)")
     add("--chunk", type=int, default=128, help="tokens of a prompt chunk, 0 for none (default 128)")
     add("--history", type=_rows, metavar="0,128,...", help="history rows of each chunk graph")
+    add("--p0-width", **P0_WIDTH)
     parser.set_defaults(run=_convert)
 # fmt: on
 
@@ -273,7 +279,8 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
 def _convert(arguments: argparse.Namespace) -> int:
     from axpress.core.model_files.convert import convert
 
-    convert(arguments.checkpoint, arguments.out, rows=arguments.rows, chunk=arguments.chunk, history=arguments.history)
+    options = {name: getattr(arguments, name) for name in ("rows", "chunk", "history", "p0_width")}
+    convert(arguments.checkpoint, arguments.out, **options)
     return 0
 
 
@@ -284,13 +291,14 @@ def _add_hollow(parser: argparse.ArgumentParser) -> None:
     profile = "name of a timing profile (a wrong name lists them), or the path of a TOML file"
     parser.add_argument("profile", metavar="PROFILE", help=profile)
     parser.add_argument("out", type=Path, metavar="OUT_DIR", help=OUT_DIR)
+    parser.add_argument("--p0-width", **P0_WIDTH)
     parser.set_defaults(run=_hollow)
 
 
 def _hollow(arguments: argparse.Namespace) -> int:
     from axpress.core.model_files.hollow import hollow
 
-    package = hollow(arguments.profile, arguments.out)
+    package = hollow(arguments.profile, arguments.out, p0_width=arguments.p0_width)
     own = ["--emu-profile", arguments.profile] if "/" in arguments.profile else []
     print(f"now: {shlex.join(['axpress', 'serve', str(package), *own])}    (emulated; its text is noise)")
     return 0

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..errors import PackageError, RuntimeUnavailable
 from ..model_files.model_package import ModelPackage, open_package
+from ..model_files.simulated_axmodel import published_bytes
 from ..model_files.timing_profile import profile_path
 from ..request import EngineInfo
 from ..tokenizer.tokenizer import Tokenizer
@@ -143,12 +144,13 @@ def _open_card(
 
 def _load(card: Card, package: ModelPackage, progress: Progress, banks: int | None, logits_slots: int) -> Program:
     """Layers and head on the card, with buffers around them."""
-    _check_memory(card, package)
     files = [package.head_file, *package.layer_files]  # the head first: the card wants it so
+    free = _check_memory(card, package, files)
     models = []
     for number, path in enumerate(files):
         progress("loading", number, len(files))
         models.append(LoadedModel(card, path))
+        free = _check_growth(card, package, free, len(files) - len(models) if number else 0)  # layers are alike
     head, layers = models[0], models[1:]
     embedding = package.embedding(head.inputs[0].shapes[0][-1])
     num_banks = _num_banks(card, layers, banks)
@@ -165,17 +167,31 @@ def _silent(what: str, done: int, total: int) -> None:
     """Progress for those who do not ask."""
 
 
-def _check_memory(card: Card, package: ModelPackage) -> None:
-    """Refuses before the first load what cannot fit: running out half way leaves the card in need of a reset."""
-    free = card.properties()["free_cmm"]
-    sizes = {p: card.model_usage(p) or p.stat().st_size for p in (package.head_file, *package.layer_files)}
-    need = sum(sizes.values()) + CMM_FLOOR
-    if need > free:
-        raise PackageError(
-            f"{package.directory}: its {len(sizes)} model files need {sum(sizes.values()) >> 20} MiB of card memory and"
-            f" {CMM_FLOOR >> 20} MiB stay free, but the card has {free >> 20} MiB free; close other programs on the"
-            " card, reset it, or choose a smaller model"
-        )
+def _check_memory(card: Card, package: ModelPackage, files: list[Path]) -> int:
+    """Refuses before the first load what cannot fit, by the files' sizes: running out half way leaves the card in need
+    of a reset, and asking the runtime would load everything twice. Returns the bytes that are free."""
+    free: int = card.properties()["free_cmm"]
+    need = sum(map(published_bytes, files))
+    if need + CMM_FLOOR > free:
+        raise _too_large(package, f"{len(files)} model files need at least {need >> 20} MiB", free)
+    return free
+
+
+def _check_growth(card: Card, package: ModelPackage, before: int, remaining: int) -> int:
+    """Refuses once it shows that `remaining` files which take what the last one took do not fit; `before` was free
+    before that one. Returns what is free now."""
+    free: int = card.properties()["free_cmm"]
+    need = remaining * (before - free)
+    if need + CMM_FLOOR > free:
+        raise _too_large(package, f"remaining {remaining} model files need about {need >> 20} MiB", free)
+    return free
+
+
+def _too_large(package: ModelPackage, need: str, free: int) -> PackageError:
+    return PackageError(
+        f"{package.directory}: its {need} of card memory and {CMM_FLOOR >> 20} MiB stay free, but the card has"
+        f" {free >> 20} MiB free; close other programs on the card, reset it, or choose a smaller model"
+    )
 
 
 def _num_banks(card: Card, layers: list[LoadedModel], wanted: int | None) -> int:

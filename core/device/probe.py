@@ -86,14 +86,16 @@ def _probe_async(program: Program) -> bool:
 
 
 def _probe_in_place(program: Program, modes: Modes) -> bool:
-    """Whether K/V outputs bound into the cache leave the same row there as a copy does, in every layer."""
-    program.run(_decode_step(row=1))
-    copied = _row(program, 1)
-    _erase(program, 0)
+    """Whether K/V outputs bound into the cache leave the same row there as a copy does, in every layer.
+
+    Tried at row 1: where rows are no multiples of what the card aligns to, row 0 would say nothing."""
+    program.run(_decode_step(row=0))
+    copied = _row(program, 0)
+    _erase(program, 1)
     _set(program, replace(modes, in_place_decode=True))
     try:
-        program.run(_decode_step(row=0))
-        written = _row(program, 0)
+        program.run(_decode_step(row=1))
+        written = _row(program, 1)
     except RuntimeCallError as error:
         log.info("the runtime refuses K/V outputs inside the cache (%s)", error)
         written = b""

@@ -75,7 +75,6 @@ cdef extern from "axcl_load.h" nogil:
         axclError (*axclrtSynchronizeStreamWithTimeout)(axclrtStream, int32_t) noexcept nogil
         axclError (*axclrtEngineInit)(axclrtEngineVNpuKind) noexcept nogil
         axclError (*axclrtEngineFinalize)() noexcept nogil
-        axclError (*axclrtEngineGetUsage)(const char *, int64_t *, int64_t *) noexcept nogil
         axclError (*axclrtEngineLoadFromFile)(const char *, uint64_t *) noexcept nogil
         axclError (*axclrtEngineUnload)(uint64_t) noexcept nogil
         axclError (*axclrtEngineCreateContext)(uint64_t, uint64_t *) noexcept nogil

@@ -41,8 +41,6 @@ class Card:
         """Version of the runtime library, e.g. '3.6.4'."""
     def properties(self) -> dict[str, Any]:
         """What the card says of itself: sizes in bytes, temperature in degrees Celsius, loads as reported."""
-    def model_usage(self, path: str | os.PathLike[str]) -> int | None:
-        """Bytes of card memory that loading `path` will take; None where the runtime cannot say."""
     def wait(self, timeout_ms: int) -> None:
         """Until all that was submitted to the stream is done. StepTimeout: not after `timeout_ms`; else what failed."""
     def begin_close(self) -> None:

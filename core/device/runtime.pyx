@@ -243,19 +243,6 @@ cdef class Card:
             "npu_load": p.npuLoading, "cpu_load": p.cpuLoading,
         }
 
-    def model_usage(self, path: str | os.PathLike) -> int | None:
-        """Bytes of card memory that loading `path` will take; None where the runtime cannot say."""
-        cdef int64_t system = 0, cmm = 0
-        cdef axclError code
-        self.require_open()
-        if self.api.axclrtEngineGetUsage == NULL:
-            return None
-        name = os.fsencode(path)
-        cdef const char *c_name = name
-        with nogil:
-            code = self.api.axclrtEngineGetUsage(c_name, &system, &cmm)
-        return cmm if code == 0 else None
-
     def wait(self, timeout_ms: int) -> None:
         """Until all that was submitted to the stream is done. StepTimeout: not after `timeout_ms`; else what failed."""
         cdef axclError code

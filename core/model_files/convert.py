@@ -58,25 +58,28 @@ def convert(
     hf_dir: str | os.PathLike[str],
     out_dir: str | os.PathLike[str],
     *,
-    rows: int = 2047,
+    rows: int | Sequence[int] = 2047,
     chunk: int = 128,
     history: Sequence[int] | None = None,
+    p0_width: str = "hidden",
     name: str | None = None,
     progress: bool = True,
 ) -> Path:
     """Convert the checkpoint in `hf_dir` into a simulated package at `out_dir`, which must be absent or empty; returns
     its path.
 
-    `rows` is the decode group's cache (R), `chunk` the prefill chunk's width (0: no chunk groups), `history` the cache
-    rows that each chunk group takes (default: multiples of `chunk` up to 1024, at most `rows`). Everything is checked
-    before the first byte is written, and `out_dir` appears only when it is complete. PackageError: one sentence saying
-    what cannot be converted and why."""
+    `rows` is the decode group's cache (R), or those of several decode groups; `chunk` the prefill chunk's width (0: no
+    chunk groups), `history` the cache rows that each chunk group takes (default: as default_history), `p0_width` as in
+    SimMeta. Everything is checked before the first byte is written, and `out_dir` appears only when it is complete.
+    PackageError: one sentence saying what cannot be converted and why."""
     source, target = Path(hf_dir), Path(out_dir)
     if not source.is_dir():
         raise PackageError(f"{source} is not a directory: give the directory of a Hugging Face checkpoint")
     spec = read_spec(source)
     name = package_name(name or source.resolve().name)
-    base = _base_meta(spec, rows, chunk, default_history(rows, chunk) if history is None else list(history))
+    decode = (rows,) if isinstance(rows, int) else tuple(rows)
+    ladder = default_history(max(decode, default=0), chunk) if history is None else list(history)
+    base = replace(_base_meta(spec, decode, chunk, ladder), p0_width=p0_width)
     jobs = _plan(Checkpoint(source), spec, base, name)
     tokenizer = tokenizer_files(source)
     with new_directory(target) as work:
@@ -91,8 +94,9 @@ def convert(
 
 
 def default_history(rows: int, chunk: int) -> list[int]:
-    """The ladder of chunk groups used when none is asked for: multiples of `chunk` up to 1024, none above `rows`."""
-    return list(range(0, min(rows, DEFAULT_HISTORY_END) + 1, chunk)) if chunk else []
+    """The ladder of chunk groups used when none is asked for: 0 and multiples of `chunk` up to 1024, as long as the
+    chunk fits behind them into the `rows` (the vendor's runner reckons with that)."""
+    return list(range(0, max(min(rows - chunk, DEFAULT_HISTORY_END), 0) + 1, chunk)) if chunk else []
 
 
 def package_name(text: str) -> str:
@@ -106,7 +110,7 @@ def layer_pattern(name: str, chunk: int) -> str:
     return f"{name}_p{chunk}_l%d_together.axmodel"
 
 
-def _base_meta(spec: ModelSpec, rows: int, chunk: int, history: list[int]) -> SimMeta:
+def _base_meta(spec: ModelSpec, rows: tuple[int, ...], chunk: int, history: list[int]) -> SimMeta:
     check_groups(rows, chunk, history)
     return SimMeta(
         family=spec.family,
@@ -119,25 +123,26 @@ def _base_meta(spec: ModelSpec, rows: int, chunk: int, history: list[int]) -> Si
         ffn=spec.ffn,
         vocab=spec.vocab,
         rms_eps=spec.rms_eps,
-        decode_rows=(rows,),
+        decode_rows=rows,
         chunk=chunk if history else 0,
         history=tuple(history) if chunk else (),
     )
 
 
-def check_groups(rows: int, chunk: int, history: Sequence[int]) -> None:
+def check_groups(rows: Sequence[int], chunk: int, history: Sequence[int]) -> None:
     """Refuse shape groups that no card could have; PackageError names the option."""
-    if rows < 1:
-        raise PackageError(f"--rows must be at least 1, not {rows}")
+    if min(rows, default=0) < 1:
+        raise PackageError(f"--rows must be at least 1, not {','.join(map(str, rows))}")
     if chunk < 0 or chunk == 1:
         raise PackageError(f"--chunk must be 0 (no chunk groups) or at least 2, not {chunk}")
     if history and not chunk:
         raise PackageError("--history needs chunk groups: give --chunk, or leave --history out")
     if any(later <= earlier for earlier, later in pairwise(history)) or (history and history[0] < 0):
         raise PackageError(f"--history must be ascending numbers of rows from 0, not {','.join(map(str, history))}")
-    if history and history[-1] > rows:
+    if history and history[-1] > max(rows):
         raise PackageError(
-            f"--history goes up to {history[-1]} rows, but the cache has only {rows}: raise --rows or shorten --history"
+            f"--history goes up to {history[-1]} rows, but the cache has only {max(rows)}: raise --rows or shorten"
+            " --history"
         )
 
 
@@ -267,7 +272,7 @@ def package_config(
         config["eos"] = list(eos)
     if bos is not None:
         config["bos"] = bos
-    shape = {"family": meta.family, "rows": meta.decode_rows[-1], "chunk": meta.chunk, "history": list(meta.history)}
+    shape = {"family": meta.family, "rows": max(meta.decode_rows), "chunk": meta.chunk, "history": list(meta.history)}
     config["axpress"] = {"simulated": True, "compiler": COMPILER, **shape, **(extra or {})}
     return config
 

@@ -7,6 +7,7 @@ zeros)."""
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,19 +38,31 @@ SAMPLING = {  # Qwen3's published defaults
 }
 
 
-def hollow(profile: str, out_dir: str | os.PathLike[str], *, name: str | None = None) -> Path:
+def _as_is(meta: SimMeta) -> SimMeta:
+    return meta
+
+
+def hollow(
+    profile: str,
+    out_dir: str | os.PathLike[str],
+    *,
+    name: str | None = None,
+    p0_width: str = "hidden",
+    change: Callable[[SimMeta], SimMeta] = _as_is,
+) -> Path:
     """Write a hollow package of the profile's full size to `out_dir` (absent or empty) and return its path.
 
-    `profile` is the name of a shipped profile or the path of a TOML file. Raises PackageError as load_profile and
-    convert do."""
+    `profile` is the name of a shipped profile or the path of a TOML file; `p0_width` as in SimMeta. `change` gets the
+    metadata of each layer and of the head (layer None) before it is written, and returns what to write: for packages
+    that no profile describes. Raises PackageError as load_profile and convert do."""
     loaded = load_profile(profile)
     name = package_name(name or f"{loaded.name}-hollow")
-    meta = _layer_meta(loaded)
-    check_groups(meta.decode_rows[-1], meta.chunk, meta.history)
+    meta = replace(_layer_meta(loaded), p0_width=p0_width)
+    check_groups(meta.decode_rows, meta.chunk, meta.history)
     with new_directory(Path(out_dir)) as work:
         for layer in range(meta.layers):
-            write_axmodel(work / (layer_pattern(name, meta.chunk) % layer), replace(meta, layer=layer))
-        write_axmodel(work / f"{name}_post.axmodel", _head_meta(meta, loaded))
+            write_axmodel(work / (layer_pattern(name, meta.chunk) % layer), change(replace(meta, layer=layer)))
+        write_axmodel(work / f"{name}_post.axmodel", change(_head_meta(meta, loaded)))
         with open(work / EMBED_NAME, "wb") as file:
             file.truncate(meta.vocab * meta.hidden * 2)
         (work / TOKENIZER_DIR).mkdir()
@@ -81,6 +94,7 @@ def _layer_meta(profile: Profile) -> SimMeta:
         history=history,
         hollow=True,
         cmm_bytes=profile.memory.layer_cmm_bytes,
+        file_bytes=model.layer_file_bytes or None,
         cost_decode_us=cost.decode_us(model.rows),
         cost_chunk_us=tuple(cost.chunk_us(rows) for rows in history),
         profile=profile.name,
@@ -89,4 +103,10 @@ def _layer_meta(profile: Profile) -> SimMeta:
 
 def _head_meta(meta: SimMeta, profile: Profile) -> SimMeta:
     head_us = round(1000 * profile.cost.head_ms, 3)
-    return replace(meta, layer=None, cmm_bytes=profile.memory.head_cmm_bytes, cost_head_us=head_us)
+    return replace(
+        meta,
+        layer=None,
+        cmm_bytes=profile.memory.head_cmm_bytes,
+        file_bytes=profile.model.head_file_bytes or None,
+        cost_head_us=head_us,
+    )

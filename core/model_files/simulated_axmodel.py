@@ -20,7 +20,10 @@ class SimMeta:
     """What the metadata of a simulated axmodel says. Sizes in elements, costs in microseconds, memory in bytes.
 
     `layer` is None for the head. `history` has one entry per chunk group. `cost_*` and `cmm_bytes` None: the emulator's
-    profile and the file's size decide. `hollow`: the file has no tensors, only shapes and costs.
+    profile and the file's size decide. `hollow`: the file has no tensors, only shapes and costs; `file_bytes` is then
+    the size of the published file. `p0_width`: how wide the one row is that a group without history takes for a cache,
+    "hidden" or "kv": published packages have both. `tensors`: inputs and outputs of a hollow file that no plain layer
+    has, in the words of csrc/emu/arithmetic/tensors.c.
     """
 
     family: str
@@ -39,8 +42,11 @@ class SimMeta:
     rope_attention_factor: float = 1.0
     head_rows: tuple[int, ...] = (1,)
     output_dtype: str = "bf16"
+    p0_width: str = "hidden"
     hollow: bool = False
+    tensors: str | None = None
     cmm_bytes: int | None = None
+    file_bytes: int | None = None
     cost_decode_us: float | None = None
     cost_chunk_us: tuple[float, ...] | None = None
     cost_head_us: float | None = None
@@ -115,17 +121,18 @@ def _floats(text: str) -> tuple[float, ...]:
     return tuple(float(item) for item in text.split(",") if item.strip())
 
 
-_COMMON = ("family", "layers", "hidden", "rms_eps", "hollow", "cmm_bytes", "profile", "compiler")
+_COMMON = (
+    *("family", "layers", "hidden", "rms_eps", "hollow", "tensors", "cmm_bytes", "file_bytes", "profile", "compiler"),
+)
 _LAYER_ONLY = (
-    *("layer", "heads", "kv_heads", "head_dim", "ffn", "decode_rows", "chunk", "history", "rope_attention_factor"),
-    *("cost_decode_us", "cost_chunk_us"),
+    *("layer", "heads", "kv_heads", "head_dim", "ffn", "decode_rows", "chunk", "history", "p0_width"),
+    *("rope_attention_factor", "cost_decode_us", "cost_chunk_us"),
 )
 _HEAD_ONLY = ("vocab", "head_rows", "output_dtype", "cost_head_us")
 _PARSERS: dict[str, Callable[[str], object]] = {
-    **dict.fromkeys(("family", "output_dtype", "profile", "compiler"), str),
-    **dict.fromkeys(
-        ("layer", "layers", "hidden", "heads", "kv_heads", "head_dim", "ffn", "vocab", "chunk", "cmm_bytes"), int
-    ),
+    **dict.fromkeys(("family", "output_dtype", "p0_width", "tensors", "profile", "compiler"), str),
+    **dict.fromkeys(("layer", "layers", "hidden", "heads", "kv_heads", "head_dim", "ffn", "vocab", "chunk"), int),
+    **dict.fromkeys(("cmm_bytes", "file_bytes"), int),
     **dict.fromkeys(("rms_eps", "rope_attention_factor", "cost_decode_us", "cost_head_us"), float),
     **dict.fromkeys(("decode_rows", "history", "head_rows"), _ints),
     "cost_chunk_us": _floats,
@@ -150,6 +157,12 @@ def read_axmodel(path: str | os.PathLike[str]) -> tuple[SimMeta, SafetensorsFile
     if not meta.hollow:
         check_shapes({name: info.shape for name, info in file.tensors.items()}, meta, path)
     return meta, file
+
+
+def published_bytes(path: str | os.PathLike[str]) -> int:
+    """Bytes of the model file at `path`; of a hollow one, those of the published file that it stands for."""
+    told = read_axmodel(path)[0].file_bytes if is_simulated(path) else None
+    return told or os.stat(path).st_size
 
 
 def is_simulated(path: str | os.PathLike[str]) -> bool:

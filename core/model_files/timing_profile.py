@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ PROFILE_DIR = Path(__file__).parents[1] / "profiles"
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """The model a profile describes; sizes in elements, `history` in cache rows per chunk group."""
+    """The model a profile describes; sizes in elements, `history` in cache rows per chunk group.
+
+    `*_file_bytes`: what the published files have; 0: not told."""
 
     family: str
     layers: int
@@ -29,11 +31,14 @@ class ModelShape:
     rows: int
     chunk: int
     history: tuple[int, ...]
+    layer_file_bytes: int = 0
+    head_file_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Times of one execute and of the calls around it; units are in the names."""
+    """Times of one execute and of the calls around it; units are in the names. Loading a model file takes
+    `load_file_ms` and its bytes at `load_mb_s`; 0: no time."""
 
     decode_rows: tuple[int, ...]
     decode_layer_ms: tuple[float, ...]
@@ -47,6 +52,8 @@ class Cost:
     bus_mb_s: float
     transfer_us: float
     unpinned_us: float
+    load_file_ms: float = 0.0
+    load_mb_s: float = 0.0
 
     def decode_us(self, rows: int) -> float:
         """Microseconds of one decode layer with `rows` rows of cache; constant outside the table."""
@@ -59,6 +66,10 @@ class Cost:
             return round(1000 * float(np.interp(history, xs, ys)), 3)
         slope = (ys[-1] - ys[-2]) / (xs[-1] - xs[-2])
         return round(1000 * (ys[-1] + slope * (history - xs[-1])), 3)
+
+    def load_s(self, file_bytes: int) -> float:
+        """Seconds that loading one model file of so many bytes takes."""
+        return self.load_file_ms / 1e3 + (file_bytes / self.load_mb_s / 1e6 if self.load_mb_s else 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +132,7 @@ def _section(kind: type, table: object, section: str, path: Path) -> Any:
     if not isinstance(table, dict):
         raise PackageError(f"{path} has no section [{section}]")
     names = {field.name for field in fields(kind)}
-    if wrong := sorted(names ^ set(table)):
+    needed = {field.name for field in fields(kind) if field.default is MISSING}
+    if wrong := sorted((needed - set(table)) | (set(table) - names)):
         raise PackageError(f"{path}: [{section}] lacks or does not know {', '.join(wrong)}")
     return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in table.items()})

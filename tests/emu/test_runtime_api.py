@@ -18,7 +18,7 @@ from repository import ROOT
 from axpress.core.device.emulator import Emulator, EmulatorError, emulator_library
 
 SUPPORT = ROOT / "tests" / "support"
-FILES = (SUPPORT / "emu_runtime_scenarios.py", SUPPORT / "emu_engine_scenarios.py")
+FILES = [SUPPORT / f"emu_{name}_scenarios.py" for name in ("runtime", "engine", "card")]
 SCENARIOS = {name: path for path in FILES for name in re.findall(r"^def do_(\w+)", path.read_text(), re.MULTILINE)}
 
 

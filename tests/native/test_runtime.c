@@ -88,7 +88,7 @@ static void bind_out(model *m, uint32_t i, void *p, size_t n) {
 
 static void open_card(card *c)
 {
-    OK(axclrtSetDevice(0));
+    OK(axclrtSetDevice(1));
     OK(axclrtEngineInit(AXCL_VNPU_DISABLED));
     c->head = load(head_path);
     c->mask = device_bytes((ROWS + 1) * 2), c->indices = device_bytes(4);
@@ -146,7 +146,7 @@ static void close_card(card *c)
     for (size_t i = 0; i < sizeof device / sizeof *device; i++) OK(axclrtFree(device[i]));
     for (size_t i = 0; i < sizeof host / sizeof *host; i++) OK(axclrtFreeHost(host[i]));
     OK(axclrtEngineFinalize());
-    OK(axclrtResetDevice(0));
+    OK(axclrtResetDevice(1));
 }
 
 static int by_value(const void *a, const void *b)
@@ -182,7 +182,7 @@ static void *churn(void *arg)
 {
     axclrtStream stream;
     unsigned seed = *(unsigned *)arg;
-    OK(axclrtSetDevice(0));
+    OK(axclrtSetDevice(1));
     OK(axclrtCreateStream(&stream));
     for (int i = 0; i < 300; i++) {
         size_t n = 64 + (size_t)rand_r(&seed) % 5000;
@@ -198,7 +198,7 @@ static void *churn(void *arg)
         free(host);
     }
     OK(axclrtDestroyStream(stream));
-    OK(axclrtResetDevice(0));
+    OK(axclrtResetDevice(1));
     return NULL;
 }
 
@@ -217,7 +217,7 @@ static void events(void)
     axclrtEvent done[2];
     enum { TURNS = 700 };
     uint8_t *log;
-    OK(axclrtSetDevice(0));
+    OK(axclrtSetDevice(1));
     uint8_t *value = device_bytes(64);
     OK(axclrtMallocHost((void **)&log, TURNS));
     for (int i = 0; i < 2; i++) {
@@ -238,7 +238,7 @@ static void events(void)
     }
     OK(axclrtFree(value));
     OK(axclrtFreeHost(log));
-    OK(axclrtResetDevice(0));
+    OK(axclrtResetDevice(1));
 }
 
 typedef struct waiter {
@@ -261,7 +261,7 @@ static void rescue(int reboot)
     waiter w = {0};
     pthread_t thread;
     struct timespec nap = {0, 20000000};
-    OK(axclrtSetDevice(0));
+    OK(axclrtSetDevice(1));
     OK(axclrtGetCurrentContext(&w.context));
     OK(axclrtCreateStream(&w.stream));
     void *memory = device_bytes(64);
@@ -271,14 +271,14 @@ static void rescue(int reboot)
     CHECK(axclrtSynchronizeStreamWithTimeout(w.stream, 10) == AXCL_ERR_STREAM_SYNC_TIMEOUT);
     CHECK(!pthread_create(&thread, NULL, wait_forever, &w));
     nanosleep(&nap, NULL);
-    if (reboot) OK(axclrtRebootDevice(0));
+    if (reboot) OK(axclrtRebootDevice(1));
     else OK(axclrtDestroyStreamForce(w.stream));
     pthread_join(thread, NULL);
     CHECK(w.error != 0);
     OK(axemu_set("faults", ""));
     if (reboot) return;
     OK(axclrtFree(memory));
-    OK(axclrtResetDevice(0));
+    OK(axclrtResetDevice(1));
 }
 
 /* ---- two threads, one of which ends what the other uses
@@ -348,11 +348,11 @@ static void destroy_twice(void)
 static void rivalry(void)
 {
     card c = {0};
-    OK(axclrtSetDevice(0));
+    OK(axclrtSetDevice(1));
     OK(axclrtEngineInit(AXCL_VNPU_DISABLED));
     destroy_twice();
     open_card(&c);
-    OK(axclrtResetDevice(0)); /* the one that open_card added */
+    OK(axclrtResetDevice(1)); /* the one that open_card added */
     destroy_under_submit(&c);
     close_card(&c);
 }
@@ -361,12 +361,12 @@ static void rivalry(void)
 static void absurd_sizes(void)
 {
     void *p;
-    OK(axclrtSetDevice(0));
+    OK(axclrtSetDevice(1));
     for (int shift = 0; shift < 20; shift++) {
         CHECK(axclrtMalloc(&p, SIZE_MAX - ((size_t)1 << shift) + 1, AXCL_MEM_NORMAL_ONLY) == AXCL_ERR_MEMORY_NO_MEMORY);
         CHECK(axclrtMallocHost(&p, SIZE_MAX - ((size_t)1 << shift) + 1) != 0);
     }
-    OK(axclrtResetDevice(0));
+    OK(axclrtResetDevice(1));
 }
 
 int main(int argc, char **argv)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from axpress.core.device.axmodel import LoadedModel
-from axpress.core.device.emulator import emulator_library
+from axpress.core.device.emulator import Emulator, emulator_library
 from axpress.core.device.program import Program
 from axpress.core.device.runtime import Card
 from axpress.core.device.step import Step
@@ -21,7 +21,7 @@ class CoreRunner:
 
     def __init__(self, directory: Path, **modes: bool) -> None:
         package = open_package(directory)
-        self.card = Card(emulator_library(), 0, {"PROFILE": "none"})
+        self.card = Card(emulator_library(), 0, {"PROFILE": "none", "INPLACE_UNALIGNED": "1"})
         head = LoadedModel(self.card, package.head_file)
         layers = [LoadedModel(self.card, path) for path in package.layer_files]
         hidden = head.inputs[0].shapes[0][-1]
@@ -69,3 +69,4 @@ class CoreRunner:
         """Frees program, models and card."""
         self.program.close()
         self.card.close()
+        Emulator().set("INPLACE_UNALIGNED", 0)  # it stays with the process

@@ -44,9 +44,9 @@ def refused(expected: int, words: str, name: str, *args: Any) -> None:
 
 
 def start() -> None:
-    """axclInit, device 0, engine."""
+    """axclInit, device 1, the first, engine."""
     ok("axclInit", None)
-    ok("axclrtSetDevice", 0)
+    ok("axclrtSetDevice", 1)
     ok("axclrtEngineInit", 0)
 
 
@@ -132,14 +132,15 @@ def model_file(name: str, metadata: dict[str, str], **more: str) -> bytes:
     return str(path).encode()
 
 
-def layer_with_weights(name: str) -> bytes:
-    """Path of a small layer with random weights."""
+def layer_with_weights(name: str, **more: Any) -> bytes:
+    """Path of a small layer with random weights; `more` goes into its metadata."""
     import numpy as np
 
     from axpress.core.model_files.safetensors import array_source, bf16_source
     from axpress.core.model_files.simulated_axmodel import SimMeta, tensor_shapes, write_axmodel
 
-    meta = SimMeta("qwen3", 0, 2, HIDDEN, 4, 2, 16, 96, 0, decode_rows=(ROWS,), chunk=CHUNK, history=(0, HISTORY))
+    groups: dict[str, Any] = {"decode_rows": (ROWS,), "chunk": CHUNK, "history": (0, HISTORY)}
+    meta = SimMeta("qwen3", 0, 2, HIDDEN, 4, 2, 16, 96, 0, **groups, **more)
     random = np.random.default_rng(7)
     shapes, _ = tensor_shapes(meta)
     arrays = {key: random.normal(0, 0.2, shape).astype(np.float32) for key, shape in shapes.items()}

@@ -65,7 +65,7 @@ static axclError prepare_copy(emu_op *op, emu_device *device, void *dst, const v
     if (error) return error;
     error = from_device ? device_side(src, "the source", device, &op->count, &op->src)
                         : host_side(src, "the source", &op->count, &op->src, &op->pinned);
-    op->pinned |= pinned;
+    op->pinned = (op->pinned || pinned) && emu_config.pinned;
     return error;
 }
 
@@ -118,7 +118,9 @@ axclError axclrtMemcpyAsync(void *dst, const void *src, size_t count, axclrtMemc
 {
     emu_device *device;
     emu_op op = {.count = count};
-    axclError error = emu_enter(EMU_FN_axclrtMemcpyAsync, EMU_NEEDS_CONTEXT, &device);
+    axclError error = emu_enter_stream(EMU_FN_axclrtMemcpyAsync, stream, &device);
+    if (!error && emu_config.ax8860 && kind == AXCL_COPY_DEVICE_TO_DEVICE)
+        error = copy_error(AXCL_ID_UNSUPPORTED, "the runtime of AX8860 copies on the device synchronously only");
     if (error || (error = prepare_copy(&op, device, dst, src, kind))) return error;
     if (!(error = emu_stream_submit(stream, device, &op))) emu_count_copy(kind, op.count);
     return error;
@@ -128,7 +130,7 @@ axclError axclrtMemsetAsync(void *dst, uint8_t value, size_t count, axclrtStream
 {
     emu_device *device;
     emu_op op = {.count = count};
-    axclError error = emu_enter(EMU_FN_axclrtMemsetAsync, EMU_NEEDS_CONTEXT, &device);
+    axclError error = emu_enter_stream(EMU_FN_axclrtMemsetAsync, stream, &device);
     if (error || (error = prepare_set(&op, device, dst, value))) return error;
     return emu_stream_submit(stream, device, &op);
 }
@@ -137,7 +139,7 @@ axclError axclrtMemcmpAsync(const void *a, const void *b, size_t count, axclrtSt
 {
     emu_device *device;
     emu_op op = {.count = count};
-    axclError error = emu_enter(EMU_FN_axclrtMemcmpAsync, EMU_NEEDS_CONTEXT, &device);
+    axclError error = emu_enter_stream(EMU_FN_axclrtMemcmpAsync, stream, &device);
     if (error || (error = prepare_compare(&op, device, a, b))) return error;
     return emu_stream_submit(stream, device, &op);
 }

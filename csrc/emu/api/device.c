@@ -1,4 +1,5 @@
-/* Process and devices: init, finalize, the device list, set and reset, reboot, properties. */
+/* Process and devices: init, finalize, the device list, set and reset, reboot, properties, and how the next generation
+ * tells them. */
 #include <stdio.h>
 #include <string.h>
 
@@ -19,6 +20,10 @@
 #define VERSION_MINOR 6
 #define VERSION_PATCH 0
 
+/* axclInit again is no error; on AX8860 it is counted, elsewhere the first axclFinalize ends everything. Under
+ * emu_lifecycle. */
+static int num_more_inits;
+
 /* ---- process ----------------------------------------------------------------------------------------------------- */
 
 axclError axclInit(const char *config)
@@ -27,11 +32,12 @@ axclError axclInit(const char *config)
     axclError error = 0;
     if (emu_settings_load()) return AXCL_ERROR(AXCL_SUB_CONFIG, AXCL_ID_ILLEGAL_PARAM);
     if ((error = emu_enter(EMU_FN_axclInit, EMU_NEEDS_NOTHING, NULL))) return error;
+    if (emu_fault_no_driver())
+        return emu_refuse(AXCL_ERROR(AXCL_SUB_DEVICE, AXCL_ID_OPEN),
+            "/dev/axcl_host cannot be opened: the fault list took the kernel module away");
     pthread_mutex_lock(&emu_lifecycle);
     if (emu_initialised) {
-        if (emu_config.strict)
-            error = emu_refuse(AXCL_ERROR(AXCL_SUB_SYSCTRL, AXCL_ID_BUSY),
-                "axclInit was called twice without axclFinalize");
+        num_more_inits += emu_config.ax8860;
     } else if (!(error = emu_machine_open())) {
         emu_leaks_clear();
         emu_initialised = true;
@@ -40,14 +46,18 @@ axclError axclInit(const char *config)
     return error;
 }
 
+/* Where nothing is initialised there is nothing to do: that is no error. */
 axclError axclFinalize(void)
 {
-    axclError error = emu_enter(EMU_FN_axclFinalize, EMU_NEEDS_INIT, NULL);
+    axclError error = emu_enter(EMU_FN_axclFinalize, EMU_NEEDS_NOTHING, NULL);
     if (error) return error;
     pthread_mutex_lock(&emu_lifecycle);
-    emu_machine_close();
-    emu_initialised = false;
+    bool last = emu_initialised && !num_more_inits;
+    if (last) emu_machine_close();
+    else if (num_more_inits) num_more_inits--;
+    emu_initialised = emu_initialised && !last;
     pthread_mutex_unlock(&emu_lifecycle);
+    if (!last) return 0;
     emu_threads_stop();
     if (emu_config.strict) emu_leaks_print();
     return 0;
@@ -69,7 +79,8 @@ const char *axclrtGetFullVersion(void)
 
 const char *axclrtGetSocName(void)
 {
-    return emu_enter(EMU_FN_axclrtGetSocName, EMU_NEEDS_NOTHING, NULL) ? NULL : "AX650N (emulated)";
+    if (emu_enter(EMU_FN_axclrtGetSocName, EMU_NEEDS_NOTHING, NULL)) return NULL;
+    return emu_config.ax8860 ? "AX8860 (emulated)" : "AX650N (emulated)";
 }
 
 /* ---- devices ----------------------------------------------------------------------------------------------------- */
@@ -203,6 +214,27 @@ axclError axclrtGetDevice(int32_t *id)
     return 0;
 }
 
+/* ---- what devices say of themselves ------------------------------------------------------------------------------ */
+
+#define SYSTEM_KIB (1024u * 1024)
+#define SYSTEM_FREE_KIB (900u * 1024)
+
+static uint32_t pci_bus(const emu_device *device)
+{
+    return emu_config.ax8860 ? 1 + (uint32_t)(device - emu_devices) : (uint32_t)device->id;
+}
+
+static uint64_t uid(const emu_device *device) { return 0x61786d75u + (unsigned)device->id; }
+
+static uint64_t free_cmm(emu_device *device)
+{
+    uint64_t total = emu_memory_total(device);
+    pthread_mutex_lock(&device->memory.lock);
+    uint64_t used = device->memory.used;
+    pthread_mutex_unlock(&device->memory.lock);
+    return total > used ? total - used : 0;
+}
+
 axclError axclrtGetDeviceProperties(int32_t id, axclrtDeviceProperties *out)
 {
     axclError error = emu_enter(EMU_FN_axclrtGetDeviceProperties, EMU_NEEDS_INIT, NULL);
@@ -213,15 +245,52 @@ axclError axclrtGetDeviceProperties(int32_t id, axclrtDeviceProperties *out)
     if ((error = emu_offline_error(device))) return error;
     memset(out, 0, sizeof *out);
     snprintf(out->swVersion, sizeof out->swVersion, "V%d.%d.%d emulated", VERSION_MAJOR, VERSION_MINOR, VERSION_PATCH);
-    out->uid = 0x61786d75u + (unsigned)id;
-    out->pciBusID = 1 + (unsigned)(device - emu_devices);
+    out->uid = uid(device);
+    out->pciBusID = pci_bus(device);
     out->temperature = emu_fault_temperature(device);
-    out->totalMemSize = 1024 * 1024, out->freeMemSize = 900 * 1024;
-    uint64_t total = emu_memory_total(device);
-    pthread_mutex_lock(&device->memory.lock);
-    uint64_t used = device->memory.used;
-    pthread_mutex_unlock(&device->memory.lock);
-    out->totalCmmSize = (uint32_t)(total >> 10);
-    out->freeCmmSize = (uint32_t)((total > used ? total - used : 0) >> 10);
+    out->totalMemSize = SYSTEM_KIB, out->freeMemSize = SYSTEM_FREE_KIB;
+    out->totalCmmSize = (uint32_t)(emu_memory_total(device) >> 10);
+    out->freeCmmSize = (uint32_t)(free_cmm(device) >> 10);
+    return 0;
+}
+
+axclError axclrtGetDeviceInfo(int32_t id, axclrtDevAttr attribute, uint64_t *value)
+{
+    axclError error = emu_enter(EMU_FN_axclrtGetDeviceInfo, EMU_NEEDS_INIT, NULL);
+    if (error) return error;
+    if (!value) return AXCL_ERROR(AXCL_SUB_DEVICE, AXCL_ID_NULL_POINTER);
+    emu_device *device = emu_device_by_id(id);
+    if (!device) return device_error(AXCL_ID_DEVICE_INVALID_ID, "there is no device %d", id);
+    if (attribute == AXCL_DEVICE_UID && !device->set_count)
+        return device_error(AXCL_ID_DEVICE_NOT_ACTIVE, "device %d tells its uid after axclrtSetDevice only", id);
+    const uint64_t values[] = {(uint64_t)(device - emu_devices), 1, uid(device), 0, pci_bus(device), 0, 0};
+    if ((unsigned)attribute >= sizeof values / sizeof *values)
+        return device_error(AXCL_ID_ILLEGAL_PARAM, "device %d has no such attribute", id);
+    *value = values[attribute];
+    return 0;
+}
+
+axclError axclrtGetMemInfo(axclrtMemAttr memory, size_t *free_bytes, size_t *total_bytes)
+{
+    emu_device *device;
+    axclError error = emu_enter(EMU_FN_axclrtGetMemInfo, EMU_NEEDS_CONTEXT, &device);
+    if (error) return error;
+    if (!free_bytes && !total_bytes) return AXCL_ERROR(AXCL_SUB_MEMORY, AXCL_ID_NULL_POINTER);
+    if ((unsigned)memory > AXCL_MEMORY_SYSTEM)
+        return emu_refuse(AXCL_ERROR(AXCL_SUB_MEMORY, AXCL_ID_ILLEGAL_PARAM), "the memory is CMM (0) or system (1)");
+    bool cmm = memory == AXCL_MEMORY_CMM;
+    if (free_bytes) *free_bytes = cmm ? free_cmm(device) : (size_t)SYSTEM_FREE_KIB << 10;
+    if (total_bytes) *total_bytes = cmm ? emu_memory_total(device) : (size_t)SYSTEM_KIB << 10;
+    return 0;
+}
+
+axclError axclrtQueryDeviceStatus(int32_t id, axclrtDeviceStatus *status)
+{
+    axclError error = emu_enter(EMU_FN_axclrtQueryDeviceStatus, EMU_NEEDS_INIT, NULL);
+    if (error) return error;
+    if (!status) return AXCL_ERROR(AXCL_SUB_DEVICE, AXCL_ID_NULL_POINTER);
+    emu_device *device = emu_device_by_id(id);
+    bool normal = device && device->set_count && listed(device);
+    *status = normal ? AXCL_DEVICE_NORMAL : AXCL_DEVICE_ABNORMAL;
     return 0;
 }

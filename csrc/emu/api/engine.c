@@ -1,10 +1,12 @@
-/* The exported functions on the engine: init, loading and unloading models, contexts, affinity. */
+/* The exported functions on the engine: init, loading and unloading models, what they need, contexts, affinity. */
 #include "../machine/errors.h"
 #include "../machine/handle.h"
 #include "../machine/loaded.h"
 #include "../machine/settings.h"
 #include "../machine/stream.h"
 #include "enter.h"
+
+#define IN_MEMORY "a model from memory"
 
 static axclError engine_error(int id, const char *text)
 {
@@ -53,48 +55,84 @@ axclError axclrtEngineFinalize(void)
 
 /* ---- loading ----------------------------------------------------------------------------------------------------- */
 
-static axclError load(emu_device *device, emu_model *model, const char *path, const char *why, uint64_t *id)
+/* How every call that loads begins; out: where its result goes. */
+static axclError enter(emu_fn fn, const void *model, const void *out, emu_device **device)
 {
-    if (!model) return emu_refuse(AXCL_ERROR(AXCL_SUB_ENGINE, AXCL_ID_OPEN), "%s", why);
-    pthread_mutex_lock(&emu_lifecycle);
-    axclError error = emu_loaded_install(device, model, path, id);
-    pthread_mutex_unlock(&emu_lifecycle);
-    return error;
+    axclError error = emu_enter(fn, EMU_NEEDS_CONTEXT, device);
+    if (error) return error;
+    if (!model || !out) return AXCL_ERROR(AXCL_SUB_ENGINE, AXCL_ID_NULL_POINTER);
+    return emu_engine_ready ? 0 : engine_error(AXCL_ID_FAIL, "axclrtEngineInit comes before loading a model");
 }
+
+static axclError open_file(const char *path, emu_model **model)
+{
+    char why[EMU_ERR];
+    *model = emu_model_open_file(path, why);
+    return *model ? 0 : engine_error(AXCL_ID_OPEN, why);
+}
+
+/* A model image in device memory. */
+static axclError open_image(const void *pointer, uint64_t size, emu_model **model)
+{
+    char why[EMU_ERR];
+    emu_range range;
+    axclError error = emu_memory_find(pointer, "the model's memory", &range);
+    if (error) return error;
+    if (!size || size > range.available)
+        return engine_error(AXCL_ID_ILLEGAL_PARAM, "the model's size reaches past its memory");
+    emu_memory_touch(range.alloc);
+    *model = emu_model_open_mem(range.host, size, why);
+    return *model ? 0 : engine_error(AXCL_ID_OPEN, why);
+}
+
+static uint64_t file_bytes(const emu_model *model) { return emu_model_get_info(model)->file_bytes; }
 
 axclError axclrtEngineLoadFromFile(const char *path, uint64_t *id)
 {
-    char why[EMU_ERR];
     emu_device *device;
-    axclError error = emu_enter(EMU_FN_axclrtEngineLoadFromFile, EMU_NEEDS_CONTEXT, &device);
-    if (error) return error;
-    if (!path || !id) return AXCL_ERROR(AXCL_SUB_ENGINE, AXCL_ID_NULL_POINTER);
-    if (!emu_engine_ready) return engine_error(AXCL_ID_FAIL, "axclrtEngineInit comes before loading a model");
-    return load(device, emu_model_open_file(path, why), path, why, id);
-}
-
-/* A model image in device memory: checked and made readable. */
-static axclError find_image(const void *pointer, uint64_t size, emu_range *range)
-{
-    axclError error = emu_memory_find(pointer, "the model's memory", range);
-    if (error) return error;
-    if (!size || size > range->available)
-        return engine_error(AXCL_ID_ILLEGAL_PARAM, "the model's size reaches past its memory");
-    emu_memory_touch(range->alloc);
-    return 0;
+    emu_model *model;
+    axclError error = enter(EMU_FN_axclrtEngineLoadFromFile, path, id, &device);
+    if (error || (error = open_file(path, &model))) return error;
+    return emu_load(device, model, path, file_bytes(model), id);
 }
 
 axclError axclrtEngineLoadFromMem(const void *pointer, uint64_t size, uint64_t *id)
 {
-    char why[EMU_ERR];
     emu_device *device;
-    emu_range image;
-    axclError error = emu_enter(EMU_FN_axclrtEngineLoadFromMem, EMU_NEEDS_CONTEXT, &device);
+    emu_model *model;
+    axclError error = enter(EMU_FN_axclrtEngineLoadFromMem, pointer, id, &device);
+    if (error || (error = open_image(pointer, size, &model))) return error;
+    return emu_load(device, model, IN_MEMORY, 0, id);
+}
+
+/* What a model needs is found out by loading it. */
+static axclError load_to_ask(emu_device *device, emu_model *model, const char *path, uint64_t image, int64_t *system,
+    int64_t *cmm)
+{
+    uint64_t bytes = emu_model_get_info(model)->cmm_bytes;
+    axclError error = emu_load_once(device, model, path, image);
     if (error) return error;
-    if (!id) return AXCL_ERROR(AXCL_SUB_ENGINE, AXCL_ID_NULL_POINTER);
-    if (!emu_engine_ready) return engine_error(AXCL_ID_FAIL, "axclrtEngineInit comes before loading a model");
-    if ((error = find_image(pointer, size, &image))) return error;
-    return load(device, emu_model_open_mem(image.host, size, why), "a model from memory", why, id);
+    *system = EMU_SYSTEM_BYTES;
+    *cmm = (int64_t)bytes;
+    return 0;
+}
+
+axclError axclrtEngineGetUsage(const char *path, int64_t *system_bytes, int64_t *cmm_bytes)
+{
+    emu_device *device;
+    emu_model *model;
+    axclError error = enter(EMU_FN_axclrtEngineGetUsage, path, cmm_bytes ? system_bytes : NULL, &device);
+    if (error || (error = open_file(path, &model))) return error;
+    return load_to_ask(device, model, path, file_bytes(model), system_bytes, cmm_bytes);
+}
+
+axclError axclrtEngineGetUsageFromMem(const void *pointer, uint64_t size, int64_t *system_bytes, int64_t *cmm_bytes)
+{
+    emu_device *device;
+    emu_model *model;
+    axclError error = enter(EMU_FN_axclrtEngineGetUsageFromMem, pointer, cmm_bytes ? system_bytes : NULL, &device);
+    if (error || (error = open_image(pointer, size, &model))) return error;
+    return load_to_ask(device, model, IN_MEMORY, 0, system_bytes, cmm_bytes);
 }
 
 axclError axclrtEngineUnload(uint64_t id)

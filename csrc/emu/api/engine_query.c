@@ -1,4 +1,4 @@
-/* What can be asked about models: memory needs, kind, compiler, and IO info objects with their tensors. */
+/* What can be asked about models: kind, compiler, memory of a loaded one, and IO info objects with their tensors. */
 #include <string.h>
 
 #include "../machine/errors.h"
@@ -6,14 +6,12 @@
 #include "../machine/loaded.h"
 #include "enter.h"
 
-#define SYSTEM_BYTES 65536 /* of the card's system memory, per model: nominal */
-
 static axclError query_error(int id, const char *text)
 {
     return emu_refuse(AXCL_ERROR(AXCL_SUB_ENGINE, id), "%s", text);
 }
 
-/* ---- usage and kind: from a file, from device memory, of a loaded model ------------------------------------------ */
+/* ---- kind and usage: from a file, from device memory, of a loaded model ------------------------------------------ */
 
 static axclError peek_file(emu_fn fn, const char *path, emu_model_info *info)
 {
@@ -52,15 +50,6 @@ static axclError peek_loaded(emu_fn fn, uint64_t id, emu_model_info *info)
     return error;
 }
 
-static axclError give_usage(axclError error, const emu_model_info *info, int64_t *system_bytes, int64_t *cmm_bytes)
-{
-    if (error) return error;
-    if (!system_bytes || !cmm_bytes) return AXCL_ERROR(AXCL_SUB_ENGINE, AXCL_ID_NULL_POINTER);
-    *system_bytes = SYSTEM_BYTES;
-    *cmm_bytes = (int64_t)info->cmm_bytes;
-    return 0;
-}
-
 static axclError give_kind(axclError error, axclrtEngineModelKind *kind)
 {
     if (error) return error;
@@ -69,23 +58,15 @@ static axclError give_kind(axclError error, axclrtEngineModelKind *kind)
     return 0;
 }
 
-axclError axclrtEngineGetUsage(const char *path, int64_t *system_bytes, int64_t *cmm_bytes)
-{
-    emu_model_info info;
-    return give_usage(peek_file(EMU_FN_axclrtEngineGetUsage, path, &info), &info, system_bytes, cmm_bytes);
-}
-
-axclError axclrtEngineGetUsageFromMem(const void *pointer, uint64_t size, int64_t *system_bytes, int64_t *cmm_bytes)
-{
-    emu_model_info info;
-    return give_usage(peek_memory(EMU_FN_axclrtEngineGetUsageFromMem, pointer, size, &info), &info, system_bytes,
-        cmm_bytes);
-}
-
 axclError axclrtEngineGetUsageFromModelId(uint64_t id, int64_t *system_bytes, int64_t *cmm_bytes)
 {
     emu_model_info info;
-    return give_usage(peek_loaded(EMU_FN_axclrtEngineGetUsageFromModelId, id, &info), &info, system_bytes, cmm_bytes);
+    axclError error = peek_loaded(EMU_FN_axclrtEngineGetUsageFromModelId, id, &info);
+    if (error) return error;
+    if (!system_bytes || !cmm_bytes) return AXCL_ERROR(AXCL_SUB_ENGINE, AXCL_ID_NULL_POINTER);
+    *system_bytes = EMU_SYSTEM_BYTES;
+    *cmm_bytes = (int64_t)info.cmm_bytes;
+    return 0;
 }
 
 axclError axclrtEngineGetModelType(const char *path, axclrtEngineModelKind *kind)

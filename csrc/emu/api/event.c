@@ -33,7 +33,7 @@ axclError axclrtDestroyEvent(axclrtEvent handle)
 axclError axclrtRecordEvent(axclrtEvent handle, axclrtStream stream)
 {
     emu_device *device;
-    axclError error = emu_enter(EMU_FN_axclrtRecordEvent, EMU_NEEDS_CONTEXT, &device);
+    axclError error = emu_enter_stream(EMU_FN_axclrtRecordEvent, stream, &device);
     emu_event *event = error ? NULL : emu_event_retain(emu_as_number(handle));
     if (error) return error;
     if (!event) return event_error(AXCL_ID_EVENT_RECORD, "no event of ours, or one already destroyed");
@@ -45,7 +45,7 @@ axclError axclrtRecordEvent(axclrtEvent handle, axclrtStream stream)
 static axclError stream_wait(emu_fn fn, axclrtStream stream, axclrtEvent handle, int32_t timeout_ms)
 {
     emu_device *device;
-    axclError error = emu_enter(fn, EMU_NEEDS_CONTEXT, &device);
+    axclError error = emu_enter_stream(fn, stream, &device);
     emu_event *event = error ? NULL : emu_event_retain(emu_as_number(handle));
     if (error) return error;
     if (!event) return event_error(AXCL_ID_EVENT_WAIT, "no event of ours, or one already destroyed");

@@ -21,6 +21,9 @@ static axclError check_call(const emu_device *device, emu_loaded *loaded, uint64
     if (loaded->device != device && emu_config.strict)
         return emu_refuse(illegal, "%s is on device %d, the thread's context on device %d", loaded->name,
             loaded->device->id, device->id);
+    if (io->batch > 1 && emu_config.strict)
+        return emu_refuse(illegal, "%s is executed with a batch of %u: it was compiled for one", loaded->name,
+            (unsigned)io->batch);
     if (io->loaded == loaded) return 0;
     const emu_model_info *made_for = io->loaded->info, *info = loaded->info;
     if (emu_config.strict || made_for->num_inputs != info->num_inputs || made_for->num_outputs != info->num_outputs)
@@ -52,7 +55,7 @@ static axclError execute(emu_fn fn, uint64_t model, uint64_t context, uint32_t g
     const axclrtStream *stream)
 {
     emu_device *device;
-    axclError error = emu_enter(fn, EMU_NEEDS_CONTEXT, &device);
+    axclError error = stream ? emu_enter_stream(fn, *stream, &device) : emu_enter(fn, EMU_NEEDS_CONTEXT, &device);
     emu_op op = {.kind = EMU_OP_EXECUTE, .fault = emu_fault_armed()};
     emu_io *io = error ? NULL : emu_io_retain(emu_as_number(handle));
     if (!io) return error ? error : AXCL_ERROR(AXCL_SUB_ENGINE, AXCL_ID_ILLEGAL_PARAM);

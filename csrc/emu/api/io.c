@@ -1,4 +1,4 @@
-/* The exported functions on IO objects: making them, binding by index and by name. */
+/* The exported functions on IO objects: making them, binding by index and by name, their batch. */
 #include <string.h>
 
 #include "../machine/counters.h"
@@ -33,6 +33,17 @@ axclError axclrtEngineDestroyIO(axclrtEngineIO handle)
     else emu_io_close(io);
     emu_io_release(io);
     return error;
+}
+
+/* Kept; looked at when the IO is executed. */
+axclError axclrtEngineSetDynamicBatchSize(axclrtEngineIO handle, uint32_t batch_size)
+{
+    axclError error = emu_enter(EMU_FN_axclrtEngineSetDynamicBatchSize, EMU_NEEDS_INIT, NULL);
+    emu_io *io = error ? NULL : emu_io_retain(emu_as_number(handle));
+    if (!io) return error ? error : AXCL_ERROR(AXCL_SUB_ENGINE, AXCL_ID_ILLEGAL_PARAM);
+    io->batch = batch_size;
+    emu_io_release(io);
+    return 0;
 }
 
 /* ---- binding ----------------------------------------------------------------------------------------------------- */

@@ -43,7 +43,7 @@ axclError axclrtDestroyStreamForce(axclrtStream stream)
 axclError axclrtSynchronizeStream(axclrtStream handle)
 {
     emu_device *device;
-    axclError error = emu_enter(EMU_FN_axclrtSynchronizeStream, EMU_NEEDS_CONTEXT, &device);
+    axclError error = emu_enter_stream(EMU_FN_axclrtSynchronizeStream, handle, &device);
     if (error) return error;
     emu_stream *s = emu_stream_retain(handle);
     if (!s) return AXCL_ERROR(AXCL_SUB_STREAM, AXCL_ID_ILLEGAL_PARAM);
@@ -56,7 +56,7 @@ axclError axclrtSynchronizeStream(axclrtStream handle)
 axclError axclrtSynchronizeStreamWithTimeout(axclrtStream handle, int32_t timeout_ms)
 {
     emu_device *device;
-    axclError error = emu_enter(EMU_FN_axclrtSynchronizeStreamWithTimeout, EMU_NEEDS_CONTEXT, &device);
+    axclError error = emu_enter_stream(EMU_FN_axclrtSynchronizeStreamWithTimeout, handle, &device);
     emu_fault fault = emu_fault_armed();
     if (error) return error;
     if (timeout_ms < -1)

@@ -10,7 +10,6 @@
 #include "model_impl.h"
 
 #define FORMAT "axpress-sim-1"
-#define VALUE_SIZE 2048
 
 typedef struct reading {
     emu_header *header;
@@ -18,7 +17,7 @@ typedef struct reading {
     char *err;
     uint64_t data_start, file_size;
     uint32_t seen; /* metadata keys, a bit each */
-    char format[32], kind[16], dtype[16];
+    char format[32], kind[16], dtype[16], p0_width[16];
     double hollow;
 } reading;
 
@@ -119,7 +118,7 @@ static int metadata_entry(reading *r, const char *name, const char *text)
     emu_header *h = r->header;
     emu_model_info *i = &h->info;
     const double most_rows = 1 << 20, most_us = 1e9;
-    double charged = 0;
+    double charged = 0, published = 0;
     const key keys[] = {
         {"format", TEXT, r->format, sizeof r->format, 0, 0},
         {"kind", TEXT, r->kind, sizeof r->kind, 0, 0},
@@ -127,6 +126,8 @@ static int metadata_entry(reading *r, const char *name, const char *text)
         {"profile", TEXT, i->profile, sizeof i->profile, 0, 0},
         {"compiler", TEXT, i->compiler, sizeof i->compiler, 0, 0},
         {"output_dtype", TEXT, r->dtype, sizeof r->dtype, 0, 0},
+        {"p0_width", TEXT, r->p0_width, sizeof r->p0_width, 0, 0},
+        {"tensors", TEXT, h->unusual, sizeof h->unusual, 0, 0},
         {"layer", INTEGER, &i->layer, 0, 0, 10000},
         {"layers", INTEGER, &i->layers, 0, 1, 10000},
         {"hidden", INTEGER, &i->hidden, 0, 1, EMU_MAX_HIDDEN},
@@ -140,6 +141,7 @@ static int metadata_entry(reading *r, const char *name, const char *text)
         {"rope_attention_factor", REAL, &h->rope_factor, 0, 1e-6, 1e6},
         {"hollow", REAL, &r->hollow, 0, 0, 1},
         {"cmm_bytes", REAL, &charged, 0, 0, 1e15},
+        {"file_bytes", REAL, &published, 0, 0, 1e15},
         {"cost_decode_us", REAL, &h->cost_decode, 0, 0, most_us},
         {"cost_head_us", REAL, &h->cost_head, 0, 0, most_us},
         {"cost_chunk_us", LIST, &h->cost_chunk, 0, 0, most_us},
@@ -153,6 +155,7 @@ static int metadata_entry(reading *r, const char *name, const char *text)
         r->seen |= 1u << k;
         if (store(r, &keys[k], text) != 0) return -1;
         if (keys[k].at == &charged) i->cmm_bytes = (uint64_t)charged;
+        if (keys[k].at == &published) i->file_bytes = (uint64_t)published;
         return 0;
     }
     return 0; /* later versions may say more */
@@ -160,7 +163,7 @@ static int metadata_entry(reading *r, const char *name, const char *text)
 
 static int read_metadata(reading *r, json_reader *json)
 {
-    char name[64], text[VALUE_SIZE];
+    char name[64], text[EMU_VALUE];
     bool first = true;
     if (!json_object(json)) return 0;
     while (json_key(json, &first, name, sizeof name) && json_string(json, text, sizeof text))
@@ -328,8 +331,13 @@ static int check(reading *r)
     h->output_fp32 = strcmp(r->dtype, "fp32") == 0;
     if (r->dtype[0] && !h->output_fp32 && strcmp(r->dtype, "bf16") != 0)
         return complain(r, ": output_dtype \"%s\" is not bf16 or fp32", r->dtype);
+    h->p0_kv = strcmp(r->p0_width, "kv") == 0;
+    if (r->p0_width[0] && !h->p0_kv && strcmp(r->p0_width, "hidden") != 0)
+        return complain(r, ": p0_width \"%s\" is not hidden or kv", r->p0_width);
     i->kind = head ? EMU_HEAD : EMU_LAYER;
     i->hollow = r->hollow != 0;
+    if (h->unusual[0] && !i->hollow)
+        return complain(r, ": metadata tensors is for hollow files: arithmetic knows the usual tensors only");
     if (!i->compiler[0]) memcpy(i->compiler, "axpress-sim 1", 14);
     if (i->cmm_bytes == 0) i->cmm_bytes = i->file_bytes;
     return head ? check_head(r) : check_layer(r);

@@ -69,11 +69,12 @@ static void make_head_tensors(emu_model *m)
     }
 }
 
-static void make_layer_tensors(emu_model *m)
+static void make_layer_tensors(emu_model *m, bool p0_kv)
 {
     static const char *const in[] = {"K_cache", "V_cache", "indices", "input", "mask"};
     static const char *const out[] = {"K_cache_out", "V_cache_out", "output"};
     int width = m->info.kv_heads * m->info.head_dim, hidden = m->info.hidden;
+    emu_tensor_shape unread = shape(1, p0_kv ? width : hidden, 2); /* a cache of no rows still has one, of any value */
     m->info.num_inputs = 5;
     m->info.num_outputs = 3;
     for (int i = 0; i < 5; i++)
@@ -81,7 +82,7 @@ static void make_layer_tensors(emu_model *m)
     for (int i = 0; i < 3; i++) name_tensor(&m->outputs[i], out[i], EMU_TYPE_BF16);
     for (int g = 0; g < m->info.num_groups; g++) {
         int tokens = m->groups[g].tokens, rows = m->groups[g].rows;
-        m->inputs[EMU_IN_K].shape[g] = m->inputs[EMU_IN_V].shape[g] = shape(rows > 0 ? rows : 1, width, 2);
+        m->inputs[EMU_IN_K].shape[g] = m->inputs[EMU_IN_V].shape[g] = rows > 0 ? shape(rows, width, 2) : unread;
         m->inputs[EMU_IN_INDICES].shape[g] = shape(tokens, 0, 4);
         m->inputs[EMU_IN_INPUT].shape[g] = m->outputs[EMU_OUT_OUTPUT].shape[g] = shape(tokens, hidden, 2);
         m->inputs[EMU_IN_MASK].shape[g] = shape(tokens, rows + tokens, 2);
@@ -126,6 +127,7 @@ static emu_model *make(const void *data, size_t size, bool mapped, const char *n
     }
     m->info = h->info;
     m->data = data;
+    m->size = size;
     m->mapped = mapped;
     m->rms_eps = (float)h->rms_eps;
     m->rope_factor = (float)h->rope_factor;
@@ -134,14 +136,15 @@ static emu_model *make(const void *data, size_t size, bool mapped, const char *n
     if (m->info.kind == EMU_HEAD) {
         make_head_tensors(m);
     } else {
-        make_layer_tensors(m);
+        make_layer_tensors(m, h->p0_kv);
     }
     count_open(1);
+    bool sound = emu_tensors_change(m, h->unusual, name, err) == 0;
     bool whole = m->info.hollow || bind_weights(m, h);
     if (m->info.hollow && m->info.kind == EMU_HEAD) whole = (m->hollow = emu_hollow_open(&m->info)) != NULL;
     free(h);
-    if (whole) return m;
-    snprintf(err, EMU_ERR, "%.200s: out of memory", name);
+    if (sound && whole) return m;
+    if (sound) snprintf(err, EMU_ERR, "%.200s: out of memory", name);
     emu_model_close(m);
     return NULL;
 }
@@ -184,7 +187,7 @@ void emu_model_close(emu_model *m)
     if (!m) return;
     emu_hollow_close(m->hollow);
     free(m->inv_freq);
-    release(m->data, m->info.file_bytes, m->mapped);
+    release(m->data, m->size, m->mapped);
     free(m);
     count_open(-1);
 }

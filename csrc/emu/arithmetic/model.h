@@ -19,7 +19,10 @@ extern "C" {
 #define EMU_MAX_DIMS 4
 
 /* Data types, with the values the AXCL ABI uses. */
-enum { EMU_TYPE_UINT32 = 8, EMU_TYPE_BF16 = 14, EMU_TYPE_FP32 = 15 };
+enum {
+    EMU_TYPE_INT8 = 3, EMU_TYPE_UINT8, EMU_TYPE_INT16, EMU_TYPE_UINT16, EMU_TYPE_INT32, EMU_TYPE_UINT32,
+    EMU_TYPE_FP16 = 13, EMU_TYPE_BF16, EMU_TYPE_FP32
+};
 
 typedef enum emu_model_kind { EMU_LAYER = 0, EMU_HEAD = 1 } emu_model_kind;
 typedef enum emu_group_kind { EMU_GROUP_DECODE = 0, EMU_GROUP_CHUNK = 1, EMU_GROUP_HEAD = 2 } emu_group_kind;
@@ -58,7 +61,7 @@ typedef struct emu_model_info {
     int chunk;                   /* chunk width C, 0 = no chunk groups */
     int num_inputs, num_outputs, num_groups;
     uint64_t cmm_bytes;          /* what the card's memory is charged */
-    uint64_t file_bytes;
+    uint64_t file_bytes;         /* of the published file: a hollow one tells, others are as large as they are */
     char profile[64];            /* where the costs come from, "" when absent */
     char compiler[64];           /* returned as the model's compiler version */
 } emu_model_info;
@@ -84,7 +87,7 @@ emu_model *emu_model_open_mem(const void *data, size_t size, char err[EMU_ERR]);
 
 void emu_model_close(emu_model *model);
 
-/* Header only, nothing kept: for GetUsage before loading. 0, or -1 with `err`. */
+/* Header only, nothing kept: for questions without a load. 0, or -1 with `err`. */
 int emu_model_peek(const char *path, emu_model_info *info, char err[EMU_ERR]);
 
 const emu_model_info *emu_model_get_info(const emu_model *model);

@@ -16,6 +16,7 @@ enum {
 
 #define EMU_MAX_HEAD_DIM 1024
 #define EMU_MAX_HIDDEN 32768
+#define EMU_VALUE 2048 /* bytes of a metadata value, the end included */
 
 typedef struct emu_list {
     int count;
@@ -34,6 +35,8 @@ typedef struct emu_header {
     double rms_eps, rope_factor, cost_decode, cost_head;
     emu_list decode_rows, history, head_rows, cost_chunk;
     bool output_fp32;
+    bool p0_kv;              /* the row that groups without history take is as wide as K and V, not as hidden */
+    char unusual[EMU_VALUE]; /* tensors that differ from the usual ones: tensors.c */
     emu_extent tensors[EMU_NUM_WEIGHTS];
 } emu_header;
 
@@ -45,8 +48,10 @@ typedef struct emu_hollow emu_hollow;
 struct emu_model {
     emu_model_info info;
     emu_group groups[EMU_MAX_GROUPS];
-    emu_tensor inputs[5], outputs[3];
+    emu_tensor inputs[EMU_MAX_TENSORS], outputs[EMU_MAX_TENSORS];
+    bool unusual;      /* hollow: some tensor is not what the kind of model has */
     const void *data;  /* the whole file */
+    size_t size;       /* of data */
     bool mapped;       /* munmap, not free */
     float rms_eps, rope_factor;
     const uint16_t *weights[EMU_NUM_WEIGHTS]; /* NULL: absent (or hollow); INV_FREQ is below */
@@ -64,6 +69,9 @@ static inline emu_matrix emu_model_matrix(const emu_model *m, int which, int row
 int emu_layer_run(const emu_model *m, const emu_group *g, void *const *in, void *const *out, bool scan_nan);
 int emu_head_run(const emu_model *m, const emu_group *g, const void *input, void *output);
 int emu_hollow_run(const emu_model *m, const emu_group *g, void *const *in, void *const *out, bool unchanged);
+
+/* tensors.c: changes and adds tensors of a hollow model as the metadata says; 0, or -1 with a sentence. */
+int emu_tensors_change(emu_model *m, const char *text, const char *name, char err[EMU_ERR]);
 
 /* hollow.c; NULL when out of memory. */
 emu_hollow *emu_hollow_open(const emu_model_info *info);

@@ -88,14 +88,24 @@ static int set_threads(const char *value)
 
 static const char *const on_off[] = {"0", "1", NULL};
 static const char *const inplace[] = {"0", "1", "error", NULL};
+static const char *const inplace_unaligned[] = {"0", "1", "error", "down", NULL};
+static const char *const orders[] = {"0", "1", "offline", NULL};
+static const char *const host_memory[] = {"plain", "pinned", NULL};
+static const char *const generations[] = {"ax650", "ax8860", NULL};
 static const char *const async_ways[] = {"0", "1", "sync", NULL};
+
+static int set_either(const char *key, const char *value, const char *const *both, const char *expected,
+    atomic_bool *out)
+{
+    int choice;
+    if (set_choice(key, value, both, expected, &choice)) return -1;
+    *out = choice;
+    return 0;
+}
 
 static int set_switch(const char *key, const char *value, atomic_bool *out)
 {
-    int choice;
-    if (set_choice(key, value, on_off, "0 or 1", &choice)) return -1;
-    *out = choice;
-    return 0;
+    return set_either(key, value, on_off, "0 or 1", out);
 }
 
 static int set_way(const char *key, const char *value, const char *const *ways, const char *expected, atomic_int *out)
@@ -123,6 +133,8 @@ static int set_early(const char *key, const char *value)
         return -1;
     }
     if (!strcmp(key, "PROFILE")) return emu_profile_set(value);
+    if (!strcmp(key, "GENERATION"))
+        return set_either(key, value, generations, "ax650 or ax8860", &emu_config.ax8860);
     if (!strcmp(key, "MEMORY_MIB")) {
         if (set_long(key, value, 0, EMU_MAX_MEMORY_MIB, &n)) return -1;
         emu_config.memory_mib = n;
@@ -136,10 +148,10 @@ static int set_early(const char *key, const char *value)
     return 0;
 }
 
-static const char *const keys[] = {"PROFILE", "MEMORY_MIB", "DEVICES", "DEVICE_ID", "MODE", "SPEED", "THREADS", "ISA",
-    "FAULTS", "COUNTERS", "INPLACE_DECODE", "INPLACE_CHUNK", "ASYNC", "NARROW_OUTPUT", "HEAD_FIRST", "TEMPERATURE",
-    "REBOOT_MS", "HANG_MS", NULL};
-#define NUM_EARLY 4 /* the first of them: read by axclInit */
+static const char *const keys[] = {"PROFILE", "MEMORY_MIB", "DEVICES", "DEVICE_ID", "GENERATION", "MODE", "SPEED",
+    "LOAD_TIME", "THREADS", "ISA", "FAULTS", "COUNTERS", "INPLACE_DECODE", "INPLACE_CHUNK", "INPLACE_UNALIGNED",
+    "ASYNC", "NARROW_OUTPUT", "HEAD_FIRST", "HOST_MEMORY", "TEMPERATURE", "REBOOT_MS", "HANG_MS", NULL};
+#define NUM_EARLY 5 /* the first of them: read by axclInit */
 
 static int set_late(const char *key, const char *value)
 {
@@ -154,7 +166,12 @@ static int set_late(const char *key, const char *value)
     if (!strcmp(key, "INPLACE_CHUNK")) return set_way(key, value, inplace, "0, 1 or error", &emu_config.inplace_chunk);
     if (!strcmp(key, "ASYNC")) return set_way(key, value, async_ways, "0, 1 or sync", &emu_config.async);
     if (!strcmp(key, "NARROW_OUTPUT")) return set_switch(key, value, &emu_config.narrow_output);
-    if (!strcmp(key, "HEAD_FIRST")) return set_switch(key, value, &emu_config.head_first);
+    if (!strcmp(key, "INPLACE_UNALIGNED"))
+        return set_way(key, value, inplace_unaligned, "0, 1, down or error", &emu_config.inplace_unaligned);
+    if (!strcmp(key, "HEAD_FIRST")) return set_way(key, value, orders, "0, 1 or offline", &emu_config.head_first);
+    if (!strcmp(key, "HOST_MEMORY"))
+        return set_either(key, value, host_memory, "plain or pinned", &emu_config.pinned);
+    if (!strcmp(key, "LOAD_TIME")) return set_switch(key, value, &emu_config.load_time);
     if (!strcmp(key, "TEMPERATURE")) return set_int(key, value, -40000, 150000, &emu_config.temperature);
     if (!strcmp(key, "REBOOT_MS")) return set_int(key, value, 0, 60000, &emu_config.reboot_ms);
     return set_int(key, value, 1, 600000, &emu_config.hang_ms);

@@ -24,7 +24,8 @@ struct emu_device {
     emu_memory memory;
     pthread_mutex_t npu;           /* one execute at a time */
     atomic_bool executed;          /* since the first model was loaded */
-    atomic_int models, layers;
+    atomic_int models;
+    atomic_bool layer_loaded;      /* since there were no models, also to be asked about and unloaded again */
     atomic_int heat;               /* millidegrees added by the temperature fault */
     pthread_mutex_t clock;         /* the timeline, see pacing.c */
     int64_t free_at[EMU_NUM_RESOURCES];

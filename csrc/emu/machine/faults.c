@@ -3,7 +3,7 @@
  *   NAME@N=fail:CODE  NAME@N=later:CODE  NAME@N=hang[:MS]  NAME@N=block[:MS]  N-th call of a function; N+: N-th and on
  *   device=offline[@N]  device=dead[@N]                                       at the N-th submission, or at once
  *   nan@layer:N  nan@head:N  nan@any:N                                        results of the N-th execute are NaN
- *   temperature=MC[+MC_PER_EXECUTE]  memory=MIB  leak=BYTES
+ *   temperature=MC[+MC_PER_EXECUTE]  memory=MIB  leak=BYTES  driver=missing
  */
 #define _GNU_SOURCE /* pthread_cond_clockwait */
 #include "faults.h"
@@ -39,6 +39,7 @@ typedef struct rule_set {
     int temperature, heat;   /* temperature 0: as set */
     int64_t memory_mib;
     uint64_t leak;
+    bool no_driver;
 } rule_set;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -48,6 +49,7 @@ static atomic_bool any_rule;
 static atomic_int temperature, heat;
 static _Atomic int64_t memory_mib = -1;
 static _Atomic uint64_t leak;
+static atomic_bool no_driver;
 static _Thread_local emu_fault armed;
 
 /* ---- parsing ----------------------------------------------------------------------------------------------------- */
@@ -141,7 +143,7 @@ static int parse_value(const char *text, const char *key, const char *s, rule_se
         if (*end == '+') set->heat = (int)strtol(end + 1, &end, 10);
     } else if (!strcmp(key, "memory")) set->memory_mib = value;
     else if (!strcmp(key, "leak")) set->leak = (uint64_t)value;
-    else return bad(text, "known are FUNCTION@N=..., device=, nan@..., temperature=, memory= and leak=");
+    else return bad(text, "known are FUNCTION@N=..., device=, nan@..., temperature=, memory=, leak=, driver=missing");
     return *end || value < 0 ? bad(text, "the number is not a whole one from 0") : 0;
 }
 
@@ -150,6 +152,10 @@ static int parse_rule(char *text, rule_set *set)
     rule r = {.at = 0};
     char *at = strchr(text, '@'), *equals = strchr(text, '=');
     if (set->count == MAX_RULES) return bad(text, "more than 32 rules");
+    if (!strcmp(text, "driver=missing")) {
+        set->no_driver = true;
+        return 0;
+    }
     int result;
     if (!strncmp(text, "nan@", 4)) result = parse_nan(text, text + 4, &r);
     else if (!equals) return bad(text, "a rule has the form NAME@N=ACTION or NAME=VALUE");
@@ -183,6 +189,7 @@ int emu_faults_set(const char *text)
     heat = next.heat;
     memory_mib = next.memory_mib;
     leak = next.leak;
+    no_driver = next.no_driver;
     pthread_mutex_unlock(&lock);
     for (int i = 0; i < next.count; i++) /* "at once" means now, not at the next submission */
         for (int d = 0; next.rules[i].kind == RULE_DEVICE && !next.rules[i].at && d < emu_num_devices; d++)
@@ -285,6 +292,7 @@ int emu_fault_temperature(const emu_device *device)
 
 int64_t emu_fault_memory_mib(void) { return memory_mib; }
 uint64_t emu_fault_leak(void) { return leak; }
+bool emu_fault_no_driver(void) { return no_driver; }
 
 /* ---- hanging ----------------------------------------------------------------------------------------------------- */
 

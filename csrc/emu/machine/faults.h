@@ -29,6 +29,7 @@ void emu_fault_heat(emu_device *device);        /* counts one execute */
 int emu_fault_temperature(const emu_device *device);
 int64_t emu_fault_memory_mib(void);             /* -1: as it is */
 uint64_t emu_fault_leak(void);                  /* bytes that an unload leaves behind */
+bool emu_fault_no_driver(void);                 /* the kernel module is not there */
 /* Blocks until the device's generation changes, *stop is set, the bound is over or the deadline (ns, 0 = none) passes.
  * false: the deadline passed. */
 bool emu_hang(emu_device *device, int ms, const atomic_bool *stop, int64_t deadline);

@@ -5,7 +5,8 @@
 
 #define NAME3(type, name, args) #name,
 #define NAME2(name, sub) #name,
-static const char *const names[] = {AXCL_REQUIRED(NAME3) AXCL_OPTIONAL(NAME3) EMU_MORE(NAME3) EMU_REFUSED(NAME2)};
+static const char *const names[] = {
+    AXCL_REQUIRED(NAME3) AXCL_OPTIONAL(NAME3) AXCL_NEXT_GENERATION(NAME3) EMU_MORE(NAME3) EMU_REFUSED(NAME2)};
 
 const char *emu_fn_name(emu_fn fn) { return names[fn]; }
 

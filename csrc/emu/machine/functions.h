@@ -1,5 +1,6 @@
 /* Every function the runtime exports, in lists: axcl_abi.h names those a decode core uses, EMU_MORE the others that
- * work, EMU_REFUSED those that only return "unsupported". Together they are the vendor's export list. */
+ * work, EMU_REFUSED those that only return "unsupported". Together they are the vendor's export list; beside it stands
+ * what the next generation has (emu_enter knows who has what). */
 #ifndef AXPRESS_EMU_FUNCTIONS_H
 #define AXPRESS_EMU_FUNCTIONS_H
 
@@ -15,6 +16,7 @@
       (const void *device_ptr, uint64_t size, int64_t *system_bytes, int64_t *cmm_bytes))                              \
     X(axclError, axclrtEngineGetModelTypeFromMem,                                                                      \
       (const void *device_ptr, uint64_t size, axclrtEngineModelKind *kind))                                            \
+    X(axclError, axclrtEngineSetDynamicBatchSize, (axclrtEngineIO io, uint32_t batch_size))                            \
     X(axclError, axclrtEngineSetContextAffinity, (uint64_t model, uint64_t context, axclrtEngineSet set))              \
     X(axclError, axclrtEngineGetContextAffinity, (uint64_t model, uint64_t context, axclrtEngineSet * set))            \
     X(axclError, axclrtEngineGetInputDataLayout,                                                                       \
@@ -57,7 +59,6 @@
     X(axclrtDestoryTask, AXCL_SUB_TASK)                                                                                \
     X(axclrtGetTaskResponse, AXCL_SUB_TASK)                                                                            \
     X(axclrtWaitTaskFinish, AXCL_SUB_TASK)                                                                             \
-    X(axclrtEngineSetDynamicBatchSize, AXCL_SUB_ENGINE)                                                                \
     X(axclrtExecWorker, AXCL_SUB_USER_WORK)                                                                            \
     X(axclrtKillWorker, AXCL_SUB_USER_WORK)                                                                            \
     X(axclrtWorkerRecv, AXCL_SUB_USER_WORK)                                                                            \
@@ -72,7 +73,8 @@
 #define EMU_FN3(type, name, args) EMU_FN_##name,
 #define EMU_FN2(name, sub) EMU_FN_##name,
 typedef enum emu_fn {
-    AXCL_REQUIRED(EMU_FN3) AXCL_OPTIONAL(EMU_FN3) EMU_MORE(EMU_FN3) EMU_REFUSED(EMU_FN2) EMU_NUM_FUNCTIONS
+    AXCL_REQUIRED(EMU_FN3) AXCL_OPTIONAL(EMU_FN3) AXCL_NEXT_GENERATION(EMU_FN3) EMU_MORE(EMU_FN3) EMU_REFUSED(EMU_FN2)
+    EMU_NUM_FUNCTIONS
 } emu_fn;
 
 const char *emu_fn_name(emu_fn fn);

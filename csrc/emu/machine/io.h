@@ -16,6 +16,7 @@ typedef struct emu_io {
     pthread_mutex_t lock;
     emu_binding in[EMU_MAX_TENSORS], out[EMU_MAX_TENSORS];
     emu_plan *plans[EMU_MAX_GROUPS]; /* checked bindings by group */
+    atomic_uint batch;               /* axclrtEngineSetDynamicBatchSize; 0: never set */
     atomic_int references;           /* the handle's and one for each pending execute */
     atomic_int pending;
     _Atomic int64_t busy_until;

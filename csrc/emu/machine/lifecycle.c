@@ -16,12 +16,13 @@
 axclError emu_machine_open(void)
 {
     int64_t mib = emu_config.memory_mib ? emu_config.memory_mib : emu_profile_cmm_mib();
+    int first = emu_config.first_device >= 0 ? emu_config.first_device : emu_config.ax8860 ? 0 : 1;
     for (int i = 0; i < emu_config.devices; i++) {
         emu_device *device = &emu_devices[i];
         uint32_t generation = device->generation + 1;
         memset(device, 0, sizeof *device);
         device->generation = generation;
-        device->id = emu_config.first_device + i;
+        device->id = first + i; /* 3.x: the number of the PCI bus; next generation: counted from 0 */
         pthread_mutex_init(&device->npu, NULL);
         pthread_mutex_init(&device->clock, NULL);
         axclError error = emu_memory_open(device, mib, emu_profile_idle_mib());
@@ -44,7 +45,7 @@ void emu_device_wipe(emu_device *device, bool report)
     emu_models_wipe(device, report);
     emu_memory_wipe(device, report);
     emu_contexts_wipe(device, report);
-    device->executed = false;
+    device->executed = device->layer_loaded = false;
     pthread_mutex_lock(&device->clock);
     for (int i = 0; i < EMU_NUM_RESOURCES; i++) device->free_at[i] = 0;
     device->busy_until = 0;

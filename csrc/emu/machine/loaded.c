@@ -35,17 +35,24 @@ void emu_loaded_release(emu_loaded *loaded)
 
 bool emu_in_flight(int pending, int64_t busy_until) { return pending || (emu_paced && busy_until > emu_now()); }
 
-/* Rules that the card punishes late and obscurely, checked early; the caller holds emu_lifecycle. */
-static axclError check_order(const emu_device *device, const emu_model_info *info, const char *name)
+/* Rules that the card punishes late and obscurely, checked early; or, on request, punished as the card does. The caller
+ * holds emu_lifecycle. */
+static axclError check_order(emu_device *device, const emu_model_info *info, const char *name)
 {
     axclError busy = AXCL_ERROR(AXCL_SUB_ENGINE, AXCL_ID_BUSY);
+    bool head_late = info->kind == EMU_HEAD && device->layer_loaded;
+    if (head_late && emu_config.head_first == EMU_ORDER_OFFLINE) {
+        device->state = EMU_OFFLINE;
+        return emu_refuse(AXCL_ERR_DEVICE_NOT_CONNECTED,
+            "device %d dropped off the bus: the head %s was loaded after a layer", device->id, name);
+    }
     if (!emu_config.strict) return 0;
     if (device->executed)
         return emu_refuse(busy,
             "%s is loaded after the first execute: load all models first (or unload all and begin again)", name);
-    if (emu_config.head_first && info->kind == EMU_HEAD && device->layers)
-        return emu_refuse(busy,
-            "the head %s is loaded after a layer: heads come first (setting HEAD_FIRST=0 allows it)", name);
+    if (head_late && emu_config.head_first == EMU_ORDER_REFUSED)
+        return emu_refuse(busy, "the head %s is loaded after a layer: heads come first, and axclrtEngineGetUsage loads,"
+            " too (setting HEAD_FIRST=0 allows it)", name);
     return 0;
 }
 
@@ -57,7 +64,8 @@ static void keep_name(emu_loaded *loaded, const char *path)
     memcpy(loaded->name, slash ? slash + 1 : path, n);
 }
 
-axclError emu_loaded_install(emu_device *device, emu_model *model, const char *path, uint64_t *id)
+/* The caller holds emu_lifecycle. */
+static axclError install(emu_device *device, emu_model *model, const char *path, uint64_t image, uint64_t *id)
 {
     emu_loaded *loaded = calloc(1, sizeof *loaded);
     if (!loaded) {
@@ -70,7 +78,7 @@ axclError emu_loaded_install(emu_device *device, emu_model *model, const char *p
     loaded->affinity = 7;
     keep_name(loaded, path);
     axclError error = check_order(device, loaded->info, loaded->name);
-    if (!error) error = emu_memory_charge(device, loaded->info->cmm_bytes, loaded->name);
+    if (!error) error = emu_memory_charge(device, loaded->info->cmm_bytes, image, loaded->name);
     if (!error && !(loaded->id = emu_handle_new(EMU_MODEL, loaded))) {
         emu_memory_refund(device, loaded->info->cmm_bytes);
         error = no_memory("too many models");
@@ -80,7 +88,7 @@ axclError emu_loaded_install(emu_device *device, emu_model *model, const char *p
         return error;
     }
     atomic_fetch_add(&device->models, 1);
-    if (loaded->info->kind == EMU_LAYER) atomic_fetch_add(&device->layers, 1);
+    if (loaded->info->kind == EMU_LAYER) device->layer_loaded = true;
     *id = loaded->id;
     return 0;
 }
@@ -97,9 +105,38 @@ void emu_loaded_uninstall(emu_loaded *loaded)
     emu_handle_close(loaded->id);
     emu_handle_each(EMU_ENGINE_CONTEXT, close_context, loaded);
     emu_memory_refund(device, loaded->info->cmm_bytes);
-    if (loaded->info->kind == EMU_LAYER) atomic_fetch_sub(&device->layers, 1);
-    if (atomic_fetch_sub(&device->models, 1) == 1) device->executed = false; /* a fresh start */
+    if (atomic_fetch_sub(&device->models, 1) == 1) device->executed = device->layer_loaded = false; /* a fresh start */
     emu_loaded_release(loaded);
+}
+
+axclError emu_load(emu_device *device, emu_model *model, const char *path, uint64_t image, uint64_t *id)
+{
+    double cost = emu_config.load_time ? emu_cost_load(emu_model_get_info(model)->file_bytes) : 0;
+    uint64_t made = 0;
+    pthread_mutex_lock(&emu_lifecycle);
+    uint32_t generation = device->generation;
+    axclError error = install(device, model, path, image, &made);
+    pthread_mutex_unlock(&emu_lifecycle);
+    if (error) return error;
+    emu_time_take(device, EMU_RESOURCE_UP, cost);
+    if (device->generation != generation)
+        return emu_refuse(AXCL_ERR_DEVICE_NOT_CONNECTED, "device %d was reset while it loaded %s", device->id, path);
+    if (!(error = emu_offline_error(device))) *id = made;
+    return error;
+}
+
+axclError emu_load_once(emu_device *device, emu_model *model, const char *path, uint64_t image)
+{
+    bool layer = emu_model_get_info(model)->kind == EMU_LAYER;
+    uint64_t id = 0;
+    axclError error = emu_load(device, model, path, image, &id);
+    if (error) return error;
+    pthread_mutex_lock(&emu_lifecycle);
+    emu_loaded *loaded = emu_handle_get(EMU_MODEL, id);
+    if (loaded) emu_loaded_uninstall(loaded);
+    if (layer) device->layer_loaded = true; /* no fresh start: it was loaded */
+    pthread_mutex_unlock(&emu_lifecycle);
+    return 0;
 }
 
 typedef struct wipe {

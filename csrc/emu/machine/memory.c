@@ -83,10 +83,11 @@ static axclError charge(emu_device *device, uint64_t bytes, const char *what)
     return 0;
 }
 
-axclError emu_memory_charge(emu_device *device, uint64_t bytes, const char *what)
+axclError emu_memory_charge(emu_device *device, uint64_t bytes, uint64_t beside, const char *what)
 {
     pthread_mutex_lock(&device->memory.lock);
-    axclError error = charge(device, bytes, what);
+    axclError error = charge(device, bytes + beside, what);
+    if (!error) device->memory.used -= beside;
     pthread_mutex_unlock(&device->memory.lock);
     return error;
 }

@@ -64,7 +64,8 @@ void emu_memory_touch(emu_alloc *alloc);
  * part. */
 void emu_memory_written(const emu_range *range, size_t n, bool nonfinite);
 bool emu_has_nonfinite(const void *data, size_t n);
-axclError emu_memory_charge(emu_device *device, uint64_t bytes, const char *what);
+/* Takes `bytes`, if there is room for `beside` more at the same time, as while a model is read. */
+axclError emu_memory_charge(emu_device *device, uint64_t bytes, uint64_t beside, const char *what);
 void emu_memory_refund(emu_device *device, uint64_t bytes);
 uint64_t emu_memory_total(emu_device *device);
 

@@ -99,3 +99,9 @@ bool emu_time_wait(emu_device *device, int64_t end, int64_t deadline, const atom
     pthread_mutex_unlock(&device->clock);
     return true;
 }
+
+void emu_time_take(emu_device *device, int resource, double cost)
+{
+    if (!emu_paced || cost <= 0) return;
+    emu_time_wait(device, emu_time_run(device, resource, emu_time_submit(), cost), 0, NULL);
+}

@@ -14,6 +14,7 @@
 #define ILLEGAL AXCL_ERROR(AXCL_SUB_ENGINE, AXCL_ID_ILLEGAL_PARAM)
 #define OUTPUT_BIT(i) (1u << (EMU_MAX_TENSORS + (i)))
 #define NARROW 64 /* chunk groups below this width leave `output` unwritten on some builds */
+#define ALIGNMENT 2048u /* of the addresses at which K/V rows in place were seen to work */
 
 void emu_plan_release(emu_plan *plan)
 {
@@ -42,14 +43,15 @@ static axclError wrong(const emu_plan *plan, bool output, int i, const char *wha
 
 static bool is_kv_output(const emu_plan *plan, int i)
 {
-    return plan->loaded->info->kind == EMU_LAYER && i != EMU_OUT_OUTPUT;
+    return plan->loaded->info->kind == EMU_LAYER && (i == EMU_OUT_K || i == EMU_OUT_V);
 }
 
 /* Rows of K and V may go into the middle of a cache, on a row's boundary; everything else begins its own allocation. */
 static axclError check_strict(const emu_plan *plan, bool output, int i, const emu_binding *b, const emu_range *range,
     uint64_t need)
 {
-    uint64_t row = need / (uint64_t)emu_model_group(plan->loaded->model, plan->group)->tokens;
+    uint64_t tokens = (uint64_t)emu_model_group(plan->loaded->model, plan->group)->tokens;
+    uint64_t row = need < tokens ? 1 : need / tokens;
     if (range->alloc->device != plan->loaded->device) return wrong(plan, output, i, "the memory is on another device");
     if (b->size != need) return wrong(plan, output, i, "the bound size is not the size the group asks for");
     if (range->available < need) return wrong(plan, output, i, "the bound size reaches past the allocation");
@@ -99,7 +101,7 @@ static axclError check_pairs(const emu_plan *plan)
     for (int o = 0; o < plan->num_out; o++) {
         for (int i = 0; i < plan->num_in; i++) {
             /* K_cache_out in K_cache, V_cache_out in V_cache */
-            bool own_cache = layer && o != EMU_OUT_OUTPUT && o == i;
+            bool own_cache = layer && o <= EMU_OUT_V && o == i;
             if (!own_cache && overlap(&plan->out[o], plan->out_bytes[o], &plan->in[i], plan->in_bytes[i]))
                 return wrong(plan, true, o, "it overlaps an input: a model must not write what it reads");
         }
@@ -110,18 +112,28 @@ static axclError check_pairs(const emu_plan *plan)
     return 0;
 }
 
-/* K/V rows bound in place: they work, are lost (the row keeps what it held), or are refused, as the settings say. */
+/* K/V rows bound in place: they work, are lost (the row keeps what it held), land on the boundary below, or are
+ * refused, as the settings say. */
 static axclError apply_in_place(emu_plan *plan, int o)
 {
+    emu_range *out = &plan->out[o];
+    if (!out->alloc) return 0;
     bool decode = emu_model_group(plan->loaded->model, plan->group)->kind == EMU_GROUP_DECODE;
+    bool in_place = out->offset || out->alloc == plan->in[EMU_IN_K].alloc || out->alloc == plan->in[EMU_IN_V].alloc;
+    size_t past = (out->alloc->address + out->offset) % ALIGNMENT;
     int way = decode ? emu_config.inplace_decode : emu_config.inplace_chunk;
-    bool in_place = plan->out[o].offset || plan->out[o].alloc == plan->in[EMU_IN_K].alloc
-        || plan->out[o].alloc == plan->in[EMU_IN_V].alloc;
-    if (!in_place || way == EMU_INPLACE_WORKS || !plan->out[o].alloc) return 0;
+    bool unaligned = decode && past && way == EMU_INPLACE_WORKS;
+    if (unaligned) way = emu_config.inplace_unaligned;
+    if (!in_place || way == EMU_INPLACE_WORKS) return 0;
     if (way == EMU_INPLACE_ERROR)
         return wrong(plan, true, o,
-            decode ? "in place is switched off for decode"
+            unaligned ? "in place works at multiples of 2 KiB only: bind an own buffer and copy"
+            : decode ? "in place is switched off for decode"
             : "in place does not work for chunks: bind an own buffer and copy");
+    if (way == EMU_INPLACE_DOWN) { /* allocations begin on a boundary */
+        out->host -= past, out->offset -= past, out->available += past;
+        return 0;
+    }
     plan->out_kept[o] = 0;
     return plan->out_scratch[o] ? 0 : stand_in(&plan->out_scratch[o], plan->out_bytes[o]);
 }

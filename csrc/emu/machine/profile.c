@@ -22,6 +22,7 @@ typedef struct profile {
     char name[64];
     table decode, chunk;
     double head_ms, sync_call_ms, submit_us, d2d_us, d2d_gb_s, bus_mb_s, transfer_us, unpinned_us;
+    double load_file_ms, load_mb_s; /* 0: loading takes no time */
     double cmm_mib, idle_cmm_mib, layer_cmm_bytes, head_cmm_bytes;
 } profile;
 
@@ -106,6 +107,7 @@ static const field fields[] = {
     {"cost", "chunk_layer_ms", offsetof(profile, chunk.ms), offsetof(profile, chunk.num_ms)},
     NUMBER("cost", head_ms), NUMBER("cost", sync_call_ms), NUMBER("cost", submit_us), NUMBER("cost", d2d_us),
     NUMBER("cost", d2d_gb_s), NUMBER("cost", bus_mb_s), NUMBER("cost", transfer_us), NUMBER("cost", unpinned_us),
+    NUMBER("cost", load_file_ms), NUMBER("cost", load_mb_s),
     NUMBER("memory", cmm_mib), NUMBER("memory", idle_cmm_mib), NUMBER("memory", layer_cmm_bytes),
     NUMBER("memory", head_cmm_bytes),
 };
@@ -256,6 +258,12 @@ double emu_cost_copy(axclrtMemcpyKind kind, size_t n, bool pinned)
     if (!emu_paced || kind == AXCL_COPY_HOST_TO_HOST) return 0;
     if (kind == AXCL_COPY_DEVICE_TO_DEVICE) return current.d2d_us * 1e3 + size / current.d2d_gb_s;
     return (pinned ? current.transfer_us : current.unpinned_us) * 1e3 + size * 1e3 / current.bus_mb_s;
+}
+
+double emu_cost_load(uint64_t bytes)
+{
+    if (!emu_paced) return 0;
+    return current.load_file_ms * 1e6 + (current.load_mb_s > 0 ? (double)bytes * 1e3 / current.load_mb_s : 0);
 }
 
 double emu_cost_submit(void) { return current.submit_us * 1e3; }

@@ -18,6 +18,7 @@ int64_t emu_profile_idle_mib(void);
 
 double emu_cost_execute(const emu_model *model, int group);
 double emu_cost_copy(axclrtMemcpyKind kind, size_t n, bool pinned);
+double emu_cost_load(uint64_t bytes); /* a model file of so many bytes */
 double emu_cost_submit(void);
 double emu_cost_sync(void);
 

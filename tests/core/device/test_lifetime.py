@@ -51,7 +51,7 @@ def used(what: str = "device_used") -> int:
 def test_a_closed_card_refuses_every_call(card: Card) -> None:
     card.close()
     calls: list[Callable[[], object]] = [
-        card.version, card.properties, card.bind_thread, lambda: card.model_usage("x"),
+        card.version, card.properties, card.bind_thread,
         lambda: DeviceBuffer(card, 16), lambda: PinnedBuffer(card, 16), lambda: LoadedModel(card, "x"),
     ]  # fmt: skip
     for call in calls:

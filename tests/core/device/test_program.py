@@ -24,9 +24,10 @@ def model(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("program")
     tiny = Tiny("qwen3", layers=request.param, hidden=64, ffn=96)
     package = convert_tiny(folder, tiny, rows=ROWS, chunk=CHUNK, history=[0, 64, 128])
-    model = open_model(package, "emu", "none")
+    model = open_model(package, "emu", "none", settings={"inplace_unaligned": "1"})
     yield model
     model.close()
+    Emulator().set("inplace_unaligned", 0)  # it stays with the process
 
 
 def decode(model: Model, token: int, at: int, runs: list[tuple[int, int]], row: int, logits: bool = True) -> bytes:
@@ -262,11 +263,19 @@ def probed(package, **settings: str) -> tuple[list[bool], list[int]]:
 
 
 def test_probes_find_out_what_the_card_can_do_and_answers_stay_the_same(small_package) -> None:
-    modes, tokens = probed(small_package)
+    modes, tokens = probed(small_package, inplace_unaligned="1")
     assert modes == [True, True, True]
     for setting, expected in (
-        ({"inplace_decode": "0"}, [True, False, True]),
-        ({"async": "0"}, [False, True, True]),
-        ({"narrow_output": "0"}, [True, True, False]),
+        ({"inplace_unaligned": "0"}, [True, False, True]),
+        ({"inplace_unaligned": "down"}, [True, False, True]),
+        ({"inplace_unaligned": "error"}, [True, False, True]),
+        ({"inplace_unaligned": "1", "inplace_decode": "0"}, [True, False, True]),
+        ({"inplace_unaligned": "1", "async": "0"}, [False, True, True]),
+        ({"inplace_unaligned": "1", "narrow_output": "0"}, [True, True, False]),
     ):
         assert probed(small_package, **setting) == (expected, tokens), setting
+
+
+def test_rows_of_2_kib_are_written_in_place(tmp_path) -> None:
+    tiny = Tiny("qwen3", layers=2, heads=8, kv_heads=8, head_dim=128)
+    assert probed(convert_tiny(tmp_path, tiny, rows=127, chunk=32))[0] == [True, True, True]

@@ -224,9 +224,10 @@ CONFIGS = [
     {"banks": 1, "drafts": False},
     {"banks": 2, "drafts": True},
     {"banks": 1, "drafts": True, "settings": {"async": "0"}},
-    {"banks": 1, "drafts": True, "settings": {"inplace_decode": "0"}},
+    {"banks": 1, "drafts": True, "settings": {"inplace_unaligned": "0"}},
 ]
-MODES = {"async": "use_async", "inplace_decode": "in_place_decode"}
+ROWS_ANYWHERE = {"inplace_unaligned": "1"}
+MODES = {"async": "use_async", "inplace_unaligned": "in_place_decode"}
 """What a setting of the emulated card takes from the program."""
 
 
@@ -238,10 +239,11 @@ def little_foresight(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda c: "-".join(f"{k}={v}" for k, v in c.items()))
 def test_any_schedule_gives_what_each_request_gets_alone(package, alone, config) -> None:
+    config = {**config, "settings": ROWS_ANYWHERE | config.get("settings", {})}
     engine = Engine.open(package, "emu", "none", max_queue=1000, max_running=6, threaded=False, **config)
     engine.scheduler.costs.observe = lambda *measured: None  # the machine decides what a pass seems to cost
     for setting, mode in MODES.items():
-        assert getattr(engine.model.modes, mode) == (setting not in config.get("settings", {}))
+        assert getattr(engine.model.modes, mode) == (config["settings"].get(setting) != "0")
     try:
         machine = type("Machine", (Schedule,), {"engine": engine, "alone": alone})
         run_state_machine_as_test(
@@ -259,5 +261,5 @@ def test_any_schedule_gives_what_each_request_gets_alone(package, alone, config)
         assert bool(stats["accepted_draft_tokens"]) == config["drafts"]
     finally:
         engine.close()
-        for key in config.get("settings", {}):  # they stay with the process
-            Emulator().set(key, 1)
+        for key, value in {"async": 1, "inplace_unaligned": 0}.items():  # they stay with the process
+            Emulator().set(key, value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,13 @@ from axpress.core.model_files.hf_checkpoint import rope_frequencies
 from axpress.core.model_files.hollow import hollow
 from axpress.core.model_files.hollow_tokenizer import MIN_VOCAB, build_tokenizer, special_ids
 from axpress.core.model_files.safetensors import SafetensorsFile, array_source, from_bf16, to_bf16, write_safetensors
-from axpress.core.model_files.simulated_axmodel import SimMeta, is_simulated, read_axmodel, write_axmodel
+from axpress.core.model_files.simulated_axmodel import (
+    SimMeta,
+    is_simulated,
+    published_bytes,
+    read_axmodel,
+    write_axmodel,
+)
 from axpress.core.model_files.timing_profile import load_profile, profile_names
 
 TINY = Tiny("qwen3")
@@ -173,7 +180,7 @@ def test_every_weight_arrives_rounded_to_bf16(tmp_path: Path, tiny: Tiny, dtype:
     seen = {"model.embed_tokens.weight"}
     for layer in range(tiny.layers):
         meta, file = read_axmodel(out / f"tiny-model-v1_p64_l{layer}_together.axmodel")
-        assert (meta.layer, meta.decode_rows, meta.chunk, meta.history) == (layer, (300,), 64, (0, 64, 128, 192, 256))
+        assert (meta.layer, meta.decode_rows, meta.chunk, meta.history) == (layer, (300,), 64, (0, 64, 128, 192))
         names = {**convert_module.LAYER_TENSORS, **convert_module.OPTIONAL_TENSORS}
         for name in set(file.tensors) - {"inv_freq"}:
             theirs = f"model.layers.{layer}.{names[name]}"
@@ -282,7 +289,7 @@ def test_impossible_options_are_named(tmp_path: Path, options: dict[str, Any], p
 
 def test_ladders() -> None:
     assert default_history(2047, 128) == list(range(0, 1025, 128))
-    assert default_history(255, 128) == [0, 128]
+    assert default_history(256, 128) == [0, 128] and default_history(255, 128) == [0]
     assert default_history(100, 128) == [0]
     assert default_history(2047, 0) == []
 
@@ -442,8 +449,34 @@ def test_a_hollow_package_is_full_size_in_few_megabytes(hollow_package: Path) ->
         assert meta.history == (*range(0, 1025, 128), 1536, 2047), "no group may read more rows than the cache has"
         assert meta.cost_chunk_us is not None and len(meta.cost_chunk_us) == len(meta.history)
         assert meta.cmm_bytes == load_profile("qwen3-0.6b-w8a16-pi5").memory.layer_cmm_bytes
-    head, _ = read_axmodel(next(hollow_package.glob("*_post.axmodel")))
-    assert (head.vocab, head.cost_head_us) == (151936, 7920)
+        assert (meta.file_bytes, meta.p0_width) == (18397000, "hidden")
+    path = next(hollow_package.glob("*_post.axmodel"))
+    head, _ = read_axmodel(path)
+    assert (head.vocab, head.cost_head_us, published_bytes(path)) == (151936, 7920, 169844000)
+
+
+def test_a_hollow_package_can_be_what_no_profile_describes(tmp_path: Path) -> None:
+    def change(meta: SimMeta) -> SimMeta:
+        if meta.layer != 3:
+            return meta
+        costs = meta.cost_chunk_us or ()
+        return replace(meta, tensors="K_cache=int8", history=meta.history[:2], cost_chunk_us=costs[:2])
+
+    made = hollow("qwen3-0.6b-w8a16-pi5", tmp_path / "out", p0_width="kv", change=change)
+    layers = {meta.layer: meta for meta in (read_axmodel(path)[0] for path in made.glob("*_together.axmodel"))}
+    assert {meta.p0_width for meta in layers.values()} == {"kv"}
+    assert layers[3].tensors == "K_cache=int8" and layers[3].history == (0, 128)
+    assert layers[2].tensors is None and len(layers[2].history) == 11
+
+
+def test_several_decode_groups_and_the_narrow_row(tmp_path: Path) -> None:
+    write_checkpoint(TINY, tmp_path / "hf")
+    made = convert(tmp_path / "hf", tmp_path / "out", rows=[127, 255], chunk=64, p0_width="kv", progress=False)
+    meta, _ = read_axmodel(next(made.glob("*_together.axmodel")))
+    assert (meta.decode_rows, meta.history, meta.p0_width) == ((127, 255), (0, 64, 128), "kv")
+    assert json.loads((made / "config.json").read_text())["axpress"]["rows"] == 255
+    with pytest.raises(PackageError, match="--rows must be at least 1, not 127,0"):
+        convert(tmp_path / "hf", tmp_path / "other", rows=[127, 0])
 
 
 def test_every_id_of_a_hollow_package_is_printable(hollow_package: Path) -> None:

@@ -13,9 +13,12 @@ from ctypes_runner import LIBRARY, Runner, Runtime, open_runtime
 
 from axpress.core.model_files.hollow import hollow
 from axpress.core.model_files.model_package import open_package
+from axpress.core.model_files.simulated_axmodel import published_bytes
+from axpress.core.model_files.timing_profile import load_profile
 
 pytestmark = pytest.mark.skipif(not LIBRARY.is_file(), reason="the emulated runtime is not built")
 PUBLISHED = {"qwen3-0.6b-w8a16-pi5": 12.88, "qwen3-1.7b-w8a16-pi5": 7.38, "qwen3-4b-w8a16-pi5": 3.65}
+PUBLISHED_LOAD = {"qwen3-0.6b-w8a16-pi5": 36, "qwen3-4b-w8a16-pi5": 133}
 
 
 def vendor_token(runtime: Runtime, runner: Runner) -> None:
@@ -41,6 +44,13 @@ def modelled_seconds(runtime: Runtime) -> float:
     buffer = ctypes.create_string_buffer(1 << 16)
     runtime.lib.axemu_report(buffer, ctypes.c_size_t(len(buffer)))
     return json.loads(buffer.value)["modelled_ns"] / 1e9
+
+
+@pytest.mark.parametrize("name", PUBLISHED_LOAD)
+def test_loading_takes_the_published_time(name: str, tmp_path: Path) -> None:
+    package, cost = open_package(hollow(name, tmp_path / "out")), load_profile(name).cost
+    sizes = [published_bytes(path) for path in (package.head_file, *package.layer_files)]
+    assert sum(map(cost.load_s, sizes)) == pytest.approx(PUBLISHED_LOAD[name], rel=0.01)
 
 
 @pytest.mark.parametrize("profile", PUBLISHED)
