@@ -14,6 +14,7 @@ from typing import Any
 from axpress.core.errors import AxpressError
 
 from . import doctor_command, version
+from .argument_parser import ArgumentParser, no_such_model
 from .settings import Settings
 
 DEFAULTS = Settings()
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         "axpress",
         description=(
             "Language models on an AXERA AX650 card, or an emulated one, for clients of OpenAI, Azure and Ollama."
@@ -205,6 +206,8 @@ def _add_access(add: Callable[..., Any]) -> None:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
+    from axpress.core.model_files.model_package import open_package
+
     from .app import serve
     from .http import logs
 
@@ -213,11 +216,12 @@ def _serve(arguments: argparse.Namespace) -> int:
         options[repeatable] = tuple(options.get(repeatable, ()))
     settings = Settings(**options)
     if settings.model_dir is not None and not settings.model_dir.is_dir():
-        raise OSError(f"there is no model directory {settings.model_dir}")
+        raise OSError(no_such_model(settings.model_dir))
     if settings.trace is not None and not settings.trace.parent.is_dir():
         raise OSError(f"there is no directory {settings.trace.parent} for the trace")
     if settings.model_dir is None and settings.device not in ("auto", "emu"):
         raise OSError("give MODEL_DIR: without one the demo model is served, and that runs on the emulated card only")
+    open_package(settings.directory)  # what is wrong with the files is said before anybody is told where to connect
     logs.configure(settings.log_level)
     return serve(settings)
 

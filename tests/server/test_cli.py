@@ -64,8 +64,31 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
 def test_wrong_arguments(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main(arguments)
-    assert end.value.code == 2
-    assert "usage:" in capsys.readouterr().err
+    lines = capsys.readouterr().err.splitlines()
+    assert end.value.code == 2 and len(lines) == 2, "the reason, then where to look"
+    assert lines[0].startswith("axpress") and lines[1].endswith("--help` lists what it takes")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [(["serv"], "serve"), (["serve", "--prot", "1"], "--port"), (["serve", "--alow-host=x"], "--allow-host")],
+)
+def test_what_was_probably_meant(arguments: list[str], meant: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert f"; did you mean {meant}?" in capsys.readouterr().err
+
+
+def test_a_directory_is_looked_at_before_anybody_is_told_where_to_connect(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "Qwen3-4B").mkdir()
+    assert main(["serve", str(tmp_path / "Qwen3-4B")]) == 1
+    assert "is not a model directory" in (said := capsys.readouterr().err) and "listening" not in said
+    assert main(["serve", str(tmp_path / "qwen3-4")]) == 1
+    assert f"did you mean {tmp_path / 'Qwen3-4B'}?" in capsys.readouterr().err
+    assert main(["serve", str(tmp_path / "else" / "where")]) == 1
+    assert "Hugging Face under AXERA-TECH" in capsys.readouterr().err
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
