@@ -8,6 +8,7 @@ import os
 import re
 import ssl
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +18,8 @@ from urllib.parse import urlsplit
 from axpress.core.errors import AxpressError
 
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "max_tokens")
+POLL_SECONDS = 1.0
+"""Between two looks at a server that loads."""
 HELP = "Ctrl-C stops an answer, Ctrl-D leaves, /new starts over."
 
 
@@ -52,6 +55,17 @@ class ChatClient:
             document = json.loads(response.read())
             return document if isinstance(document, dict) else {}
         return {}
+
+    def wait(self, tell: Callable[[str], object]) -> dict[str, Any]:
+        """/health once the server has loaded its model; `tell` gets each new reason why it has not."""
+        told = None
+        while (health := self.health()).get("status") == "loading":
+            reason = str(health.get("reason") or "the server loads its model")
+            if reason != told:
+                tell(reason)
+            told = reason
+            time.sleep(POLL_SECONDS)
+        return health
 
     def ask(self, text: str, reasoning: Callable[[str], object] | None = None) -> Iterator[str]:
         """Send `text` and yield the answer's pieces. What was yielded is remembered even when the caller stops early.
@@ -209,7 +223,7 @@ def run(url: str, model: str, system: str | None, sampling: dict[str, Any]) -> i
     client = ChatClient(url, model, system, sampling)
     printer = Printer(sys.stdout, plain="NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb")
     interactive = sys.stdin.isatty()
-    health = client.health()
+    health = client.wait(lambda reason: print(f"waiting: {visible(reason)}", file=sys.stderr, flush=True))
     if interactive:
         note = health.get("note")
         print(f"{health.get('model') or 'a model'} at {url}" + (f" ({note})" if note else "") + f". {HELP}")

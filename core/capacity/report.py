@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
-from ..device.model_loader import CMM_FLOOR, MAX_BANKS
+from ..device.card_memory import CMM_FLOOR, MAX_BANKS
 from ..engine.pass_costs import PassCosts
 from ..engine.sequence import MAX_DRAFT
 from ..errors import PackageError, RequestError

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,20 +16,15 @@ from ..request import EngineInfo
 from ..tokenizer.tokenizer import Tokenizer
 from .axmodel import LoadedModel
 from .backend import Backend, CardHandle, Costs, Modes
+from .card_memory import CardMemory
 from .emulator import emulator_library
+from .load_watch import LoadWatch, Progress
 from .probe import probe
 from .program import Program
 from .runtime import Card, find_library
-from .shape_groups import find_tensor, layer_shape
+from .shape_groups import find_tensor
 
 log = logging.getLogger(__name__)
-
-CMM_FLOOR = 64 << 20  # bytes of card memory that stay free: the runtime's own buffers need some
-
-MAX_BANKS = 8
-
-Progress = Callable[[str, int, int], None]
-"""Called while loading with (what, done, total)."""
 
 
 class Model:
@@ -84,7 +78,8 @@ def open_model(
     "auto": the emulated card for simulated packages, card 0 for others; "axengine": card 0 through the vendor's
     PyAXEngine, slow, for a card that only that can open. `settings` are further emulator settings. `banks`: caches of R
     rows each (None: as many as fit, at most MAX_BANKS); `logits_slots`: how many queries of a pass may want logits at
-    once. Raises PackageError for everything that can be known without the card, RuntimeUnavailable, RuntimeCallError.
+    once. `progress` is called as the loading goes on (load_watch.py). Raises PackageError for everything that can be
+    known without the card and where its memory will not do, RuntimeUnavailable, RuntimeCallError.
     """
     started = time.monotonic()
     package = open_package(directory)
@@ -96,11 +91,18 @@ def open_model(
 
         return Model(package, text, *open_backend(package, logits_slots))
     card, profile = _open_card(package, device, profile, settings or {})
+    program = None
     try:
-        program = _load(card, package, progress or _silent, banks, logits_slots)
-        model = Model(package, text, card, program, *probe(program), profile)
+        sizes = [published_bytes(path) for path in _files(package)]
+        watch = LoadWatch(sizes, progress)
+        program = _load(card, package, watch, sizes, banks, logits_slots)
+        watch.probing()
+        model = Model(package, text, card, program, *probe(program, watch), profile)
     except BaseException:
         with suppress(BufferError):  # the error's own traceback may hold a view
+            card.begin_close()
+            if program is not None:
+                program.close()  # it holds views, with which the card would not close
             card.close()
         raise
     log.info("%s: %d layers, %d bank(s) of %d rows, loaded in %.1f s on %s", package.name, program.num_layers,
@@ -142,72 +144,32 @@ def _open_card(
     return Card(library, 0 if device == "auto" else int(device), settings), None
 
 
-def _load(card: Card, package: ModelPackage, progress: Progress, banks: int | None, logits_slots: int) -> Program:
+def _load(
+    card: Card, package: ModelPackage, watch: LoadWatch, sizes: list[int], banks: int | None, logits_slots: int
+) -> Program:
     """Layers and head on the card, with buffers around them."""
-    files = [package.head_file, *package.layer_files]  # the head first: the card wants it so
-    free = _check_memory(card, package, files)
-    models = []
-    for number, path in enumerate(files):
-        progress("loading", number, len(files))
-        models.append(LoadedModel(card, path))
-        free = _check_growth(card, package, free, len(files) - len(models) if number else 0)  # layers are alike
+    memory = CardMemory(card, str(package.directory), sizes, banks)
+    memory.check_files()
+    models: list[LoadedModel] = []
+    for path in _files(package):
+        watch.loading(len(models))
+        with watch.file(len(models), path.name):
+            models.append(LoadedModel(card, path))
+        memory.check_growth(models)
     head, layers = models[0], models[1:]
     embedding = package.embedding(head.inputs[0].shapes[0][-1])
-    num_banks = _num_banks(card, layers, banks)
+    num_banks = memory.num_banks(layers)
     width = head.outputs[find_tensor(head.outputs, "output", head.path)].shapes[0][-1]
     token_ids = package.head_token_ids(width, len(embedding))
     program = Program(
         card, layers, head, embedding, num_banks=num_banks, logits_slots=logits_slots, token_ids=token_ids
     )
-    progress("probing", len(files), len(files))
     return program
 
 
-def _silent(what: str, done: int, total: int) -> None:
-    """Progress for those who do not ask."""
-
-
-def _check_memory(card: Card, package: ModelPackage, files: list[Path]) -> int:
-    """Refuses before the first load what cannot fit, by the files' sizes: running out half way leaves the card in need
-    of a reset, and asking the runtime would load everything twice. Returns the bytes that are free."""
-    free: int = card.properties()["free_cmm"]
-    need = sum(map(published_bytes, files))
-    if need + CMM_FLOOR > free:
-        raise _too_large(package, f"{len(files)} model files need at least {need >> 20} MiB", free)
-    return free
-
-
-def _check_growth(card: Card, package: ModelPackage, before: int, remaining: int) -> int:
-    """Refuses once it shows that `remaining` files which take what the last one took do not fit; `before` was free
-    before that one. Returns what is free now."""
-    free: int = card.properties()["free_cmm"]
-    need = remaining * (before - free)
-    if need + CMM_FLOOR > free:
-        raise _too_large(package, f"remaining {remaining} model files need about {need >> 20} MiB", free)
-    return free
-
-
-def _too_large(package: ModelPackage, need: str, free: int) -> PackageError:
-    return PackageError(
-        f"{package.directory}: its {need} of card memory and {CMM_FLOOR >> 20} MiB stay free, but the card has"
-        f" {free >> 20} MiB free; close other programs on the card, reset it, or choose a smaller model"
-    )
-
-
-def _num_banks(card: Card, layers: list[LoadedModel], wanted: int | None) -> int:
-    """How many banks fit beside the loaded layers; PackageError where fewer fit than `wanted`, or none."""
-    shape = layer_shape(layers[0].inputs, layers[0].outputs, layers[0].path)
-    bank_bytes = shape.rows * 2 * shape.kv_dim * 2 * len(layers)
-    free = card.properties()["free_cmm"] - CMM_FLOOR
-    fit = free // bank_bytes
-    count = wanted or 1
-    if fit < count:
-        raise PackageError(
-            f"{count} bank(s) of {shape.rows} rows need {count * bank_bytes >> 20} MiB, but {max(free, 0) >> 20} MiB of"
-            f" card memory are left beside the model and a reserve of {CMM_FLOOR >> 20} MiB: ask for fewer banks"
-            " (--banks) or choose a smaller model"
-        )
-    return wanted or min(fit, MAX_BANKS)
+def _files(package: ModelPackage) -> list[Path]:
+    """In the order of loading: the head first, the card wants it so."""
+    return [package.head_file, *package.layer_files]
 
 
 def default_model() -> Path:

@@ -1,44 +1,69 @@
 """Load-time probes: what this card can be trusted with, and what each group costs on it.
 
-Every probe compares bytes that two ways of doing the same step left behind. An inconclusive one chooses the
-conservative way: it costs time, never a wrong token."""
+Every probe compares what two ways of doing the same passes left behind, in every group they concern (probe_passes.py).
+An inconclusive one chooses the conservative way: it costs time, never a wrong token."""
 
 from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
 
-from ..errors import RuntimeCallError
+from ..errors import FailureKind, RuntimeCallError
 from .backend import Costs, Modes
+from .probe_passes import MIN_ROWS, Deadline, Left, ProbePasses
 from .program import Program
-from .step import Step
 
 log = logging.getLogger(__name__)
 
+ALIGNMENT = 2048  # bytes: the offsets at which outputs inside a cache were seen to work on cards
+CLOSE = 0.05  # of the largest value: how far a chunk's K, V and logits may be from decode's
 
-def probe(program: Program) -> tuple[Modes, Costs]:
+
+def probe(program: Program, deadline: Deadline) -> tuple[Modes, Costs]:
     """Probes the modes, sets them on the program, measures costs and logs both. The bank's rows hold garbage
-    afterwards: finite, and nobody sees a row before it is written."""
-    modes = Modes()
-    _set(program, modes)
-    modes = replace(modes, use_async=_probe_async(program))
-    _set(program, modes)
-    modes = replace(modes, in_place_decode=_probe_in_place(program, modes))
-    if program.shape.chunks and program.bank_rows >= 2 * program.shape.chunks[0].width:
-        modes = replace(modes, chunks=_probe_chunk(program))
-    _set(program, modes)
+    afterwards: finite, and nobody sees a row before it is written.
+
+    StepTimeout says during which probe the card did not answer."""
+    modes = _probe_modes(program, deadline)
+    program.set_modes(use_async=modes.use_async, in_place_decode=modes.in_place_decode)
     log.info(
         "probes: async %s, decode rows %s, prompts %s",
         "honoured" if modes.use_async else "not usable, synchronous calls instead",
         "written in place" if modes.in_place_decode else "copied into the cache",
         "in chunks" if modes.chunks else "token by token",
     )
-    costs = measure(program)
+    costs = measure(program, deadline)
     _log_costs(program, modes, costs)
     return modes, costs
+
+
+def _probe_modes(program: Program, deadline: Deadline) -> Modes:
+    if program.groups[0].history < MIN_ROWS:
+        log.warning("caches of %d rows are too small for probes: everything is done the slow way", program.bank_rows)
+        return Modes()
+    passes = ProbePasses(program, deadline)
+    first = passes.begin()
+    decodes, chunks = _groups(program)
+    plain = {g: passes.decode(g, Modes()) for g in decodes}
+    if not all(left.says_something() for left in (first, *plain.values())):
+        log.warning("decoding left K, V or logits that are all zero, not finite, or equal for different tokens: probes"
+                    " prove nothing with this model, everything is done the slow way")  # fmt: skip
+        return Modes()
+    if chunks:
+        plain[chunks[-1]] = passes.chunk(chunks[-1], Modes())
+    modes = Modes(use_async=_probe_async(passes, plain))
+    modes = replace(modes, chunks=_probe_chunks(passes, modes, plain[decodes[-1]], first))
+    return replace(modes, in_place_decode=_probe_in_place(passes, plain, modes))
+
+
+def _groups(program: Program) -> tuple[range, range]:
+    """Numbers of the decode groups and of the chunk groups."""
+    return range(len(program.shape.decode)), range(len(program.shape.decode), len(program.groups))
 
 
 def _log_costs(program: Program, modes: Modes, costs: Costs) -> None:
@@ -57,105 +82,83 @@ def _log_costs(program: Program, modes: Modes, costs: Costs) -> None:
     log.info("%s: %s", "emulated card" if program.card.emulated else "measured", ", ".join(parts))
 
 
-def measure(program: Program) -> Costs:
+def measure(program: Program, deadline: Deadline) -> Costs:
     """Times the first layers of every group, the head, and a row's move."""
-    groups = tuple(program.time_layers(i) * program.num_layers for i in range(len(program.groups)))
-    head, start = program.time_head(), time.perf_counter()
-    program.move_rows(0, np.array([0], np.int32), np.array([1], np.int32))
-    return Costs(groups, head, time.perf_counter() - start)
+    groups = []
+    for group in range(len(program.groups)):
+        with deadline(f"the timing of group {group}"):
+            groups.append(program.time_layers(group, deadline.timeout_ms) * program.num_layers)
+    with deadline("the timing of the head"):
+        head = program.time_head(deadline.timeout_ms)
+    with deadline("the timing of a row's move"):
+        start = time.perf_counter()
+        program.move_rows(0, np.array([0], np.int32), np.array([1], np.int32), deadline.timeout_ms)
+        copy = time.perf_counter() - start
+    return Costs(tuple(groups), head, copy)
 
 
-def _set(program: Program, modes: Modes) -> None:
-    program.set_modes(use_async=modes.use_async, in_place_decode=modes.in_place_decode)
-
-
-def _probe_async(program: Program) -> bool:
-    """Whether a step submitted to the stream gives the bytes of the same step run call by call."""
-    if not program.card.has_async:
-        return False
-    program.run(_decode_step(row=0))
-    expected = program.logits(0).tobytes()
-    _set(program, Modes(use_async=True))
-    program.clear_logits(0)
+@contextmanager
+def _refusal(what: str) -> Iterator[None]:
+    """Lets errors pass that say no more than that the card does not do this; others end the loading."""
     try:
-        program.run(_decode_step(row=1))
+        yield
     except RuntimeCallError as error:
-        log.warning("the runtime does not take asynchronous work (%s)", error)
+        if error.kind is not FailureKind.CARD_FAILED:
+            raise
+        log.warning("the runtime does not take %s (%s)", what, error)
+
+
+def _probe_async(passes: ProbePasses, plain: dict[int, Left]) -> bool:
+    """Whether passes submitted to the stream leave the bytes of the same passes run call by call: in the groups of
+    `plain`, which are decode's and the deepest of chunks. The other chunks are compared with decode afterwards."""
+    if not passes.program.card.has_async:
         return False
-    return program.logits(0).tobytes() == expected
+    for group, expected in plain.items():
+        left = None
+        with _refusal("asynchronous work"):
+            left = _run(passes, group, Modes(use_async=True))
+        if left is None or not left.equals(expected):
+            return False
+    return True
 
 
-def _probe_in_place(program: Program, modes: Modes) -> bool:
-    """Whether K/V outputs bound into the cache leave the same row there as a copy does, in every layer.
-
-    Tried at row 1: where rows are no multiples of what the card aligns to, row 0 would say nothing."""
-    program.run(_decode_step(row=0))
-    copied = _row(program, 0)
-    _erase(program, 1)
-    _set(program, replace(modes, in_place_decode=True))
-    try:
-        program.run(_decode_step(row=1))
-        written = _row(program, 1)
-    except RuntimeCallError as error:
-        log.info("the runtime refuses K/V outputs inside the cache (%s)", error)
-        written = b""
-    finally:
-        _set(program, modes)
-    return written == copied and any(copied)
-
-
-def _probe_chunk(program: Program) -> bool:
-    """Whether a chunk's hidden state is worth anything: some narrow groups leave it unwritten. Compares the last
-    layer's K and V of one token with those that decode gives."""
-    width = program.shape.chunks[0].width
-    program.run(_decode_step(row=width))
-    program.run(_chunk_step(program))
-    alone, chunk = _row(program, width), _row(program, 0)
-    if alone == chunk:
-        return True
-    a, b = (np.frombuffer(x, np.uint16).astype(np.uint32) << 16 for x in (alone, chunk))
-    a, b = a.view(np.float32), b.view(np.float32)
-    close = bool(np.isfinite(b).all() and np.abs(a - b).max() <= 0.05 * np.abs(a).max())
-    if close:
-        log.warning(
-            "chunks and decode differ in the last bits on this card: answers may depend on how a prompt was split"
-        )
-    else:
-        log.warning(
-            "chunk groups of %d tokens give a wrong hidden state on this card: prompts go token by token", width
-        )
-    return close
-
-
-def _decode_step(row: int) -> Step:
-    step = Step(1)
-    step.reset(0)
-    step.add(0, 0, row, -1, step.add_view(0, 0), True)
-    return step
-
-
-def _chunk_step(program: Program) -> Step:
-    group = len(program.shape.decode)
-    width = program.groups[group].width
-    step = Step(width)
-    step.reset(group)
-    step.add_chain(range(width), 0, 0, step.add_view(0, 0))
-    return step
-
-
-def _row(program: Program, row: int) -> bytes:
-    """K and V of one row of the first and the last layer."""
+def _probe_in_place(passes: ProbePasses, plain: dict[int, Left], modes: Modes) -> bool:
+    """Whether K/V outputs bound into the cache leave there what a copy does, and nothing beside it, in every decode
+    group. Not asked where rows are no multiple of what is known to work on cards."""
+    program = passes.program
     nbytes = 2 * program.shape.kv_dim
-    parts = [
-        buffer.read("uint8", nbytes, row * nbytes)
-        for layer in {0, program.num_layers - 1}
-        for buffer in program.kv_buffers(0, layer)
-    ]
-    return b"".join(p.tobytes() for p in parts)
+    if nbytes % ALIGNMENT:
+        log.info("rows of %d bytes are no multiple of %d: copied, not written in place", nbytes, ALIGNMENT)
+        return False
+    for group in _groups(program)[0]:
+        left = None
+        with _refusal("K/V outputs inside the cache"):
+            left = passes.decode(group, replace(modes, in_place_decode=True))
+        if left is None or not left.equals(plain[group]):
+            return False
+    return True
 
 
-def _erase(program: Program, row: int) -> None:
-    nbytes = 2 * program.shape.kv_dim
-    for layer in range(program.num_layers):
-        for buffer in program.kv_buffers(0, layer):
-            buffer.write(np.zeros(nbytes, np.uint8), row * nbytes)
+def _probe_chunks(passes: ProbePasses, modes: Modes, decoded: Left, first: Left) -> bool:
+    """Whether every chunk group gives what decode gives, but for rounding: some narrow ones leave their hidden state
+    unwritten. `decoded` is the reference over history, `first` that without. False where there is no chunk group."""
+    program = passes.program
+    chunks = _groups(program)[1]
+    exact = True
+    for group in chunks:
+        distance = (decoded if passes.has_history(group) else first).distance(passes.chunk(group, modes))
+        width, history = program.groups[group].width, program.groups[group].history
+        if not distance <= CLOSE:
+            log.warning("chunks of %d tokens over %d rows give another result than decode on this card (a difference of"
+                        " %.3g of the largest value): prompts go token by token", width, history, distance)  # fmt: skip
+            return False
+        exact = exact and distance == 0
+    if not exact:
+        log.warning("chunks and decode differ in the last bits on this card: answers may depend on how a prompt was"
+                    " split")  # fmt: skip
+    return bool(chunks)
+
+
+def _run(passes: ProbePasses, group: int, modes: Modes) -> Left:
+    run = passes.decode if passes.program.groups[group].width == 1 else passes.chunk
+    return run(group, modes)

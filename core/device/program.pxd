@@ -29,7 +29,7 @@ cdef class Program:
     cdef CallStream stream
     cdef KVBuffers kv
     cdef PassBuffers buffers
-    cdef object table                   # of embeddings
+    cdef readonly object table          # of embeddings
     cdef const uint16_t[:, ::1] embedding
     cdef bint rounds                    # rows are to be asked for first: the table is not of bf16
     cdef list logits_views              # of the tokens that the vocabulary has

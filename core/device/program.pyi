@@ -34,6 +34,7 @@ class Program:
     num_banks: int
     logits_slots: int
     bank_rows: int
+    table: EmbeddingTable
     in_place_decode: bool
     closed: bool
     vocab_size: int
@@ -56,10 +57,11 @@ class Program:
         Raises PackageError where the models do not fit each other, RuntimeCallError where the card refuses."""
     def set_modes(self, *, use_async: bool, in_place_decode: bool) -> None:
         """What this card can be trusted with (see probe.py); the conservative choice is False, False."""
-    def time_layers(self, group: int) -> float:
-        """Seconds that one layer of this group takes, from the first few layers. What it computes is thrown away."""
-    def time_head(self) -> float:
-        """Seconds that one head takes, download of the logits included."""
+    def time_layers(self, group: int, timeout_ms: int = -1) -> float:
+        """Seconds that one layer of this group takes, from the first few layers. What it computes is thrown away. Errors
+        as for `run`."""
+    def time_head(self, timeout_ms: int = -1) -> float:
+        """Seconds that one head takes, download of the logits included. Errors as for `run`."""
     def kv_buffers(self, bank: int, layer: int) -> tuple[Any, Any]:
         """The bank's (K, V) DeviceBuffers of one layer, for probes and tests."""
     def run(self, step: Step, timeout_ms: int = -1) -> None:

@@ -95,10 +95,12 @@ cdef class Program:
                     code = self.buffers.bind_rows(&self.buffers.groups[g], bank, False, 0)
                 self.card.check("axclrtEngineSetOutputBufferByIndex", code)
 
-    def time_layers(self, group: int) -> float:
-        """Seconds that one layer of this group takes, from the first few layers. What it computes is thrown away."""
+    def time_layers(self, group: int, timeout_ms: int = -1) -> float:
+        """Seconds that one layer of this group takes, from the first few layers. What it computes is thrown away. Errors
+        as for `run`."""
         cdef group_io *timed
         cdef axclError code = 0
+        cdef int32_t limit = timeout_ms
         cdef int i, count = min(TIMED_LAYERS, self.num_layers)
         self._require_open()
         if not 0 <= group < len(self.groups):
@@ -112,21 +114,22 @@ cdef class Program:
                 if code != 0:
                     break
             if code == 0:
-                code = self.stream.wait(-1)
+                code = self.stream.wait(limit)
         if code != 0:
             self.stream.give_up(code)
         return (perf_counter() - start) / count
 
-    def time_head(self) -> float:
-        """Seconds that one head takes, download of the logits included."""
+    def time_head(self, timeout_ms: int = -1) -> float:
+        """Seconds that one head takes, download of the logits included. Errors as for `run`."""
         cdef axclError code
+        cdef int32_t limit = timeout_ms
         self._require_open()
         start = perf_counter()
         with nogil:
             self.wanted[0] = 0
             code = self._submit_head(&self.buffers.groups[0], &self.buffers.heads[0], 0, 1)
             if code == 0:
-                code = self.stream.wait(-1)
+                code = self.stream.wait(limit)
         if code != 0:
             self.stream.give_up(code)
         return perf_counter() - start

@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
-from ..device.model_loader import Model, Progress, open_model
+from ..device.load_watch import Progress
+from ..device.model_loader import Model, open_model
 from ..errors import ContextOverflow, EngineClosed, FailureKind, QueueFull, RequestError, RuntimeCallError, failure_kind
 from ..request import FinishReason, GenerationRequest, Sink
 from ..sampling.sampler import check_params

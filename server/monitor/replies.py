@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any, NotRequired
+from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
 from axpress.core.engine.snapshot import CardState, Running
 
 from ..http.replies import Count, Seconds, closed
+
+
+@closed
+class Loading(TypedDict):
+    """How far the loading of the model is."""
+
+    stage: Literal["loading", "probing"]
+    """Files are being loaded, or all are and the card is being tried out."""
+    files_done: Count
+    files: Count
+    mib_done: Count
+    mib: Count
+    """Of the model files."""
+    seconds: Seconds
+    """Since it began, as of the latest file."""
+    seconds_left: Seconds | None
+    """For the files alone; null before the first is loaded."""
+    unanswered: str
+    """What the card was asked to do and has not done in time; empty if nothing."""
 
 
 @closed
@@ -19,6 +38,8 @@ class Health(TypedDict):
     status: str
     """ready, or why not: loading, stalled, draining, closed, failed."""
     reason: NotRequired[str]
+    loading: NotRequired[Loading]
+    """While the model is being loaded."""
     model: NotRequired[str]
     device: NotRequired[str]
     emulated: NotRequired[bool]

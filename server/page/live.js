@@ -70,7 +70,7 @@ function lost() {
 function back({ status, reason }) {
   document.body.classList.remove("away");
   if (status !== "ready") {
-    notice(`The server is ${status}${reason ? `: ${reason}` : ""}.`);
+    notice(`The server is ${status}${reason ? `: ${reason}` : ""}.`, status === "loading" ? "good" : "bad");
     away = true;
   } else if (away) {
     away = false;

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from .engine_bridge import EngineBridge
 from .served_model import ServedModel
 
 if TYPE_CHECKING:
+    from axpress.core.device.load_watch import LoadProgress
     from axpress.core.engine.engine import Engine
 
 log = logging.getLogger("axpress.server")
@@ -33,6 +35,7 @@ class Service:
         self.reason = "the model is being loaded"
         self.exit_code = 0
         self.num_answers = 0
+        self._progress: LoadProgress | None = None
         self._busy_since = monotonic()
         self.started = monotonic()
         self.created = time()
@@ -70,9 +73,23 @@ class Service:
         s = self.settings
         extra = {"speed": f"{s.emu_speed:g}"} if s.emu_speed is not None else None
         return Engine.open(
-            s.directory, s.effective_device, s.profile, s.max_queue, settings=extra,
+            s.directory, s.effective_device, s.profile, s.max_queue, settings=extra, progress=self._loads,
             max_running=s.max_running, banks=s.banks, exact=s.exact, drafts=s.drafts, trace=s.trace,
         )  # fmt: skip
+
+    def _loads(self, progress: LoadProgress) -> None:
+        """Called on other threads."""
+        self._progress = progress
+
+    def _loading_facts(self) -> dict[str, Any]:
+        """What /health says of a model on its way; the reason is the same for people."""
+        now = self._progress
+        if self.state != "loading" or now is None:
+            return {}
+        facts = {f.name: getattr(now, f.name) for f in fields(now)}
+        for key in ("seconds", "seconds_left"):
+            facts[key] = None if facts[key] is None else round(facts[key], 1)
+        return {"reason": f"the model is being loaded: {now}", "loading": facts}
 
     def _fail(self, exc: Exception) -> None:
         self.state = "failed" if self.state == "loading" else self.state
@@ -112,7 +129,7 @@ class Service:
         raise EngineClosed(self._why_not())
 
     def _why_not(self) -> str:
-        state, reason = self.state, self.reason
+        state, reason = self.state, self._loading_facts().get("reason", self.reason)
         if state == "ready" and self._engine is not None:
             state, reason = self._engine.state, self._engine.reason or ""
         return f"No answers right now ({state})" + (f": {reason}." if reason else ".")
@@ -131,6 +148,7 @@ class Service:
     def health(self) -> tuple[int, dict[str, Any]]:
         """Status and body of /health: 200 exactly when a token can be had."""
         body: dict[str, Any] = {"status": self.state, "reason": self.reason, "model": self.served_name}
+        body |= self._loading_facts()
         engine = self._engine
         if engine is not None:
             info, stats = engine.info, engine.stats()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +18,8 @@ import httpx
 import openai
 import pytest
 from server_process import RunningServer, chat, events, hollow_package, http_post, openai_client
+
+from axpress.core.model_files.hollow import hollow
 
 LONG: dict[str, Any] = {"ignore_eos": True, "max_tokens": 900}
 """About 5 seconds on the made-up card, when nothing can be guessed."""
@@ -345,3 +349,36 @@ def test_two_hundred_short_answers_leave_nothing_behind(server: RunningServer) -
                                  headers={"content-type": "application/json"})  # fmt: skip
             assert response.status_code == 200
         assert resources() == before
+
+
+def test_a_load_tells_how_far_it_is_and_chat_waits_for_it(tmp_path: Path) -> None:
+    """On a card that takes some seconds: modelled, as published for this model, ten times as fast."""
+    package = hollow("qwen3-0.6b-w8a16-pi5", tmp_path / "package")
+    pace = ("--emu-profile", "qwen3-0.6b-w8a16-pi5", "--emu-speed", "10")
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    told: list[dict[str, Any]] = []
+    live: set[str] = set()
+    with RunningServer(package, *pace, ready=False) as server:
+
+        def loaded() -> bool:
+            status, body = server.health()
+            if body["status"] == "loading":
+                told.append(body)
+                live.add(json.loads(server.request("GET", "/live")[2])["reason"])  # what the page shows
+            time.sleep(0.03)
+            return status == 200
+
+        command = [*RunningServer.command[:-1], "chat", "--url", server.url, "--max-tokens", "3"]
+        with subprocess.Popen(command, text=True, **pipes) as talk:  # type: ignore[call-overload]
+            server.wait(loaded, 60, "ready")
+            out, err = talk.communicate("hello\n", timeout=60)
+        assert (talk.returncode, bool(out.strip())) == (0, True)
+        assert re.search(r"^waiting: the model is being loaded: \d+ of 29 files, \d+ of 653 MiB", err, re.M), err
+        assert "loading" not in server.health()[1]
+    loading = [body["loading"] for body in told if "loading" in body]
+    done = [facts["files_done"] for facts in loading]
+    assert done == sorted(done) and len(set(done)) > 5
+    half = next(facts for facts in loading if facts["files_done"] >= 14)
+    assert half["files"] == 29 and half["mib"] == 653 and 330 < half["mib_done"] < 653 and half["seconds_left"] > 0
+    assert f"{half['files_done']} of 29 files, {half['mib_done']} of 653 MiB, about" in str(told)
+    assert sum(re.search(r": \d+ of 29 files, .* s left", reason) is not None for reason in live) > 5

@@ -1,0 +1,90 @@
+"""Whether a model fits into the card's memory (CMM): by the sizes of its files before the first is loaded, by what the
+loaded ones took afterwards. Running out half way leaves a card in need of a reset, and asking the runtime what a file
+needs would load it."""
+
+from __future__ import annotations
+
+import logging
+
+from ..errors import PackageError
+from .axmodel import LoadedModel
+from .runtime import Card
+from .shape_groups import layer_shape
+
+log = logging.getLogger(__name__)
+
+CMM_FLOOR = 64 << 20  # bytes of card memory that stay free: the runtime's own buffers need some
+MAX_BANKS = 8
+USUAL_PERCENT = 130  # what a model takes of the card, by its file: the vendor's guard for its own runner
+CURE = "close other programs on the card, reset it, or choose a smaller model"
+
+
+class CardMemory:
+    """What is free, and what a model takes while it is loaded, head first. Where the runtime does not say what is free
+    nothing is refused.
+
+    `sizes`: bytes of the files in their order; `where`: the package, for errors."""
+
+    def __init__(self, card: Card, where: str, sizes: list[int], banks: int | None) -> None:
+        self._card, self._where, self._sizes, self._banks = card, where, sizes, banks
+        self._before = self._after_head = self._free()
+
+    def check_files(self) -> None:
+        """PackageError where the files alone do not fit."""
+        free, need = self._before, sum(self._sizes)
+        if free is None:
+            log.warning("this runtime does not say how much card memory is free: whether the model fits shows only"
+                        " when it is loaded; its files have %d MiB", need >> 20)  # fmt: skip
+        elif need + CMM_FLOOR > free:
+            raise PackageError(
+                f"{self._where}: its {len(self._sizes)} model files need at least {need >> 20} MiB of card memory and"
+                f" {CMM_FLOOR >> 20} MiB stay free, but the card has {free >> 20} MiB free; {CURE}"
+            )
+        elif need * USUAL_PERCENT // 100 + CMM_FLOOR > free:
+            log.warning("the model may not fit: its files have %d MiB, the card has %d MiB free; loading stops before"
+                        " that is used up", need >> 20, free >> 20)  # fmt: skip
+
+    def check_growth(self, models: list[LoadedModel]) -> None:
+        """PackageError where the files after `models`, which are loaded, and the caches will not fit, if the others
+        take as much for their size as the layers so far did."""
+        free, done = self._free(), len(models)
+        if free is None or self._before is None or self._after_head is None:
+            return
+        need, cache = sum(self._sizes[done:]), 0
+        if done == 1:
+            self._after_head = free
+        else:
+            need = max(need, need * (self._after_head - free) // max(sum(self._sizes[1:done]), 1))
+            cache = _bank_bytes(models[1], len(self._sizes) - 1) * (self._banks or 1)
+        if need + cache + CMM_FLOOR > free:
+            raise PackageError(
+                f"{self._where}: loading stopped with the head and {done - 1} of {len(self._sizes) - 1} layers on the"
+                f" card: they take {self._before - free >> 20} MiB of its memory, the remaining"
+                f" {len(self._sizes) - done} files will take about {need >> 20} MiB, caches {cache >> 20} MiB, and"
+                f" {CMM_FLOOR >> 20} MiB stay free, but {free >> 20} MiB are left; {CURE}"
+            )
+
+    def num_banks(self, layers: list[LoadedModel]) -> int:
+        """How many banks fit beside the loaded layers; PackageError where fewer fit than were asked for, or none."""
+        available, count = self._free(), self._banks or 1
+        if available is None:
+            return count
+        bank_bytes = _bank_bytes(layers[0], len(layers))
+        free = available - CMM_FLOOR
+        fit = free // bank_bytes
+        if fit < count:
+            raise PackageError(
+                f"{count} bank(s) need {count * bank_bytes >> 20} MiB, but {max(free, 0) >> 20} MiB of card memory are"
+                f" left beside the model and a reserve of {CMM_FLOOR >> 20} MiB: ask for fewer banks (--banks) or"
+                " choose a smaller model"
+            )
+        return self._banks or min(fit, MAX_BANKS)
+
+    def _free(self) -> int | None:
+        free: int | None = self._card.properties().get("free_cmm")
+        return free
+
+
+def _bank_bytes(layer: LoadedModel, layers: int) -> int:
+    shape = layer_shape(layer.inputs, layer.outputs, layer.path)
+    return shape.rows * 2 * shape.kv_dim * 2 * layers
