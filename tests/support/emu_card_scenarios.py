@@ -46,10 +46,8 @@ from emu_scenario_base import (
     up,
     zeros,
 )
-from repository import ROOT
 
 LOAD = "axclrtEngineLoadFromFile"
-UNSUPPORTED_DEVICE, UNSUPPORTED_MEMORY = 0x80300104, 0x80300504
 PROFILE = "qwen3-0.6b-w8a16-pi5"
 FILE_SECONDS, BYTES_PER_SECOND = 0.7, 43.6e6  # of that profile
 
@@ -364,48 +362,6 @@ def do_host_memory() -> None:
     EMU.set("host_memory", "plain")
     slow = modelled(twenty)
     assert abs(slow - fast - 20 * 230e-6) < 1e-3, (fast, slow)
-
-
-def do_next_generation() -> None:
-    """GENERATION=ax8860: ids from 0, functions that are not there, counted initialisation, no asynchronous copies on
-    the device."""
-    EMU.set("generation", "ax8860")
-    ok("axclInit", None)
-    ok("axclInit", None)
-    ok("axclFinalize")
-    ok("axclrtSetDevice", 0)
-    for name in ("axclrtGetDeviceList", "axclrtRebootDevice"):
-        refused(UNSUPPORTED_DEVICE, f"AX8860 has no {name}", name, byref(DeviceList()))
-    work, memory, host = stream(), malloc(64), pinned(64)
-    refused(UNSUPPORTED_MEMORY, "AX8860", "axclrtMemcpyAsync", *copy_args(memory, memory + 32, 32, D2D), work)
-    ok("axclrtMemcpy", *copy_args(memory, memory + 32, 32, D2D))
-    ok("axclrtMemcpyAsync", *copy_args(memory, host, 64, H2D), work)
-    ok("axclrtSynchronizeStream", work)
-    ok("axclFinalize")
-    assert call("axclrtSetDevice", 0) == 0x80300185
-
-
-def do_next_generation_library() -> None:
-    """build/ax8860/libaxcl_rt.so lacks the names and has the new ones, which answer; the ordinary library has neither
-    the new names nor, without the setting, the manners."""
-    old, lib = LIB, ctypes.CDLL(str(ROOT / "build" / "ax8860" / "libaxcl_rt.so"))
-    for name in ("GetDeviceList", "GetDeviceProperties", "RebootDevice", "EngineSetContextAffinity"):
-        assert hasattr(old, f"axclrt{name}") and not hasattr(lib, f"axclrt{name}"), name
-    for name in ("GetDeviceInfo", "GetMemInfo", "QueryDeviceStatus"):
-        assert hasattr(lib, f"axclrt{name}") and not hasattr(old, f"axclrt{name}"), name
-    assert lib.axemu_set(b"generation", b"ax8860") == 0 and lib.axemu_set(b"devices", b"2") == 0
-    assert lib.axclInit(None) == 0
-    value, free, total = c_uint64(), c_size_t(), c_size_t()
-    assert ctypes.c_uint32(lib.axclrtGetMemInfo(0, byref(free), byref(total))).value == NO_CONTEXT
-    for device in (0, 1):
-        assert lib.axclrtSetDevice(device) == 0
-        assert lib.axclrtGetDeviceInfo(device, 4, byref(value)) == 0 and value.value == device + 1  # the PCI bus
-    assert lib.axclrtGetMemInfo(0, byref(free), byref(total)) == 0
-    assert (free.value, total.value) == ((7040 - 18) << 20, 7040 << 20)
-    assert lib.axclrtQueryDeviceStatus(1, byref(value)) == 0 and value.value == 1
-    assert lib.axclrtQueryDeviceStatus(9, byref(value)) == 0 and value.value & 0xFFFFFFFF == 0
-    assert ctypes.c_uint32(lib.axclrtGetDeviceInfo(0, 7, byref(value))).value == 0x80300103
-    assert lib.axclFinalize() == 0
 
 
 if __name__ == "__main__":
