@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..errors import PackageError
 from ..model_files.timing_profile import load_profile
 from .battery.report import results
 
 MIB = 1 << 20
-COSTS = ("head_ms", "sync_call_ms", "submit_us", "d2d_us", "d2d_gb_s", "bus_mb_s", "transfer_us", "unpinned_us")
+COSTS = ("head_ms", "sync_call_ms", "submit_us", "d2d_us", "d2d_gb_s", "bus_mb_s", "transfer_us", "unpinned_us",
+         "load_file_ms", "load_mb_s")  # fmt: skip
 MEMORY = ("cmm_mib", "idle_cmm_mib", "layer_cmm_bytes", "head_cmm_bytes")
 TEMPLATE = """\
 # {kind} by `axpress doctor --probe`, {report[started]}, axpress {report[axpress]}.
@@ -33,6 +36,8 @@ vocab = {package[vocabulary]}
 rows = {rows}
 chunk = {chunk}
 history = {history}
+layer_file_bytes = {layer_bytes}
+head_file_bytes = {head_bytes}
 
 [cost]   # times of one layer, without the cost of the call
 decode_rows = {decode_rows}
@@ -74,6 +79,7 @@ def measured(report: dict[str, Any]) -> Measured:
         assumed.add("sync_call_ms")
     width = next((group["width"] for group in groups if group["width"] > 1), 0)
     values = {"head_ms": _alone(head, call_ms), "sync_call_ms": call_ms}
+    values |= _loading(found["load"]["files"])
     values |= _bus(found["transfers"], found["streams"], call_ms) | _on_card(found["streams"], call_ms)
     values["submit_us"] = statistics.median(g["submit_us"] for g in groups) if "submit_us" in groups[0] else 5.0
     if "submit_us" not in groups[0]:
@@ -125,6 +131,15 @@ def _on_card(queued: dict[str, Any], call_ms: float) -> dict[str, float]:
     return {"d2d_us": max(cost[small] - 2048 / rate, 0.01), "d2d_gb_s": rate / 1e3}
 
 
+def _loading(files: list[dict[str, Any]]) -> dict[str, float]:
+    """A line through what loading each file took: so much a file, and a rate (0: the bytes made no difference)."""
+    sizes, took = ([file[key] for file in files] for key in ("bytes", "seconds"))
+    slope, fixed = np.polyfit(sizes, took, 1) if len(set(sizes)) > 1 else (0.0, statistics.mean(took))
+    if slope <= 0 or fixed < 0:
+        return {"load_file_ms": 1e3 * statistics.mean(took), "load_mb_s": 0.0}
+    return {"load_file_ms": 1e3 * float(fixed), "load_mb_s": 1e-6 / float(slope)}
+
+
 def _memory(identity: dict[str, Any], files: list[dict[str, Any]]) -> dict[str, float]:
     head, *layers = (file["cmm_bytes"] for file in files)
     return {
@@ -165,5 +180,6 @@ def profile_text(report: dict[str, Any], name: str) -> str:
         ffn=3 * load["hidden"], rows=max(decode), chunk=costs.chunk, history=sorted(costs.chunk_layer_ms),
         decode_rows=list(decode), decode_ms=list(decode.values()), chunk_history=list(chunk),
         chunk_ms=list(chunk.values()), costs="\n".join(f"{key} = {numbers[key]}" for key in COSTS),
+        layer_bytes=load["files"][1]["bytes"], head_bytes=load["files"][0]["bytes"],
         memory="\n".join(f"{key} = {numbers[key]}" for key in MEMORY),
     )  # fmt: skip

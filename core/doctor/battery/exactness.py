@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -123,6 +124,7 @@ def in_place(bench: Bench) -> None:
         _, (layer,) = bench.load(card, 0)
         rig = LayerRig(card, layer)
         found: dict[str, Any] = {"row_bytes": rig.row_bytes}
+        aligned = ALIGNMENT // math.gcd(ALIGNMENT, rig.row_bytes)  # the first such row but row 0
         for group in rig.decode:
             last = group.history - 1
             found[f"decode_{group.history}"] = {
@@ -130,7 +132,7 @@ def in_place(bench: Bench) -> None:
                     "multiple_of_2k": row * rig.row_bytes % ALIGNMENT == 0,
                     "result": _row(bench, rig, group, row * rig.row_bytes),
                 }
-                for row in sorted({0, 1, 2, last // 2 | 1, last})
+                for row in sorted({0, 1, 2, aligned, last // 2 | 1, last})
                 if row <= last
             }
             bench.found(**found)

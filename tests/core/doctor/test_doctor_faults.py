@@ -97,6 +97,7 @@ W, C = State.WRONG, State.WARNING
 
 FAULTY = {  # what is done to the machine; the check that tells, how bad it is; words of what was seen, and of the cure
     "init": (emulated("FAULTS", "axclInit@1=fail:0x8030010b"), "runtime", W, "0x8030010b", "load the driver"),
+    "no module": (emulated("FAULTS", "driver=missing"), "runtime", W, "0x8030010b", "load the driver"),
     "no card": (emulated("DEVICES", "0"), "cards", W, "no card", "PCIe link"),
     "lost card": (emulated("FAULTS", "axclrtSetDevice@1=fail:0x80300181"), "runtime", W, "0x80300181", "reboot"),
     "agent": (emulated("FAULTS", "axclrtSetDevice@1=fail:0x80300186"), "runtime", W, "agent", "axcl-smi reboot"),
