@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ..device.model_loader import CMM_FLOOR, open_tokenizer
+from ..device.card_memory import CMM_FLOOR
+from ..device.model_loader import open_tokenizer
 from ..errors import PackageError
 from ..model_files.model_package import inspect_package
 from .check import Check, ok, unknown, warning, wrong
