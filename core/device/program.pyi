@@ -50,7 +50,7 @@ class Program:
         logits_slots: int = 1,
         token_ids: NDArray[np.int32] | None = None,
     ) -> None:
-        """`layers` and `head` are loaded; `embedding` is an EmbeddingTable [V, H], kept, not copied. `token_ids`:
+        """`layers` and `head` are loaded; `embedding` is an EmbeddingTable [V, H], kept, not copied. `token_ids` int32:
         which token each of a trimmed head's logits is; None: logit i is token i, and what a padded head gives beyond V
         is no token.
 
