@@ -96,8 +96,8 @@ cdef class Program:
                 self.card.check("axclrtEngineSetOutputBufferByIndex", code)
 
     def time_layers(self, group: int, timeout_ms: int = -1) -> float:
-        """Seconds that one layer of this group takes, from the first few layers. What it computes is thrown away. Errors
-        as for `run`."""
+        """Seconds that one layer of this group takes, from the first few layers. What it computes is thrown away.
+        Errors as for `run`."""
         cdef group_io *timed
         cdef axclError code = 0
         cdef int32_t limit = timeout_ms

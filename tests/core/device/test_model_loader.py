@@ -64,7 +64,7 @@ def test_what_does_not_fit_is_refused_early(tmp_path: Path, mib: int) -> None:
 def test_a_cache_that_does_not_fit_beside_the_layers_is_refused_after_the_first(tmp_path: Path) -> None:
     """Not after minutes of loading."""
     package = hollow(SMALL, tmp_path / "out")
-    with pytest.raises(PackageError, match="1 of 28 layers on the card.*caches 223 MiB"):
+    with pytest.raises(PackageError, match=r"1 of 28 layers on the card.*caches 223 MiB"):
         open_model(package, "emu", "none", {"memory_mib": "1150"})
     assert Emulator().report()["calls"]["axclrtEngineLoadFromFile"] == 2
 
