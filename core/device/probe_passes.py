@@ -164,8 +164,8 @@ class ProbePasses:
         return [0, 1, rows // 2 | 1, self.program.bank_rows - 1]
 
     def _lay_out(self, history: int, targets: Sequence[int]) -> list[tuple[int, int]]:
-        """Zeroes the targets and those beside them, moves the history's last row to the far end, and returns the history
-        as runs."""
+        """Zeroes the targets and those beside them, moves the history's last row to the far end, and returns the
+        history as runs."""
         self.set_modes(Modes())
         last = self.program.bank_rows - 1
         runs = [range(2), range(targets[2] - 1, targets[2] + 2), range(last - 2, last + 1)]
