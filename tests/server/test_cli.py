@@ -290,6 +290,7 @@ def test_chat_in_a_terminal(server: RunningServer, tmp_path: Path) -> None:
     environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path), "TERM": "dumb"}
     child, terminal = pty.fork()
     if child == 0:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # programs in the background are begun deaf to Ctrl-C
         os.execvpe(
             COMMAND[0],
             [*COMMAND, "chat", "--url", server.url, "--max-tokens", "900", "--temperature", "1"],

@@ -131,10 +131,11 @@ def test_openai_client(keyed: RunningServer) -> None:
 
 def test_ollama_client(keyed: RunningServer) -> None:
     """Its own client reads our refusals, and passes with a header."""
-    with pytest.raises(ollama.ResponseError, match="API key") as caught:
-        ollama.Client(keyed.url).chat("default", [{"role": "user", "content": "hi"}])
-    assert caught.value.status_code == 401
-    assert ollama.Client(keyed.url, headers=bearer(BOB)).list().models
+    with ollama.Client(keyed.url) as stranger, ollama.Client(keyed.url, headers=bearer(BOB)) as bob:
+        with pytest.raises(ollama.ResponseError, match="API key") as caught:
+            stranger.chat("default", [{"role": "user", "content": "hi"}])
+        assert caught.value.status_code == 401
+        assert bob.list().models
 
 
 # On the wire: nothing is read, nothing is skipped

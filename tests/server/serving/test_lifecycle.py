@@ -55,6 +55,12 @@ def begin(server: RunningServer, **fields: Any) -> socket.socket:
     return sock
 
 
+def whole_answer(sock: socket.socket) -> bytes:
+    """All that comes until the server closes the connection."""
+    with sock:
+        return b"".join(iter(lambda: sock.recv(65536), b""))
+
+
 def running(server: RunningServer, count: int = 1) -> bool:
     return bool(server.stats()["num_running"] == count)
 
@@ -250,8 +256,7 @@ def test_stop_finishes_running_answers(package: tuple[Path, Path], number: int) 
         assert body["status"] == "draining"
         status, head, body = server.post(chat(max_tokens=2))
         assert status == 503 and head["retry-after"] and "draining" in body["error"]["message"]
-        with stream:
-            raw = b"".join(iter(lambda: stream.recv(65536), b""))
+        raw = whole_answer(stream)
         assert b"[DONE]" in raw and b'"finish_reason":"length"' in raw
         whole.join()
         assert results[0][0] == 200 and results[0][2]["usage"]["completion_tokens"] == 120
@@ -267,8 +272,7 @@ def test_stop_cuts_answers_that_take_too_long(package: tuple[Path, Path]) -> Non
         whole.start()
         server.wait(lambda: server.health()[1]["num_answers"] == 2, 5, "both accepted")
         assert server.stop() == 0
-        with stream:
-            raw = b"".join(iter(lambda: stream.recv(65536), b""))
+        raw = whole_answer(stream)
         assert b'"error"' in raw and b"[DONE]" in raw
         whole.join()
         assert results[0][0] == 503
@@ -280,7 +284,7 @@ def test_second_signal_hurries(package: tuple[Path, Path]) -> None:
         server.process.send_signal(signal.SIGTERM)
         server.wait(lambda: server.health()[0] == 503, 5, "draining")
         assert server.stop() == 0
-        raw = b"".join(iter(lambda: sock.recv(65536), b""))
+        raw = whole_answer(sock)
         assert b'"error"' in raw and b'"finish_reason":"length"' not in raw
 
 
