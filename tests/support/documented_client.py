@@ -7,7 +7,7 @@ import http.client
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 from api_document import ApiDocument
@@ -35,6 +35,7 @@ class Client:
     def __init__(self, server: RunningServer) -> None:
         self.server = server
         self._connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
+        self.close = self._connection.close
 
     def post(self, route: Route, body: Any) -> tuple[int, Any]:
         """Status and parsed body (the text of a stream)."""
@@ -80,8 +81,7 @@ def looks_during(server: RunningServer, route: Route, document: dict[str, Any]) 
 def served(max_growth: int = 64 << 20) -> Iterator[Client]:
     """A server with the demo model, which answers in the end as in the beginning, and has taken at most `max_growth`
     bytes more."""
-    with RunningServer() as server:
-        client = Client(server)
+    with RunningServer() as server, closing(Client(server)) as client:
         for route in WITH_BODY:
             assert client.post(route, short(route))[0] == 200
         before = resident(server)

@@ -103,6 +103,7 @@ class RunningServer:
         self._reader.start()
         if not self._listening.wait(30) or not self.port:
             self.process.kill()
+            self.process.wait()
             raise AssertionError("the server did not start:\n" + self.log)
         if ready:
             self.wait(lambda: self.health()[0] == 200, 60, "ready")

@@ -334,10 +334,10 @@ def test_card_that_fails_in_an_answer_is_told_and_health_knows(package: tuple[Pa
 
 
 def test_wrong_directory_ends_with_a_sentence(tmp_path: Path) -> None:
-    with RunningServer(tmp_path, ready=False, check=False) as server:
-        assert server.process.wait(20) == 1
-        server._reader.join(5)
-        assert str(tmp_path) in server.log and "Traceback" not in server.log
+    command = [*RunningServer.command, str(tmp_path), "--port", "0"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1 and str(tmp_path) in ended.stderr and ended.stderr.count("\n") == 1, ended.stderr
+    assert "listening" not in ended.stderr and "Traceback" not in ended.stderr
 
 
 def test_two_hundred_short_answers_leave_nothing_behind(server: RunningServer) -> None:
