@@ -237,9 +237,9 @@ def do_load_time() -> None:
         ok("axclrtSetDevice", 1)
         seen.append(call(LOAD, layer, byref(c_uint64())))
 
+    used = EMU.report()["memory"]["device_used"]
     thread = threading.Thread(target=load_for_long)
     thread.start()
-    used = EMU.report()["memory"]["device_used"]
     while EMU.report()["memory"]["device_used"] == used:
         time.sleep(0.01)
     EMU.set("speed", 1000)
