@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ..device.card_memory import CMM_FLOOR
+from ..device.card_memory import CMM_FLOOR, USUAL_PERCENT
 from ..device.model_loader import open_tokenizer
 from ..errors import PackageError
 from ..model_files.model_package import inspect_package
@@ -148,13 +148,19 @@ def check_package(directory: Path, facts: dict[str, Any], emulated: bool) -> lis
     kind = "simulated package" if package.simulated else "package"
     size = f"{package.device_bytes // MIB} MiB on the card"
     checks.append(ok("model", f"{package.name}: {kind} of {package.num_layers} layers, {size}"))
-    free, need = facts.get("cmm_free"), package.device_bytes + CMM_FLOOR
-    if free is not None and need > free:
-        checks.append(
-            wrong(
-                "model memory",
-                f"model and reserve need {need // MIB} MiB, the card has {free // MIB} MiB free",
-                "end other programs on the card, reboot it, or choose a smaller model",
-            )
-        )
-    return checks
+    fits = _check_fit(package.device_bytes, package.simulated, facts.get("cmm_free"))
+    return checks + ([fits] if fits else [])
+
+
+def _check_fit(device_bytes: int, exact: bool, free: int | None) -> Check | None:
+    """Whether a model of so many bytes fits; `exact`: it takes just these. None where it does, or nobody can say."""
+    cure = "end other programs on the card, reboot it, or choose a smaller model"
+    if free is None:
+        return None
+    if (need := device_bytes + CMM_FLOOR) > free:
+        seen = f"model and reserve need {need // MIB} MiB, the card has {free // MIB} MiB free"
+        return wrong("model memory", seen, cure)
+    if not exact and (need := device_bytes * USUAL_PERCENT // 100 + CMM_FLOOR) > free:
+        seen = f"models take more than their files: this one about {need // MIB} MiB, {free // MIB} MiB are free"
+        return warning("model memory", seen, cure)
+    return None

@@ -67,7 +67,8 @@ def check_siblings(host: Host) -> Check | None:
         )
     if hidden := [name for name in needed if name not in found]:
         line = f"echo {folder} | sudo tee /etc/ld.so.conf.d/axcl.conf && sudo ldconfig"
-        return warning("siblings", f"{', '.join(hidden)} lie in {folder}, which is not on the loader's path", line)
+        seen = f"{', '.join(hidden)} lie in {folder}, which is not on the loader's path: axcl-smi will not find them"
+        return warning("siblings", seen, line)
     cache, tried = host.data("etc/ld.so.cache", 8 << 20), host.environ.get("LD_LIBRARY_PATH", "").split(":")
     stale = [name for name in needed if name.encode() not in cache and folder not in tried]
     if stale and cache:

@@ -20,7 +20,7 @@ COSTS = ("head_ms", "sync_call_ms", "submit_us", "d2d_us", "d2d_gb_s", "bus_mb_s
 MEMORY = ("cmm_mib", "idle_cmm_mib", "layer_cmm_bytes", "head_cmm_bytes")
 TEMPLATE = """\
 # {kind} by `axpress doctor --probe`, {report[started]}, axpress {report[axpress]}.
-# Package {package[name]}; library {identity[library]}, card {identity[firmware]}.
+# Package {package[name]}; library {identity[library]}, card {firmware}.
 # Host: {host[machine]} {host[board]}, kernel {host[kernel]}, link {links}.
 name = {name}
 
@@ -175,7 +175,8 @@ def profile_text(report: dict[str, Any], name: str) -> str:
     return TEMPLATE.format(
         kind="MODELLED: measured on the EMULATED card" if report["emulated"] else "Measured on a card",
         report=report, host=report["host"], links=", ".join(report["host"]["links"]) or "unknown",
-        package=report["package"], identity=results(report, "identity"), load=load, name=json.dumps(name),
+        package=report["package"], identity=results(report, "identity"),
+        firmware=results(report, "identity").get("firmware", "without a version"), load=load, name=json.dumps(name),
         heads=max(load["hidden"] // head_dim // kv_heads, 1) * kv_heads, kv_heads=kv_heads, head_dim=head_dim,
         ffn=3 * load["hidden"], rows=max(decode), chunk=costs.chunk, history=sorted(costs.chunk_layer_ms),
         decode_rows=list(decode), decode_ms=list(decode.values()), chunk_history=list(chunk),

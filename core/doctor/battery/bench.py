@@ -54,6 +54,10 @@ class Bench:
         finally:
             card.close()
 
+    def free_cmm(self, card: Card) -> int:
+        """Bytes of the card's memory that are free, asked as this runtime can be asked."""
+        return int(RawRuntime(self.library).properties(card.device)["cmm_free"])
+
     def load(self, card: Card, *layers: int) -> tuple[LoadedModel, list[LoadedModel]]:
         """The head, then these layers: the order that cards want."""
         self.report.step("loading the head")

@@ -35,9 +35,9 @@ def load(bench: Bench) -> None:
         models: list[LoadedModel] = []
         for name, path in [("head", bench.head), *((f"layer {i}", bench.layers[i]) for i in some_layers(bench))]:
             bench.report.step(f"loading the {name}" if name == "head" else f"loading {name}")
-            free = card.properties()["free_cmm"]
+            free = bench.free_cmm(card)
             took = seconds(partial(_load_into, models, card, path))
-            taken = free - card.properties()["free_cmm"]
+            taken = free - bench.free_cmm(card)
             files.append({"file": name, "bytes": published_bytes(path), "seconds": round(took, 4), "cmm_bytes": taken})
         bench.found(files=files)
         head, *layers = models
@@ -80,7 +80,7 @@ def costs(bench: Bench) -> None:
     """Milliseconds of one layer in every group and of the head in its own: called one by one (`ms`), and in a stream
     (`queued_ms`, without the cost of the call)."""
     with bench.card() as card:
-        bench.found(cmm_free_before=card.properties()["free_cmm"])  # against identity's: what the last process left
+        bench.found(cmm_free_before=bench.free_cmm(card))  # against identity's: what the last process left
         head, (layer,) = bench.load(card, 0)
         rig = LayerRig(card, layer)
         for group in rig.groups:  # bound and zeroed before anything is timed

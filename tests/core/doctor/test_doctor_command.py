@@ -9,6 +9,8 @@ import pytest
 
 from axpress.core.device.model_loader import default_model
 from axpress.core.device.runtime import find_library
+from axpress.core.doctor.card import _check_fit
+from axpress.core.doctor.check import State
 from axpress.core.doctor.driver import find_runtime
 from axpress.core.doctor.host import Host
 from axpress.server.cli import main
@@ -61,6 +63,21 @@ def test_a_package_that_does_not_open_is_wrong(capsys, tmp_path) -> None:
 def test_a_simulated_package_does_not_run_on_a_card(capsys) -> None:
     code, out = doctor(capsys, str(default_model()), "--device", "0")
     assert code == 1 and "wrong    model           axpress-demo is simulated" in out
+
+
+@pytest.mark.parametrize(
+    ("free", "exact", "state"),
+    [
+        (1064, True, None),
+        (1063, True, State.WRONG),
+        (1063, False, State.WRONG),
+        (1363, False, State.WARNING),
+        (1364, False, None),
+    ],
+)
+def test_models_take_more_than_their_files(free: int, exact: bool, state: State | None) -> None:
+    check = _check_fit(1000 << 20, exact, free << 20)
+    assert (check and check.state) is state
 
 
 def test_a_model_too_large_for_the_card_is_wrong(capsys, monkeypatch) -> None:

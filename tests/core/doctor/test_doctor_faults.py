@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
+from repository import ROOT
 
 from axpress.core.doctor.check import State
+
+AX8860 = ROOT / "build" / "ax8860" / "libaxcl_rt.so"
 
 
 def test_a_machine_on_which_all_is_well(machine) -> None:
@@ -46,7 +48,7 @@ def without_symbol(machine) -> None:
 
 
 def with_a_killed_programs_memory(machine) -> None:
-    profile = Path(__file__).parents[3] / "core/profiles/qwen3-4b-w8a16-pi5.toml"
+    profile = ROOT / "core/profiles/qwen3-4b-w8a16-pi5.toml"
     machine.write("home/card.toml", profile.read_text().replace("idle_cmm_mib = 18 ", "idle_cmm_mib = 5000 "))
     machine.environ["AXPRESS_EMU_PROFILE"] = str(machine.root / "home/card.toml")
 
@@ -142,6 +144,16 @@ def test_each_fault_is_named_with_its_cure(machine, fault, name: str, state: Sta
     check = machine.checks(seconds=4.0 if "no answer" in seen else 60.0)[name]
     assert check.state is state, check
     assert seen in check.seen and cure in check.cure, check
+
+
+@pytest.mark.skipif(not AX8860.is_file(), reason="only a build in place has the next generation's library")
+def test_a_runtime_of_the_next_generation_is_asked_what_it_can_say(machine) -> None:
+    shutil.copy(AX8860, machine.library)
+    machine.environ["AXPRESS_EMU_GENERATION"] = "ax8860"
+    checks = machine.checks()
+    assert checks["runtime"].state is checks["cards"].state is checks["card memory"].state is State.OK
+    assert checks["cards"].seen == "1 (id 0)" and "7022 of 7040 MiB free" in checks["card memory"].seen
+    assert checks["temperature"].state is checks["firmware"].state is State.UNKNOWN
 
 
 def test_a_dead_card_is_not_opened_again(machine) -> None:

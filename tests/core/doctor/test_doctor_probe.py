@@ -9,19 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from repository import ROOT
 from server_process import PROFILE
 from tiny_models import Tiny, convert_tiny
 
 from axpress.core.device.model_loader import open_model
 from axpress.core.doctor.battery import battery
-from axpress.core.doctor.battery.report import read_report, results
+from axpress.core.doctor.battery.report import ProbeReport, read_report, results
 from axpress.core.doctor.compare import compare, compare_assumptions
+from axpress.core.doctor.host import Host
 from axpress.core.doctor.measured import measured, write_profile
 from axpress.core.errors import PackageError
 from axpress.core.model_files.hollow import hollow
+from axpress.core.model_files.model_package import open_package
 from axpress.core.model_files.timing_profile import load_profile
 from axpress.server.cli import main
 
+AX8860 = ROOT / "build" / "ax8860" / "libaxcl_rt.so"
 TIMED = re.compile(r"(_us|_ms|_s|seconds|started|queued|submitting|^ms|loads|least_ms)$")
 TINY = Tiny("qwen3", layers=3)
 GROUPS: dict[str, Any] = {"rows": 127, "chunk": 32, "history": [0, 32, 64]}
@@ -101,6 +105,20 @@ def test_what_the_plain_emulated_card_does_is_what_we_assume(plain) -> None:
     compared = compare_assumptions(plain)
     assert [one.line() for one in compared if one.seen and not one.agrees] == []
     assert sum(bool(one.seen) for one in compared) >= 12
+
+
+@pytest.mark.skipif(not AX8860.is_file(), reason="only a build in place has the next generation's library")
+def test_a_card_of_the_next_generation(package, tmp_path) -> None:
+    opened = open_package(package)
+    report = ProbeReport(tmp_path / "a.json", Host(), opened, "test", True)
+    environ = {"AXPRESS_EMU_GENERATION": "ax8860"}
+    assert battery.run_battery(opened, str(AX8860), 0, report, environ, print)
+    assert {one.subject: one.seen for one in compare_assumptions(report.data) if one.seen and not one.agrees} == {
+        "copies on the card in a stream (AXPRESS_EMU_ASYNC)": "refused 0x80300504",
+        "the first card's id (AXPRESS_EMU_DEVICE_ID)": "0",
+    }
+    assert "axclrtGetDeviceList" in results(report.data, "identity")["missing"]
+    assert load_profile(str(write_profile(report.data, str(tmp_path / "made.toml")))).model.layers == 3
 
 
 def test_a_report_names_nobody(package, tmp_path, monkeypatch) -> None:
