@@ -99,8 +99,9 @@ def do_p0_width_and_arithmetic() -> None:
     """Both widths give the same rows."""
     results = []
     start()
-    for width in ("hidden", "kv"):
+    for width, columns in (("hidden", HIDDEN), ("kv", KV)):
         model = Model(layer_with_weights(width, p0_width=width))
+        assert model.size("Input", CHUNK_0, 0) == 2 * columns
         inputs, outputs = model.bind_all(CHUNK_0)
         up(inputs[3], bytes([0, 0x3F, 0x80, 0x3E] * (HIDDEN * CHUNK // 2)))
         ok("axclrtEngineExecute", *model.args(CHUNK_0))
