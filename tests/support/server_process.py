@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -200,6 +201,18 @@ class RunningServer:
         """True when the card has nothing to do and no answer is open."""
         body = self.health()[1]
         return body["num_running"] == 0 and body["num_waiting"] == 0 and body["num_answers"] == 0
+
+    @contextlib.contextmanager
+    def cut_short(self, most: int) -> Iterator[None]:
+        """What begins inside is over soon after its end: fewer than `most` tokens come of it, and no pass runs any
+        more."""
+        before = self.stats()["generated_tokens"]
+        yield
+        self.wait(self.idle, 30, "idle")
+        stats = self.stats()
+        assert stats["generated_tokens"] - before < most
+        time.sleep(0.1)
+        assert self.stats()["steps"] == stats["steps"]
 
     def raw(self) -> socket.socket:
         """A bare connection."""

@@ -101,7 +101,7 @@ def test_the_key_file_is_read_again_on_sighup(package: tuple[Path, Path], tmp_pa
         def reread(text: str, said: str) -> None:
             file.write_text(text)
             server.process.send_signal(signal.SIGHUP)
-            server.wait(lambda: said in server.log, 5, "read again")
+            server.wait(lambda: said in server.log, 30, "read again")
 
         assert opens(ALICE) and not opens(BOB)
         reread(f"bob:{BOB}\n{PLAIN}\n", "need one of 2 API keys")

@@ -19,7 +19,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     package, _ = hollow_package(tmp_path_factory.mktemp("inputs"))
     with RunningServer(package, "--emu-profile", "none", "--read-timeout", "1.5", "--max-connections", "40") as running:
         yield running
-        running.wait(running.idle, 5, "idle")  # the last piece of an answer comes a moment before its end
+        running.wait(running.idle, 30, "idle")  # the last piece of an answer comes a moment before its end
     assert "CANARY" not in running.log and "\x1b" not in running.log
 
 
@@ -375,7 +375,7 @@ def test_connection_cap(server: RunningServer) -> None:
     finally:
         for sock in held:
             sock.close()
-    server.wait(lambda: server.request("GET", "/health")[0] == 200, 5, "answering again")
+    server.wait(lambda: server.request("GET", "/health")[0] == 200, 30, "answering again")
     still_answers(server)
 
 

@@ -352,11 +352,11 @@ def three_answers(server: RunningServer) -> Iterator[None]:
     yield
     for sock in socks:
         sock.close()
-    server.wait(server.idle, 10, "idle")
+    server.wait(server.idle, 30, "idle")
 
 
 def test_what_is_told_adds_up_and_tells_nothing_that_was_said(server: RunningServer, three_answers: None) -> None:
-    server.wait(lambda: look(server)["picture"]["banks"][0]["shared"] > 0, 10, "sharing")
+    server.wait(lambda: look(server)["picture"]["banks"][0]["shared"] > 0, 30, "sharing")
     document = look(server)
     assert document["status"] == "ready" and document["emulated"] is True and document["toy"] is False
     picture = document["picture"]
@@ -411,7 +411,7 @@ def test_many_watch_and_too_many_are_told(server: RunningServer, three_answers: 
         with watching(server) as one:
             return one.status == 200
 
-    server.wait(free, 10, "free for viewers again")
+    server.wait(free, 30, "free for viewers again")
 
 
 def test_a_server_that_ends_ends_its_streams(package: tuple[Path, Path]) -> None:

@@ -41,7 +41,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     package, profile = tiny_package(tmp_path_factory.mktemp("ollama"))
     with RunningServer(package, "--emu-profile", profile, "--emu-speed", 3, "--model-name", NAME) as running:
         yield running
-        running.wait(running.idle, 5, "idle")  # the last piece of an answer comes a moment before its end
+        running.wait(running.idle, 30, "idle")  # the last piece of an answer comes a moment before its end
 
 
 @pytest.fixture(scope="module")
@@ -251,7 +251,7 @@ def test_what_is_not_done_here_is_said(client: ollama.Client, server: RunningSer
 
 
 def test_without_a_prompt(server: RunningServer) -> None:
-    before = server.health()[1]["stats"]["generated_tokens"]
+    before = server.stats()["generated_tokens"]
     for path, document in (
         ("/api/generate", {}),
         ("/api/generate", {"prompt": ""}),
@@ -261,10 +261,7 @@ def test_without_a_prompt(server: RunningServer) -> None:
         for keep_alive, reason in (("5m", "load"), (0, "unload")):
             status, (only,) = post(server, path, {"model": NAME, "keep_alive": keep_alive, **document})
             assert status == 200 and only["done"] is True and only["done_reason"] == reason
-    assert (
-        server.health()[1]["stats"]["generated_tokens"] == before
-        and post(server, "/api/show", {"model": NAME})[0] == 200
-    )
+    assert server.stats()["generated_tokens"] == before and post(server, "/api/show", {"model": NAME})[0] == 200
 
 
 def test_raw_prompts_are_laid_out_by_the_client(client: ollama.Client) -> None:
@@ -439,13 +436,11 @@ def test_a_client_that_leaves_frees_the_card(server: RunningServer) -> None:
     asked = {**GOOD, "think": False, "options": {"seed": 8, "temperature": 1, "num_predict": -1}}
     _, (whole,) = post(server, "/api/chat", {**asked, "stream": False})
     assert whole["eval_count"] > 300, "take another seed: this answer is too short to leave it"
-    before, body = server.health()[1]["stats"]["generated_tokens"], json.dumps(asked).encode()
+    body = json.dumps(asked).encode()
     head = f"POST /api/chat HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n\r\n".encode()
-    with server.raw() as connection:
+    with server.cut_short(whole["eval_count"] // 2), server.raw() as connection:
         connection.sendall(head + body)
         received = b""
         while received.count(b"\n{") + received.count(b'{"model"') < 3:
             received += connection.recv(4096)
     assert b"application/x-ndjson" in received
-    server.wait(server.idle, 10, "idle")
-    assert server.health()[1]["stats"]["generated_tokens"] - before < whole["eval_count"] // 2

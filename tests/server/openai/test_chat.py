@@ -20,7 +20,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     package, _ = hollow_package(tmp_path_factory.mktemp("chat"))
     with RunningServer(package, "--emu-profile", "none", "--model-name", "tests/hollow") as running:
         yield running
-        running.wait(running.idle, 5, "idle")  # the last piece of an answer comes a moment before its end
+        running.wait(running.idle, 30, "idle")  # the last piece of an answer comes a moment before its end
 
 
 FIXED: dict[str, Any] = {

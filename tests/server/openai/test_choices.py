@@ -29,7 +29,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def server(package: tuple[Path, Path]) -> Iterator[RunningServer]:
     with RunningServer(package[0], "--emu-profile", package[1]) as running:
         yield running
-        running.wait(running.idle, 5, "idle")  # the last piece of an answer comes a moment before its end
+        running.wait(running.idle, 30, "idle")  # the last piece of an answer comes a moment before its end
 
 
 @pytest.fixture(scope="module")

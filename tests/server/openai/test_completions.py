@@ -18,7 +18,7 @@ STORY = "Once upon a time there was a"
 def server() -> Iterator[RunningServer]:
     with RunningServer("--emu-profile", "none", "--max-running", "4", "--max-queue", "6") as running:
         yield running
-        running.wait(running.idle, 5, "idle")  # the last piece of an answer comes a moment before its end
+        running.wait(running.idle, 30, "idle")  # the last piece of an answer comes a moment before its end
 
 
 def complete(server: RunningServer, **fields: Any) -> tuple[int, Any]:
@@ -260,9 +260,8 @@ def test_the_default_length_is_what_fits(server: RunningServer, client: openai.O
 
 def test_a_client_that_leaves_frees_the_card(server: RunningServer, client: openai.OpenAI) -> None:
     fields: dict[str, Any] = {"prompt": [STORY, "I"], "max_tokens": 1500, "extra_body": {"ignore_eos": True}}
-    with client.completions.create(model="default", stream=True, **fields) as stream:
+    with server.cut_short(1500), client.completions.create(model="default", stream=True, **fields) as stream:
         next(iter(stream))
-    server.wait(server.idle, 10, "idle after a client left")
 
 
 def test_a_stream_says_where_it_ends(server: RunningServer) -> None:

@@ -42,7 +42,7 @@ def server(packages: dict[str, Path]) -> Iterator[RunningServer]:
     """A model that reasons when it is told to: the prompt opens the block."""
     with RunningServer(packages["told"], "--emu-profile", "none") as running:
         yield running
-        running.wait(running.idle, 5, "idle")  # the last piece of an answer comes a moment before its end
+        running.wait(running.idle, 30, "idle")  # the last piece of an answer comes a moment before its end
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def itself(packages: dict[str, Path]) -> Iterator[openai.OpenAI]:
     """A model that begins to reason by itself, or does not."""
     with RunningServer(packages["itself"], "--emu-profile", "none") as running, openai_client(running) as client:
         yield client
-        running.wait(running.idle, 5, "idle")  # the last piece of an answer comes a moment before its end
+        running.wait(running.idle, 30, "idle")  # the last piece of an answer comes a moment before its end
 
 
 @pytest.fixture(scope="module")

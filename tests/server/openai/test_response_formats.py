@@ -37,7 +37,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     package = chat_templates.random_package(tmp_path_factory.mktemp("formats"), chat_templates.QWEN)
     with RunningServer(package, "--emu-profile", "none") as running:
         yield running
-        running.wait(running.idle, 5, "idle")  # the last piece of an answer comes a moment before its end
+        running.wait(running.idle, 30, "idle")  # the last piece of an answer comes a moment before its end
 
 
 def schema_format(schema: Any, **fields: Any) -> Any:

@@ -53,7 +53,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     package = chat_templates.random_package(tmp_path_factory.mktemp("tools"), chat_templates.QWEN)
     with RunningServer(package, "--emu-profile", "none") as running:
         yield running
-        running.wait(running.idle, 5, "idle")  # the last piece of an answer comes a moment before its end
+        running.wait(running.idle, 30, "idle")  # the last piece of an answer comes a moment before its end
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
 def demo() -> Iterator[openai.OpenAI]:
     with RunningServer("--emu-profile", "none") as running, openai_client(running) as client:
         yield client
-        running.wait(running.idle, 5, "idle")  # the last piece of an answer comes a moment before its end
+        running.wait(running.idle, 30, "idle")  # the last piece of an answer comes a moment before its end
 
 
 def checked(calls: Any) -> list[tuple[str, Any]]:

@@ -61,7 +61,7 @@ def context(browser: Any, server: RunningServer) -> Iterator[Any]:
     context.close()
     assert asked and all(re.match(r"http://127\.0\.0\.1:\d+/", url) for url in asked), asked
     assert not complaints
-    server.wait(server.idle, 10, "idle: a page that is closed leaves nothing running")
+    server.wait(server.idle, 30, "idle: a page that is closed leaves nothing running")
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def test_stop_keeps_what_was_there_and_frees_the_card_and_retry_asks_again(page:
     until_some_text(page)
     page.get_by_role("button", name="Stop").click()
     until_state(page, "stopped")
-    server.wait(server.idle, 5, "idle")
+    server.wait(server.idle, 30, "idle")
     stopped = text_of(page)
     assert stopped and "Stopped by you" in answer(page).locator(".figures").inner_text()
     assert page.get_by_role("button", name="Send").is_visible()
