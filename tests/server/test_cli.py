@@ -125,10 +125,9 @@ def test_serve_says_what_to_give_instead(
     assert "qwen3-0.6b-w8a16-pi5" in done.stderr and ".toml" not in done.stderr
 
 
-def test_busy_port_is_one_line(server: RunningServer, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [*COMMAND, "serve", str(tmp_path), "--port", str(server.port)], capture_output=True, text=True, timeout=30
-    )
+def test_busy_port_is_one_line(server: RunningServer) -> None:
+    command = [*COMMAND, "serve", "--port", str(server.port)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert done.returncode == 1
     assert f"cannot listen on 127.0.0.1 port {server.port}" in done.stderr and "Traceback" not in done.stderr
 
