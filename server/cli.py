@@ -146,6 +146,9 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     _add_card(add)
     _add_limits(add)
     _add_access(parser.add_argument_group("who may ask").add_argument)
+    add("--lenient", action="store_true",
+        help="ignore unknown fields (each is logged once) and cut max_tokens to the context, as other servers do, "
+        "instead of refusing")  # fmt: skip
     levels = ("debug", "info", "warning", "error")
     add("--log-level", choices=levels, help=f"least weight of what is logged (default {DEFAULTS.log_level})")
     parser.set_defaults(run=_serve)

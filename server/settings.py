@@ -59,6 +59,8 @@ class Settings:
     """Pages (scheme://host:port) that may use this server from a browser, besides its own."""
     allow_hosts: tuple[str, ...] = ()
     """Names under which this server is reached, besides localhost and the machine's own."""
+    lenient: bool = False
+    """Leave out unknown fields and cut what is asked for beyond the context instead of refusing, as other servers do."""
     log_level: str = "info"
 
     @property

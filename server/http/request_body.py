@@ -24,9 +24,9 @@ LINGER_BYTES = 256 << 20
 def check_content_type(request: Request, any_content_type: bool = False) -> None:
     """Raise 415 unless the body is plain (uncompressed) JSON in UTF-8.
 
-    `any_content_type`: a client that is no page need not say that it is JSON. Of a page, saying so is asked in any
-    case: no browser lets a page say it to another site without having asked there."""
-    if any_content_type and "origin" not in request.headers:
+    `any_content_type`: a client that is no page may say what it likes; to say nothing is always allowed it. Of a page,
+    saying so is asked in any case: no browser lets a page say it to another site without having asked there."""
+    if "origin" not in request.headers and (any_content_type or "content-type" not in request.headers):
         _check_encoding(request)
         return
     kind, _, rest = (request.headers.getone("content-type", "") or "").partition(";")

@@ -9,7 +9,7 @@ from pydantic import Discriminator, Field, Tag
 from axpress.core.errors import RequestError
 from axpress.core.structured_output.output_spec import Body
 
-from ..schema.fields import Content, Metadata, Stop, Strict, Text, Tokens, TopLogprobs, joined
+from ..schema.fields import Content, MaxTokens, Metadata, Stop, Strict, Text, TopLogprobs, joined
 from ..schema.reasoning import Effort, TemplateArguments, ThinkingBudget, thinking_asked
 from ..schema.tools import (
     MAX_TOOLS,
@@ -75,8 +75,9 @@ class ChatRequest(CompletionFields):
     }
 
     messages: Messages
-    max_tokens: Tokens | None = None
-    max_completion_tokens: Tokens | None = None
+    max_tokens: MaxTokens | None = None
+    """-1: as many as the context holds, as where nothing is said."""
+    max_completion_tokens: MaxTokens | None = None
     """The same as `max_tokens`. Reasoning counts."""
     stop: Stop | None = None
     """Looked for in what follows the reasoning; cuts a form of the answer, too. Not a text that this model's calls are

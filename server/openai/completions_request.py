@@ -9,7 +9,7 @@ from pydantic import Discriminator, Field, Tag
 from axpress.core.errors import RequestError
 from axpress.core.structured_output.output_spec import Body
 
-from ..schema.fields import Choices, Text, Tokens
+from ..schema.fields import Choices, MaxTokens, Text
 from ..schema.tools import ResponseFormat, format_body
 from .common_request import CompletionFields
 
@@ -58,8 +58,8 @@ class CompletionRequest(CompletionFields):
     prompt: Prompt
     """A text, token ids, or a list of either: each gets `n` answers. Texts are text throughout, also where they spell
     control tokens; but see `parse_special`."""
-    max_tokens: Tokens | None = None
-    """16 where the request does not say, as OpenAI has it."""
+    max_tokens: MaxTokens | None = None
+    """16 where the request does not say, as OpenAI has it; -1: as many as the context holds."""
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
     """Not with `echo`: prompts have no log-probabilities here."""
     echo: bool | None = None

@@ -13,15 +13,16 @@ from ..serving.engine_service import Service
 
 
 def _card(service: Service) -> dict[str, object]:
+    context = service.ready().limits.context_length
     created = int(service.created)
-    return {"id": service.served_name, "object": "model", "created": created, "owned_by": "axpress"}
+    card = {"id": service.served_name, "object": "model", "created": created, "owned_by": "axpress"}
+    return {**card, "max_model_len": context}  # vLLM's word; clients that show how full a context is look for it
 
 
 async def list_models(request: Request) -> HTTPResponse:
     """Raises EngineClosed while there is none: OpenAI's clients come back after a 503, but take an empty list for an
     answer, and some keep it."""
     service: Service = request.app.ctx.service
-    service.ready()
     return json_response({"object": "list", "data": [_card(service)]})
 
 

@@ -273,6 +273,8 @@ class ModelCard(TypedDict):
     object: Literal["model"]
     created: int
     owned_by: Literal["axpress"]
+    max_model_len: int
+    """Tokens of prompt and answer together, by vLLM's name."""
 
 
 @closed

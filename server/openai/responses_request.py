@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag
 
 from axpress.core.structured_output.output_spec import Body, JsonObject
 
-from ..schema.fields import Metadata, Strict, Text, Tokens, TopLogprobs, kind, type_of
+from ..schema.fields import MaxTokens, Metadata, Strict, Text, TopLogprobs, kind, type_of
 from ..schema.reasoning import Effort, thinking_asked
 from ..schema.tools import (
     MAX_TOOLS,
@@ -172,7 +172,8 @@ class ResponsesRequest(OpenAIRequest):
     instructions: Text | None = None
     """Goes before `input`, together with a system message that comes first there."""
     stream_options: ResponseStreamOptions | None = None
-    max_output_tokens: Tokens | None = None
+    max_output_tokens: MaxTokens | None = None
+    """-1: as many as the context holds, as where nothing is said."""
     """Reasoning and calls count."""
     text: TextConfig | None = None
     tools: Annotated[list[Tool], Field(fail_fast=True, max_length=MAX_TOOLS)] | None = None

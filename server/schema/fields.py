@@ -145,6 +145,12 @@ def _only_false(value: bool) -> bool:
 OnlyFalse = Annotated[bool, AfterValidator(_only_false), Field(json_schema_extra={"const": False})]
 
 
+def _limit(value: int) -> int:
+    if value == 0:
+        raise ValueError("Input should be greater than 0, or -1 for no limit but the context's")
+    return value
+
+
 def _bias_size(value: Any) -> Any:
     if isinstance(value, dict) and len(value) > MAX_LOGIT_BIAS:
         raise ValueError(f"at most {MAX_LOGIT_BIAS} tokens can be biased")
@@ -157,7 +163,8 @@ Stop = Annotated[Annotated[StopString, Tag("<text>")] | Annotated[StopList, Tag(
 Temperature = Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)]
 Penalty = Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Tokens = Annotated[int, Field(ge=1, lt=2**31)]
+MaxTokens = Annotated[int, Field(ge=-1, lt=2**31), AfterValidator(_limit)]
+"""-1: no limit but the context's."""
 Seed = Annotated[int, Field(ge=-INT64, lt=INT64)]
 LogitBias = Annotated[
     dict[str, Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]],

@@ -13,6 +13,7 @@ from axpress.core.errors import AxpressError, EngineClosed, PackageError, Runtim
 
 from ..settings import Settings
 from .engine_bridge import EngineBridge
+from .lenient import Lenience
 from .served_model import ServedModel
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class Service:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.lenience = Lenience() if settings.lenient else None
         self.state = "loading"
         self.reason = "the model is being loaded"
         self.exit_code = 0

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -65,7 +66,7 @@ async def _answer(request: Request, read: Reader, any_content_type: bool) -> HTT
     body = await take_body(request, any_content_type)
     try:
         dialect, prepared = await in_thread(
-            service, _prepare, read, body, service.ready(), partial(cache_salt_of, request)
+            service, _prepare, service, read, body, service.ready(), partial(cache_salt_of, request)
         )
     except NothingToGenerate as nothing:
         return HTTPResponse(nothing.reply, content_type=JSON)
@@ -97,11 +98,13 @@ async def in_thread(service: Service, work: Callable[..., Any], *arguments: Any)
 
 
 def _prepare(
-    read: Reader, body: bytes, served: ServedModel, cache_salt: Callable[[str | None], bytes]
+    service: Service, read: Reader, body: bytes, served: ServedModel, cache_salt: Callable[[str | None], bytes]
 ) -> tuple[Dialect, PreparedRequest]:
     """From bytes to a checked request; `cache_salt` makes one of a prompt_cache_key. Raises RequestError, HttpError."""
-    dialect = read(parse_json(body), served.limits.names)
-    return dialect, prepare_request(dialect.spec, served, cache_salt(dialect.spec.prompt_cache_key))
+    document, names = parse_json(body), served.limits.names
+    dialect = service.lenience.read(read, document, names) if service.lenience else read(document, names)
+    spec = replace(dialect.spec, clip=True) if service.lenience else dialect.spec
+    return dialect, prepare_request(spec, served, cache_salt(spec.prompt_cache_key))
 
 
 @asynccontextmanager

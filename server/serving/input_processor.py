@@ -42,7 +42,8 @@ def prepare_request(spec: GenerationSpec, served: ServedModel, cache_salt: bytes
     requests = [choice for request in of_prompts for choice in choices(spec, limits, replace(request, **rules))]
     check_together(len(requests), limits)
     plain = thinking is None and not output.tools
-    parsers = [] if plain else [OutputParser(thinking, output.tool_format) for _ in requests]
+    only_calls = output.tool_choice == "required"
+    parsers = [] if plain else [OutputParser(thinking, output.tool_format, only_calls) for _ in requests]
     return PreparedRequest(spec, requests, served.engine, served.name, served.fingerprint, parsers)
 
 
@@ -85,8 +86,8 @@ def generation_request(
     prediction: tuple[int, ...] = (),
     cache_salt: bytes = b"",
 ) -> GenerationRequest:
-    """The engine's request. max_tokens absent fills the context; a prompt, answer or prediction that cannot fit raises
-    ContextOverflow."""
+    """The engine's request. max_tokens absent or -1 fills the context; a prompt, answer or prediction that cannot fit
+    raises ContextOverflow."""
     return GenerationRequest(
         prompt_ids=prompt_ids,
         params=sampling(spec, limits),
@@ -108,7 +109,7 @@ def _max_tokens(spec: GenerationSpec, limits: ModelLimits, num_prompt: int, num_
     if room < 1:
         text = f"'{prompt}' {takes} {num_prompt} tokens; {which} is {context} tokens. Shorten {them}."
         raise ContextOverflow(text, prompt)
-    wanted = room if spec.max_tokens is None else min(spec.max_tokens, room) if spec.clip else spec.max_tokens
+    wanted = room if spec.max_tokens in (None, -1) else min(spec.max_tokens, room) if spec.clip else spec.max_tokens
     if wanted > room:
         raise ContextOverflow(
             f"'{spec.names.max_tokens}' is {wanted} and '{prompt}' {takes} {num_prompt} tokens; {which} is {context}"

@@ -28,13 +28,14 @@ class OutputParser:
 
     The tags, newlines beside those of reasoning and blanks beside those of calls are not part of any piece. An answer
     that is cut off in the middle of a call gives the arguments so far (`call_open`); one that is cut off before the
-    function's name is complete gives nothing of that call. `reasoning_tokens` counts the tags too; where several tokens
-    came as one piece of text, it is by their share of the characters."""
+    function's name is complete gives nothing of that call; nor of its tag, where `only_calls` come. `reasoning_tokens`
+    counts the tags too; where several tokens came as one piece of text, it is by their share of the characters."""
 
-    def __init__(self, thinking: Thinking | None, tools: ToolFormat | None) -> None:
+    def __init__(self, thinking: Thinking | None, tools: ToolFormat | None, only_calls: bool = False) -> None:
         self.reasoning_tokens = 0
         self.num_calls = 0
         self._thinking, self._tools = thinking or Thinking(), tools
+        self._only_calls = only_calls
         self._rest = ""
         self._state: Literal["start", "reasoning", "content", "name", "arguments", "end"] = "content"
         if thinking is not None:
@@ -119,7 +120,7 @@ class OutputParser:
             self._state, self._rest = "name", self._rest[at + len(tag) :]
             return True
         held = _overlap(self._rest, tag)
-        if over and ">" in tag[:held]:  # the tag itself is whole: a call that was cut off, not text
+        if over and held and (self._only_calls or ">" in tag[:held]):  # a call that was cut off, not text
             self._say(out, "content", self._rest[:-held].rstrip())
             self._state, self._rest = "name", ""
             return False

@@ -50,8 +50,8 @@ FIELDS: list[tuple[str, Any, str]] = [
     *[("temperature", v, "temperature") for v in (-0.1, 2.1, "1", True, [], {}, 2**31, 10**400)],
     *[("top_p", v, "top_p") for v in (-1, 1.1, "x", False)],
     *[("min_p", v, "min_p") for v in (-1, 2)],
-    *[("max_tokens", v, "max_tokens") for v in (0, -1, 1.5, "5", True, 2**31, 2**63, 2**64, 1e308)],
-    *[("max_completion_tokens", v, "max_completion_tokens") for v in (0, -1, "5", 2**63)],
+    *[("max_tokens", v, "max_tokens") for v in (0, -2, 1.5, "5", True, 2**31, 2**63, 2**64, 1e308)],
+    *[("max_completion_tokens", v, "max_completion_tokens") for v in (0, -2, "5", 2**63)],
     *[("n", v, "n") for v in (0, 9, -1, True, "1", 1.5, 2**63)],
     *[("seed", v, "seed") for v in (1.5, "1", True, 2**63, -(2**63) - 1, 2**64)],
     *[("presence_penalty", v, "presence_penalty") for v in (-2.1, 2.1, "0")],
@@ -257,12 +257,17 @@ def test_the_list_of_models_with_a_slash_too_many(server: RunningServer) -> None
 
 
 @pytest.mark.parametrize(
-    "kind", [None, "text/plain", "application/x-www-form-urlencoded", "application/json; charset=utf-16"]
+    "kind", ["", "text/plain", "application/x-www-form-urlencoded", "application/json; charset=utf-16"]
 )
-def test_wrong_content_type(server: RunningServer, kind: str | None) -> None:
-    status, _, raw = server.request(
-        "POST", "/v1/chat/completions", json.dumps(chat()).encode(), {"content-type": kind} if kind else {}
-    )
+def test_wrong_content_type(server: RunningServer, kind: str) -> None:
+    status, _, raw = server.request("POST", "/v1/chat/completions", json.dumps(chat()).encode(), {"content-type": kind})
+    check_error(status, json.loads(raw), 415, None)
+
+
+def test_no_content_type_is_json_unless_a_page_sends_it(server: RunningServer) -> None:
+    body = json.dumps(chat(max_tokens=1)).encode()
+    assert server.request("POST", "/v1/chat/completions", body, {})[0] == 200
+    status, _, raw = server.request("POST", "/v1/chat/completions", body, {"origin": server.url})
     check_error(status, json.loads(raw), 415, None)
 
 

@@ -195,7 +195,9 @@ def test_local_extras(client: openai.OpenAI) -> None:
 
 def test_models(client: openai.OpenAI) -> None:
     assert [m.id for m in client.models.list()] == ["tests/hollow"]
-    assert client.models.retrieve("tests/hollow").owned_by == "axpress"
+    model = client.models.retrieve("tests/hollow")
+    assert model.owned_by == "axpress"
+    assert model.model_extra == {"max_model_len": 1023}
 
 
 def test_errors_reach_the_client_as_its_own(client: openai.OpenAI) -> None:

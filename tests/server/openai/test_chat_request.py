@@ -237,3 +237,8 @@ def test_lengths_are_told_in_plain_words() -> None:
         with pytest.raises(RequestError, match="at most") as error:
             parse({"messages": HI, **fields})
         assert "validation" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+def test_minus_one_is_all_that_the_context_holds(name: str) -> None:
+    assert generation_request(parse({"messages": HI, name: -1}), LIMITS, [1] * 30).max_tokens == 70

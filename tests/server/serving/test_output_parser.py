@@ -188,3 +188,10 @@ def test_an_open_call_is_told() -> None:
         parser = OutputParser(None, QWEN)
         parser.read([Delta(text, 1, "length")])
         assert parser.call_open is expected
+
+
+@pytest.mark.parametrize("cut", range(1, len(QWEN.begin)))
+def test_a_required_call_that_is_cut_in_its_tag_is_nothing(cut: int) -> None:
+    """As text it would be taken for the answer."""
+    parser = OutputParser(None, QWEN, only_calls=True)
+    assert parser.read([Delta(QWEN.begin[:cut], 1), Delta("", 0, "length")]) == []
