@@ -60,7 +60,7 @@ class Settings:
     allow_hosts: tuple[str, ...] = ()
     """Names under which this server is reached, besides localhost and the machine's own."""
     lenient: bool = False
-    """Leave out unknown fields and cut what is asked for beyond the context instead of refusing, as other servers do."""
+    """Leave out unknown fields, and cut what is asked for beyond the context, as others do, instead of refusing."""
     log_level: str = "info"
 
     @property
