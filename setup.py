@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from Cython.Build import cythonize
@@ -26,13 +28,15 @@ LINKED_WITH = {  # module: C sources of ours that it calls
     "program": ["csrc/mask.c"],
     "sampler": ["csrc/sampler.c", "csrc/sampler_state.c", "csrc/logits.c", "csrc/logits_group.c"],
 }
-OPTIMISE = {"sampler": ["-O3"]}  # its loops over the vocabulary are written for the vectoriser, which -O2 holds back
+FAST = ["-O3"]  # loops over the vocabulary are written for the vectoriser, which -O2 holds back
+OPTIMISE = {source: FAST for source in ("sampler", "sampler_state", "logits", "logits_group")}
 ISA_FLAGS = {
     "kernels_avx2": ["-mavx2", "-mfma", "-mf16c"],
     "kernels_avx512": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma"],
 }
 COMMON = ["-std=gnu11", "-O2", "-ffp-contract=off", "-fvisibility=hidden", "-Icsrc", "-pthread"]
 WARNINGS = ["-Wall", "-Wextra", "-Wstrict-prototypes", "-Wmissing-prototypes", "-Wshadow", "-Wpointer-arith"]
+JOBS = os.cpu_count() or 1
 CYTHON_WARNINGS = ["-Wall", "-Wno-unused-function", "-Wno-unreachable-code"]
 
 
@@ -66,8 +70,8 @@ def extensions() -> list[Extension]:
     modules = [
         Extension(
             f"axpress.{'.'.join(source.with_suffix('').parts)}",
-            [str(source), *LINKED_WITH.get(source.stem, [])],
-            depends=[str(p) for p in (*ROOT.glob("csrc/*.h"), *ROOT.glob("core/**/*.pxd"))],
+            [str(source)],
+            depends=[str(p) for p in (*ROOT.glob("csrc/*.[ch]"), *ROOT.glob("core/**/*.pxd"))],
             extra_compile_args=[*COMMON, *OPTIMISE.get(source.stem, []), *CYTHON_WARNINGS, *switches()],
             extra_link_args=["-pthread", *switches()],
             libraries=["dl", "m"],
@@ -78,6 +82,7 @@ def extensions() -> list[Extension]:
         modules,
         include_path=[str(link_pxd_tree())],
         build_dir="build/cython",
+        nthreads=JOBS,
         compiler_directives={"language_level": 3, "embedsignature": True, "binding": True},
     )
 
@@ -86,9 +91,39 @@ class BuildExt(build_ext):
     """Also builds csrc/emu into lib/libaxcl_rt.so, each kernel file with its own instruction set; in place also into
     build/ax8860/libaxcl_rt.so, which lacks what the next generation's runtime lacks: for tests, never in a wheel."""
 
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.parallel = self.parallel or JOBS
+
     def run(self) -> None:
         super().run()
         self.build_emulator()
+
+    def build_extensions(self) -> None:
+        self.compile(sorted(Path("csrc").glob("*.c")))  # once, though several extensions link them, which go in parallel
+        for extension in self.extensions:
+            linked = LINKED_WITH.get(extension.name.rpartition(".")[2], [])
+            extension.extra_objects = self.compiler.object_filenames(linked, output_dir=self.build_temp)
+        super().build_extensions()
+
+    def compile(self, sources: Sequence[Path]) -> bool:
+        """Compiles what is older than its source or any header, in parallel; whether there was something."""
+        headers = [path for path in Path("csrc").rglob("*") if path.suffix in (".h", ".inc", ".map")]
+        newest_header = max(path.stat().st_mtime for path in headers)
+        x86 = platform.machine() in ("x86_64", "AMD64")
+
+        def compile_one(source: Path) -> bool:
+            (made,) = self.compiler.object_filenames([str(source)], output_dir=self.build_temp)
+            newest = max(newest_header, source.stat().st_mtime)
+            if not self.force and os.path.exists(made) and os.path.getmtime(made) > newest:
+                return False
+            own = [*OPTIMISE.get(source.stem, []), *(ISA_FLAGS.get(source.stem, []) if x86 else [])]
+            flags = [*COMMON, *WARNINGS, *own, *switches()]
+            self.compiler.compile([str(source)], output_dir=self.build_temp, extra_postargs=flags)
+            return True
+
+        with ThreadPoolExecutor(JOBS) as pool:
+            return any(list(pool.map(compile_one, sources)))
 
     def build_emulator(self) -> None:
         package = ROOT / "core" if self.inplace else Path(self.build_lib) / "axpress" / "core"
@@ -96,24 +131,8 @@ class BuildExt(build_ext):
         if self.inplace:
             targets["ax8860"] = ROOT / "build" / "ax8860" / "libaxcl_rt.so"
         sources = sorted(Path("csrc/emu").rglob("*.c"))
-        headers = [path for path in Path("csrc").rglob("*") if path.suffix in (".h", ".inc", ".map")]
-        newest_header = max(p.stat().st_mtime for p in headers)
-        x86 = platform.machine() in ("x86_64", "AMD64")
-        objects, stale = [], not all(target.exists() for target in targets.values())
-        for source in sources:
-            isa = ISA_FLAGS.get(source.stem, []) if x86 else []
-            (made,) = self.compiler.object_filenames([str(source)], output_dir=self.build_temp)
-            objects.append(made)
-            if (
-                not self.force
-                and os.path.exists(made)
-                and os.path.getmtime(made) > max(newest_header, source.stat().st_mtime)
-            ):
-                continue
-            stale = True
-            self.compiler.compile(
-                [str(source)], output_dir=self.build_temp, extra_postargs=[*COMMON, *WARNINGS, *isa, *switches()]
-            )
+        stale = self.compile(sources) or not all(target.exists() for target in targets.values())
+        objects = self.compiler.object_filenames(list(map(str, sources)), output_dir=self.build_temp)
         for generation, target in targets.items() if stale else ():
             target.parent.mkdir(parents=True, exist_ok=True)
             flags = ["-Wl,-soname,libaxcl_rt.so", f"-Wl,--version-script=csrc/emu/{generation}.map", "-pthread"]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import ctypes
 import functools
 import json
+import os
 import platform
 import struct
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,12 +32,15 @@ FLAGS = ["-std=gnu11", "-ffp-contract=off", "-pthread", f"-I{ROOT / 'csrc'}"]
 def compile_objects(folder: Path, compiler: str, options: Sequence[str]) -> list[str]:
     """Compile the arithmetic, which needs nothing else of the emulator, into `folder`; the object files."""
     x86 = platform.machine() in ("x86_64", "AMD64") and "aarch64" not in compiler
-    objects = []
-    for source in sorted(ARITHMETIC.glob("*.c")):
+
+    def compiled(source: Path) -> str:
+        target = str(folder / f"{compiler}-{source.stem}.o")
         extra = INSTRUCTION_SETS.get(source.stem, []) if x86 else []
-        objects.append(str(folder / f"{compiler}-{source.stem}.o"))
-        subprocess.run([compiler, *FLAGS, *options, *extra, "-c", str(source), "-o", objects[-1]], check=True)
-    return objects
+        subprocess.run([compiler, *FLAGS, *options, *extra, "-c", str(source), "-o", target], check=True)
+        return target
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(compiled, sorted(ARITHMETIC.glob("*.c"))))
 
 
 def build_native(folder: Path, compiler: str, options: Sequence[str]) -> Path:
