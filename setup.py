@@ -29,7 +29,7 @@ LINKED_WITH = {  # module: C sources of ours that it calls
     "sampler": ["csrc/sampler.c", "csrc/sampler_state.c", "csrc/logits.c", "csrc/logits_group.c"],
 }
 FAST = ["-O3"]  # loops over the vocabulary are written for the vectoriser, which -O2 holds back
-OPTIMISE = {source: FAST for source in ("sampler", "sampler_state", "logits", "logits_group")}
+OPTIMISE = dict.fromkeys(("sampler", "sampler_state", "logits", "logits_group"), FAST)
 ISA_FLAGS = {
     "kernels_avx2": ["-mavx2", "-mfma", "-mf16c"],
     "kernels_avx512": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma"],
@@ -100,7 +100,8 @@ class BuildExt(build_ext):
         self.build_emulator()
 
     def build_extensions(self) -> None:
-        self.compile(sorted(Path("csrc").glob("*.c")))  # once, though several extensions link them, which go in parallel
+        # Once, though several extensions, which are built in parallel, link the same file.
+        self.compile(sorted(Path("csrc").glob("*.c")))
         for extension in self.extensions:
             linked = LINKED_WITH.get(extension.name.rpartition(".")[2], [])
             extension.extra_objects = self.compiler.object_filenames(linked, output_dir=self.build_temp)

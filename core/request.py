@@ -117,7 +117,8 @@ class Delta:
     """A piece of an answer: whole characters only. `text` may be empty while a character or stop string is undecided.
 
     `num_tokens` tokens were generated for this piece. The last piece has `finish_reason`; with "error", `error` says
-    why and `failure` of what kind that is; `error_code` is set where it is the request's own fault."""
+    why and `failure` of what kind that is; `error_code` is set where it is the request's own fault. `stop_string`: the
+    one that ended the answer."""
 
     text: str
     num_tokens: int
@@ -127,6 +128,7 @@ class Delta:
     spent: Spent | None = None
     error_code: str | None = None
     failure: FailureKind | None = None
+    stop_string: str | None = None
 
 
 Sink = Callable[[Delta], None]

@@ -77,6 +77,11 @@ class OutputProcessor:
         """Whether the rules let nothing follow."""
         return self._constraint is not None and self._constraint.done
 
+    @property
+    def stop_string(self) -> str | None:
+        """The stop string that ended the answer."""
+        return self._stops.matched
+
     def num_possible(self, tokens: tuple[int, ...]) -> int:
         """How many of these tokens the rules let pass; none where they fail on them: they would only have saved
         time."""

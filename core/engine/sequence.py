@@ -206,7 +206,8 @@ class Sequence:
         """The answer is over: the last Delta, with what it cost."""
         self.finish = reason
         text += self.output.flush()
-        self.generation.sink(Delta(text, num_tokens, reason, logprobs, error, self.spent(), error_code, failure))
+        stop = self.output.stop_string if reason == "stop" else None
+        self.generation.sink(Delta(text, num_tokens, reason, logprobs, error, self.spent(), error_code, failure, stop))
 
     def spent(self) -> Spent:
         """What the answer cost so far."""

@@ -13,6 +13,7 @@ import orjson
 from sanic.request import Request
 from sanic.response import HTTPResponse
 
+from ..anthropic.routes import ROUTES as ANTHROPIC
 from ..http.routing import JSON, Route
 from ..monitor.routes import ROUTES as MONITOR
 from ..ollama.routes import ROUTES as OLLAMA
@@ -54,6 +55,7 @@ DOCS: tuple[Route, ...] = (
 ROOMS: tuple[tuple[Route, ...], ...] = (
     OPENAI,
     OLLAMA,
+    ANTHROPIC,
     MONITOR,
     DOCS,
     PAGE,
