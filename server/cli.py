@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_serve(commands.add_parser("serve", help="serve a model over HTTP", argument_default=argparse.SUPPRESS))
     _add_chat(commands.add_parser("chat", help="talk to a server in the terminal (its key: AXPRESS_API_KEY)"))
     _add_check(commands.add_parser("check", help="whether a model directory opens, and what is in it, without a card"))
-    _add_convert(commands.add_parser("convert", help="make a simulated package from a Hugging Face checkpoint"))
+    _add_convert(commands.add_parser("convert", help="make a simulated package from a checkpoint or a GGUF file"))
     _add_hollow(commands.add_parser("hollow", help="make a full-size package of shapes and timings only"))
     _add_plan(
         commands.add_parser("plan", help="what fits on the card and how fast it should be, on paper, without a card")
@@ -273,7 +273,8 @@ def _check(arguments: argparse.Namespace) -> int:
 # fmt: off
 def _add_convert(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("checkpoint", type=Path, metavar="HF_DIR", help="Hugging Face checkpoint directory (safetensors)")
+    add("checkpoint", type=Path, metavar="HF_DIR|FILE.gguf",
+        help="Hugging Face checkpoint directory (safetensors), or a GGUF file (needs axpress[gguf])")
     add("out", type=Path, metavar="OUT_DIR", help=OUT_DIR)
     add("--rows", type=_rows, default=[2047], help="cache rows of the decode graph, or of several (default 2047)")
     add("--chunk", type=int, default=128, help="tokens of a prompt chunk, 0 for none (default 128)")

@@ -1,4 +1,5 @@
-"""`axpress convert`: a Hugging Face checkpoint becomes a simulated model package that the emulated card runs."""
+"""`axpress convert`: a checkpoint (Hugging Face's, or a GGUF file) becomes a simulated model package that the emulated
+card runs."""
 
 from __future__ import annotations
 
@@ -18,20 +19,18 @@ import numpy as np
 from tqdm import tqdm
 
 from ..errors import PackageError
-from ..files import read_json
-from .hf_checkpoint import Checkpoint, ModelSpec, read_spec
+from .gguf_checkpoint import GgufCheckpoint
+from .hf_checkpoint import Checkpoint, ModelSpec
 from .safetensors import TensorSource, array_source
 from .simulated_axmodel import COMPILER, SimMeta, check_shapes, write_axmodel
 
 EMBED_NAME = "model.embed_tokens.weight.bfloat16.bin"
 TOKENIZER_DIR = "tokenizer"
-TOKENIZER_FILES = (
-    *("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-    *("chat_template.jinja", "chat_template.json", "vocab.json", "merges.txt"),
-)
 TOKENIZER_TYPES = {"qwen3": "Qwen3", "qwen2": "Qwen2_5", "llama": "Llama"}
 DEFAULT_HISTORY_END = 1024
 WHOLE_CONTEXT = 65536  # penalty window of a checkpoint: Hugging Face's penalty looks at every token
+
+AnyCheckpoint = Checkpoint | GgufCheckpoint
 
 LAYER_TENSORS = {  # ours: Hugging Face's, below model.layers.N.
     "input_norm": "input_layernorm.weight",
@@ -55,7 +54,7 @@ OPTIONAL_TENSORS = {
 
 
 def convert(
-    hf_dir: str | os.PathLike[str],
+    checkpoint: str | os.PathLike[str],
     out_dir: str | os.PathLike[str],
     *,
     rows: int | Sequence[int] = 2047,
@@ -65,32 +64,41 @@ def convert(
     name: str | None = None,
     progress: bool = True,
 ) -> Path:
-    """Convert the checkpoint in `hf_dir` into a simulated package at `out_dir`, which must be absent or empty; returns
-    its path.
+    """Convert the checkpoint, a Hugging Face directory or a GGUF file, into a simulated package at `out_dir`, which
+    must be absent or empty; returns its path.
 
     `rows` is the decode group's cache (R), or those of several decode groups; `chunk` the prefill chunk's width (0: no
     chunk groups), `history` the cache rows that each chunk group takes (default: as default_history), `p0_width` as in
     SimMeta. Everything is checked before the first byte is written, and `out_dir` appears only when it is complete.
     PackageError: one sentence saying what cannot be converted and why."""
-    source, target = Path(hf_dir), Path(out_dir)
-    if not source.is_dir():
-        raise PackageError(f"{source} is not a directory: give the directory of a Hugging Face checkpoint")
-    spec = read_spec(source)
-    name = package_name(name or source.resolve().name)
+    source, target = Path(checkpoint), Path(out_dir)
+    opened = open_checkpoint(source)
+    spec = opened.spec
+    name = package_name(name or (source.stem if source.is_file() else source.resolve().name))
     decode = (rows,) if isinstance(rows, int) else tuple(rows)
     ladder = default_history(max(decode, default=0), chunk) if history is None else list(history)
     base = replace(_base_meta(spec, decode, chunk, ladder), p0_width=p0_width)
-    jobs = _plan(Checkpoint(source), spec, base, name)
-    tokenizer = tokenizer_files(source)
+    jobs = _plan(opened, spec, base, name)
+    tokenizer = opened.tokenizer()
     with new_directory(target) as work:
         _write_all(work, jobs, progress)
         (work / TOKENIZER_DIR).mkdir()
-        for file in tokenizer:
-            shutil.copyfile(file, work / TOKENIZER_DIR / file.name)
-        write_json(work / "post_config.json", post_config(read_json(source / "generation_config.json", {})))
+        for file_name, content in tokenizer.items():
+            (work / TOKENIZER_DIR / file_name).write_bytes(content)
+        write_json(work / "post_config.json", post_config(opened.generation))
         extra = {"max_positions": spec.max_positions} if spec.max_positions else {}
         write_json(work / "config.json", package_config(name, base, spec.eos, spec.bos, extra))
     return target
+
+
+def open_checkpoint(path: Path) -> AnyCheckpoint:
+    """The checkpoint at `path`. PackageError: it is neither a directory nor a GGUF file, or not a sound one."""
+    if path.is_file() and path.suffix.lower() == ".gguf":
+        return GgufCheckpoint(path)
+    if path.is_dir():
+        return Checkpoint(path)
+    what = "is a file, but not called .gguf" if path.exists() else "is not there"
+    raise PackageError(f"{path} {what}: give the directory of a Hugging Face checkpoint, or a GGUF file")
 
 
 def default_history(rows: int, chunk: int) -> list[int]:
@@ -150,12 +158,12 @@ PreparedRequest = tuple[str, SimMeta | None, Mapping[str, TensorSource]]
 """File name, metadata (None: the embedding file, raw bytes) and tensors."""
 
 
-def _plan(checkpoint: Checkpoint, spec: ModelSpec, base: SimMeta, name: str) -> list[PreparedRequest]:
+def _plan(checkpoint: AnyCheckpoint, spec: ModelSpec, base: SimMeta, name: str) -> list[PreparedRequest]:
     """Every file to write, with its shapes checked against the configuration; nothing is written yet."""
     embed = checkpoint.source("model.embed_tokens.weight")
     if embed.shape != (spec.vocab, spec.hidden):
         raise PackageError(
-            f"{checkpoint.directory}: the embedding has shape {list(embed.shape)}, config.json says [{spec.vocab},"
+            f"{checkpoint.path}: the embedding has shape {list(embed.shape)}, config.json says [{spec.vocab},"
             f" {spec.hidden}]"
         )
     jobs: list[PreparedRequest] = [(EMBED_NAME, None, {"embed": embed})]
@@ -164,7 +172,7 @@ def _plan(checkpoint: Checkpoint, spec: ModelSpec, base: SimMeta, name: str) -> 
         tensors = _layer_tensors(checkpoint, layer, spec.inv_freq, used)
         meta = replace(base, layer=layer)
         check_shapes(
-            {key: tensor.shape for key, tensor in tensors.items()}, meta, f"layer {layer} of {checkpoint.directory}"
+            {key: tensor.shape for key, tensor in tensors.items()}, meta, f"layer {layer} of {checkpoint.path}"
         )
         jobs.append((layer_pattern(name, base.chunk) % layer, meta, tensors))
     head = {
@@ -172,18 +180,20 @@ def _plan(checkpoint: Checkpoint, spec: ModelSpec, base: SimMeta, name: str) -> 
         "head": embed if spec.tied else checkpoint.source("lm_head.weight"),
     }
     meta = replace(base, layer=None)
-    check_shapes({key: tensor.shape for key, tensor in head.items()}, meta, f"the head of {checkpoint.directory}")
+    check_shapes({key: tensor.shape for key, tensor in head.items()}, meta, f"the head of {checkpoint.path}")
     jobs.append((f"{name}_post.axmodel", meta, head))
     unknown = sorted(key for key in checkpoint.names if key not in used and not key.endswith("rotary_emb.inv_freq"))
     if unknown:
         raise PackageError(
-            f"{checkpoint.directory} has {len(unknown)} tensors that a plain {spec.family} model does not have "
+            f"{checkpoint.path} has {len(unknown)} tensors that a plain {spec.family} model does not have "
             f"(the first is {unknown[0]!r}): not supported"
         )
     return jobs
 
 
-def _layer_tensors(checkpoint: Checkpoint, layer: int, inv_freq: np.ndarray, used: set[str]) -> dict[str, TensorSource]:
+def _layer_tensors(
+    checkpoint: AnyCheckpoint, layer: int, inv_freq: np.ndarray, used: set[str]
+) -> dict[str, TensorSource]:
     prefix = f"model.layers.{layer}."
     tensors = {"inv_freq": array_source(inv_freq)}
     for ours, theirs in LAYER_TENSORS.items():
@@ -220,17 +230,6 @@ def _counted(source: TensorSource, bar: tqdm) -> TensorSource:
             bar.update(block.nbytes)
 
     return TensorSource(source.dtype, source.shape, blocks)
-
-
-def tokenizer_files(directory: Path) -> list[Path]:
-    """The tokenizer's files in `directory`; PackageError when there is neither tokenizer.json nor tokenizer.model."""
-    found = [directory / name for name in TOKENIZER_FILES if (directory / name).is_file()]
-    if not any(path.name in ("tokenizer.json", "tokenizer.model") for path in found):
-        raise PackageError(
-            f"{directory} has neither tokenizer.json nor tokenizer.model: add the tokenizer "
-            "(transformers' AutoTokenizer.from_pretrained(...).save_pretrained(...) writes tokenizer.json)"
-        )
-    return found
 
 
 def post_config(generation: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,10 @@ from .safetensors import SafetensorsFile, TensorSource, bf16_source
 FAMILIES = ("qwen3", "qwen2", "llama")
 FLOAT_DTYPES = ("F32", "F16", "BF16")
 INDEX_NAME = "model.safetensors.index.json"
+TOKENIZER_FILES = (
+    *("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("chat_template.jinja", "chat_template.json", "vocab.json", "merges.txt"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +51,7 @@ class Checkpoint:
     """The tensors of a checkpoint directory, one or more safetensors shards, opened when first needed."""
 
     def __init__(self, directory: Path) -> None:
-        self.directory = directory
+        self.path = directory
         self._files: dict[str, SafetensorsFile] = {}
         single = directory / "model.safetensors"
         if (directory / INDEX_NAME).exists():
@@ -61,22 +66,45 @@ class Checkpoint:
 
     def _shard_name(self, shard: object) -> str:
         if not isinstance(shard, str) or Path(shard).name != shard:
-            raise PackageError(f"{self.directory / INDEX_NAME} names a shard outside its directory: {shard!r}")
+            raise PackageError(f"{self.path / INDEX_NAME} names a shard outside its directory: {shard!r}")
         return shard
 
     def _no_weights(self) -> str:
-        others = sorted(path.name for pattern in ("*.bin", "*.pth", "*.gguf") for path in self.directory.glob(pattern))
-        found = f" (found {', '.join(others[:3])}, which cannot be converted)" if others else ""
-        return f"{self.directory} has no model.safetensors and no {INDEX_NAME}{found}: save the model as safetensors"
+        others = sorted(path.name for pattern in ("*.bin", "*.pth", "*.gguf") for path in self.path.glob(pattern))
+        found = f" (found {', '.join(others[:3])})" if others else ""
+        return (
+            f"{self.path} has no model.safetensors and no {INDEX_NAME}{found}: save the model as safetensors, or give a"
+            " .gguf file itself"
+        )
 
     def _open(self, shard: str) -> SafetensorsFile:
         if shard not in self._files:
-            path = self.directory / shard
+            path = self.path / shard
             if not path.is_file():
                 raise PackageError(f"{path} is missing: {INDEX_NAME} lists it, download it again")
             check_not_pointer(path)
             self._files[shard] = SafetensorsFile(path)
         return self._files[shard]
+
+    @cached_property
+    def spec(self) -> ModelSpec:
+        """Sizes and constants; PackageError names what axpress does not run."""
+        return spec_of(read_json(self.path / "config.json"), self.generation, str(self.path / "config.json"))
+
+    @cached_property
+    def generation(self) -> Mapping[str, Any]:
+        """generation_config.json; empty where there is none."""
+        return read_json(self.path / "generation_config.json", {})
+
+    def tokenizer(self) -> Mapping[str, bytes]:
+        """The tokenizer's files: content by name. PackageError: neither tokenizer.json nor tokenizer.model."""
+        found = {name: path.read_bytes() for name in TOKENIZER_FILES if (path := self.path / name).is_file()}
+        if not found.keys() & {"tokenizer.json", "tokenizer.model"}:
+            raise PackageError(
+                f"{self.path} has neither tokenizer.json nor tokenizer.model: add the tokenizer "
+                "(transformers' AutoTokenizer.from_pretrained(...).save_pretrained(...) writes tokenizer.json)"
+            )
+        return found
 
     @property
     def names(self) -> list[str]:
@@ -90,7 +118,7 @@ class Checkpoint:
         """Shape of tensor `name`; PackageError when the checkpoint lacks it."""
         if name not in self._where:
             raise PackageError(
-                f"{self.directory} has no tensor {name!r}: it is not a checkpoint of the family that config.json says"
+                f"{self.path} has no tensor {name!r}: it is not a checkpoint of the family that config.json says"
             )
         file = self._open(self._where[name])
         if name not in file.tensors:
@@ -110,10 +138,9 @@ class Checkpoint:
         return bf16_source(file.array(name))
 
 
-def read_spec(directory: Path) -> ModelSpec:
-    """Read config.json (and generation_config.json for the end tokens) and refuse by name what axpress does not run."""
-    config = read_json(directory / "config.json")
-    where = str(directory / "config.json")
+def spec_of(config: Mapping[str, Any], generation: Mapping[str, Any], where: str) -> ModelSpec:
+    """The spec that config.json's values describe, and generation_config.json's for the end tokens; `where` names them
+    in errors. PackageError names what axpress does not run."""
     _refuse_unsupported(config, where)
     heads = _integer(config, "num_attention_heads", where)
     hidden = _integer(config, "hidden_size", where)
@@ -122,7 +149,6 @@ def read_spec(directory: Path) -> ModelSpec:
     kv_heads = config.get("num_key_value_heads") or heads
     if heads % kv_heads or head_dim % 2:
         raise PackageError(f"{where} is inconsistent: {heads} heads, {kv_heads} key/value heads, head size {head_dim}")
-    generation = read_json(directory / "generation_config.json", {})
     return ModelSpec(
         family=family,
         layers=_integer(config, "num_hidden_layers", where),

@@ -1,0 +1,90 @@
+"""The metadata of a GGUF file in the words of a Hugging Face checkpoint's config.json and generation_config.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ..errors import PackageError
+from .hf_checkpoint import FAMILIES
+
+CHANGES_ARITHMETIC = (  # keys (below the architecture) of variants that share an architecture's name
+    *("logit_scale", "embedding_scale", "residual_scale", "attention.scale", "attention.clamp_kqv"),
+    *("attention.max_alibi_bias", "attn_logit_softcapping", "final_logit_softcapping", "use_parallel_residual"),
+    *("attention.temperature_scale", "attention.temperature_length", "rope.scaling.attn_factor"),
+)
+END_KEYS = tuple(f"tokenizer.ggml.{name}_token_id" for name in ("eos", "eot", "eom"))
+
+
+def hf_config(metadata: Mapping[str, Any], embedding: tuple[int, ...], *, tied: bool, where: str) -> dict[str, Any]:
+    """config.json's values; `embedding` is the shape of the embedding, `where` names the file in errors. PackageError:
+    an architecture or a variant of one that axpress does not run (read_spec refuses more)."""
+    family = metadata.get("general.architecture")
+    kind = metadata.get("general.type", "model")
+    if kind != "model":
+        raise PackageError(f"{where} is of type {kind!r}, not a model: give the file of the model itself")
+    if family not in FAMILIES:
+        raise PackageError(
+            f"{where} is of the architecture {family!r}, which is not supported: axpress converts {', '.join(FAMILIES)}"
+        )
+    own = {key.removeprefix(f"{family}."): value for key, value in metadata.items() if key.startswith(f"{family}.")}
+    for key in CHANGES_ARITHMETIC:
+        if own.get(key):
+            raise PackageError(f"{where} sets {family}.{key} to {own[key]}, which is not supported")
+    heads, hidden = own.get("attention.head_count"), own.get("embedding_length")
+    head_dim = own.get("attention.key_length")
+    if head_dim is None and isinstance(heads, int) and isinstance(hidden, int) and heads > 0:
+        head_dim = hidden // heads
+    if own.get("attention.value_length", head_dim) != head_dim:
+        raise PackageError(f"{where} has keys and values of different sizes, which is not supported")
+    config = {
+        "model_type": family,
+        "num_hidden_layers": own.get("block_count"),
+        "hidden_size": hidden,
+        "intermediate_size": own.get("feed_forward_length"),
+        "num_attention_heads": heads,
+        "num_key_value_heads": own.get("attention.head_count_kv"),
+        "head_dim": head_dim,
+        "vocab_size": embedding[0],
+        "rms_norm_eps": _decimal(own.get("attention.layer_norm_rms_epsilon", 1e-6)),
+        "tie_word_embeddings": tied,
+        "max_position_embeddings": own.get("context_length"),
+        "rope_theta": _decimal(own.get("rope.freq_base", 10000.0)),
+        "num_experts": own.get("expert_count", 0),
+        "sliding_window": own.get("attention.sliding_window"),
+        "use_sliding_window": bool(own.get("attention.sliding_window")),
+        "bos_token_id": metadata.get("tokenizer.ggml.bos_token_id"),
+    }
+    if head_dim and own.get("rope.dimension_count", head_dim) != head_dim:
+        config["partial_rotary_factor"] = own["rope.dimension_count"] / head_dim
+    return config | _scaling(own)
+
+
+def _scaling(own: Mapping[str, Any]) -> dict[str, Any]:
+    """`rope_scaling`, where the file asks for one; which kinds there are, the checkpoint's reader knows."""
+    factor = own.get("rope.scaling.factor", own.get("rope.scale_linear"))
+    kind = own.get("rope.scaling.type", "linear" if factor not in (None, 0.0, 1.0) else "none")
+    return {} if kind == "none" else {"rope_scaling": {"rope_type": kind, "factor": _decimal(factor or 1.0)}}
+
+
+def generation_config(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """generation_config.json's values: the tokens that end an answer, where the file names several (of one the
+    tokenizer knows, and which tokens of known names end too), and recommended sampling."""
+    ends = sorted({metadata[key] for key in END_KEYS if key in metadata})
+    values: dict[str, Any] = {"eos_token_id": ends} if len(ends) > 1 else {}
+    said = {
+        ours: metadata[f"general.sampling.{theirs}"]
+        for ours, theirs in (
+            *(("temperature", "temp"), ("top_p", "top_p"), ("top_k", "top_k")),
+            ("repetition_penalty", "penalty_repeat"),
+        )
+        if f"general.sampling.{theirs}" in metadata
+    }
+    return values | ({"do_sample": True} | {key: _decimal(value) for key, value in said.items()} if said else {})
+
+
+def _decimal(value: Any) -> Any:
+    """A float32 as the decimal number that was meant (0.00001, not 0.000009999999747)."""
+    return float(str(np.float32(value))) if isinstance(value, float) else value
