@@ -127,7 +127,7 @@ class GgufCheckpoint:
             return None
         heads = self.spec.heads if rotated[1] == "q" else self.spec.kv_heads
         if shape[0] % (2 * heads):
-            return None  # convert tells that the shape is wrong
+            return None  # convert says what is wrong
         return np.arange(shape[0]).reshape(heads, -1, 2).swapaxes(1, 2).reshape(-1)
 
 
@@ -142,7 +142,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, gguf.ReaderTensor]]:
         """Its views are plain arrays: views of class memmap cost several times the time and the memory."""
 
         @property
-        def data(self) -> np.ndarray:
+        def data(self) -> Any:
             return self._data
 
         @data.setter
