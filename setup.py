@@ -157,6 +157,7 @@ setup(
     package_data={
         "": ["*.pyi"],
         "axpress.core.tokenizer.families": ["*.jinja"],
+        "axpress.core.model_store": ["*.toml"],
         "axpress.core": ["profiles/*.toml", "demo/package/**", "py.typed"],
         "axpress.server": ["py.typed"],
         "axpress.server.page": ["*.html", "*.css", "*.js", "*.svg"],

@@ -1,4 +1,4 @@
-"""The command line: axpress serve | chat | check | convert | hollow | plan | doctor."""
+"""The command line: axpress serve | run | chat | pull | list | show | rm | check | convert | hollow | plan | doctor."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from typing import Any
 from axpress.core.errors import AxpressError
 
 from . import doctor_command, version
-from .argument_parser import ArgumentParser, no_such_model
+from .argument_parser import ArgumentParser
+from .model_arguments import add_commands as add_model_commands
+from .model_arguments import find_model, known_directory, talk
 from .settings import Settings
 
 DEFAULTS = Settings()
@@ -52,7 +54,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"axpress {version()}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_serve(commands.add_parser("serve", help="serve a model over HTTP", argument_default=argparse.SUPPRESS))
+    _add_run(commands.add_parser("run", help="serve a model for this terminal only, and talk to it"))
     _add_chat(commands.add_parser("chat", help="talk to a server in the terminal (its key: AXPRESS_API_KEY)"))
+    add_model_commands(commands.add_parser)
     _add_check(commands.add_parser("check", help="whether a model directory opens, and what is in it, without a card"))
     _add_convert(commands.add_parser("convert", help="make a simulated package from a checkpoint or a GGUF file"))
     _add_hollow(commands.add_parser("hollow", help="make a full-size package of shapes and timings only"))
@@ -141,8 +145,8 @@ def _rows(text: str) -> list[int]:
 def _add_serve(parser: argparse.ArgumentParser) -> None:
     """Each option is a field of Settings, which has the defaults."""
     add = parser.add_argument
-    model = "model directory; without it the demo model, emulated"
-    add("model_dir", nargs="?", default=None, type=Path, metavar="MODEL_DIR", help=model)
+    model = "model directory, or the name of a pulled model; without it the default model, or else a toy, emulated"
+    add("model_dir", nargs="?", default=None, type=Path, metavar="MODEL", help=model)
     _add_card(add)
     _add_limits(add)
     _add_access(parser.add_argument_group("who may ask").add_argument)
@@ -217,26 +221,43 @@ def _serve(arguments: argparse.Namespace) -> int:
     options: dict[str, Any] = {f.name: getattr(arguments, f.name) for f in fields(Settings) if f.name in arguments}
     for repeatable in ("aliases", "allow_origins", "allow_hosts"):
         options[repeatable] = tuple(options.get(repeatable, ()))
+    if options["model_dir"] is None and options.get("device", "auto") not in ("auto", "emu"):
+        raise OSError("give MODEL: without one a model is served that runs on the emulated card only")
+    find_model(options)
     settings = Settings(**options)
-    if settings.model_dir is not None and not settings.model_dir.is_dir():
-        raise OSError(no_such_model(settings.model_dir))
     if settings.trace is not None and not settings.trace.parent.is_dir():
         raise OSError(f"there is no directory {settings.trace.parent} for the trace")
-    if settings.model_dir is None and settings.device not in ("auto", "emu"):
-        raise OSError("give MODEL_DIR: without one the demo model is served, and that runs on the emulated card only")
     open_package(settings.directory)  # what is wrong with the files is said before anybody is told where to connect
     logs.configure(settings.log_level)
     return serve(settings)
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Ctrl-C stops an answer, Ctrl-D leaves and ends the server, /new starts over."
+    add = parser.add_argument
+    add("model", nargs="?", type=Path, metavar="MODEL", help="as for axpress serve")
+    add("--device", type=_device, default="auto", help="auto (default), emu, a card's index, or axengine")
+    _add_conversation(parser)
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    return talk(arguments, _sampling(arguments))
 
 
 def _add_chat(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--url", default="http://127.0.0.1:8000", help="the server (default http://127.0.0.1:8000)")
     add("--model", default="default", help="model name (default: the served one)")
-    add("--system", metavar="TEXT", help="system message")
     parser.description = (
         "Ctrl-C stops an answer, Ctrl-D leaves, /new starts over. The server's key is read from AXPRESS_API_KEY."
     )
+    _add_conversation(parser)
+    parser.set_defaults(run=_chat)
+
+
+def _add_conversation(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--system", metavar="TEXT", help="system message")
     add = parser.add_argument_group(
         "sampling", "where nothing is said, as the server's model package says"
     ).add_argument
@@ -247,14 +268,18 @@ def _add_chat(parser: argparse.ArgumentParser) -> None:
     add("--repetition-penalty", type=float, metavar="X")
     add("--seed", type=int, metavar="N")
     add("--max-tokens", type=int, metavar="N")
-    parser.set_defaults(run=_chat)
+
+
+def _sampling(arguments: argparse.Namespace) -> dict[str, Any]:
+    from .terminal_chat import SAMPLING
+
+    return {name: value for name in SAMPLING if (value := getattr(arguments, name)) is not None}
 
 
 def _chat(arguments: argparse.Namespace) -> int:
-    from .terminal_chat import SAMPLING, run
+    from .terminal_chat import run
 
-    sampling = {name: value for name in SAMPLING if (value := getattr(arguments, name)) is not None}
-    return run(arguments.url, arguments.model, arguments.system, sampling)
+    return run(arguments.url, arguments.model, arguments.system, _sampling(arguments))
 
 
 def _add_check(parser: argparse.ArgumentParser) -> None:
@@ -267,7 +292,7 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
 def _check(arguments: argparse.Namespace) -> int:
     from .check_command import check
 
-    return check(arguments.model_dir, arguments.json)
+    return check(known_directory(arguments.model_dir), arguments.json)
 
 
 # fmt: off
@@ -332,8 +357,8 @@ def _plan(arguments: argparse.Namespace) -> int:
     from axpress.core.capacity.report import plan
 
     report = plan(
-        arguments.model_dir, arguments.profile, arguments.clients, arguments.context, arguments.target_tokens,
-        arguments.target_seconds, shared=arguments.shared,
+        known_directory(arguments.model_dir), arguments.profile, arguments.clients, arguments.context,
+        arguments.target_tokens, arguments.target_seconds, shared=arguments.shared,
     )  # fmt: skip
     print(report.render())
     return 0
