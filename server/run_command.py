@@ -10,13 +10,15 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from axpress.core.errors import AxpressError
 
+from .terminal_chat import ChatError
 from .terminal_chat import run as chat
 
 LISTENING = re.compile(r"listening on (http://\S+)")
@@ -53,15 +55,22 @@ def _serving(directory: Path | None, options: Sequence[str], key: str) -> Iterat
     )
     try:
         assert process.stderr is not None
-        said: list[str] = []
+        said = deque[str](maxlen=KEPT_LINES)
         for line in process.stderr:
+            said.append(line)
             if found := LISTENING.search(line):
                 break
-            said.append(line)
         else:
-            raise ServerEnded("".join(said[-KEPT_LINES:]).strip().removeprefix("axpress: ") or "the server ended")
-        threading.Thread(target=_drain, args=(process.stderr,), daemon=True).start()
-        yield found[1]
+            raise _ended(said)
+        # reads on, so that the server never waits for somebody to read its log
+        threading.Thread(target=said.extend, args=(process.stderr,), daemon=True).start()
+        try:
+            yield found[1]
+        except ChatError:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(1)
+                raise _ended(said) from None
+            raise
     finally:
         process.send_signal(signal.SIGTERM)
         try:
@@ -72,10 +81,10 @@ def _serving(directory: Path | None, options: Sequence[str], key: str) -> Iterat
         process.stderr.close()
 
 
-def _drain(lines: Any) -> None:
-    """Reads on, so that the server never waits for somebody to read its log."""
-    for _ in lines:
-        pass
+def _ended(said: Iterable[str]) -> ServerEnded:
+    lines = [line.strip() for line in said if not LISTENING.search(line)]
+    own = [line for line in lines if " error " in line or line.startswith("axpress: ")]
+    return ServerEnded("the server has ended: " + ((own or lines)[-1] if lines else "it gave no reason"))
 
 
 def _die_with_parent() -> None:

@@ -57,6 +57,7 @@ class HubDownload:
                 raise PackageError(f"{repository} has a file called {path!r}, which leads elsewhere: not fetched")
         _of_commit(staging, self.commit)
         self._chosen: list[HubFile] = []
+        self._others: list[HubFile] = []
         self.card_bytes: int | None = None
 
     @property
@@ -75,22 +76,23 @@ class HubDownload:
         for file in texts:
             self._fetch(file)
         found = self._survey(texts)
-        early = [text for rank, text in sorted(found.ranked) if rank <= LAYERS]
+        # an embedding of kind .npy says its own size: it is looked at when it is here
+        unread = found.embedding_path is not None and found.embedding is None
+        early = [text for rank, text in sorted(found.ranked) if rank <= LAYERS or not unread]
         if early or found.build is None:
             raise PackageError(f"{self.repository} cannot be served: {early[0] if early else 'it has no layers'}")
         names = _Names(found)
         self._chosen = [file for file in self._files.values() if file.path in names.large]
-        for file in texts:
-            if names.keeps(file.path):
-                self._chosen.append(file)
-            else:
-                (self._package / file.path).unlink()
+        self._chosen += [file for file in texts if names.keeps(file.path)]
+        self._others = [file for file in texts if not names.keeps(file.path)]
         self.card_bytes = sum(self._files[path].size for path in names.on_card if path in self._files)
 
     def fetch_large(self) -> None:
-        """Fetches the rest."""
+        """Fetches the rest, and removes what only helped to choose it."""
         for file in self._chosen:
             self._fetch(file)
+        for file in self._others:
+            (self._package / file.path).unlink()
         for path in sorted(self._package.rglob("*"), reverse=True):
             if path.is_dir() and not any(path.iterdir()):
                 path.rmdir()
@@ -207,6 +209,7 @@ class _Names:
 def _library() -> Any:
     try:
         import huggingface_hub
+        import huggingface_hub.constants
         import huggingface_hub.errors
         import huggingface_hub.utils
     except ImportError:
