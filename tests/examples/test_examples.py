@@ -64,7 +64,7 @@ def test_azure_by_its_endpoint_alone(server: RunningServer) -> None:
 def test_openai_stream(server: RunningServer) -> None:
     text = run(server, "openai_stream.py", "What is 7 + 5?")
     assert text.startswith(said(server, [{"role": "user", "content": "What is 7 + 5?"}]) + "\n\n")
-    assert re.search(r"\d+ tokens read, \d+ written at \d+\.\d tokens/s \(emulated\) \(axpress-demo\)\n$", text)
+    assert re.search(r"\d+ tokens read, \d+ written at \d+\.\d tokens/s \(emulated\) \(axpress-toy\)\n$", text)
 
 
 def test_tools(server: RunningServer) -> None:

@@ -117,7 +117,7 @@ def test_serve_says_what_to_give_instead(
     server: RunningServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["serve", "--device", "0"]) == 1
-    assert capsys.readouterr().err.startswith("axpress: give MODEL_DIR: ")
+    assert capsys.readouterr().err.startswith("axpress: give MODEL: ")
     done = subprocess.run(
         [*COMMAND, "serve", "--port", "0", "--emu-profile", "nope"], capture_output=True, text=True, timeout=60
     )
@@ -189,6 +189,9 @@ def test_serve_without_a_model() -> None:
         status, body = running.health()
         assert status == 200 and body["emulated"] and body["toy"] and body["note"] == "emulated: no card; a toy model"
         assert running.post({"messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 20})[0] == 200
+        assert body["model"] == "axpress-toy"
+    assert running.log.startswith("axpress: smollm2-135m is not here (`axpress pull smollm2-135m` fetches it)")
+    assert "serving the built-in TOY" in running.log.splitlines()[0]
     assert running.log.count("emulated: no card") >= 2 and "a toy model" in running.log
     assert re.search(
         r"emulated card: decode \S+ ms over \d+ rows, chunks of \d+ \S+ to \S+ ms, head \S+ ms\n", running.log

@@ -62,7 +62,7 @@ def test_a_package_that_does_not_open_is_wrong(capsys, tmp_path) -> None:
 
 def test_a_simulated_package_does_not_run_on_a_card(capsys) -> None:
     code, out = doctor(capsys, str(default_model()), "--device", "0")
-    assert code == 1 and "wrong    model           axpress-demo is simulated" in out
+    assert code == 1 and "wrong    model           axpress-toy is simulated" in out
 
 
 @pytest.mark.parametrize(

@@ -363,11 +363,11 @@ def test_as_open_webui_asks(demo: RunningServer) -> None:
 
 
 def test_as_the_documentations_curl_asks(demo: RunningServer) -> None:
-    body = json.dumps({"model": "axpress-demo", "prompt": "Hello"}).encode()
+    body = json.dumps({"model": "axpress-toy", "prompt": "Hello"}).encode()
     for kind in ({"content-type": "application/x-www-form-urlencoded"}, {}):
         status, _, raw = demo.request("POST", "/api/generate", body, kind)
         assert status == 200 and json.loads(raw.splitlines()[-1])["done_reason"] == "stop"
-        assert demo.request("POST", "/api/show", b'{"model": "axpress-demo"}', kind)[0] == 200
+        assert demo.request("POST", "/api/show", b'{"model": "axpress-toy"}', kind)[0] == 200
     own_page = {"origin": demo.url, "content-type": "text/plain"}
     for path in ("/api/generate", "/api/show"):
         status, _, raw = demo.request("POST", path, body, own_page)
@@ -384,7 +384,7 @@ def test_as_the_users_program_asks(demo: RunningServer) -> None:
         "stop": ["\n\n", "User:"],
     }  # fmt: skip
     answer = httpx.post(
-        f"{demo.url}/api/chat", json={"model": "axpress-demo", "messages": HI, "stream": False, "options": options}
+        f"{demo.url}/api/chat", json={"model": "axpress-toy", "messages": HI, "stream": False, "options": options}
     )
     assert answer.status_code == 200 and answer.json()["message"]["content"] and answer.json()["eval_count"] <= 24
 

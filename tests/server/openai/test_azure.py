@@ -35,10 +35,10 @@ def said(server: RunningServer) -> str:
     return text
 
 
-@pytest.mark.parametrize("deployment", ["gpt-4o", "my deployment/2", "axpress-demo", "ünï"])
+@pytest.mark.parametrize("deployment", ["gpt-4o", "my deployment/2", "axpress-toy", "ünï"])
 def test_any_deployment_is_the_model(server: RunningServer, client: openai.AzureOpenAI, deployment: str) -> None:
     answer = client.chat.completions.create(model=deployment, messages=MESSAGES)
-    assert answer.choices[0].message.content == said(server) and answer.model == "axpress-demo"
+    assert answer.choices[0].message.content == said(server) and answer.model == "axpress-toy"
 
 
 def test_streams(server: RunningServer, client: openai.AzureOpenAI) -> None:
@@ -66,7 +66,7 @@ def test_a_deployment_named_by_the_client(server: RunningServer) -> None:
         )
         assert client.completions.create(model="other", prompt="Once").choices[0].text
         assert client.responses.create(model="other", input="Hello").output_text == said(server)
-        assert [one.id for one in client.models.list()] == ["axpress-demo"]
+        assert [one.id for one in client.models.list()] == ["axpress-toy"]
         with pytest.raises(openai.NotFoundError, match="nothing is stored"):
             client.responses.retrieve("resp_1")
 

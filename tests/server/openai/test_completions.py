@@ -34,7 +34,7 @@ def tokens(server: RunningServer, text: str) -> list[int]:
 
 def test_a_prompt_is_gone_on_from(client: openai.OpenAI) -> None:
     answer = client.completions.create(model="default", prompt=STORY)
-    assert answer.object == "text_completion" and answer.id.startswith("cmpl-") and answer.model == "axpress-demo"
+    assert answer.object == "text_completion" and answer.id.startswith("cmpl-") and answer.model == "axpress-toy"
     assert answer.system_fingerprint and answer.system_fingerprint.startswith("fp_")
     (choice,) = answer.choices
     assert choice.text and choice.index == 0 and choice.logprobs is None

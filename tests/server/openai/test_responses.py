@@ -91,7 +91,7 @@ def test_a_whole_answer_is_a_strict_response(server: RunningServer, client: open
         raw["store"] is False
         and answer.truncation == "disabled"
         and answer.temperature == 0
-        and answer.model == "axpress-demo"
+        and answer.model == "axpress-toy"
     )
     usage = answer.usage
     assert (
