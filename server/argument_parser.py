@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import NoReturn
 
 MODELS = (
-    "models for the card are on Hugging Face under AXERA-TECH (with Git LFS: `git lfs install`, then `git clone"
-    " https://huggingface.co/AXERA-TECH/Qwen3-0.6B`); `axpress convert` makes one for the emulated card"
+    "models for the card are on Hugging Face under AXERA-TECH (`axpress pull AXERA-TECH/Qwen3-0.6B`); `axpress convert`"
+    " makes one for the emulated card"
 )
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from axpress.core.errors import PackageError
 
 from . import version
+from .model_arguments import known_directory
 
 if TYPE_CHECKING:
     from axpress.core.doctor.compare import Comparison
@@ -62,6 +63,8 @@ def run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     from axpress.core.doctor.examination import Subject, card_environ
     from axpress.core.doctor.host import Host
 
+    if arguments.model_dir is not None:
+        arguments.model_dir = known_directory(arguments.model_dir)
     subject = Subject(arguments.model_dir, arguments.device, arguments.timeout)
     host = Host(environ=card_environ(Host(), subject))
     quiet = arguments.json and arguments.probe

@@ -53,8 +53,8 @@ def _serving(directory: Path | None, options: Sequence[str], key: str) -> Iterat
         start_new_session=True,  # Ctrl-C stops an answer, not the server
         preexec_fn=_die_with_parent,
     )
+    assert process.stderr is not None
     try:
-        assert process.stderr is not None
         said = deque[str](maxlen=KEPT_LINES)
         for line in process.stderr:
             said.append(line)

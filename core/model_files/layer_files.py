@@ -216,7 +216,10 @@ def _no_layers(tree: Tree) -> str:
             " first"
         )
     if ggufs := tree.find("*.gguf"):
-        return f"{ggufs[0]} is a GGUF model, not a compiled one: get the model's package for the AX650"
+        return (
+            f"{ggufs[0]} is a GGUF model, not a compiled one: get the model's package for the AX650, or for the emulated"
+            f" card run `axpress convert {ggufs[0]} OUT_DIR`"
+        )
     others = tree.find("*.axmodel")
     what = f" (only {some([tree.relative(path) for path in others])})" if others else ""
     broken = f" ({some([str(path) for path in tree.broken])}: links to nothing)" if tree.broken else ""

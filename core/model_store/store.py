@@ -126,6 +126,8 @@ class ModelStore:
         """The staging directory of a model, made or found, and locked. It goes where it is left empty. PackageError:
         the models directory cannot be written, or another pull of that name is running."""
         directory = staging_of(self.directory(name))
+        if self.directory(name).exists():
+            raise PackageError(f"{self.directory(name)} is there already: `axpress rm` it, or move it away")
         try:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -105,8 +105,13 @@ def test_removing(store: ModelStore, tmp_path: Path) -> None:
 def test_a_finished_model_takes_no_place_of_another(store: ModelStore) -> None:
     (store.root / "tiny").mkdir(parents=True)
     (store.root / "tiny" / "diary").write_text("mine")
-    with pytest.raises(PackageError, match="is there already and is no model of ours"):
+    with pytest.raises(PackageError, match="is there already: `axpress rm` it, or move it away"):
         add(store, "tiny")
+    with store.staging("late") as staging, pytest.raises(PackageError, match="is there already and is no model"):
+        (staging / "package").mkdir()
+        (store.root / "tiny").rename(store.root / "late")
+        store.finish(staging / "package", Record("late", "x", "1", None, "", 0, 0))
+    (store.root / "late").rename(store.root / "tiny")
     assert (store.root / "tiny" / "diary").read_text() == "mine"
 
 
