@@ -8,7 +8,10 @@ SOURCES := $(wildcard csrc/*.[ch] csrc/emu/*/*.[ch] csrc/emu/*/*.inc csrc/emu/*.
 
 .PHONY: run test build lint native sanitize sanitized soak tokenizers wheel clean help
 
-run: $(VENV)/.run ## a server with the demo model on the emulated card, http://127.0.0.1:8000
+MODEL := smollm2-135m
+
+run: $(VENV)/.run ## a server with a small real model on the emulated card, http://127.0.0.1:8000
+	@$(BIN)/axpress show $(MODEL) >/dev/null 2>&1 || $(BIN)/axpress pull $(MODEL) || true
 	$(BIN)/axpress serve
 
 test: $(VENV)/.test ## everything that CI runs
@@ -16,7 +19,7 @@ test: $(VENV)/.test ## everything that CI runs
 
 $(VENV)/.run: $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable .
+	$(BIN)/python -m pip install --quiet --editable '.[gguf]'
 	touch $@
 
 $(VENV)/.test: $(SOURCES)
