@@ -16,7 +16,7 @@ typedef struct {
 #define AXCL_OPTIONAL_ROW(ret, name, args) {#name, offsetof(axcl_api, name), 0},
 
 static const axcl_symbol symbols[] = {AXCL_REQUIRED(AXCL_REQUIRED_ROW) AXCL_OPTIONAL(AXCL_OPTIONAL_ROW)
-                                          AXEMU_OPTIONAL(AXCL_OPTIONAL_ROW)};
+                                          AXCL_NEXT_GENERATION(AXCL_OPTIONAL_ROW) AXEMU_OPTIONAL(AXCL_OPTIONAL_ROW)};
 
 /* Opens the vendor's other libraries beside `path`, so that the runtime finds them although their directory is not on
  * the loader's path (the vendor's profile script puts it there, and services do not run that). Returns how many. */

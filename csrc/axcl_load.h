@@ -9,6 +9,7 @@ typedef struct axcl_api {
 #define AXCL_MEMBER(ret, name, args) ret(*name) args;
     AXCL_REQUIRED(AXCL_MEMBER)
     AXCL_OPTIONAL(AXCL_MEMBER)
+    AXCL_NEXT_GENERATION(AXCL_MEMBER)
     AXEMU_OPTIONAL(AXCL_MEMBER)
 #undef AXCL_MEMBER
 } axcl_api;

@@ -13,7 +13,7 @@ from axpress.core.errors import PackageError
 from axpress.core.model_files import ModelPackage, inspect_package
 from axpress.core.model_files.model_package import package_family
 from axpress.core.model_files.package_survey import Survey
-from axpress.core.model_files.simulated_axmodel import read_axmodel
+from axpress.core.model_files.simulated_axmodel import read_axmodel, read_layers
 
 MIB = 1 << 20
 
@@ -28,13 +28,18 @@ def check(directory: Path, as_json: bool) -> int:
 def report_on(directory: Path) -> dict[str, Any]:
     """What `axpress check --json` prints. Paths are relative to `directory`; what is not known is null.
 
-    `opens` is about the package's files: a tokenizer that is there, but does not load, is told among `warnings`."""
+    `opens` says what `axpress serve` would say before it touches a card: a tokenizer that does not load is a reason,
+    too."""
     package, found = inspect_package(directory)
-    trouble = _tokenizer_trouble(package) if package else None
+    problems, oddities = list(found.problems), list(found.warnings)
+    if package:
+        refused, odd = _tokenizer_trouble(package)
+        problems += refused
+        oddities += odd
     sampling = asdict(package.post_config if package else found.sampling)
     return {
-        "opens": package is not None,
-        "reason": found.problems[0] if found.problems else None,
+        "opens": not problems,
+        "reason": problems[0] if problems else None,
         "name": package.name if package else found.name,
         "aliases": list(package.aliases if package else found.aliases),
         "layers_dir": _relative(found.build.directory if found.build else None, found.root),
@@ -48,9 +53,9 @@ def report_on(directory: Path) -> dict[str, Any]:
         "shapes": _shapes(package, found),
         "memory": _memory(package, found),
         "simulated": package.simulated if package else None,
-        "tokenizer_loads": trouble is None if package else None,
-        "further_reasons": found.problems[1:],
-        "warnings": [*found.warnings, *([trouble] if trouble else [])],
+        "tokenizer_loads": not problems if package else None,
+        "further_reasons": problems[1:],
+        "warnings": oddities,
     }
 
 
@@ -69,7 +74,7 @@ def _shapes(package: ModelPackage | None, found: Survey) -> dict[str, Any]:
         **dict.fromkeys(("kv_dim", "rows", "history", "head_vocab")),
     }
     if package is not None and package.simulated:
-        layer, head = read_axmodel(package.layer_files[0])[0], read_axmodel(package.head_file)[0]
+        layer, head = read_layers(package.layer_files), read_axmodel(package.head_file)[0]
         shapes |= {
             "chunk": layer.chunk or None,
             "kv_dim": layer.kv_heads * layer.head_dim,
@@ -88,15 +93,15 @@ def _memory(package: ModelPackage | None, found: Survey) -> dict[str, int | None
     }
 
 
-def _tokenizer_trouble(package: ModelPackage) -> str | None:
-    """What keeps the tokenizer from working with this model, None: nothing."""
+def _tokenizer_trouble(package: ModelPackage) -> tuple[list[str], list[str]]:
+    """What keeps the package's tokenizer from being opened, and what is odd about one that opens."""
     try:
         text = open_tokenizer(package)
     except PackageError as error:
-        return f"the tokenizer does not load: {error}"
+        return [f"the tokenizer does not load: {error}"], []
     if package.vocab_size and text.vocab_size > package.vocab_size:
-        return f"the tokenizer has {text.vocab_size} tokens, the embedding only {package.vocab_size} rows"
-    return None
+        return [], [f"the tokenizer has {text.vocab_size} tokens, the embedding only {package.vocab_size} rows"]
+    return [], []
 
 
 def render(report: dict[str, Any]) -> str:
@@ -107,7 +112,7 @@ def render(report: dict[str, Any]) -> str:
     }
     known = {name: value for name, value in shapes.items() if value is not None}
     rows = [
-        ("opens", _verdict(report)),
+        ("opens", "yes" if report["opens"] else f"no: {report['reason']}"),
         ("name", report["name"]),
         ("answers to", ", ".join(report["aliases"])),
         ("layers", f"{report['num_layers']} in {report['layers_dir']}" if report["layers_dir"] else None),
@@ -122,12 +127,6 @@ def render(report: dict[str, Any]) -> str:
     lines = [f"{what + ':':<13}{value}" for what, value in rows if value]
     lines += [f"{'also:':<13}{text}" for text in report["further_reasons"]]
     return "\n".join(lines + [f"{'warning:':<13}{text}" for text in report["warnings"]])
-
-
-def _verdict(report: dict[str, Any]) -> str:
-    if not report["opens"]:
-        return f"no: {report['reason']}"
-    return "yes" if report["tokenizer_loads"] else "yes, but its tokenizer does not fit: see the warning"
 
 
 def _sampling(said: dict[str, Any], sampling: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from ..device.backend import Costs
 from ..device.shape_groups import Group
 from ..engine.pass_costs import PassCosts
 from ..model_files.model_package import ModelPackage
-from ..model_files.simulated_axmodel import read_axmodel
+from ..model_files.simulated_axmodel import read_axmodel, read_layers
 from ..model_files.timing_profile import Cost, Profile
 
 HOST_STEP_MS = 0.3  # assumed: planning a pass and filling its buffers
@@ -49,7 +49,7 @@ def model_shape(package: ModelPackage, profile: Profile) -> ModelShape:
         chunks = {p: cost.chunk_us(p) / 1e3 for p in (min(p, model.rows) for p in model.history) if model.chunk}
         vocab, kv_dim = package.vocab_size or model.vocab, model.kv_heads * model.head_dim
         return ModelShape(model.layers, model.hidden, kv_dim, vocab, model.chunk, decode, chunks, cost.head_ms)
-    layer, head = read_axmodel(package.layer_files[0])[0], read_axmodel(package.head_file)[0]
+    layer, head = read_layers(package.layer_files), read_axmodel(package.head_file)[0]
     own = layer.cost_decode_us
     decode = {r: (cost.decode_us(r) if own is None else own) / 1e3 for r in layer.decode_rows}
     micros = layer.cost_chunk_us or tuple(cost.chunk_us(p) for p in layer.history)

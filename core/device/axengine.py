@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ..errors import PackageError, RuntimeUnavailable
 from ..model_files.model_package import ModelPackage
 from .backend import Costs, Modes
-from .shape_groups import LAYER_INPUTS, LAYER_OUTPUTS, TensorInfo, find_tensor, layer_shape
+from .shape_groups import LAYER_INPUTS, LAYER_OUTPUTS, TensorInfo, common_shape, find_tensor
 from .step import Step
 
 log = logging.getLogger(__name__)
@@ -94,13 +94,15 @@ class AxengineProgram:
         sessions = [axengine.InferenceSession(os.fspath(p)) for p in (package.head_file, *package.layer_files)]
         self.head, self.layers = sessions[0], sessions[1:]
         self.num_layers = len(self.layers)
-        inputs, outputs = _tensors(self.layers[0], "inputs"), _tensors(self.layers[0], "outputs")
-        where = str(package.layer_files[0])
-        self.shape = layer_shape(inputs, outputs, where)
+        opened = [_OpenedLayer(str(p), s) for p, s in zip(package.layer_files, self.layers, strict=True)]
+        inputs, outputs, where = opened[0].inputs, opened[0].outputs, opened[0].path
+        common = common_shape(opened)
+        self.shape, self._numbers = common.shape, common.numbers
         self.groups = self.shape.decode + self.shape.chunks
         self.bank_rows = self.shape.rows
         self._names = {n: inputs[find_tensor(inputs, n, where)].name for n in LAYER_INPUTS}
-        self._cache_widths = [shape[-1] for shape in inputs[find_tensor(inputs, "K_cache", where)].shapes]
+        caches = [layer.inputs[find_tensor(layer.inputs, "K_cache", layer.path)] for layer in opened]
+        self._cache_widths = [[shape[-1] for shape in cache.shapes] for cache in caches]
         self._outputs = [outputs[find_tensor(outputs, n, where)].name for n in LAYER_OUTPUTS]
         self._bf16 = self.layers[0].get_inputs(0)[0].dtype
         self.embedding = package.embedding(self.shape.hidden)
@@ -141,9 +143,8 @@ class AxengineProgram:
         state = hidden.view(self._bf16)
         kept = queries["row"] >= 0
         for layer, session in enumerate(self.layers):
-            state = self._layer(
-                session, layer, group, {"indices": indices, "mask": mask, "input": state}, queries["row"], kept
-            )
+            number, feed = self._numbers[layer][step.group], {"indices": indices, "mask": mask, "input": state}
+            state = self._layer(session, layer, number, group.history, feed, queries["row"], kept)
         self._state = state
         self.more_logits(np.flatnonzero(queries["logits"] >= 0).tolist())
 
@@ -160,16 +161,18 @@ class AxengineProgram:
         self._k[:, :, new], self._v[:, :, new] = self._k[:, :, old], self._v[:, :, old]
 
     def _layer(
-        self, session: Any, layer: int, group: Any, feed: dict[str, Any], rows: np.ndarray, kept: np.ndarray
-    ) -> Any:
-        if group.history:
-            cache = {"K_cache": self._k[layer][:, : group.history], "V_cache": self._v[layer][:, : group.history]}
+        self, session: Any, layer: int, number: int, history: int, feed: dict[str, Any], rows: np.ndarray,
+        kept: np.ndarray,
+    ) -> Any:  # fmt: skip
+        if history:
+            cache = {"K_cache": self._k[layer][:, :history], "V_cache": self._v[layer][:, :history]}
         else:  # nothing is seen: one row that some builds want as wide as the hidden state
-            cache = {n: np.zeros((1, 1, self._cache_widths[group.index]), self._bf16) for n in ("K_cache", "V_cache")}
+            width = self._cache_widths[layer][number]
+            cache = {n: np.zeros((1, 1, width), self._bf16) for n in ("K_cache", "V_cache")}
         feed = cache | feed
         named = {self._names[n]: np.ascontiguousarray(a) for n, a in feed.items()}
-        names = [o.name for o in session.get_outputs(group.index)]
-        results = dict(zip(names, session.run(None, named, shape_group=group.index), strict=True))
+        names = [o.name for o in session.get_outputs(number)]
+        results = dict(zip(names, session.run(None, named, shape_group=number), strict=True))
         k, v, out = (results[n] for n in self._outputs)
         self._k[layer][0, rows[kept]] = k[0, : len(rows)][kept]
         self._v[layer][0, rows[kept]] = v[0, : len(rows)][kept]
@@ -181,6 +184,14 @@ class AxengineProgram:
     def close(self) -> None:
         """Drops the sessions, which unload their models."""
         self.head, self.layers = None, []
+
+
+class _OpenedLayer:
+    """A session's shapes, as `common_shape` reads them."""
+
+    def __init__(self, path: str, session: Any) -> None:
+        self.path = path
+        self.inputs, self.outputs = _tensors(session, "inputs"), _tensors(session, "outputs")
 
 
 def _tensors(session: Any, side: str) -> list[TensorInfo]:

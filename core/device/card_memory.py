@@ -9,7 +9,7 @@ import logging
 from ..errors import PackageError
 from .axmodel import LoadedModel
 from .runtime import Card
-from .shape_groups import layer_shape
+from .shape_groups import common_shape
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class CardMemory:
             self._after_head = free
         else:
             need = max(need, need * (self._after_head - free) // max(sum(self._sizes[1:done]), 1))
-            cache = _bank_bytes(models[1], len(self._sizes) - 1) * (self._banks or 1)
+            cache = _bank_bytes(models[1:], len(self._sizes) - 1) * (self._banks or 1)
         if need + cache + CMM_FLOOR > free:
             raise PackageError(
                 f"{self._where}: loading stopped with the head and {done - 1} of {len(self._sizes) - 1} layers on the"
@@ -69,7 +69,7 @@ class CardMemory:
         available, count = self._free(), self._banks or 1
         if available is None:
             return count
-        bank_bytes = _bank_bytes(layers[0], len(layers))
+        bank_bytes = _bank_bytes(layers, len(layers))
         free = available - CMM_FLOOR
         fit = free // bank_bytes
         if fit < count:
@@ -85,6 +85,6 @@ class CardMemory:
         return free
 
 
-def _bank_bytes(layer: LoadedModel, layers: int) -> int:
-    shape = layer_shape(layer.inputs, layer.outputs, layer.path)
-    return shape.rows * 2 * shape.kv_dim * 2 * layers
+def _bank_bytes(loaded: list[LoadedModel], num_layers: int) -> int:
+    shape = common_shape(loaded).shape
+    return shape.rows * 2 * shape.kv_dim * 2 * num_layers

@@ -9,7 +9,7 @@ from .runtime cimport Card, axclError, axclrtEngineIO
 
 
 cdef struct group_io:
-    uint32_t index          # the shape group's number on the card
+    uint32_t *numbers       # the shape group's number on the card, in each layer
     int32_t width
     int32_t history
     size_t mask_bytes

@@ -8,6 +8,7 @@ Buffers (D bytes-per-row / 2, H hidden, C width, P history; a group with P < R r
 """
 
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
+from libc.stdint cimport uint32_t
 
 from .axmodel cimport Binding, LoadedModel
 from .buffer cimport DeviceBuffer, PinnedBuffer
@@ -19,16 +20,16 @@ from .shape_groups import LAYER_INPUTS, LAYER_OUTPUTS, find_tensor
 
 
 cdef class PassBuffers:
-    """Of all groups of `shape`, for passes over `kv` whose tokens' logits land in `logits_slots` slots.
+    """Of the groups that are `common` to all layers (a CommonShape), for passes over `kv` whose tokens' logits land in `logits_slots` slots.
 
     `mask`, `indices` and `hidden` are a pass's uploads, as large as the largest group needs; `logits` its download.
     Raises PackageError where head and layers do not fit each other, RuntimeCallError where the card refuses.
     """
 
-    def __init__(self, card: Card, layers: list, head: LoadedModel, shape, kv: KVBuffers, int logits_slots):
+    def __init__(self, card: Card, layers: list, head: LoadedModel, common, kv: KVBuffers, int logits_slots):
         cdef int i
         self.card, self.layers, self.head, self.kv = card, layers, head, kv
-        self.num_layers = len(layers)
+        self.num_layers, shape = len(layers), common.shape
         self.row_bytes, self.hidden_bytes = 2 * shape.kv_dim, 2 * shape.hidden
         self.device, self.bindings = {}, []
         groups = shape.decode + shape.chunks
@@ -44,7 +45,7 @@ cdef class PassBuffers:
         for i in range(self.num_layers):
             self.layer_handles[i].model = (<LoadedModel>layers[i]).model
             self.layer_handles[i].context = (<LoadedModel>layers[i]).context
-        self._bind_groups(groups)
+        self._bind_groups(groups, common.numbers)
         self._bind_heads(shape.hidden)
         self.logits = PinnedBuffer(card, self.logits_bytes * logits_slots)
 
@@ -54,7 +55,7 @@ cdef class PassBuffers:
             self.device[role, nbytes] = DeviceBuffer(self.card, nbytes, zero=True)
         return self.device[role, nbytes]
 
-    def _bind_groups(self, groups):
+    def _bind_groups(self, groups, numbers):
         cdef group_io *bound
         cdef int i, g
         cdef int num_cells = self.kv.num_banks * self.num_layers
@@ -69,17 +70,20 @@ cdef class PassBuffers:
                 "rows": [self._shared(f"{n}_rows", self.row_bytes * group.width) for n in "kv"],
             }
             bound = &self.groups[g]
-            bound.index, bound.width, bound.history = group.index, group.width, group.history
+            bound.width, bound.history = group.width, group.history
             bound.mask_bytes = group.mask_bytes
             bound.mask, bound.indices = handle(buffers["mask"]), handle(buffers["indices"])
             for i in range(2):
                 bound.hidden[i] = handle(buffers["hidden"][i])
             bound.k_rows, bound.v_rows = <char *>handle(buffers["rows"][0]), <char *>handle(buffers["rows"][1])
             bound.io = <axclrtEngineIO *>PyMem_Calloc(num_cells, sizeof(axclrtEngineIO))
-            if bound.io == NULL:
+            bound.numbers = <uint32_t *>PyMem_Calloc(self.num_layers, sizeof(uint32_t))
+            if bound.io == NULL or bound.numbers == NULL:
                 raise MemoryError
+            for i in range(self.num_layers):
+                bound.numbers[i] = numbers[i][g]
             for i in range(num_cells):
-                bound.io[i] = (<Binding>self._bind_layer(group.index, buffers, i, tensors)).io
+                bound.io[i] = (<Binding>self._bind_layer(numbers[i % self.num_layers][g], buffers, i, tensors)).io
 
     def _bind_layer(self, int group, dict buffers, int cell, dict tensors) -> Binding:
         bank, layer = divmod(cell, self.num_layers)
@@ -166,6 +170,7 @@ cdef class PassBuffers:
         cdef int g
         for g in range(self.num_groups):
             PyMem_Free(self.groups[g].io)
+            PyMem_Free(self.groups[g].numbers)
         PyMem_Free(self.groups)
         PyMem_Free(self.layer_handles)
         PyMem_Free(self.heads)

@@ -50,7 +50,8 @@ cdef class Program:
         Raises PackageError where the models do not fit each other, RuntimeCallError where the card refuses.
         """
         self.card, self.stream = card, CallStream(card)
-        self.shape = common_shape(layers)
+        common = common_shape(layers)
+        self.shape = common.shape
         self.groups = self.shape.decode + self.shape.chunks
         self.num_layers, self.num_banks, self.logits_slots = len(layers), num_banks, logits_slots
         self.bank_rows = self.shape.rows
@@ -60,7 +61,7 @@ cdef class Program:
                                f" {self.shape.hidden}: files of two models?")
         self.table, self.embedding, self.rounds = embedding, embedding.array, embedding.rounds
         self.kv = KVBuffers(card, num_banks, self.num_layers, self.bank_rows, self.row_bytes)
-        self.buffers = PassBuffers(card, layers, head, self.shape, self.kv, logits_slots)
+        self.buffers = PassBuffers(card, layers, head, common, self.kv, logits_slots)
         self.row_runs = <row_run *>PyMem_Calloc(max(group.width for group in self.groups), sizeof(row_run))
         self.wanted = <int32_t *>PyMem_Calloc(logits_slots, sizeof(int32_t))
         if self.row_runs == NULL or self.wanted == NULL:
@@ -110,7 +111,7 @@ cdef class Program:
         with nogil:
             self.stream.kind = CALL_LAYER
             for i in range(count):
-                code = self.stream.execute(&self.buffers.layer_handles[i], timed.index, timed.io[i])
+                code = self.stream.execute(&self.buffers.layer_handles[i], timed.numbers[i], timed.io[i])
                 if code != 0:
                     break
             if code == 0:
@@ -283,7 +284,7 @@ cdef class Program:
         for i in range(self.num_layers):
             cell = bank * self.num_layers + i
             self.stream.kind = CALL_LAYER
-            code = self.stream.execute(&self.buffers.layer_handles[i], group.index, group.io[cell])
+            code = self.stream.execute(&self.buffers.layer_handles[i], group.numbers[i], group.io[cell])
             if code != 0:
                 return code
             if in_place:

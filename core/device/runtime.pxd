@@ -31,6 +31,13 @@ cdef extern from "axcl_load.h" nogil:
         int32_t dimCount
         int32_t dims[32]
 
+    ctypedef enum axclrtMemAttr:
+        AXCL_MEMORY_CMM
+        AXCL_MEMORY_SYSTEM
+    ctypedef enum axclrtDevAttr:
+        AXCL_DEVICE_UID
+    ctypedef enum axclrtDeviceStatus:
+        AXCL_DEVICE_NORMAL
     ctypedef enum axclrtMemMallocPolicy:
         AXCL_MEM_NORMAL_ONLY
     ctypedef enum axclrtMemcpyKind:
@@ -99,6 +106,9 @@ cdef extern from "axcl_load.h" nogil:
         axclError (*axclrtEngineSetOutputBufferByIndex)(axclrtEngineIO, uint32_t, const void *, uint64_t) noexcept nogil
         axclError (*axclrtEngineExecute)(uint64_t, uint64_t, uint32_t, axclrtEngineIO) noexcept nogil
         axclError (*axclrtEngineExecuteAsync)(uint64_t, uint64_t, uint32_t, axclrtEngineIO, axclrtStream) noexcept nogil
+        axclError (*axclrtGetDeviceInfo)(int32_t, axclrtDevAttr, uint64_t *) noexcept nogil
+        axclError (*axclrtGetMemInfo)(axclrtMemAttr, size_t *, size_t *) noexcept nogil
+        axclError (*axclrtQueryDeviceStatus)(int32_t, axclrtDeviceStatus *) noexcept nogil
         const char *(*axemu_version)() noexcept nogil
         int (*axemu_set)(const char *, const char *) noexcept nogil
         const char *(*axemu_last_error)() noexcept nogil

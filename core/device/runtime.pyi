@@ -40,8 +40,8 @@ class Card:
     def version(self) -> str:
         """Version of the runtime library, e.g. '3.6.4'."""
     def properties(self) -> dict[str, Any]:
-        """What the card says of itself: sizes in bytes, temperature in degrees Celsius, loads as reported. Empty where
-        the runtime has no such call."""
+        """What the card says of itself: sizes in bytes, temperature in degrees Celsius, loads as reported. The next
+        generation's runtime tells its uid and its memory alone; empty where the runtime has no such call."""
     def wait(self, timeout_ms: int) -> None:
         """Until all that was submitted to the stream is done. StepTimeout: not after `timeout_ms`; else what failed."""
     def begin_close(self) -> None:

@@ -130,6 +130,7 @@ cdef class Card:
             code = self.api.axclrtSetDevice(self.device)
         self.check("axclrtSetDevice", code)
         self.device_set = True
+        self._warn_if_abnormal()
         with nogil:
             code = self.api.axclrtCreateContext(&self.context, self.device)
         self.check("axclrtCreateContext", code)
@@ -141,6 +142,18 @@ cdef class Card:
         with nogil:
             code = self.api.axclrtCreateStream(&self.stream)
         self.check("axclrtCreateStream", code)
+
+    def _warn_if_abnormal(self):
+        """Where the runtime can be asked: the next generation's."""
+        cdef axclrtDeviceStatus status = AXCL_DEVICE_NORMAL
+        cdef axclError code
+        if self.api.axclrtQueryDeviceStatus == NULL:
+            return
+        with nogil:
+            code = self.api.axclrtQueryDeviceStatus(self.device, &status)
+        self.check("axclrtQueryDeviceStatus", code)
+        if status != AXCL_DEVICE_NORMAL:
+            log.warning("the runtime calls card %d abnormal: reset it or cut its power if it does not work", self.device)
 
     def _device_ids(self) -> list:
         """The runtime's numbers of its cards: PCI buses, not 0 and up, but on the generation that only counts them."""
@@ -224,13 +237,13 @@ cdef class Card:
         return f"{major}.{minor}.{patch}"
 
     def properties(self) -> dict:
-        """What the card says of itself: sizes in bytes, temperature in degrees Celsius, loads as reported. Empty where
-        the runtime has no such call."""
+        """What the card says of itself: sizes in bytes, temperature in degrees Celsius, loads as reported. The next
+        generation's runtime tells its uid and its memory alone; empty where the runtime has no such call."""
         cdef axclrtDeviceProperties p
         cdef axclError code
         self.require_open()
         if self.api.axclrtGetDeviceProperties == NULL:
-            return {}
+            return self._next_properties()
         with nogil:
             code = self.api.axclrtGetDeviceProperties(self.device, &p)
         self.check("axclrtGetDeviceProperties", code)
@@ -242,6 +255,27 @@ cdef class Card:
             "total_memory": <uint64_t>p.totalMemSize * 1024, "free_memory": <uint64_t>p.freeMemSize * 1024,
             "npu_load": p.npuLoading, "cpu_load": p.cpuLoading,
         }
+
+    def _next_properties(self):
+        """By the functions that the next generation's runtime has instead: no temperature among them."""
+        cdef size_t free = 0, total = 0
+        cdef uint64_t uid = 0
+        cdef axclError code
+        cdef axclrtMemAttr attribute
+        told = {}
+        self.bind_thread()  # memory is told of the calling thread's context
+        if self.api.axclrtGetDeviceInfo != NULL:
+            with nogil:
+                code = self.api.axclrtGetDeviceInfo(self.device, AXCL_DEVICE_UID, &uid)
+            self.check("axclrtGetDeviceInfo", code)
+            told["uid"] = uid
+        if self.api.axclrtGetMemInfo != NULL:
+            for attribute, name in ((AXCL_MEMORY_CMM, "cmm"), (AXCL_MEMORY_SYSTEM, "memory")):
+                with nogil:
+                    code = self.api.axclrtGetMemInfo(attribute, &free, &total)
+                self.check("axclrtGetMemInfo", code)
+                told[f"total_{name}"], told[f"free_{name}"] = total, free
+        return told
 
     def wait(self, timeout_ms: int) -> None:
         """Until all that was submitted to the stream is done. StepTimeout: not after `timeout_ms`; else what failed."""

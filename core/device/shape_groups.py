@@ -145,12 +145,38 @@ class HasTensors(Protocol):
     outputs: list[TensorInfo]
 
 
-def common_shape(layers: Sequence[HasTensors]) -> LayerShape:
-    """The shape that all layers of a model have. PackageError where one differs."""
+@dataclass(frozen=True, slots=True)
+class CommonShape:
+    """What all layers of a model can do. `shape`: the groups that each of them has, numbered as in the first layer.
+    `numbers`: of each layer, the numbers on the card of these groups, decode's first."""
+
+    shape: LayerShape
+    numbers: tuple[tuple[int, ...], ...]
+
+
+def common_shape(layers: Sequence[HasTensors]) -> CommonShape:
+    """The groups that every layer can serve, matched by tokens and rows: files may have fewer groups than others, in
+    another order. PackageError names a layer that is of another model, or shares no decode group with those before."""
     shapes = [layer_shape(layer.inputs, layer.outputs, layer.path) for layer in layers]
-    for layer, shape in zip(layers, shapes, strict=True):
-        if shape != shapes[0]:
+    first, where = shapes[0], layers[0].path
+    by_layer = [{(group.width, group.history): group.index for group in s.decode + s.chunks} for s in shapes]
+    common = set(by_layer[0])
+    for layer, shape, numbers in zip(layers, shapes, by_layer, strict=True):
+        if (shape.hidden, shape.kv_dim) != (first.hidden, first.kv_dim):
             raise PackageError(
-                f"{layer.path}: its shape groups differ from those of {layers[0].path}: files of two builds?"
+                f"{layer.path}: its hidden rows have {shape.hidden} values, those of K and V {shape.kv_dim}; in {where}"
+                f" they have {first.hidden} and {first.kv_dim}: files of two models?"
             )
-    return shapes[0]
+        if not any(width == 1 for width, _ in common & numbers.keys()):
+            mine, theirs = (", ".join(str(p) for w, p in sorted(of) if w == 1) for of in (numbers, common))
+            raise PackageError(
+                f"{layer.path}: it decodes over {mine} rows, the layers before it ({where} and on) over {theirs}: no"
+                " shape group is common to them, files of two builds?"
+            )
+        common &= numbers.keys()
+    kept = [[g for g in groups if (g.width, g.history) in common] for groups in (first.decode, first.chunks)]
+    keys = [(group.width, group.history) for groups in kept for group in groups]
+    return CommonShape(
+        LayerShape(first.hidden, first.kv_dim, tuple(kept[0]), tuple(kept[1])),
+        tuple(tuple(numbers[key] for key in keys) for numbers in by_layer),
+    )

@@ -202,6 +202,7 @@ def _ask_card(card: CardHandle) -> CardState:
         properties = card.properties()
     except AxpressError:
         return CardState()
-    if not properties:
-        return CardState()
-    return CardState(round(properties["temperature_c"], 1), properties["total_cmm"], properties["free_cmm"])
+    temperature = properties.get("temperature_c")
+    return CardState(
+        None if temperature is None else round(temperature, 1), properties.get("total_cmm"), properties.get("free_cmm")
+    )

@@ -20,7 +20,7 @@ from .package_config import AGAIN, PackageConfig
 from .package_parts import with_likely_shape
 from .package_survey import PARTS, Survey, survey_package
 from .sampling_defaults import SamplingDefaults
-from .simulated_axmodel import SimMeta, is_simulated, read_axmodel
+from .simulated_axmodel import SimMeta, is_simulated, read_axmodel, read_layers
 from .trimmed_head import read_id_list
 
 MOST_PADDING = 1024  # logits beyond the vocabulary, in small vocabularies; in others a tenth
@@ -211,6 +211,7 @@ def _with_meta(package: ModelPackage) -> ModelPackage:
         raise PackageError(
             f"{package.head_file} takes rows of {head.hidden}, the layers give {layers[0].hidden}: {AGAIN}"
         )
+    common = read_layers(package.layer_files)
     sizes = [
         meta.cmm_bytes or path.stat().st_size
         for meta, path in zip(metas, (*package.layer_files, package.head_file), strict=True)
@@ -221,8 +222,8 @@ def _with_meta(package: ModelPackage) -> ModelPackage:
         family=layers[0].family,
         hollow=layers[0].hollow,
         profile=layers[0].profile or package.profile,
-        rows=layers[0].decode_rows[-1],
-        chunk=layers[0].chunk or None,
+        rows=common.decode_rows[-1],
+        chunk=common.chunk or None,
         device_bytes=sum(sizes),
     )
 
@@ -231,7 +232,7 @@ def _difference(meta: SimMeta, first: SimMeta) -> str | None:
     for field in fields(SimMeta):
         mine, other = getattr(meta, field.name), getattr(first, field.name)
         if (
-            field.name not in ("layer", "cmm_bytes", "compiler")
+            field.name not in ("layer", "cmm_bytes", "compiler", "decode_rows", "chunk", "history")
             and not field.name.startswith("cost_")
             and mine != other
         ):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..errors import PackageError
 from .safetensors import SafetensorsFile, TensorSource, write_safetensors
@@ -157,6 +157,31 @@ def read_axmodel(path: str | os.PathLike[str]) -> tuple[SimMeta, SafetensorsFile
     if not meta.hollow:
         check_shapes({name: info.shape for name, info in file.tensors.items()}, meta, path)
     return meta, file
+
+
+def read_layers(paths: Sequence[str | os.PathLike[str]]) -> SimMeta:
+    """The first layer's metadata, with the shape groups alone that all these layers have: files may have fewer than
+    others. PackageError as for read_axmodel, and where no decode group is common to all."""
+    metas = [read_axmodel(path)[0] for path in paths]
+    first, decode, chunks = metas[0], set(metas[0].decode_rows), {(metas[0].chunk, p) for p in metas[0].history}
+    for path, meta in zip(paths, metas, strict=True):
+        chunks &= {(meta.chunk, p) for p in meta.history}
+        if decode.isdisjoint(meta.decode_rows):
+            mine, theirs = (", ".join(map(str, sorted(rows))) for rows in (meta.decode_rows, decode))
+            raise PackageError(
+                f"{path} decodes over {mine} rows, the layers before it over {theirs}: no shape group is common to"
+                " them, files of two builds?"
+            )
+        decode &= set(meta.decode_rows)
+    kept = [i for i, rows in enumerate(first.history) if (first.chunk, rows) in chunks]
+    costs = first.cost_chunk_us
+    return replace(
+        first,
+        decode_rows=tuple(sorted(decode)),
+        chunk=first.chunk if kept else 0,
+        history=tuple(first.history[i] for i in kept),
+        cost_chunk_us=costs and tuple(costs[i] for i in kept),
+    )
 
 
 def published_bytes(path: str | os.PathLike[str]) -> int:

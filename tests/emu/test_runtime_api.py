@@ -72,6 +72,12 @@ def test_environment_sets_and_program_wins(tmp_path: Path) -> None:
     assert run("tolerant", tmp_path, AXPRESS_EMU_MODE="strict", AXPRESS_EMU_MEMORY_MIB="256").returncode == 0
 
 
+@pytest.mark.parametrize("state", ["dead", "offline"])
+def test_a_device_is_gone_from_the_start_where_the_environment_says_so(state: str, tmp_path: Path) -> None:
+    result = run("counters_at_exit", tmp_path, AXPRESS_EMU_FAULTS=f"device={state}")
+    assert result.returncode != 0 and "axclrtSetDevice returned 0x80300181" in result.stderr
+
+
 def test_report_at_exit(tmp_path: Path) -> None:
     result = run("counters_at_exit", tmp_path)
     report = json.loads(result.stderr.splitlines()[-1])

@@ -319,6 +319,25 @@ def do_faults() -> None:
     refused(0x80300187, "does not help", "axclrtRebootDevice", 1)
 
 
+def do_faults_before_the_start() -> None:
+    """A device that is dead or offline before axclInit: there is none to see; dead ones stay dead when the runtime
+    starts anew, offline ones come back by a reboot."""
+    count = c_uint32(9)
+    for state, words in (("dead", "power"), ("offline", "offline until it is rebooted")):
+        EMU.set("faults", f"device={state}")
+        ok("axclInit", None)
+        ok("axclrtGetDeviceCount", byref(count))
+        assert count.value == 0
+        refused(OFFLINE, words, "axclrtSetDevice", 1)
+        if state == "offline":
+            ok("axclrtRebootDevice", 1)
+        ok("axclFinalize")
+        ok("axclInit", None)
+        ok("axclrtGetDeviceCount", byref(count))
+        assert count.value == (state == "offline")
+        ok("axclFinalize")
+
+
 def do_counters() -> None:
     """Calls, bytes and copies by kind, submissions, waits, executes, binds: exact; reset."""
     start()

@@ -191,11 +191,22 @@ int emu_faults_set(const char *text)
     leak = next.leak;
     no_driver = next.no_driver;
     pthread_mutex_unlock(&lock);
-    for (int i = 0; i < next.count; i++) /* "at once" means now, not at the next submission */
-        for (int d = 0; next.rules[i].kind == RULE_DEVICE && !next.rules[i].at && d < emu_num_devices; d++)
-            emu_devices[d].state = (int)next.rules[i].state;
+    if (emu_num_devices) emu_faults_devices();
     emu_release();
     return 0;
+}
+
+/* Without a number "at once" is now, not at the next submission; of rules set before axclInit, when devices are there. An
+ * offline device may come back by a reboot, a dead one is dead in each life of the process's runtime. */
+void emu_faults_devices(void)
+{
+    pthread_mutex_lock(&lock);
+    for (int i = 0; i < active.count; i++) {
+        rule *r = &active.rules[i];
+        if (r->kind != RULE_DEVICE || r->at || (r->seen++ && r->state != EMU_DEAD)) continue;
+        for (int d = 0; d < emu_num_devices; d++) emu_devices[d].state = (int)r->state;
+    }
+    pthread_mutex_unlock(&lock);
 }
 
 /* ---- applying ---------------------------------------------------------------------------------------------------- */

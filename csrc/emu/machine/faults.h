@@ -20,6 +20,7 @@ typedef struct emu_fault {
 } emu_fault;
 
 int emu_faults_set(const char *text);           /* 0, or -1 with a sentence */
+void emu_faults_devices(void);                  /* takes down the devices that are to be so at once */
 axclError emu_fault_call(emu_fn fn);            /* the fault of this call: its code, or 0 */
 emu_fault emu_fault_armed(void);                /* what the call in progress must do later; clears it */
 void emu_fault_offline(emu_fn fn);              /* counts work submitted to a device that is known to be offline */

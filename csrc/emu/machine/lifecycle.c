@@ -32,6 +32,7 @@ axclError emu_machine_open(void)
         }
     }
     emu_num_devices = emu_config.devices;
+    emu_faults_devices();
     return 0;
 }
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from repository import ROOT
+from tiny_models import Tiny, convert_tiny
 
 from axpress.core.device.emulator import emulator_library
 from axpress.core.device.runtime import Card
 from axpress.core.errors import RuntimeUnavailable
+
+AX8860 = ROOT / "build" / "ax8860" / "libaxcl_rt.so"
 
 
 def compiled(source: str, target: Path, *options: str) -> Path:
@@ -61,6 +68,47 @@ def test_a_library_of_the_next_generation_is_opened(tmp_path: Path) -> None:
         card.close()
     with pytest.raises(RuntimeUnavailable, match=r"card 1 was asked for, but the runtime .* sees 1 card"):
         Card(without(dropped, tmp_path / "libaxcl_rt_2.so"), 1, {"device_id": "0"})
+
+
+@pytest.mark.skipif(not AX8860.is_file(), reason="only a build in place has the next generation's library")
+def test_the_next_generation_tells_its_memory_and_loads_models(tmp_path: Path) -> None:
+    package = convert_tiny(tmp_path, Tiny("qwen3"), rows=127, chunk=32)
+    result = subprocess.run(
+        [sys.executable, "-c", NEXT_GENERATION, AX8860, package], capture_output=True, text=True, timeout=120,
+        env={**os.environ, "AXPRESS_EMU_GENERATION": "ax8860"},
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    before, after, banks, state = json.loads(result.stdout)
+    assert (before["total_cmm"], before["free_cmm"]) == (7040 << 20, 7022 << 20)
+    assert before["total_memory"] == 1 << 30 and before["uid"] and "temperature_c" not in before
+    assert 0 < before["free_cmm"] - after["free_cmm"] < 100 << 20 and banks == 8, "memory is measured while loading"
+    assert state == [None, before["total_cmm"], after["free_cmm"]], "asked by a thread that has no context"
+
+
+NEXT_GENERATION = """
+import dataclasses, json, sys, threading
+from pathlib import Path
+from axpress.core.device.card_memory import CardMemory
+from axpress.core.device.axmodel import LoadedModel
+from axpress.core.device.runtime import Card
+from axpress.core.engine.snapshot import _ask_card
+card = Card(sys.argv[1])
+before = card.properties()
+package = Path(sys.argv[2])
+files = [next(package.glob("*_post.axmodel")), *sorted(package.glob("*_l*.axmodel"))]
+memory = CardMemory(card, "package", [file.stat().st_size for file in files], None)
+memory.check_files()
+models = []
+for file in files:
+    models.append(LoadedModel(card, file))
+    memory.check_growth(models)
+states = []
+thread = threading.Thread(target=lambda: states.append(dataclasses.astuple(_ask_card(card))))
+thread.start()
+thread.join()
+print(json.dumps([before, card.properties(), memory.num_banks(models[1:]), states[0]]))
+card.close()
+"""
 
 
 def test_what_nothing_can_stand_in_for_is_named(tmp_path: Path) -> None:
