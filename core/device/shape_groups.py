@@ -174,7 +174,11 @@ def common_shape(layers: Sequence[HasTensors]) -> CommonShape:
                 " shape group is common to them, files of two builds?"
             )
         common &= numbers.keys()
-    kept = [[g for g in groups if (g.width, g.history) in common] for groups in (first.decode, first.chunks)]
+    rows = max(history for width, history in common if width == 1)  # of the cache: no chunk can read more
+    kept = [
+        [g for g in groups if (g.width, g.history) in common and g.history <= rows]
+        for groups in (first.decode, first.chunks)
+    ]
     keys = [(group.width, group.history) for groups in kept for group in groups]
     return CommonShape(
         LayerShape(first.hidden, first.kv_dim, tuple(kept[0]), tuple(kept[1])),

@@ -173,7 +173,7 @@ def read_layers(paths: Sequence[str | os.PathLike[str]]) -> SimMeta:
                 " them, files of two builds?"
             )
         decode &= set(meta.decode_rows)
-    kept = [i for i, rows in enumerate(first.history) if (first.chunk, rows) in chunks]
+    kept = [i for i, rows in enumerate(first.history) if (first.chunk, rows) in chunks and rows <= max(decode)]
     costs = first.cost_chunk_us
     return replace(
         first,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ import numpy as np
 
 from axpress.core.model_files.convert import convert
 from axpress.core.model_files.hollow_tokenizer import special_ids, write_tokenizer
-from axpress.core.model_files.safetensors import TensorSource, to_bf16, write_safetensors
+from axpress.core.model_files.safetensors import TensorSource, array_source, to_bf16, write_safetensors
+from axpress.core.model_files.simulated_axmodel import read_axmodel, write_axmodel
 
 LLAMA3_ROPE = {
     "rope_type": "llama3",
@@ -178,6 +179,15 @@ def convert_tiny(directory: Path, tiny: Tiny, **options: Any) -> Path:
     """The package that `convert` makes, with these options, of a random checkpoint; both in `directory`."""
     write_checkpoint(tiny, directory / "hf")
     return convert(directory / "hf", directory / "package", progress=False, **options)
+
+
+def prune(package: Path, layer: int, **groups: Any) -> Path:
+    """Takes shape groups from one layer's file: `groups` are fields of its SimMeta. Returns the package."""
+    path = next(package.glob(f"*_l{layer}_*.axmodel"))
+    meta, file = read_axmodel(path)
+    tensors = {name: array_source(file.array(name).copy()) for name in file.tensors}
+    write_axmodel(path, replace(meta, **groups), tensors)
+    return package
 
 
 def hf_config(tiny: Tiny) -> dict[str, Any]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
-from axpress.core.device.shape_groups import Group, TensorInfo, layer_shape
+from axpress.core.device.shape_groups import CommonShape, Group, TensorInfo, common_shape, layer_shape
 from axpress.core.errors import PackageError
 
 H, D, R, C = 64, 16, 255, 32
@@ -103,3 +104,31 @@ def test_a_cache_that_layers_share() -> None:
 def test_shapes_that_contradict_each_other(name: str, shapes: tuple[tuple[int, ...], ...]) -> None:
     with pytest.raises(PackageError, match="l0: "):
         layer_shape(*changed(layer(), name, shapes=shapes), "l0")
+
+
+def common(*layers: IO) -> CommonShape:
+    return common_shape([SimpleNamespace(path=f"l{i}", inputs=io[0], outputs=io[1]) for i, io in enumerate(layers)])
+
+
+def test_layers_serve_the_groups_that_all_have_wherever_each_has_them() -> None:
+    several = [(1, 127), (1, R), *LADDER[1:]]
+    found = common(layer(several), layer([(C, 64), (1, R), (C, 0)], H), layer([(C, 0), (C, 128), (C, 64), (1, R)]))
+    assert found.shape.decode == (Group(1, 1, R),) and found.shape.rows == R
+    assert found.shape.chunks == (Group(2, C, 0), Group(3, C, 64))
+    assert found.numbers == ((1, 2, 3), (1, 2, 0), (3, 0, 2)), "of each layer, decode first"
+
+
+def test_chunks_of_another_width_are_not_common() -> None:
+    found = common(layer(), layer([(1, R), (2 * C, 0), (2 * C, 64)]))
+    assert found.shape.chunks == () and found.numbers == ((0,), (0,))
+
+
+def test_layers_without_a_common_decode_group_are_refused_by_file_and_rows() -> None:
+    with pytest.raises(PackageError, match=r"^l2: it decodes over 127, 200 rows, .*\(l0 and on\) over 255: no shape"):
+        common(layer(), layer([(1, 127), (1, R)]), layer([(1, 127), (1, 200), (C, 0)]))
+
+
+def test_layers_of_another_size_are_another_models() -> None:
+    wider = changed(changed(layer(), "input", shapes=tuple((1, w, 2 * H) for w, _ in LADDER)), "output", shapes=())
+    with pytest.raises(PackageError, match="l1: its hidden rows have 128 values, those of K and V 16; in l0 .* 64 and"):
+        common(layer(), wider)
