@@ -14,8 +14,11 @@ from axpress.core.model_files import ModelPackage, inspect_package
 from axpress.core.model_files.model_package import package_family
 from axpress.core.model_files.package_survey import Survey
 from axpress.core.model_files.simulated_axmodel import read_axmodel, read_layers
+from axpress.core.tokenizer.families import families_of
+from axpress.core.tokenizer.vendor_tokenizer import is_vendor_file
 
 MIB = 1 << 20
+SMALLEST_LAYER = 1 << 16  # bytes: a compiled layer has more
 
 
 def check(directory: Path, as_json: bool) -> int:
@@ -29,13 +32,11 @@ def report_on(directory: Path) -> dict[str, Any]:
     """What `axpress check --json` prints. Paths are relative to `directory`; what is not known is null.
 
     `opens` says what `axpress serve` would say before it touches a card: a tokenizer that does not load is a reason,
-    too."""
+    too. Of a tree of placeholders only names and sizes can be judged, and the content of its tokenizer is not."""
     package, found = inspect_package(directory)
-    problems, oddities = list(found.problems), list(found.warnings)
-    if package:
-        refused, odd = _tokenizer_trouble(package)
-        problems += refused
-        oddities += odd
+    refused, odd = _tokenizer_trouble(package) if package else ([], [])
+    problems, warnings = [*found.problems, *refused], [*found.warnings, *odd]
+    loads = not any("the tokenizer does not load" in text for text in refused + odd)
     sampling = asdict(package.post_config if package else found.sampling)
     return {
         "opens": not problems,
@@ -53,9 +54,9 @@ def report_on(directory: Path) -> dict[str, Any]:
         "shapes": _shapes(package, found),
         "memory": _memory(package, found),
         "simulated": package.simulated if package else None,
-        "tokenizer_loads": not problems if package else None,
+        "tokenizer_loads": loads if package else None,
         "further_reasons": problems[1:],
-        "warnings": oddities,
+        "warnings": warnings,
     }
 
 
@@ -94,14 +95,32 @@ def _memory(package: ModelPackage | None, found: Survey) -> dict[str, int | None
 
 
 def _tokenizer_trouble(package: ModelPackage) -> tuple[list[str], list[str]]:
-    """What keeps the package's tokenizer from being opened, and what is odd about one that opens."""
+    """What keeps the package's tokenizer from being opened, and what is odd about it."""
+    path, kind = package.tokenizer_path, package.tokenizer_type
+    try:
+        if kind is not None and is_vendor_file(path):
+            families_of(path, kind)
+    except PackageError as error:
+        return [f"the tokenizer does not load: {error}"], []
     try:
         text = open_tokenizer(package)
     except PackageError as error:
-        return [f"the tokenizer does not load: {error}"], []
+        said = f"the tokenizer does not load: {error}"
+        if _is_placeholder(package):
+            return [], [f"{package.layer_files[0]} is a placeholder without content, so only names count here; {said}"]
+        return [said], []
     if package.vocab_size and text.vocab_size > package.vocab_size:
         return [], [f"the tokenizer has {text.vocab_size} tokens, the embedding only {package.vocab_size} rows"]
     return [], []
+
+
+def _is_placeholder(package: ModelPackage) -> bool:
+    """Whether the first layer cannot be a compiled one: too small, or zeros where a file's header would be."""
+    if package.simulated:
+        return False
+    with open(package.layer_files[0], "rb") as file:
+        start = file.read(SMALLEST_LAYER)
+    return len(start) < SMALLEST_LAYER or not any(start)
 
 
 def render(report: dict[str, Any]) -> str:

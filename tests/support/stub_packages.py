@@ -98,7 +98,8 @@ def tokenizer_file(path: Path) -> None:
     elif path.name == "tokenizer_config.json":
         path.write_text(json.dumps({"eos_token": "<|im_end|>", "chat_template": CHATML}))
     elif path.suffix == ".txt" and "tokenizer" in path.name:
-        path.write_text("430 3\n1 1 0\n258 258\n")
+        tokens = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+        path.write_text("\n".join(["430 3", "3 1 0", "256 257 258 258", "259 1", *tokens, "#version: 0.2", ""]))
     elif path.suffix == ".json":
         path.write_text("{}")
     else:

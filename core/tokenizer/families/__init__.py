@@ -172,12 +172,7 @@ def choose_family(path: Path, tokenizer_type: str | None, control: Mapping[str, 
                 f" here ({NAMES}): {ORIGINAL}"
             )
     else:
-        named = [family for family in FAMILIES if re.sub("[^a-z0-9]", "", tokenizer_type.lower()) in family.types]
-        if not named:
-            raise PackageError(
-                f"{path}: a tokenizer in the vendor's text format, which lacks split rule and chat template; those of"
-                f" tokenizer_type {tokenizer_type!r} are not known here, only those of {NAMES}: {ORIGINAL}"
-            )
+        named = families_of(path, tokenizer_type)
         found = [family for family in named if _has_marks(family, control, exactly=False)]
         if not found:
             missing = next(token for token in named[0].marks if token not in control)
@@ -186,6 +181,17 @@ def choose_family(path: Path, tokenizer_type: str | None, control: Mapping[str, 
                 f" {missing}: it is another model's; {ORIGINAL}"
             )
     return max(found, key=lambda family: len(family.marks))
+
+
+def families_of(path: Path, tokenizer_type: str) -> list[Family]:
+    """The families that a package's `tokenizer_type` may mean. PackageError, saying what to copy: it is unknown."""
+    named = [family for family in FAMILIES if re.sub("[^a-z0-9]", "", tokenizer_type.lower()) in family.types]
+    if not named:
+        raise PackageError(
+            f"{path}: a tokenizer in the vendor's text format, which lacks split rule and chat template; those of"
+            f" tokenizer_type {tokenizer_type!r} are not known here, only those of {NAMES}: {ORIGINAL}"
+        )
+    return named
 
 
 def _has_marks(family: Family, control: Mapping[str, int], exactly: bool) -> bool:
