@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
 import signal
 import socket
@@ -150,9 +151,13 @@ def listen(settings: Settings) -> socket.socket:
 
 
 def serve(settings: Settings, service: Service | None = None) -> int:
-    """Serve until SIGTERM or SIGINT; returns the process's exit code."""
+    """Serve until SIGTERM or SIGINT; returns the process's exit code. Where a call to the card does not return the
+    process ends here: Python would wait for its thread."""
     app = make_app(settings, service)
     sock = listen(settings)
     app.ctx.address = sock.getsockname()[:2]
     app.run(sock=sock, single_process=True, motd=False, access_log=False, protocol=GuardedProtocol)
+    if app.ctx.service.card_hangs:
+        logging.shutdown()
+        os._exit(app.ctx.service.exit_code)
     return int(app.ctx.service.exit_code)

@@ -25,6 +25,10 @@ log = logging.getLogger("axpress.server")
 STALLED_SECONDS = 30.0
 """No token for this long while answers run means that none can be had; far above any step, below the card's own
 time-outs."""
+LOAD_STOP_SECONDS = 6.0
+"""After SIGTERM the model file that is being loaded may still take so long, or the probe that runs."""
+CLOSE_SECONDS = 30.0
+"""Freeing the card may take so long. Nobody can end a call into the runtime that does not return."""
 
 
 class Service:
@@ -36,6 +40,8 @@ class Service:
         self.state = "loading"
         self.reason = "the model is being loaded"
         self.exit_code = 0
+        self.card_hangs = False
+        """Set at the end where a thread was left behind in a call to the card: it must not be waited for."""
         self.num_answers = 0
         self._progress: LoadProgress | None = None
         self._busy_since = monotonic()
@@ -80,7 +86,9 @@ class Service:
         )  # fmt: skip
 
     def _loads(self, progress: LoadProgress) -> None:
-        """Called on other threads."""
+        """Called on other threads. Ends the loading before the next file where the server is told to stop."""
+        if self.state != "loading" and not progress.unanswered:
+            raise EngineClosed("the server was told to stop while the model was being loaded")
         self._progress = progress
 
     def _loading_facts(self) -> dict[str, Any]:
@@ -94,6 +102,8 @@ class Service:
         return {"reason": f"the model is being loaded: {now}", "loading": facts}
 
     def _fail(self, exc: Exception) -> None:
+        if self.state != "loading" and isinstance(exc, EngineClosed):
+            return
         self.state = "failed" if self.state == "loading" else self.state
         self.reason = str(exc) if isinstance(exc, AxpressError | OSError) else f"{type(exc).__name__} while loading"
         if isinstance(exc, AxpressError | OSError):
@@ -197,15 +207,15 @@ class Service:
         begun = monotonic()
         self.state, self.reason = "draining", "the server is shutting down"
         if self._loading is not None and not self._loading.done():
-            log.info("shutting down: waiting for the load to end, a card must not be left in the middle of it")
-            await asyncio.wait([self._loading])
+            log.info("shutting down: the model file that is being loaded may take %g s more", LOAD_STOP_SECONDS)
+            await self._within(self._loading, LOAD_STOP_SECONDS)
         if self.num_answers:
             log.info(
                 "shutting down: %d answers may go on for %g seconds", self.num_answers, self.settings.drain_timeout
             )
         while self.num_answers and monotonic() - begun < self.settings.drain_timeout and not self._hurry.is_set():
             await asyncio.sleep(0.02)
-        if self._loading is not None and self._loading.exception() is None:
+        if self._loading is not None and self._loading.done() and self._loading.exception() is None:
             await self._close(self._loading.result())
         until = monotonic() + 2.0
         while self.num_answers and monotonic() < until:  # the cut answers tell their clients
@@ -221,9 +231,21 @@ class Service:
         """Close the card. One that failed is closed as far as it lets itself, and makes the exit code 1."""
         if engine.state == "failed":
             self.exit_code = 1
+        closing = asyncio.get_running_loop().run_in_executor(self._slow, engine.close, 0.0)
+        await self._within(closing, CLOSE_SECONDS)
+        if not closing.done():
+            return
         try:
-            await asyncio.get_running_loop().run_in_executor(self._slow, engine.close, 0.0)
+            closing.result()
         except Exception as exc:
             self.exit_code = 1
             trace = None if isinstance(exc, AxpressError) else exc
             log.error("the card could not be closed in order: %s", exc, exc_info=trace)
+
+    async def _within(self, work: asyncio.Future[Any], seconds: float) -> None:
+        """Waits for work on the card, at most so long; what does not end by then is left behind."""
+        done, _ = await asyncio.wait([work], timeout=seconds)
+        if not done:
+            self.card_hangs, self.exit_code = True, 1
+            log.error("the card has not answered within %g s: it is left as it is. Should it not answer the next program"
+                      " either, cut its power", seconds)  # fmt: skip

@@ -284,6 +284,35 @@ def test_stop_while_loading(package: tuple[Path, Path], pause: float) -> None:
         assert "closed after" in server.log
 
 
+HANGS = {
+    "a load": "axclrtEngineLoadFromFile@2=block",
+    "a probe": "axclrtEngineExecute@3=block",
+    "a wait of a probe": "axclrtSynchronizeStreamWithTimeout@2=block",
+}
+
+
+@pytest.mark.parametrize("what", HANGS)
+def test_stop_while_a_call_to_the_card_does_not_return(package: tuple[Path, Path], what: str) -> None:
+    environment = {"AXPRESS_EMU_FAULTS": HANGS[what], "AXPRESS_EMU_HANG_MS": "600000"}
+    with RunningServer(
+        package[0], "--emu-profile", "none", environment=environment, ready=False, check=False
+    ) as server:
+        files = 1 if what == "a load" else 3
+        server.wait(lambda: server.health()[1].get("loading", {}).get("files_done") == files, 30, "at the call")
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(60) == 1
+        assert "the card has not answered within" in server.log and "cut its power" in server.log
+        assert "Traceback" not in server.log
+
+
+def test_stop_ends_a_load_before_the_next_file(tmp_path: Path) -> None:
+    package = hollow("qwen3-4b-w8a16-pi5", tmp_path / "package")  # 133 s of loading, 3 s a layer
+    with RunningServer(package, "--emu-speed", "4", ready=False) as server:
+        server.wait(lambda: server.health()[1].get("loading", {}).get("files_done", 0) > 1, 60, "loading")
+        assert server.stop() == 0
+        assert "closed after" in server.log and "cannot serve" not in server.log and "has not answered" not in server.log
+
+
 def test_who_asks_while_there_is_no_model_is_told_to_come_back(package: tuple[Path, Path]) -> None:
     faults = {"AXPRESS_EMU_FAULTS": "axclrtEngineLoadFromFile@1=hang:1500"}  # loading, and then failed
     with RunningServer(package[0], "--emu-profile", "none", environment=faults, ready=False, check=False) as server:
