@@ -16,7 +16,7 @@ from ...model_files.model_package import ModelPackage
 from ..child import Outcome, Reporter, run_child
 from . import calls, exactness, models
 from .bench import Bench
-from .report import ProbeReport
+from .report import ProbeReport, results
 
 TOTAL_SECONDS = 590.0
 LEAST_SECONDS = 20.0  # an experiment is not begun with less left
@@ -45,8 +45,10 @@ EXPERIMENTS = {
     "batch_size": Experiment(models.batch_size, "SetDynamicBatchSize", 0),
     "start_and_end": Experiment(calls.start_and_end, "opening the card twice in one process"),
     "usage": Experiment(models.usage, "GetUsage", 0),
+    "order": Experiment(models.order, "a head loaded after layers", 3),
 }
-"""In the order in which they are run. The last is the one that newer documents warn of."""
+"""In the order in which they are run. Newer documents warn of the last but one; after the last a card was seen to drop
+off the bus."""
 
 
 def run_battery(
@@ -87,6 +89,8 @@ def run_battery(
         stopped = _record(report, name, outcome)
         if stopped:
             say(f"{name}: {stopped}")
+    if results(report.data, "order").get("head_after_layers") == models.LOST:
+        say("order: the card dropped off the bus, as some do: reboot it (`axcl-smi reboot`), or cut its power")
     return all(test["state"] == "done" for test in report.data["tests"].values())
 
 
@@ -100,10 +104,10 @@ def _limit(package: ModelPackage, experiment: Experiment) -> float:
 
 def _record(report: ProbeReport, name: str, outcome: Outcome) -> str:
     """Saves what came out; why no further experiment may follow, or nothing."""
-    results = outcome.merged()
-    error, gone = results.pop("failed", ""), results.pop("card_gone", False)
+    found = outcome.merged()
+    error, gone = found.pop("failed", ""), found.pop("card_gone", False)
     if outcome.done:
-        report.add(name, "failed" if error else "done", outcome.seconds, results, error)
+        report.add(name, "failed" if error else "done", outcome.seconds, found, error)
         return f"the card cannot be used any more ({error})" if gone else ""
     how = outcome.how()
     if outcome.pid:
@@ -111,7 +115,7 @@ def _record(report: ProbeReport, name: str, outcome: Outcome) -> str:
             f"; its process {outcome.pid} is left alone, since killing it could wedge the card: wait until it has ended"
         )
     state = "no answer" if outcome.timed_out else "crashed" if outcome.signal else "failed"
-    report.add(name, state, outcome.seconds, results, "; ".join([how, *outcome.printed.splitlines()[-1:]]))
+    report.add(name, state, outcome.seconds, found, "; ".join([how, *outcome.printed.splitlines()[-1:]]))
     return "" if state == "failed" else how
 
 

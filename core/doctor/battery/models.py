@@ -20,6 +20,7 @@ TYPES = (
     "none", "int4", "uint4", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "fp4", "fp8",
     "fp16", "bf16", "fp32", "fp64",
 )  # fmt: skip
+LOST = "card lost"
 
 
 def some_layers(bench: Bench) -> list[int]:
@@ -149,3 +150,27 @@ def batch_size(bench: Bench) -> None:
         runtime.code("axclrtEngineDestroyIOInfo", info)
         runtime.call("axclrtEngineUnload", model)
         runtime.call("axclrtEngineFinalize")
+
+
+def order(bench: Bench) -> None:
+    """A head that is loaded after layers: some runtimes lose the card by it, and only a reboot brings that back. What
+    the runtime says, and whether the card answers afterwards."""
+    with bench.raw_card() as card:
+        runtime, models = card.runtime, [ctypes.c_uint64() for _ in range(3)]
+        runtime.call("axclrtEngineInit", 0)
+        for number, model in zip(some_layers(bench), models, strict=False):
+            bench.report.step(f"loading layer {number}")
+            runtime.call("axclrtEngineLoadFromFile", os.fsencode(bench.layers[number]), ctypes.byref(model))
+        bench.report.step("loading the head after layers")
+        head = ctypes.c_uint64()
+        code = runtime.code("axclrtEngineLoadFromFile", os.fsencode(bench.head), ctypes.byref(head))
+        try:
+            runtime.properties(card.device)
+            result = "refused" if code else "works"
+        except RuntimeCallError:
+            result = LOST
+        bench.found(head_after_layers=result, code=f"0x{code:08x}")
+        for model in (head, *reversed(models)):
+            if model.value:
+                runtime.code("axclrtEngineUnload", model)
+        runtime.code("axclrtEngineFinalize")

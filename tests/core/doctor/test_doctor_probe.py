@@ -247,5 +247,33 @@ def test_a_file_that_is_no_report(tmp_path, capsys, text: str) -> None:
     assert "axpress doctor --probe" in capsys.readouterr().err
 
 
-def test_usage_is_the_last_experiment() -> None:
-    assert list(battery.EXPERIMENTS)[-1] == "usage" and results({"tests": {}}, "usage") == {}
+@pytest.mark.parametrize(("setting", "result"), [("offline", "card lost"), ("0", "works")])
+def test_cards_differ_in_what_a_late_head_does_and_in_nothing_else(
+    plain, package, tmp_path, monkeypatch, capsys, setting: str, result: str
+) -> None:
+    _, other = probe(package, tmp_path / "a.json", monkeypatch, HEAD_FIRST=setting)
+    subject = "a head loaded after layers (AXPRESS_EMU_HEAD_FIRST)"
+    seen = [{one.subject: one.seen for one in compare_assumptions(report)} for report in (plain, other)]
+    assert {key for key in seen[0] if seen[0][key] != seen[1][key]} == {subject}
+    assert (seen[0][subject], seen[1][subject]) == ("refused", result)
+    leaves = [untimed(report) for report in (plain, other)]
+    differing = {path for path in leaves[0].keys() | leaves[1].keys() if leaves[0].get(path) != leaves[1].get(path)}
+    assert differing == {"/tests/order/results/head_after_layers", "/tests/order/results/code"}
+    assert {test["state"] for test in other["tests"].values()} == {"done"}
+    assert ("dropped off the bus" in capsys.readouterr().out) is (result == "card lost")
+
+
+def test_a_late_head_that_hangs_is_the_last_thing_and_has_an_end(package, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(battery, "CALLS_SECONDS", 8.0)
+    monkeypatch.setenv("AXPRESS_EMU_HEAD_FIRST", "0")
+    last = {name: battery.EXPERIMENTS[name] for name in ("usage", "order")}
+    monkeypatch.setattr(battery, "EXPERIMENTS", last)
+    code, report = probe(package, tmp_path / "a.json", monkeypatch, FAULTS="axclrtEngineLoadFromFile@4=block:600000")
+    tests = report["tests"]
+    assert code == 1 and list(tests)[-1] == "order" and tests["order"]["state"] == "no answer"
+    assert "no answer in loading the head after layers" in tests["order"]["error"]
+    assert tests["usage"]["state"] == "done", "what came before stays"
+
+
+def test_the_risky_experiment_is_the_last() -> None:
+    assert list(battery.EXPERIMENTS)[-2:] == ["usage", "order"] and results({"tests": {}}, "order") == {}
