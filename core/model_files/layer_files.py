@@ -210,6 +210,8 @@ def _no_layers(tree: Tree) -> str:
             f"{tars[0]} and {len(tars) - 1} more are layers split over several cards (tensor parallel, packed as .tar),"
             " which is not supported: get the package for one card, with .axmodel files"
         )
+    if packed := tree.find("*.tar.gz", "*.tgz", "*.tar", "*.zip", "*.7z"):
+        return f"{packed[0]} is packed: unpack it in {packed[0].parent}, and give the directory with the layers"
     if tree.find("*.safetensors", "pytorch_model*.bin"):
         return (
             f"{tree.root} is a Hugging Face checkpoint, not a compiled model: run `axpress convert {tree.root} OUT_DIR`"

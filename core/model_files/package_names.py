@@ -22,6 +22,7 @@ def package_aliases(names: Iterable[str | None], directories: Iterable[Path], co
     found = [name for name in names if name]
     folders = list(directories)
     found += [folder.name for folder in folders if folder.name and not COMMIT.fullmatch(folder.name)]
+    found += [name.replace("___", ".") for name in list(found) if "___" in name]  # how ModelScope's cache spells a dot
     known = {name.rpartition("/")[2].lower() for name in found}
     found += [identity for folder in folders for identity in _identities(folder, known)]
     if homepage := config.text("homepage"):

@@ -150,11 +150,10 @@ def find_scripts(trees: Sequence[Tree], places: Sequence[Path]) -> list[Path]:
 
 
 def find_post_config(trees: Sequence[Tree], places: Sequence[Path], config: PackageConfig) -> Path | None:
-    """The file of sampling defaults, None if there is none. PackageError: it is named and not here."""
-    if name := config.text("post_config_path"):
-        path = config.resolve(name)
-        if not path.is_file():
-            raise PackageError(f"{path} is missing: {config.path} names it as post_config_path; {AGAIN}")
+    """The file of sampling defaults: the one that the configuration names, or else what there is. None: there is
+    none."""
+    name = config.text("post_config_path")
+    if name and (path := config.resolve(name)).is_file():
         return path
     return next((path for place in places for path in _inside(trees, place, ("post_config.json",))), None)
 

@@ -24,7 +24,7 @@ from .layer_files import (
     with_count,
 )
 from .model_kind import refuse_attention, refuse_files, refuse_keys
-from .package_config import PackageConfig, read_config
+from .package_config import AGAIN, PackageConfig, read_config
 from .package_names import hub_identity, package_aliases
 from .package_parts import (
     FLAGS,
@@ -301,4 +301,10 @@ def _check_parts(found: Survey, build: Build) -> None:
     with found.noting(SAMPLING):
         generation = found.tokenizer / "generation_config.json" if found.tokenizer else None
         post = find_post_config(found.trees, found.places, found.config)
+        named = found.config.text("post_config_path")
+        if named and post != found.config.resolve(named):
+            found.warnings.append(
+                f"{found.config.path} names {named} as post_config_path, which is missing:"
+                f" {f'{post} counts' if post else 'the package says nothing of sampling'}; {AGAIN}"
+            )
         found.sampling = read_sampling(post, found.config, generation if generation and generation.is_file() else None)

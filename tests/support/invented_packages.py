@@ -242,6 +242,32 @@ OPENS: dict[str, tuple[dict[str, Any], str, str, str]] = {
     "programs that were not pulled": (
         {**OLD, "main_axcl_aarch64": "pointer", "bin/axllm": "pointer"}, "", "qwen3-9b-ax650", "qwen3_tokenizer",
     ),
+    "one of two precisions, given with a slash": (
+        {**OLD, **build("Qwen3-9B-w4a16-AX650/"), **build("Qwen3-9B-w8a16-AX650/")}, "Qwen3-9B-w4a16-AX650/", ".",
+        "../qwen3_tokenizer",
+    ),
+    "a script with Windows' line ends": (
+        {**OLD, "run.cmd.sh": RUN.format(4, VOCAB, HIDDEN).replace("\n", "\r\n")}, "", "qwen3-9b-ax650",
+        "qwen3_tokenizer",
+    ),
+    "a window that the original's configuration leaves out": (
+        {**OLD, "qwen3_tokenizer/config.json": HF_CONFIG | {"model_type": "mistral", "sliding_window": None}}, "",
+        "qwen3-9b-ax650", "qwen3_tokenizer",
+    ),
+    "experts, which are within the layers": (
+        {**OLD, "qwen3_tokenizer/config.json": HF_CONFIG | {"model_type": "qwen3_moe", "num_experts": 128}}, "",
+        "qwen3-9b-ax650", "qwen3_tokenizer",
+    ),
+    "what a Mac leaves in an archive": (
+        {**OLD, "qwen3-9b-ax650/._qwen3_p128_l0_together.axmodel": 99, "__MACOSX/x/._qwen3_post.axmodel": 9}, "",
+        "qwen3-9b-ax650", "qwen3_tokenizer",
+    ),
+    "no sampling defaults, though they are named": (
+        without(FLAT, "post_config.json"), "", ".", "qwen3_tokenizer.txt",
+    ),
+    "another Chinese name": (
+        {**build("通义-ax650/"), **hf("通义 tokenizer/")}, "", "通义-ax650", "通义 tokenizer",
+    ),
     "layers of two precisions": (
         {**OLD, "qwen3-9b-ax650/qwen3_p128_l0_together.axmodel": 2100, "qwen3-9b-ax650/qwen3_p128_l3_together.axmodel":
          2110, "post_config.json": GREEDY}, "", "qwen3-9b-ax650", "qwen3_tokenizer",
@@ -364,5 +390,13 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         r"_l0_together\.tar.*several cards"),
     "an uncompiled checkpoint": ({"model.safetensors": 99, "config.json": HF_CONFIG, **hf("")}, "", r"axpress convert"),
     "a GGUF": ({"model-q4.gguf": 99}, "", r"model-q4\.gguf is a GGUF"),
+    "layers that were not unpacked": (
+        {"qwen3-9b-ax650.tar.gz": 99, **hf("qwen3_tokenizer/")}, "", r"qwen3-9b-ax650\.tar\.gz is packed: unpack it"),
+    "speech by its embedding": (
+        {**OLD, "qwen3-9b-ax650/llm.speech_embedding.float16.bin": 9}, "qwen3-9b-ax650", r"speech model"),
+    "vision by a resampler": ({**OLD, "vpm/vpm_resampler.axmodel": 9}, "", r"vpm_resampler\.axmodel.*vision"),
+    "a window, told by the original's configuration": (
+        {**OLD, "qwen3_tokenizer/config.json": HF_CONFIG | {"model_type": "mistral", "sliding_window": 4096}}, "",
+        r"sliding_window 4096"),
     "images": ({"unet.axmodel": 9, "vae_decoder.axmodel": 9}, "", r"makes images"),
 }  # fmt: skip

@@ -314,11 +314,6 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
         r"_l4_together\.axmodel is missing: layer 4 of 6 and 1 more",
     ),
     "absurd layer count": (lambda root: _config(root, axmodel_num=10**12), r"axmodel_num"),
-    "post config missing": (lambda root: _config(root, post_config_path="sampling.json"), r"sampling\.json is missing"),
-    "post config is a directory": (
-        lambda root: _config(root, post_config_path="qwen3_tokenizer"),
-        r"qwen3_tokenizer is missing",
-    ),
     "name too long": (lambda root: _config(root, filename_post_axmodel="x" * 300), r"xxx.* cannot be read"),
     "bad layer count": (lambda root: _config(root, axmodel_num="four"), r"axmodel_num = 'four'"),
     "template without number": (lambda root: _config(root, template_filename_axmodel="a.axmodel"), r"one %d"),
@@ -348,6 +343,16 @@ def test_a_broken_package_is_refused_in_one_sentence(newer: Path, case: str) -> 
     with pytest.raises(PackageError, match=message) as caught:
         open_package(newer)
     assert str(newer) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "counts"), [("other.json", True), ("qwen3_tokenizer", True), ("other.json", False)])
+def test_sampling_defaults_that_are_missing_are_told_and_cost_no_more(newer: Path, name: str, counts: bool) -> None:
+    _config(newer, post_config_path=name)
+    if not counts:
+        (newer / "post_config.json").unlink()
+    opened = open_package(newer)
+    assert f"names {name} as post_config_path, which is missing" in opened.warnings[0]
+    assert (opened.post_config.top_k is not None) is counts is ("post_config.json counts" in opened.warnings[0])
 
 
 def test_gaps_are_noticed_without_a_configuration(older: Path) -> None:

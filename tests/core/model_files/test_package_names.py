@@ -76,3 +76,9 @@ def test_stackflows_homepage(tmp_path: Path) -> None:
     files = {name: value for name, value in FLAT.items() if name != "config.json"}
     package = opened(tmp_path / "anything", {**files, "mode_x.json": mode})
     assert package.name == "qwen3-9B-Int4-ax650" and "AXERA-TECH/Qwen3-9B-GPTQ-Int4" in package.aliases
+
+
+def test_modelscopes_cache_spells_dots_otherwise(tmp_path: Path) -> None:
+    files = {**FLAT, "config.json": config(model_name=None), ".msc": "x"}
+    aliases = opened(tmp_path / "AXERA-TECH" / "Qwen3-1___7B", files).aliases
+    assert {"Qwen3-1___7B", "Qwen3-1.7B"} <= set(aliases)
