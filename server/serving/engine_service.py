@@ -247,5 +247,5 @@ class Service:
         done, _ = await asyncio.wait([work], timeout=seconds)
         if not done:
             self.card_hangs, self.exit_code = True, 1
-            log.error("the card has not answered within %g s: it is left as it is. Should it not answer the next program"
-                      " either, cut its power", seconds)  # fmt: skip
+            log.error("the card has not answered within %g s: it is left as it is. Should the next program"
+                      " have no answer either, cut its power", seconds)  # fmt: skip

@@ -18,11 +18,7 @@ from axpress.server.check_command import report_on
 
 PRUNED: dict[str, tuple[dict[int, dict[str, Any]], int, list[tuple[int, int]]]] = {
     # what layers keep, rows of a bank, all groups (width, history) that are left
-    "the first layer": (
-        {0: {"decode_rows": (255,), "history": (0, 64)}},
-        255,
-        [(1, 255), (32, 0), (32, 64)],
-    ),
+    "the first layer": ({0: {"decode_rows": (255,), "history": (0, 64)}}, 255, [(1, 255), (32, 0), (32, 64)]),
     "two layers, each otherwise": (
         {1: {"decode_rows": (127, 255), "history": (0, 64, 128)}, 2: {"decode_rows": (127,), "history": (32, 64, 128)}},
         127,

@@ -130,5 +130,7 @@ def test_layers_without_a_common_decode_group_are_refused_by_file_and_rows() -> 
 
 def test_layers_of_another_size_are_another_models() -> None:
     wider = changed(changed(layer(), "input", shapes=tuple((1, w, 2 * H) for w, _ in LADDER)), "output", shapes=())
-    with pytest.raises(PackageError, match="l1: its hidden rows have 128 values, those of K and V 16; in l0 .* 64 and"):
+    with pytest.raises(
+        PackageError, match=r"l1: its hidden rows have 128 values, those of K and V 16; in l0 .* 64 and"
+    ):
         common(layer(), wider)
