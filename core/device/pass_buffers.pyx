@@ -20,7 +20,8 @@ from .shape_groups import LAYER_INPUTS, LAYER_OUTPUTS, find_tensor
 
 
 cdef class PassBuffers:
-    """Of the groups that are `common` to all layers (a CommonShape), for passes over `kv` whose tokens' logits land in `logits_slots` slots.
+    """Of the groups that are `common` to all layers (a CommonShape), for passes over `kv` whose tokens' logits land in
+    `logits_slots` slots.
 
     `mask`, `indices` and `hidden` are a pass's uploads, as large as the largest group needs; `logits` its download.
     Raises PackageError where head and layers do not fit each other, RuntimeCallError where the card refuses.

@@ -153,7 +153,7 @@ cdef class Card:
             code = self.api.axclrtQueryDeviceStatus(self.device, &status)
         self.check("axclrtQueryDeviceStatus", code)
         if status != AXCL_DEVICE_NORMAL:
-            log.warning("the runtime calls card %d abnormal: reset it or cut its power if it does not work", self.device)
+            log.warning("the runtime calls card %d abnormal: reset it, or cut its power", self.device)
 
     def _device_ids(self) -> list:
         """The runtime's numbers of its cards: PCI buses, not 0 and up, but on the generation that only counts them."""
