@@ -62,15 +62,17 @@ def convert(
     history: Sequence[int] | None = None,
     p0_width: str = "hidden",
     name: str | None = None,
+    generation: Mapping[str, Any] | None = None,
     progress: bool = True,
 ) -> Path:
     """Convert the checkpoint, a Hugging Face directory or a GGUF file, into a simulated package at `out_dir`, which
     must be absent or empty; returns its path.
 
-    `rows` is the decode group's cache (R), or those of several decode groups; `chunk` the prefill chunk's width (0: no
-    chunk groups), `history` the cache rows that each chunk group takes (default: as default_history), `p0_width` as in
-    SimMeta. Everything is checked before the first byte is written, and `out_dir` appears only when it is complete.
-    PackageError: one sentence saying what cannot be converted and why."""
+    `rows` is the decode group's cache (R), or those of several decode groups; `chunk` the prefill chunk's width (0:
+    no chunk groups), `history` the cache rows that each chunk group takes (default: as default_history), `p0_width`
+    as in SimMeta. `generation`: values of generation_config.json that go before the checkpoint's. Everything is
+    checked before the first byte is written, and `out_dir` appears only when it is complete. PackageError: one
+    sentence saying what cannot be converted and why."""
     source, target = Path(checkpoint), Path(out_dir)
     opened = open_checkpoint(source)
     spec = opened.spec
@@ -85,7 +87,7 @@ def convert(
         (work / TOKENIZER_DIR).mkdir()
         for file_name, content in tokenizer.items():
             (work / TOKENIZER_DIR / file_name).write_bytes(content)
-        write_json(work / "post_config.json", post_config(opened.generation))
+        write_json(work / "post_config.json", post_config({**opened.generation, **(generation or {})}))
         extra = {"max_positions": spec.max_positions} if spec.max_positions else {}
         write_json(work / "config.json", package_config(name, base, spec.eos, spec.bos, extra))
     return target

@@ -6,7 +6,8 @@ import difflib
 import os
 import re
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,15 @@ NAME = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class PypiSource:
-    """A GGUF file (`member`) within the only wheel of a package's version; SHA-256 of both."""
+    """A GGUF file (`member`) within the only wheel of a package's version; SHA-256 of both. `sampling`: what the
+    model's card recommends, as generation_config.json has it, where the file says nothing."""
 
     package: str
     version: str
     sha256: str
     member: str
     member_sha256: str
+    sampling: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def label(self) -> str:

