@@ -15,6 +15,7 @@ from urllib.parse import unquote
 import orjson
 
 from ..errors import RequestError
+from .json_closed import close_objects
 from .json_disjoint import all_disjoint
 
 MAX_TEXT = 128 * 1024  # bytes of a schema as JSON
@@ -74,7 +75,8 @@ TYPES = SCALARS | {"array", "object"}
 
 
 def prepare(schema: Mapping[str, Any] | bool, field: str, what: str = "the JSON schema") -> dict[str, Any]:
-    """An equivalent schema in which everything is honoured: `$ref`s lead to "#" and "#/$defs/0", "1", ...
+    """A schema in which everything is honoured, and whose objects have no unnamed properties unless it asks for them:
+    `$ref`s lead to "#" and "#/$defs/0", "1", ...
 
     Raises RequestError that names the keyword and its place; `field` is its param, `what` the schema's name in the
     sentence."""
@@ -97,6 +99,7 @@ class _Preparation:
             pointer = list(self._targets)[len(definitions)]
             definitions[str(len(definitions))] = self._definition(self._find(pointer), pointer)
         places = {"#": out, **{f"#/$defs/{name}": one for name, one in definitions.items()}}
+        close_objects(places)
         self._check_branches(places)
         ending = _ending(places)
         if "#" not in ending:

@@ -44,6 +44,12 @@ PLACES: dict[str, tuple[str, Callable[[Schema], dict[str, Any]]]] = {
     "schema": s}}}),
     "responses.tools": ("/v1/responses", lambda s: {"tools": [{"type": "function", **_function(s)}],
     "tool_choice": "required"}),
+    "messages.output_config": (
+        "/v1/messages", lambda s: {"output_config": {"format": {"type": "json_schema", "schema": s}}}
+    ),
+    "messages.tools": (
+        "/v1/messages", lambda s: {"tools": [{"name": "f", "input_schema": s}], "tool_choice": {"type": "any"}}
+    ),
     "ollama.format": ("/api/chat", lambda s: {"format": s}),
     "ollama.tools": ("/api/chat", lambda s: {"tools": [{"type": "function", "function": _function(s)}]}),
     "ollama.generate": ("/api/generate", lambda s: {"format": s}),
@@ -215,14 +221,15 @@ def test_two_forms_are_refused(client: Client) -> None:
         client.refused(CHAT, short(CHAT, **fields))
 
 
-WITH_TOOLS = [BY_PATH[path] for path in ("/v1/chat/completions", "/v1/responses", "/api/chat")]
+WITH_TOOLS = [BY_PATH[path] for path in ("/v1/chat/completions", "/v1/responses", "/v1/messages", "/api/chat")]
 
 
 @pytest.mark.parametrize("route", WITH_TOOLS, ids=operation_id)
 def test_names_of_functions(client: Client, route: Route) -> None:
     for name in ("", "a b", "a" * 65, "é", "a\n", "../x", "<|im_end|>", "{{ x }}", 5, None):
         one = {"name": name, "parameters": OBJECT}
-        tool = {"type": "function", **one} if route.path == "/v1/responses" else {"type": "function", "function": one}
+        tools = {"/v1/responses": {"type": "function", **one}, "/v1/messages": {"name": name, "input_schema": OBJECT}}
+        tool = tools.get(route.path, {"type": "function", "function": one})
         client.refused(route, short(route, tools=[tool]))
 
 

@@ -16,7 +16,7 @@ from axpress.server.docs.routes import Route
 BY_PATH = {route.path: route for route in WITH_BODY}
 TOKENIZE, DETOKENIZE, COMPLETIONS = (BY_PATH[one] for one in ("/tokenize", "/detokenize", "/v1/completions"))
 CHAT, RESPONSES = BY_PATH["/v1/chat/completions"], BY_PATH["/v1/responses"]
-TALKS = [CHAT, RESPONSES, BY_PATH["/api/chat"], BY_PATH["/api/generate"]]
+TALKS = [CHAT, RESPONSES, *(BY_PATH[path] for path in ("/v1/messages", "/api/chat", "/api/generate"))]
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +37,8 @@ def said(route: Route, content: str, **fields: Any) -> dict[str, Any]:
 def prompt_tokens(answer: dict[str, Any]) -> int:
     """What an answer says of its prompt."""
     usage = answer.get("usage", answer)
-    return int(
-        next(usage[name] for name in ("prompt_tokens", "input_tokens", "prompt_eval_count", "count") if name in usage)
-    )
+    names = ("prompt_tokens", "input_tokens", "prompt_eval_count", "count")
+    return int(next(usage[name] for name in names if name in usage) + usage.get("cache_read_input_tokens", 0))
 
 
 NASTY = [

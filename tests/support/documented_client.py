@@ -26,6 +26,7 @@ LIMITS = {
     "/tokenize": None,
     "/detokenize": None,
     "/api/show": None,
+    "/v1/messages/count_tokens": None,
 }
 
 

@@ -20,12 +20,14 @@ LIMITS = {  # path: where a request says how long its answer may get
     "/v1/responses": ("max_output_tokens",),
     "/openai/deployments/{name}/chat/completions": ("max_tokens", "max_completion_tokens"),
     "/openai/deployments/{name}/completions": ("max_tokens",),
+    "/v1/messages": ("max_tokens",),
     "/api/chat": ("num_predict",),
     "/api/generate": ("num_predict",),
 }
 DELICATE = (
     "guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs", "response_format", "text",
     "format",
+    "output_config", "thinking",
     "logit_bias", "best_of", "echo", "stream_options", "top_logprobs", "prediction", "tools", "tool_choice",
     "functions", "function_call",
     "think", "raw", "reasoning", "reasoning_effort", "thinking_budget", "chat_template_kwargs", "max_completion_tokens",
