@@ -120,7 +120,7 @@ class PassRunner:
         if s.num_drafts:
             self._counters.totals["drafted_tokens"] += s.num_drafts
             self._counters.totals["accepted_draft_tokens"] += accepted
-        s.sequence.drafts.settle(accepted)
+        s.sequence.drafts.settle()
         s.sequence.served = True
 
     def close(self) -> None:
