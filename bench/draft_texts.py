@@ -4,17 +4,54 @@ from __future__ import annotations
 
 import json
 import random
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
-NAMES = "Ada Boris Chen Dora Emil Fatima Grace Hugo Ines Jonas Kira Luis Mona Nils Olga Pablo Rosa Sven Tara Yusuf".split()
-CITIES = "Lyon Oslo Porto Vienna Utrecht Gdansk Leipzig Bergen Seville Turin Ghent Malmo Tallinn Zagreb Kyoto".split()
+NAMES = [
+    "Ada",
+    "Boris",
+    "Chen",
+    "Dora",
+    "Emil",
+    "Fatima",
+    "Grace",
+    "Hugo",
+    "Ines",
+    "Jonas",
+    "Kira",
+    "Luis",
+    "Mona",
+    "Nils",
+    "Olga",
+    "Pablo",
+    "Rosa",
+    "Sven",
+    "Tara",
+    "Yusuf",
+]
+CITIES = [
+    "Lyon",
+    "Oslo",
+    "Porto",
+    "Vienna",
+    "Utrecht",
+    "Gdansk",
+    "Leipzig",
+    "Bergen",
+    "Seville",
+    "Turin",
+    "Ghent",
+    "Malmo",
+    "Tallinn",
+    "Zagreb",
+    "Kyoto",
+]
 QUESTIONS = [
     "What did you buy this week?", "Why do you want to catch that bird?", "Does your mother know what you do?",
     "How much did you pay for it?", "What will you do after you caught him?", "Do you sleep at night?",
-    "Which of your plans was the best one?", "What went wrong the last time?", "Have you tried to make friends with him?",
-    "Who delivers all these parcels?", "Can I help you?", "What do you eat when the plan fails?",
+    "Which of your plans was the best one?", "What went wrong the last time?",
+    "Have you tried to make friends with him?", "Who delivers all these parcels?", "Can I help you?",
+    "What do you eat when the plan fails?",
 ]  # fmt: skip
 PLAIN = [
     "What is the capital of France, and what is it known for?", "Explain how a bicycle stays upright.",
@@ -36,10 +73,10 @@ CODE = [
     ('{\n  "name": "server",\n  "port": 8000,\n  "host": "localhost",\n  "debug": false,\n  "paths": ["/var/log", '
      '"/var/run"],\n  "retries": 3,\n  "timeout": 30\n}\n', "8000", "9000"),
     ('import csv\n\n\ndef read_rows(path):\n    rows = []\n    with open(path) as file:\n'
-     '        for row in csv.reader(file):\n            if row:\n                rows.append(row)\n    return rows\n\n\n'
-     'def count_rows(path):\n    rows = read_rows(path)\n    return len(rows)\n', "rows", "lines"),
-    ('function greet(name) {\n  const message = "Hello, " + name + "!";\n  console.log(message);\n  return message;\n}\n'
-     '\nfunction greetAll(names) {\n  for (const name of names) {\n    greet(name);\n  }\n}\n', "greet", "welcome"),
+     '        for row in csv.reader(file):\n            if row:\n                rows.append(row)\n    return rows\n\n'
+     '\ndef count_rows(path):\n    rows = read_rows(path)\n    return len(rows)\n', "rows", "lines"),
+    ('function greet(name) {\n  const message = "Hello, " + name + "!";\n  console.log(message);\n  return message;\n}'
+     '\n\nfunction greetAll(names) {\n  for (const name of names) {\n    greet(name);\n  }\n}\n', "greet", "welcome"),
     ('SELECT customers.name, orders.total\nFROM customers\nJOIN orders ON orders.customer_id = customers.id\n'
      'WHERE orders.total > 100\nORDER BY orders.total DESC\nLIMIT 20;\n', "100", "250"),
 ]  # fmt: skip
@@ -77,7 +114,8 @@ def day(requests: Path, count: int) -> list[Conversation]:
     for _ in range(count):
         name, city = rng.choice(NAMES), rng.choice(CITIES)
         asks = [f"{name}, a visitor from {city}, asks: {q}" for q in rng.sample(QUESTIONS, rng.randint(1, 3))]
-        texts = rng.sample(said, rng.randint(2, 3)) + [re.sub("^", f"{name} says hello from {city}. ", asks[0]), *asks[1:]]
+        texts = rng.sample(said, rng.randint(2, 3))
+        texts += [f"{name} says hello from {city}. {asks[0]}", *asks[1:]]
         rng.shuffle(texts)
         first = Turn((system, {"role": "user", "content": texts[0]}))
         conversations.append([first, *(user(text) for text in texts[1:])])

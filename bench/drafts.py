@@ -13,23 +13,30 @@ that allow the recorded token and nothing else, and say nothing of it beforehand
 and accepts as it would with the real model. Time is added up from the profile as in bench/simulate.py: figures repeat
 exactly. Each workload without drafts, with drafts from the conversation and the prediction, and with earlier answers,
 too. One client at a time, its answers in order. `constructed`: text made to measure instead, an answer that the prompt
-or the prediction holds but for a few tokens, and one that nothing repeats in. Writes bench/results/drafts.json."""
+or the prediction holds but for a few tokens, one that nothing repeats in, and answers of phrases that go on differently
+each time. Last, what a look-up takes on this machine, really measured. Writes bench/results/drafts.json."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import random
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import draft_texts
-from clients import Client, numbers
+from clients import Client, numbers, quantile
 from draft_texts import Conversation
 from results import write_results
 from simulate import Simulation, Visitor, simulation
 
+from axpress.core.engine.answer_history import NUM_CONTEXT, AnswerHistory
+from axpress.core.engine.draft_chances import DraftChances
+from axpress.core.engine.draft_proposer import DraftProposer
 from axpress.core.engine.engine import Engine
+from axpress.core.engine.sequence import MAX_DRAFT
 from axpress.core.request import GenerationRequest, SamplingParams
 from axpress.core.structured_output.constraint import OneToken
 
@@ -120,10 +127,48 @@ def constructed() -> dict[str, list[list[Stream]]]:
         "nothing repeats": (plain, []),
         "nothing repeats, useless prediction": (plain, numbers(8, 160)),
     }
-    return {
+    work = {
         f"constructed: {name}": [[{"prompt": prompt, "prediction": prediction, "answer": answer}]]
         for name, (prompt, prediction) in cases.items()
     }
+    rng = random.Random(7)
+    for length in (4, 5, 12):
+        phrases = [numbers(100 + i, length) for i in range(30)]
+        said = [[token for _ in range(160 // length) for token in rng.choice(phrases)] for _ in range(20)]
+        work[f"constructed: phrases of {length}"] = [
+            [{"prompt": numbers(200 + i, 100), "prediction": [], "answer": answer}] for i, answer in enumerate(said)
+        ]
+    return work
+
+
+def lookup(work: dict[str, list[list[Stream]]]) -> dict[str, float]:
+    """Microseconds of guessing before each token of the answers, with a history that is full of them and without; and
+    of keeping an answer."""
+    streams = [stream for conversations in work.values() for conversation in conversations for stream in conversation]
+    history, took = AnswerHistory(HISTORY), {"conversation": list[float](), "history": list[float]()}
+    keep: list[float] = []
+    while history.counts[0] < HISTORY:
+        for stream in streams:
+            start = time.thread_time()
+            history.add(b"", [*stream["prompt"][-NUM_CONTEXT:], *stream["answer"]], DraftChances())
+            keep.append(time.thread_time() - start)
+    for stream in streams[:200]:
+        for variant, known in (("conversation", None), ("history", history)):
+            proposer = DraftProposer(stream["prompt"], stream["prediction"], known)
+            for token in stream["answer"]:
+                start = time.thread_time()
+                proposer.propose(MAX_DRAFT)
+                took[variant].append(time.thread_time() - start)
+                proposer.append(token)
+    figures = {f"{name}_p{p:g}_us": 1e6 * quantile(took[name], p / 100) for name in took for p in (50, 99)}
+    figures |= {"keep_p50_us": 1e6 * quantile(keep, 0.5), "history_bytes": history.num_bytes}
+    for name in took:
+        p50, p99 = figures[f"{name}_p50_us"], figures[f"{name}_p99_us"]
+        print(f"Look-up before a token, {name}: p50 {p50:.0f} us, p99 {p99:.0f} us of this machine's CPU time")
+    print(
+        f"Keeping an answer: {figures['keep_p50_us']:.0f} us; {history.counts[0]} tokens in {history.num_bytes} bytes"
+    )
+    return figures
 
 
 def answer_all(sim: Simulation, streams: Iterator[Stream]) -> dict[str, float]:
@@ -181,7 +226,8 @@ def replay_all(args: argparse.Namespace) -> None:
     recorded = json.loads(args.streams.read_text())
     work = {name: streams for name, streams in (recorded | constructed()).items() if args.only in name}
     rows = [replay(name, streams, args.profile) for name, streams in work.items()]
-    write_results("drafts", {"profile": args.profile, "streams": args.streams.name, "rows": rows})
+    out = {"profile": args.profile, "streams": args.streams.name, "rows": rows, "lookup": lookup(recorded)}
+    write_results("drafts", out)
 
 
 def main() -> None:

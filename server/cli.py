@@ -180,8 +180,8 @@ def _add_card(add: Callable[..., Any]) -> None:
     add("--no-drafts", dest="drafts", action="store_false",
         help="do not guess tokens from the conversation (guesses never change an answer)")
     add("--draft-history", type=partial(_count, least=0, most=MAX_HISTORY), metavar="N",
-        help="tokens of past answers kept in memory to guess later ones from, those of the same tenant (--separate-keys,"
-        f" prompt_cache_key) only; 0: none (default {DEFAULTS.draft_history})")
+        help="tokens of past answers kept in memory to guess later ones from, those of the same tenant only"
+        f" (--separate-keys, prompt_cache_key); 0: none (default {DEFAULTS.draft_history})")
     add("--trace", type=Path, metavar="FILE",
         help="write every pass as Chrome trace JSON, for chrome://tracing or ui.perfetto.dev")
 

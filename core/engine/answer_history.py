@@ -14,7 +14,7 @@ from .draft_chances import MAX_MATCH, NO_DRAFT, Draft, DraftChances, Source
 
 GRAM = 3  # tokens that must agree before a continuation is considered
 MAX_CANDIDATES = 8  # latest places looked at
-MAX_LINKS = 32  # of a chain followed to find them: other runs may have the same hash
+MAX_LINKS = 16  # of a chain followed to find them: other runs may have the same hash
 NUM_CONTEXT = 8  # tokens of a prompt's end that are kept before its answer: how it begins depends on them
 BETWEEN = -1  # stands before each answer
 
@@ -99,55 +99,56 @@ class AnswerHistory:
     # ---- what may come ----
 
     def propose(self, tenant: Tenant, tail: Sequence[int], limit: int) -> Draft:
-        """What followed the longest suffix of `tail` in the tenant's answers: at each step what most of them went on
-        with, at most `limit` tokens."""
+        """What followed the longest suffix of `tail` in the tenant's answers, at most `limit` tokens: the longest of
+        those that went on with what most of them did, the latest of equally long ones."""
         match, ends = self._longest(tenant, tail)
         ways = [way for end in ends if (way := self._continuation(end, limit))]
         if not ways:
             return NO_DRAFT
-        agreed = len(ways) > 1 and all(way[0] == ways[0][0] for way in ways)
-        return Draft(_most_common(ways), match, Source.AGREED if agreed else Source.HISTORY)
+        nexts = [way[0] for way in ways]
+        likeliest = max(nexts, key=nexts.count)
+        agreed = len(ways) > 1 and nexts.count(likeliest) == len(ways)
+        way = max((way for way in ways if way[0] == likeliest), key=len)
+        return Draft(way, match, Source.AGREED if agreed else Source.HISTORY)
 
     def _longest(self, tenant: Tenant, tail: Sequence[int]) -> tuple[int, list[int]]:
         """Length of the longest suffix of `tail`, and where it ends, the latest first."""
-        longest, ends, num_candidates = GRAM, list[int](), 0
+        longest, ends = GRAM, list[int]()
+        tail = array("i", tail[-MAX_MATCH:])
         end = self._latest[self._hash(tenant, tail[-GRAM:])] if len(tail) >= GRAM else 0
         for _ in range(MAX_LINKS):
-            if end <= max(self._end - self._size, 0) + GRAM or num_candidates == MAX_CANDIDATES:
+            if end < self._oldest + GRAM or not end or len(ends) == MAX_CANDIDATES:
                 break
-            if (length := self._common(tenant, tail, end)) >= longest:
-                ends = [*ends, end] if length == longest else [end]
-                longest = length
-            num_candidates += length >= GRAM
+            if self._owners[(end - 1) % self._size] == tenant.number:
+                length = self._common(tail, end, longest)
+                if length == longest:
+                    ends.append(end)
+                elif length > longest:
+                    longest, ends = length, [end]
             end = self._earlier[(end - 1) % self._size]
         return longest, ends
 
-    def _common(self, tenant: Tenant, tail: Sequence[int], end: int) -> int:
-        """How many tokens before `end` are those at the end of `tail`; 0 where they are another tenant's."""
-        tokens, size = self._tokens, self._size
-        if self._owners[(end - 1) % size] != tenant.number:
+    @property
+    def _oldest(self) -> int:
+        return max(self._end - self._size, 0)
+
+    def _common(self, tail: array[int], end: int, least: int) -> int:
+        """How many tokens before `end` are those at the end of `tail`; 0: less than `least`."""
+        most = min(len(tail), end - self._oldest)
+        if most < least or self._span(end - least, least) != tail[-least:]:
             return 0
-        length, most = 0, min(MAX_MATCH, len(tail), end - max(self._end - size, 0))
-        while length < most and tokens[(end - length - 1) % size] == tail[-length - 1]:
+        length = least
+        while length < most and self._tokens[(end - length - 1) % self._size] == tail[-length - 1]:
             length += 1
         return length
 
+    def _span(self, start: int, count: int) -> array[int]:
+        """`count` tokens from `start` on."""
+        at = start % self._size
+        span = self._tokens[at : at + count]
+        return span if len(span) == count else span + self._tokens[: count - len(span)]
+
     def _continuation(self, end: int, limit: int) -> tuple[int, ...]:
         """What follows there in the same answer."""
-        at, limit = end % self._size, min(limit, self._end - end)
-        way = tuple(self._tokens[at : at + limit])
-        if len(way) < limit:
-            way += tuple(self._tokens[: limit - len(way)])
+        way = tuple(self._span(end, min(limit, self._end - end)))
         return way[: way.index(BETWEEN)] if BETWEEN in way else way
-
-
-def _most_common(ways: list[tuple[int, ...]]) -> tuple[int, ...]:
-    """Step by step what most of `ways` go on with; of equally many, the first."""
-    tokens: list[int] = []
-    while ways := [way for way in ways if len(way) > len(tokens)]:
-        if all(way == ways[0] for way in ways):
-            return tuple(tokens) + ways[0][len(tokens) :]
-        nexts = [way[len(tokens)] for way in ways]
-        tokens.append(max(nexts, key=nexts.count))
-        ways = [way for way, token in zip(ways, nexts, strict=True) if token == tokens[-1]]
-    return tuple(tokens)

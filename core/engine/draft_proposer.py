@@ -142,7 +142,8 @@ class DraftProposer:
     def keep(self) -> None:
         """The answer is over: later ones may be guessed from it."""
         if self._history is not None:
-            self._history.add(self._cache_salt, self._own.tokens[max(self._num_prompt - NUM_CONTEXT, 0) :], self.chances)
+            kept = self._own.tokens[max(self._num_prompt - NUM_CONTEXT, 0) :]
+            self._history.add(self._cache_salt, kept, self.chances)
 
 
 class AnswerDrafts:

@@ -38,7 +38,7 @@ from axpress.core.structured_output.grammar_compiler import (
 
 ROWS, CHUNK, HISTORY = 111, 16, [0, 16, 32, 48, 64, 80]
 POOL = 24
-HISTORY = 4096  # tokens of past answers: all of them
+PAST = 4096  # tokens of past answers: all of them
 # `AXPRESS_EXAMPLES=2000 pytest tests/core/engine/test_exactness.py` for a campaign
 EXAMPLES = int(os.environ.get("AXPRESS_EXAMPLES", "40"))
 
@@ -144,7 +144,7 @@ class Schedule(RuleBasedStateMachine):
         self.answers: list[tuple[Collector, Generation, tuple]] = []
         forget_all(self.engine)
         if self.engine.scheduler.history is not None:
-            self.engine.scheduler.history = AnswerHistory(HISTORY)
+            self.engine.scheduler.history = AnswerHistory(PAST)
         self.costs_change(1.0, 0.1)
 
     @rule(
@@ -226,7 +226,7 @@ def crowd(engine: Engine, alone, *, predicted: bool = True) -> None:
 CONFIGS = [
     {"banks": 1, "drafts": True},
     {"banks": 1, "drafts": False},
-    {"banks": 2, "drafts": True, "draft_history": HISTORY},
+    {"banks": 2, "drafts": True, "draft_history": PAST},
     {"banks": 1, "drafts": True, "settings": {"async": "0"}},
     {"banks": 1, "drafts": True, "settings": {"inplace_decode": "0"}},
 ]
