@@ -46,7 +46,9 @@ class DraftChances:
     __slots__ = ("_hits",)
 
     def __init__(self, start: DraftChances | None = None) -> None:
-        self._hits = [list(hits) for hits in (start._hits if start is not None else _EXPECTED.values())]
+        self._hits: list[list[float]] = [
+            list(hits) for hits in (start._hits if start is not None else _EXPECTED.values())
+        ]
 
     def of(self, source: Source, match: int) -> float:
         """The chance after an agreement of `match` tokens."""

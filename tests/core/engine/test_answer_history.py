@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import random
 import tracemalloc
+from pathlib import Path
 
+from collecting import Collector
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_models import Tiny, convert_tiny
 
+from axpress.core.device.backend import Costs
 from axpress.core.engine.answer_history import GRAM, AnswerHistory
 from axpress.core.engine.draft_chances import DraftChances, Source
+from axpress.core.engine.engine import Engine
+from axpress.core.request import GenerationRequest, SamplingParams
 
 
 def propose(history: AnswerHistory, tail: list[int], salt: bytes = b"", limit: int = 24) -> tuple[int, ...]:
@@ -105,3 +111,25 @@ def test_memory_is_taken_once_and_the_oldest_answers_go() -> None:
 def test_an_answer_longer_than_everything_is_kept_in_part() -> None:
     history = filled(list(range(10_000)), capacity=64)
     assert propose(history, [9990, 9991, 9992], limit=3) == (9993, 9994, 9995) and propose(history, [1, 2, 3]) == ()
+
+
+def test_answers_are_guessed_from_earlier_ones_of_the_same_tenant(tmp_path: Path) -> None:
+    """Not of another, not of background requests, not where that is switched off; and all tokens stay what they are."""
+    package, drafted = convert_tiny(tmp_path, Tiny("qwen3", layers=2), rows=127, chunk=64, history=[0, 64]), []
+    for history in (1024, 0):
+        engine = Engine.open(package, "emu", "none", threaded=False, draft_history=history)
+        costs = engine.scheduler.costs
+        costs.observe = lambda *measured: None
+        costs.set(Costs((1.0,) * len(costs.groups), costs.head, costs.copy))  # so that guesses always pay
+        texts = set()
+        for fields in ({"low_priority": True}, {}, {"cache_salt": b"other"}, {}):
+            before, answer = engine.stats()["accepted_draft_tokens"], Collector()
+            params = SamplingParams(temperature=1.5, seed=5)  # such an answer does not repeat itself
+            engine.submit(GenerationRequest([7, 8, 9, 10], params, 30, ignore_eos=True, **fields), answer)
+            while engine.step():
+                pass
+            texts.add(answer.text)
+            drafted.append(engine.stats()["accepted_draft_tokens"] - before)
+        assert len(texts) == 1 and (engine.scheduler.history is None) == (history == 0)
+        engine.close()
+    assert drafted[:3] == [0, 0, 0] and drafted[3] > 20 and drafted[4:] == [0] * 4

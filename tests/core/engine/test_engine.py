@@ -92,28 +92,6 @@ def test_the_last_pass_of_a_prediction_is_counted_too(engine: Engine, monkeypatc
     costs.set(measured)
 
 
-def test_answers_are_guessed_from_earlier_ones_of_the_same_tenant(package) -> None:
-    """Not of another, not of background requests, not where that is switched off; and all tokens stay what they are."""
-    drafted = []
-    for history in (1024, 0):
-        engine = Engine.open(package, "emu", "none", threaded=False, draft_history=history)
-        costs = engine.scheduler.costs
-        costs.observe = lambda *measured: None
-        costs.set(Costs((1.0,) * len(costs.groups), costs.head, costs.copy))  # so that guesses always pay
-        texts = set()
-        for fields in ({"low_priority": True}, {}, {"cache_salt": b"other"}, {}):
-            before, answer = engine.stats()["accepted_draft_tokens"], Collector()
-            params = SamplingParams(temperature=1.5, seed=5)  # such an answer does not repeat itself
-            engine.submit(GenerationRequest([7, 8, 9, 10], params, 30, ignore_eos=True, **fields), answer)
-            while engine.step():
-                pass
-            texts.add(answer.text)
-            drafted.append(engine.stats()["accepted_draft_tokens"] - before)
-        assert len(texts) == 1 and (engine.scheduler.history is None) == (history == 0)
-        engine.close()
-    assert drafted[:3] == [0, 0, 0] and drafted[3] > 20 and drafted[4:] == [0] * 4
-
-
 def test_the_context_can_be_filled_to_the_last_row(engine: Engine) -> None:
     assert ask(engine, prompt=[5] * (ROWS - 3), max_tokens=3).num_tokens == 3
     assert ask(engine, prompt=[5], max_tokens=ROWS - 1).num_tokens == ROWS - 1
