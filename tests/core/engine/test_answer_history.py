@@ -7,7 +7,7 @@ import tracemalloc
 from pathlib import Path
 
 from collecting import Collector
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import Tiny, convert_tiny
 
@@ -52,6 +52,7 @@ def test_of_several_ways_the_most_frequent_is_gone() -> None:
 TOKENS = st.integers(0, 2)  # few, so that everything repeats, across answers and tenants
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from([b"", b"a", b"b"]), st.lists(TOKENS, max_size=40)), max_size=40), st.data())
 def test_nobody_is_offered_what_another_tenant_was_answered(answers: list[tuple[bytes, list[int]]], data) -> None:
     """Tokens of each tenant are told apart by 10 times its number."""
@@ -72,6 +73,7 @@ def test_equal_tokens_of_another_tenant_are_nothing() -> None:
     assert propose(history, [1, 2, 3], b"b") == () == propose(history, [1, 2, 3], b"")
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(TOKENS, min_size=GRAM + 1, max_size=30), min_size=1, max_size=30), st.integers(1, 8))
 def test_a_proposal_is_what_stands_in_an_answer(answers: list[list[int]], limit: int) -> None:
     history = filled(*answers, capacity=128)
