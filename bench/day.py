@@ -191,7 +191,7 @@ def main() -> None:
     parser.add_argument("--plot", action="store_true", help="also bench/results/day.png")
     args = parser.parse_args()
     announce(f"{args.hours:g} simulated hours, {PROFILE}", args.speed)
-    with serving(PROFILE, args.speed, banks=args.banks, max_running=16) as engine:
+    with serving(PROFILE, args.speed, banks=args.banks, max_running=16, draft_history=1 << 16) as engine:
         engine.max_queue = 32
         cpu = cpu_seconds()
         result = run(engine, args.hours, args.speed, args.seed)

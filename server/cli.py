@@ -20,6 +20,7 @@ from .model_arguments import find_model, known_directory, talk
 from .settings import Settings
 
 DEFAULTS = Settings()
+MAX_HISTORY = 1 << 24  # tokens: 400 MB
 MAX_RUNNING = 256
 """Each answer at a time holds a row of logits in pinned memory, and no pass of a published model carries more than
 128."""
@@ -92,10 +93,10 @@ def _seconds(text: str) -> float:
     return value
 
 
-def _count(text: str, most: int | None = None) -> int:
-    if text.isascii() and text.isdigit() and 0 < int(text) <= (most or 10**6 - 1):
+def _count(text: str, most: int | None = None, *, least: int = 1) -> int:
+    if text.isascii() and text.isdigit() and least <= int(text) <= (most or 10**6 - 1):
         return int(text)
-    bounds = "above 0" if most is None else f"from 1 to {most}"
+    bounds = f"above {least - 1}" if most is None else f"from {least} to {most}"
     raise argparse.ArgumentTypeError(f"use a whole number {bounds}")
 
 
@@ -178,6 +179,9 @@ def _add_card(add: Callable[..., Any]) -> None:
     add("--exact", action="store_true", help="single decodes only: the same last bit whatever runs beside, slower")
     add("--no-drafts", dest="drafts", action="store_false",
         help="do not guess tokens from the conversation (guesses never change an answer)")
+    add("--draft-history", type=partial(_count, least=0, most=MAX_HISTORY), metavar="N",
+        help="tokens of past answers kept in memory to guess later ones from, those of the same tenant only"
+        f" (--separate-keys, prompt_cache_key); 0: none (default {DEFAULTS.draft_history})")
     add("--trace", type=Path, metavar="FILE",
         help="write every pass as Chrome trace JSON, for chrome://tracing or ui.perfetto.dev")
 

@@ -32,6 +32,8 @@ class Settings:
     """Single decodes only: the last bit of an answer cannot depend on what runs beside it, at the price of speed."""
     drafts: bool = True
     """Guess tokens from the conversation and check them in the same pass. Never changes an answer."""
+    draft_history: int = 1 << 16
+    """Tokens of past answers kept in memory, 24 bytes each, to guess later ones of the same tenant from; 0: none."""
     trace: Path | None = None
     """Chrome trace JSON of all steps, for a person to look at."""
     max_queue: int = 32

@@ -89,7 +89,7 @@ def measure(program: Program, deadline: Deadline) -> Costs:
         with deadline(f"the timing of group {group}"):
             groups.append(program.time_layers(group, deadline.timeout_ms) * program.num_layers)
     with deadline("the timing of the head"):
-        head = program.time_head(deadline.timeout_ms)
+        head = min(program.time_head(deadline.timeout_ms) for _ in range(3))  # the host may be busy
     with deadline("the timing of a row's move"):
         start = time.perf_counter()
         program.move_rows(0, np.array([0], np.int32), np.array([1], np.int32), deadline.timeout_ms)

@@ -1,32 +1,16 @@
-"""Guessed tokens: what followed the last time the answer's latest tokens stood in this conversation, or in its
-`prediction`.
+"""Guessed tokens: what followed the last time the answer's latest tokens stood in this conversation, in its
+`prediction`, or in an earlier answer of the same tenant (`answer_history`).
 
-A guess is checked in the same pass that computes the next token, so it can only save time. How often guesses of this
-answer come true is measured, and they stop where they do not pay."""
+A guess is checked in the same pass that computes the next token, so it can only save time. How often guesses come true
+is measured, those that were not checked among them, and they are made where they pay."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-GRAM = 3  # tokens that must agree before a continuation is considered
-MAX_CANDIDATES = 8  # latest places looked at
-TRUSTED_MATCH = 6  # an agreement of this length deserves the measured chance
-MAX_MATCH = 32  # longer agreement says nothing more
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """Guessed next tokens. `match` is how many tokens before them agreed; `predicted`: they come from the prediction
-    text; `certain`: nothing else can come."""
-
-    tokens: tuple[int, ...]
-    match: int
-    predicted: bool = False
-    certain: bool = False
-
-
-NO_DRAFT = Draft((), 0)
+from .answer_history import GRAM, MAX_CANDIDATES, NUM_CONTEXT, AnswerHistory
+from .draft_chances import LEARNED_AT_ONCE, LEARNED_SLOWLY, MAX_MATCH, NO_DRAFT, Draft, DraftChances, Source
 
 
 class SuffixIndex:
@@ -68,69 +52,108 @@ class SuffixIndex:
 
 
 class DraftProposer:
-    """Guesses for one answer. `prediction` is the token ids of the text that the client expects to see."""
+    """Guesses for one answer. `prediction` is the token ids of the text that the client expects to see; `history` has
+    earlier answers, those of `cache_salt` are looked at."""
 
-    def __init__(self, prompt: Sequence[int], prediction: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        prompt: Sequence[int],
+        prediction: Sequence[int] = (),
+        history: AnswerHistory | None = None,
+        cache_salt: bytes = b"",
+    ) -> None:
         self._own = SuffixIndex(prompt)
+        self._num_prompt = len(prompt)
         self._prediction = SuffixIndex(prediction)
         self._at = 0 if prediction else -1  # index in the prediction that should come next; -1: lost
-        self._hits = {True: 0.8, False: 0.6}  # chance that a guessed token comes true, by source; moving averages
+        self._history, self._cache_salt = history, cache_salt
+        self._chances: DraftChances | None = None
+        self._followed, self._num_followed = NO_DRAFT, 0  # a draft, and how much of it came true so far
+
+    @property
+    def chances(self) -> DraftChances:
+        """What is known of guesses for this answer: at first what its tenant's other answers showed."""
+        if self._chances is None:
+            tenant = self._history.tenant(self._cache_salt) if self._history is not None else None
+            self._chances = DraftChances(tenant.chances if tenant is not None else None)
+        return self._chances
 
     def append(self, token: int) -> None:
         """The answer goes on with `token`."""
         self._own.append(token)
+        self._learn(token)
         if self._at >= 0:
             expected = self._prediction.tokens[self._at] if self._at < len(self._prediction.tokens) else None
             self._at = self._at + 1 if token == expected else -1
 
     def propose(self, limit: int) -> Draft:
-        """At most `limit` guessed tokens; empty where nothing is known."""
-        if limit < 1 or not (self._own.repeats or self._prediction.tokens):
+        """At most `limit` guessed tokens, of the source that is most likely right; empty where nothing is known."""
+        if limit < 1:
             return NO_DRAFT
-        tail = self._own.tokens[-MAX_MATCH:]
-        if self._prediction.tokens:
-            at = (
-                self._at if self._at >= 0 else self._prediction.longest(tail, len(self._prediction.tokens) + 1)[0] or -1
-            )
-            guess = tuple(self._prediction.tokens[at : at + limit]) if at >= 0 else ()
-            if guess:
-                self._at = at
-                return Draft(guess, MAX_MATCH, True)
-        end, match = self._own.longest(tail, len(self._own.tokens))
-        guess = tuple(self._own.tokens[end : end + limit]) if match else ()
-        return Draft(guess, match) if guess else NO_DRAFT
+        tail, chances = self._own.tokens[-MAX_MATCH:], self.chances
+        drafts = [self._of_prediction(tail, limit)]
+        if not drafts[0].tokens:
+            drafts = [self._of_conversation(tail, limit), self._of_history(tail, limit)]
+        best = max(drafts, key=lambda d: chances.of(d.source, d.match) if d.tokens else -1.0)
+        if not best.tokens:
+            return NO_DRAFT
+        if not self._followed.tokens:
+            self.follow(best)
+        return replace(best, tokens=best.tokens[: chances.worth_trying(best.source, best.match, limit)])
 
-    def chance(self, draft: Draft) -> float:
-        """The measured chance that the next token of `draft` comes true; a long agreement is trusted more than a short
-        one."""
-        if draft.certain:
-            return 1.0
-        base = self._hits[draft.predicted]
-        if draft.predicted:
-            return base
-        return (
-            1 - (1 - base) * TRUSTED_MATCH / draft.match
-            if draft.match > TRUSTED_MATCH
-            else base * draft.match / TRUSTED_MATCH
-        )
+    def _of_prediction(self, tail: list[int], limit: int) -> Draft:
+        text = self._prediction
+        if text.tokens and self._at < 0:
+            self._at = text.longest(tail, len(text.tokens) + 1)[0] or -1
+        guess = text.tokens[self._at : self._at + limit] if self._at >= 0 else ()
+        return Draft(tuple(guess), MAX_MATCH, Source.PREDICTION)
 
-    def checked(self, draft: Draft, accepted: int) -> None:
-        """`accepted` of the draft's tokens came true. Forgets half of what it knew about every four guesses."""
-        if draft.certain:
+    def _of_conversation(self, tail: list[int], limit: int) -> Draft:
+        if not self._own.repeats:
+            return NO_DRAFT
+        text = self._own.tokens
+        end, match = self._own.longest(tail, len(text))
+        if not match:
+            return NO_DRAFT
+        way = text[end : end + limit]
+        way *= -(-limit // len(way))  # what reaches the end of the text begins again
+        return Draft(tuple(way[:limit]), match, Source.CONVERSATION)
+
+    def _of_history(self, tail: list[int], limit: int) -> Draft:
+        tenant = self._history.tenant(self._cache_salt) if self._history is not None else None
+        return self._history.propose(tenant, tail, limit) if self._history is not None and tenant else NO_DRAFT
+
+    def follow(self, draft: Draft) -> None:
+        """Whether this draft comes true is what is learned next, checked by a pass or not."""
+        self._followed, self._num_followed = draft, 0
+
+    def _learn(self, token: int) -> None:
+        draft, at = self._followed, self._num_followed
+        if not draft.tokens:
             return
-        tried = min(accepted + 1, len(draft.tokens))
-        for i in range(tried):
-            self._hits[draft.predicted] += 0.16 * ((i < accepted) - self._hits[draft.predicted])
+        self._num_followed += token == draft.tokens[at]
+        if self._num_followed == at or self._num_followed == len(draft.tokens):
+            self._followed = NO_DRAFT
+            self.chances.learn(draft, self._num_followed, LEARNED_AT_ONCE)
+            tenant = self._history.tenant(self._cache_salt) if self._history is not None else None
+            if tenant is not None:
+                tenant.chances.learn(draft, self._num_followed, LEARNED_SLOWLY)
+
+    def keep(self) -> None:
+        """The answer is over: later ones may be guessed from it."""
+        if self._history is not None:
+            kept = self._own.tokens[max(self._num_prompt - NUM_CONTEXT, 0) :]
+            self._history.add(self._cache_salt, kept, self.chances)
 
 
 class AnswerDrafts:
     """The drafts of one answer, pass by pass: proposed, verified by a pass, accepted as far as they came true.
 
-    `prediction`: token ids of text that the answer is expected to repeat. Not `enabled`: nothing is ever proposed."""
+    `proposer` None: nothing but what must come is ever proposed."""
 
-    def __init__(self, prompt: Sequence[int], prediction: Sequence[int], *, enabled: bool) -> None:
+    def __init__(self, proposer: DraftProposer | None) -> None:
         self.draft = NO_DRAFT
-        self._proposer = DraftProposer(prompt, prediction) if enabled else None
+        self._proposer = proposer
         self._num_verified = 0  # tokens of the draft that are in the pass being run
         self._num_accepted = 0  # of them, those that the answer went on with
         self._num_taken = 0  # tokens that it went on with since that pass began
@@ -139,7 +162,7 @@ class AnswerDrafts:
     @property
     def chance(self) -> float:
         """How likely each token of the draft comes true, given those before it."""
-        return self._proposer.chance(self.draft) if self._proposer is not None else 0.0
+        return self._proposer.chances.of(self.draft.source, self.draft.match) if self._proposer is not None else 0.0
 
     def propose(self, limit: int, forced: list[int], possible: Callable[[tuple[int, ...]], int]) -> None:
         """Prepares the draft of the next pass: at most `limit` tokens, of `forced` ones (which must come, the last one
@@ -148,7 +171,7 @@ class AnswerDrafts:
         if self._proposer is None or limit < 1:
             return
         if forced:
-            self.draft = Draft(tuple(forced[: -limit - 1 : -1]), 0, certain=True)
+            self.draft = Draft(tuple(forced[: -limit - 1 : -1]), 0, Source.GRAMMAR)
             return
         draft = self._proposer.propose(limit)
         self.draft = replace(draft, tokens=draft.tokens[: possible(draft.tokens)]) if draft.tokens else draft
@@ -160,6 +183,8 @@ class AnswerDrafts:
     def verify(self, count: int) -> tuple[int, ...]:
         """The first `count` tokens of the draft, which the pass that is about to run verifies."""
         self._num_verified, self._num_accepted, self._num_taken = count, 0, 0
+        if count and self._proposer is not None:
+            self._proposer.follow(replace(self.draft, tokens=self.draft.tokens[:count]))
         return self.draft.tokens[:count]
 
     def take(self, token: int) -> None:
@@ -174,10 +199,13 @@ class AnswerDrafts:
         if self._proposer is not None:
             self._proposer.append(token)
 
-    def settle(self, num_cached: int) -> None:
-        """After the pass: `num_cached` tokens of the draft came true and are in the cache now."""
-        if self._proposer is not None and self._num_verified:
-            self._proposer.checked(replace(self.draft, tokens=self.draft.tokens[: self._num_verified]), num_cached)
+    def keep(self) -> None:
+        """The answer is over: later ones may be guessed from it."""
+        if self._proposer is not None:
+            self._proposer.keep()
+
+    def settle(self) -> None:
+        """After the pass: what it verified is counted, and the draft is gone."""
         self._accepted_prediction, self._rejected_prediction = self.prediction_counts()
         self.draft, self._num_verified = NO_DRAFT, 0
 
@@ -185,6 +213,6 @@ class AnswerDrafts:
         """Tokens of the request's prediction that were accepted and rejected, those of the pass being run among
         them."""
         accepted, rejected = self._accepted_prediction, self._rejected_prediction
-        if self.draft.predicted and self._num_verified:
+        if self.draft.source is Source.PREDICTION and self._num_verified:
             return accepted + self._num_accepted, rejected + self._num_verified - self._num_accepted
         return accepted, rejected

@@ -37,11 +37,13 @@ class Engine:
         max_running: int = 16,
         exact: bool = False,
         drafts: bool = True,
+        draft_history: int = 0,
         trace: Path | None = None,
         step_timeout_ms: int = STEP_TIMEOUT_MS,
         threaded: bool = True,
     ) -> None:
         """`exact`: single decodes only, for cards whose graphs differ in the last bit. `drafts`: verify guessed tokens.
+        `draft_history`: also guess them from the latest answers, so many tokens of them, of the same cache_salt.
         `trace`: write every pass to this file in Chrome's trace format. `threaded` False: nothing runs by itself, the
         caller calls `step()`."""
         self.model, self.info, self.text, self.package = model, model.info, model.text, model.package
@@ -50,7 +52,13 @@ class Engine:
         self.reason: str | None = None
         self.failure: FailureKind | None = None
         self.scheduler = Scheduler(
-            model, max_running=max_running, exact=exact, drafts=drafts, trace=trace, step_timeout_ms=step_timeout_ms
+            model,
+            max_running=max_running,
+            exact=exact,
+            drafts=drafts,
+            draft_history=draft_history,
+            trace=trace,
+            step_timeout_ms=step_timeout_ms,
         )
         self._change = threading.Condition(self.scheduler.lock)
         self._wakes = 0  # times that somebody had news for the engine's thread; guarded by the lock

@@ -12,6 +12,7 @@ from ..device.probe import Costs
 from ..device.shape_groups import Group
 
 SMOOTHING = 0.05  # weight of a new measurement in a running average
+FIRST_DOUBT, LAST_DOUBT = 16, 1024  # passes without a measurement after which a figure is doubted: at first, at most
 
 
 class PrefillPass(NamedTuple):
@@ -40,13 +41,47 @@ class PassCosts:
     def set(self, figures: Costs) -> None:
         """Believes these figures from now on."""
         self.seconds, self.head, self.copy = list(figures.groups), figures.head, figures.copy
+        self._measured = list(figures.groups)  # `seconds` as they were before they were doubted
+        self._num_passes = 0
+        self._last_pass = [0] * len(self.groups)  # of each group
+        self._doubt_after = [FIRST_DOUBT] * len(self.groups)
         self._sort()
 
-    def observe(self, slot: int, seconds: float, num_heads: int) -> None:
-        """A pass of group `slot` with `num_heads` heads took `seconds`. Outliers (the host was busy) count little."""
-        layers = max(seconds - num_heads * self.head, 0.2 * self.seconds[slot])
-        self.seconds[slot] += SMOOTHING * (min(layers, 2 * self.seconds[slot]) - self.seconds[slot])
+    def observe(self, slot: int, seconds: float, num_heads: int, further: tuple[int, float] = (0, 0.0)) -> None:
+        """A pass of group `slot` with `num_heads` heads took `seconds`, `further` heads (how many, seconds) came after
+        it. Outliers (the host was busy) count little; but what a group takes that was long not measured replaces what
+        was believed of it."""
+        known = self._measured[slot]
+        self._observe_heads(*further)
+        if seconds < num_heads * self.head:  # the host was busy when the head was timed
+            self._observe_heads(num_heads, seconds)
+        layers = min(max(seconds - num_heads * self.head, 0.2 * self.seconds[slot]), 2 * known)
+        self._num_passes += 1
+        doubted = self._num_passes - self._last_pass[slot] > self._doubt_after[slot]
+        self._last_pass[slot] = self._num_passes
+        if doubted:
+            self._doubt_after[slot] = min(2 * self._doubt_after[slot], LAST_DOUBT)
+        self._measured[slot] = self.seconds[slot] = layers if doubted else known + SMOOTHING * (layers - known)
+        for slots in (self._decode, self._chunks):
+            self._doubt(slots)
         self._sort()
+
+    def _observe_heads(self, count: int, seconds: float) -> None:
+        """`count` heads by themselves took `seconds`."""
+        if count:
+            self.head += SMOOTHING * (min(seconds / count, 2 * self.head) - self.head)
+
+    def _doubt(self, slots: list[int]) -> None:
+        """Halves figures that were long not measured, down to what groups of less history cost: one that came out dear
+        on a busy host would never be chosen, and so never be corrected. One that is dear costs a pass now and then,
+        ever more rarely."""
+        floor = min(self.seconds[slot] for slot in self._decode)
+        for slot in slots:
+            age, believed = self._num_passes - self._last_pass[slot], self.seconds[slot]
+            if age and age % self._doubt_after[slot] == 0:
+                believed /= 2
+            self.seconds[slot] = min(max(believed, floor), self._measured[slot])
+            floor = max(floor, self.seconds[slot])
 
     def _sort(self) -> None:
         """(history, slot) of decode groups and of chunk groups, cheapest first."""

@@ -45,13 +45,14 @@ class PassRunner:
         self._model.program.run(step, self._step_timeout_ms)
         seconds = time.perf_counter() - started
         num_heads = step.num_logits
-        self._costs.observe(planned.slot, seconds, num_heads)
         for s in scheduled:
             at = s.sequence.num_cached
             bank.commit(s.sequence, s.sequence.tokens[at : at + s.num_tokens], s.rows[: s.num_tokens])
         kind = "decode" if self._costs.groups[planned.slot].width == 1 else "chunk"
         self._counters.add_pass(kind, seconds, step.num_queries, len(scheduled))
-        num_heads += self._sample(bank, [s for s in scheduled if not s.sequence.num_pending])
+        further = self._sample(bank, [s for s in scheduled if not s.sequence.num_pending])
+        self._costs.observe(planned.slot, seconds, num_heads, further)
+        num_heads += further[0]
         self._counters.totals["heads"] += num_heads
         if self._trace:
             self._trace.add_pass(started, kind, bank, planned, scheduled, num_heads)
@@ -74,10 +75,10 @@ class PassRunner:
             sequence.generation.first_pass = sequence.generation.first_pass or now
         return scheduled
 
-    def _sample(self, bank: CacheBank[Sequence], scheduled: list[ScheduledSequence]) -> int:
+    def _sample(self, bank: CacheBank[Sequence], scheduled: list[ScheduledSequence]) -> tuple[int, float]:
         """Next tokens in order, verifying each sequence's draft as far as it comes true. Returns the number of further
-        heads: one is only run for a token whose predecessor came true."""
-        further = 0
+        heads and their seconds: one is only run for a token whose predecessor came true."""
+        further, seconds = 0, 0.0
         active = list(enumerate(scheduled))
         accepted = [0] * len(scheduled)
         while active:
@@ -90,11 +91,13 @@ class PassRunner:
             active = agreed
             if active:
                 queries = [s.query + s.num_tokens - 1 + accepted[index] for index, s in active]
+                started = time.perf_counter()
                 self._model.program.more_logits(queries, self._step_timeout_ms)
+                seconds += time.perf_counter() - started
                 further += len(queries)
         for s, count in zip(scheduled, accepted, strict=True):
             self._settle(bank, s, count)
-        return further
+        return further, seconds
 
     def _commit_drafts(self, bank: CacheBank[Sequence], s: ScheduledSequence, accepted: int) -> int:
         """Commits the draft's tokens, after the first `accepted`, that the answer's latest tokens made true. Returns
@@ -117,7 +120,7 @@ class PassRunner:
         if s.num_drafts:
             self._counters.totals["drafted_tokens"] += s.num_drafts
             self._counters.totals["accepted_draft_tokens"] += accepted
-        s.sequence.drafts.settle(accepted)
+        s.sequence.drafts.settle()
         s.sequence.served = True
 
     def close(self) -> None:

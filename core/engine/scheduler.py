@@ -12,8 +12,10 @@ from ..device.model_loader import Model
 from ..kv_cache.cache_bank import CacheBank
 from ..kv_cache.row_pool import Rows
 from ..sampling.sampler import Scratch
+from .answer_history import AnswerHistory
 from .bank_selection import choose_bank
 from .counters import Counters
+from .draft_proposer import DraftProposer
 from .output_processor import OutputProcessor
 from .pass_costs import PassCosts
 from .pass_planner import Part, PassPlanner, StepPlan
@@ -32,7 +34,15 @@ class Scheduler:
     states (`num_in`) and the queue, and is never held for longer than it takes to change them."""
 
     def __init__(
-        self, model: Model, *, max_running: int, exact: bool, drafts: bool, trace: Path | None, step_timeout_ms: int
+        self,
+        model: Model,
+        *,
+        max_running: int,
+        exact: bool,
+        drafts: bool,
+        draft_history: int,
+        trace: Path | None,
+        step_timeout_ms: int,
     ) -> None:
         program = model.program
         self.model = model
@@ -42,6 +52,7 @@ class Scheduler:
             program.groups, model.costs, chunks=model.modes.chunks and not exact, max_heads=program.logits_slots
         )
         self.planner = PassPlanner(self.costs, drafts=drafts)
+        self.history = AnswerHistory(draft_history) if self.planner.drafts and draft_history else None
         self.lock = threading.Lock()
         self.waiting: list[Sequence] = []
         self.preempted: list[Sequence] = []
@@ -87,6 +98,8 @@ class Scheduler:
             sequence.state = state
         if state is FINISHED:
             self.counters.add_answer(sequence)
+            if sequence.num_generated and not sequence.low_priority and sequence.finish != "error":
+                sequence.drafts.keep()
 
     # ---- the queue ----
 
@@ -95,7 +108,10 @@ class Scheduler:
         ones."""
         vocab_size = self.model.info.vocab_size
         output = OutputProcessor(generation.request, self.model.text, vocab_size, self._scratch)
-        return Sequence(generation, output, drafts=self.planner.drafts)
+        request, proposer = generation.request, None
+        if self.planner.drafts:
+            proposer = DraftProposer(request.prompt_ids, request.prediction, self.history, request.cache_salt)
+        return Sequence(generation, output, proposer)
 
     def add(self, sequences: list[Sequence]) -> None:
         """They wait for a place from now on. The caller holds `lock`."""

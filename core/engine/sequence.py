@@ -17,12 +17,12 @@ from ..kv_cache.cache_bank import CachedSequence
 from ..kv_cache.radix_cache import Cursor
 from ..kv_cache.row_pool import Rows
 from ..request import Delta, FinishReason, GenerationRequest, Sink, Spent, TokenLogprob
-from .draft_proposer import AnswerDrafts
+from .draft_proposer import AnswerDrafts, DraftProposer
 from .output_processor import OutputProcessor
 
 log = logging.getLogger(__name__)
 
-MAX_DRAFT = 12  # tokens of a draft that a pass verifies for one sequence
+MAX_DRAFT = 24  # tokens of a draft that a pass verifies for one sequence
 
 
 class Generation:
@@ -63,7 +63,7 @@ class Sequence:
 
     More than 20 attributes: both of those are asked for every sequence at every pass, and read them in place."""
 
-    def __init__(self, generation: Generation, output: OutputProcessor, *, drafts: bool) -> None:
+    def __init__(self, generation: Generation, output: OutputProcessor, proposer: DraftProposer | None) -> None:
         request = generation.request
         self.generation = generation
         self.request = request
@@ -72,7 +72,7 @@ class Sequence:
         self.tokens = array("i", request.prompt_ids)
         self.num_prompt = len(request.prompt_ids)
         self.cache_salt, self.low_priority = request.cache_salt, request.low_priority
-        self.drafts = AnswerDrafts(request.prompt_ids, request.prediction, enabled=drafts)
+        self.drafts = AnswerDrafts(proposer)
         self.finish: FinishReason | None = None
         # its place
         self.bank: int | None = None  # index
@@ -175,9 +175,9 @@ class Sequence:
     def _take(self, token: int, logprobs: tuple[TokenLogprob, ...]) -> None:
         self.drafts.take(token)
         piece = self.output.accept(token)
+        self.drafts.append(token)
         if not piece.ended:
             self.tokens.append(token)
-            self.drafts.append(token)
         if piece.finish is not None:
             self.end(piece.finish, piece.text, 1, logprobs)
         else:

@@ -82,7 +82,8 @@ class Service:
         extra = {"speed": f"{s.emu_speed:g}"} if s.emu_speed is not None else None
         return Engine.open(
             s.directory, s.effective_device, s.profile, s.max_queue, settings=extra, progress=self._loads,
-            max_running=s.max_running, banks=s.banks, exact=s.exact, drafts=s.drafts, trace=s.trace,
+            max_running=s.max_running, banks=s.banks, exact=s.exact, drafts=s.drafts,
+            draft_history=s.draft_history, trace=s.trace,
         )  # fmt: skip
 
     def _loads(self, progress: LoadProgress) -> None:

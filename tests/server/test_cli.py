@@ -46,6 +46,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
         ["serve", "--max-queue", "0"],
         ["serve", "--max-running", "0"],
         ["serve", "--max-running", "257"],
+        ["serve", "--draft-history", "-1"],
+        ["serve", "--draft-history", "16777217"],
         ["serve", "--banks", "0"],
         ["serve", "--banks", "many"],
         ["serve", "--trace"],

@@ -5,7 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from axpress.core.engine.draft_proposer import GRAM, MAX_CANDIDATES, DraftProposer, SuffixIndex
+from axpress.core.engine.answer_history import GRAM, MAX_CANDIDATES, AnswerHistory
+from axpress.core.engine.draft_chances import Draft, DraftChances, Source
+from axpress.core.engine.draft_proposer import DraftProposer, SuffixIndex
 
 
 def naive_longest(text: list[int], tail: list[int], before: int) -> int:
@@ -53,13 +55,51 @@ def test_a_prediction_is_followed_left_and_found_again() -> None:
     assert drafter.propose(5).tokens == (15, 16)
 
 
+def answer(drafter: DraftProposer, tokens: list[int]) -> list[Draft]:
+    """The answer as it comes, and what is guessed before each token."""
+    drafts = []
+    for token in tokens:
+        drafts.append(drafter.propose(8))
+        drafter.append(token)
+    return drafts
+
+
+def test_what_repeats_itself_is_guessed_to_go_on_repeating() -> None:
+    assert DraftProposer([9, *[1, 2] * 5]).propose(5).tokens == (1, 2, 1, 2, 1)
+
+
 def test_wrong_guesses_lower_the_chance_and_right_ones_raise_it() -> None:
-    drafter = DraftProposer([1, 2, 3, 4, 1, 2, 3])
-    draft = drafter.propose(1)
-    before = drafter.chance(draft)
-    for _ in range(10):
-        drafter.checked(draft, 0)
-    low = drafter.chance(draft)
-    for _ in range(20):
-        drafter.checked(draft, 1)
-    assert low < 0.3 * before < drafter.chance(draft) <= 1
+    """Also those that no pass checked: what the answer goes on with tells it."""
+    prompt = [1, 2, 3, 4] * 3
+    wrong, right = DraftProposer(prompt), DraftProposer(prompt)
+    start = DraftChances().of(Source.CONVERSATION, 9)
+    answer(wrong, [token for i in range(10) for token in (1, 2, 3, 10 + i)])
+    answer(right, [1, 2, 3, 4] * 20)
+    assert wrong.chances.of(Source.CONVERSATION, 3) < 0.8 * DraftChances().of(Source.CONVERSATION, 3)
+    assert right.chances.of(Source.CONVERSATION, 32) > start
+    for drafter in (wrong, right):
+        answer(drafter, [1, 2, 3])
+    assert len(wrong.propose(99).tokens) < len(right.propose(99).tokens)  # what is hardly reached is not guessed
+
+
+def test_an_earlier_answer_is_guessed_from_and_its_chances_are_learned() -> None:
+    history = AnswerHistory(1024)
+    first, said = DraftProposer([1, 2, 3], (), history), list(range(10, 60))
+    assert not any(draft.tokens for draft in answer(first, said))
+    first.keep()
+    before = DraftChances().of(Source.HISTORY, 32)
+    for _ in range(3):
+        drafts = answer(DraftProposer([7, 2, 3], (), history), said)  # not kept: there is one way to go on
+        assert all(draft.tokens[:1] == (token,) for draft, token in zip(drafts[1:], said[1:], strict=True))
+    tenant = history.tenant(b"")
+    assert tenant is not None and tenant.chances.of(Source.HISTORY, 32) > before
+    assert not any(draft.tokens for draft in answer(DraftProposer([7, 2, 3], (), history, b"other"), said))
+
+
+def test_the_source_that_is_likelier_right_is_taken() -> None:
+    history = AnswerHistory(1024)
+    past = DraftProposer([0], (), history)
+    answer(past, [*range(20, 40), 5])
+    past.keep()
+    drafter = DraftProposer([37, 38, 39, 6, *range(20, 40)], (), history)  # agrees in 3 tokens there, in 20 earlier
+    assert drafter.propose(4).tokens == (5,) and drafter.propose(4).source is Source.HISTORY

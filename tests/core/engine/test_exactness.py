@@ -23,6 +23,7 @@ from tiny_models import Tiny, convert_tiny
 from axpress.core.device.backend import Costs
 from axpress.core.device.emulator import Emulator
 from axpress.core.engine import bank_selection
+from axpress.core.engine.answer_history import AnswerHistory
 from axpress.core.engine.engine import Engine, Generation
 from axpress.core.request import GenerationRequest, SamplingParams
 from axpress.core.structured_output.grammar_compiler import (
@@ -37,6 +38,7 @@ from axpress.core.structured_output.grammar_compiler import (
 
 ROWS, CHUNK, HISTORY = 111, 16, [0, 16, 32, 48, 64, 80]
 POOL = 24
+PAST = 4096  # tokens of past answers: all of them
 # `AXPRESS_EXAMPLES=2000 pytest tests/core/engine/test_exactness.py` for a campaign
 EXAMPLES = int(os.environ.get("AXPRESS_EXAMPLES", "40"))
 
@@ -141,6 +143,8 @@ class Schedule(RuleBasedStateMachine):
         super().__init__()
         self.answers: list[tuple[Collector, Generation, tuple]] = []
         forget_all(self.engine)
+        if self.engine.scheduler.history is not None:
+            self.engine.scheduler.history = AnswerHistory(PAST)
         self.costs_change(1.0, 0.1)
 
     @rule(
@@ -199,16 +203,16 @@ class Schedule(RuleBasedStateMachine):
         assert self.engine.stats()["num_running"] == self.engine.stats()["num_waiting"] == 0
 
 
-def crowd(engine: Engine, alone) -> None:
+def crowd(engine: Engine, alone, *, predicted: bool = True) -> None:
     """The whole pool at once, each with the right prediction, chunks cheap: everything that can happen does, whatever
-    was drawn before."""
+    was drawn before. Not `predicted`: guessed from what is known without."""
     costs = engine.scheduler.costs
     forget_all(engine)
     costs.set(Costs(tuple(10.0 if g.width == 1 else 1 + g.history / 10 for g in costs.groups), 0.1, costs.copy))
     answers = []
     for i, (request, expected, tokens) in enumerate(alone):
         answer = Collector()
-        engine.submit(replace(request, prediction=tuple(tokens)), answer)
+        engine.submit(replace(request, prediction=tuple(tokens) if predicted else ()), answer)
         answers.append((answer, expected))
         while i < 4 and engine.step():  # a few have the card to themselves: nobody takes the rows of their guesses
             engine.scheduler.check_integrity()
@@ -222,7 +226,7 @@ def crowd(engine: Engine, alone) -> None:
 CONFIGS = [
     {"banks": 1, "drafts": True},
     {"banks": 1, "drafts": False},
-    {"banks": 2, "drafts": True},
+    {"banks": 2, "drafts": True, "draft_history": PAST},
     {"banks": 1, "drafts": True, "settings": {"async": "0"}},
     {"banks": 1, "drafts": True, "settings": {"inplace_decode": "0"}},
 ]
@@ -249,6 +253,9 @@ def test_any_schedule_gives_what_each_request_gets_alone(package, alone, config)
         )
         crowd(engine, alone)
         stats = engine.stats()
+        if "draft_history" in config:  # all of the answers are known by now
+            crowd(engine, alone, predicted=False)
+            assert engine.stats()["accepted_draft_tokens"] > stats["accepted_draft_tokens"] + 100
         assert (
             stats["preemptions"]
             and stats["chunk_passes"]

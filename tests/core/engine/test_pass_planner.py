@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from copy import deepcopy
 from dataclasses import dataclass
 
@@ -278,6 +279,44 @@ def test_measured_costs_move_with_what_is_observed_and_ignore_outliers() -> None
     assert costs.seconds[0] == pytest.approx(0.12, rel=0.01)
     costs.observe(0, 100.0, 1)
     assert costs.seconds[0] < 0.13
+
+
+def test_a_group_that_was_timed_on_a_busy_host_is_measured_again() -> None:
+    """Its figure falls while nobody uses it, a draft then takes it, and what that took is believed."""
+    costs = pass_costs((*COSTS[:2], 5.0, 5.0, 5.0))
+    offers_draft = [Seen(num_drafts=8, chance=0.9)]
+    passes = []
+    for _ in range(200):
+        planned = planner(costs).plan(offers_draft)
+        assert planned is not None
+        passes.append(planned.slot)
+        costs.observe(planned.slot, COSTS[planned.slot] + HEAD, 1)
+    first = passes.index(3)
+    assert 16 < first < 100 and set(passes[:first]) == {0} and set(passes[first:]) == {3}
+    assert costs.seconds[3] == pytest.approx(COSTS[3], rel=0.01)
+
+
+def test_a_dear_group_is_tried_ever_more_rarely() -> None:
+    costs = pass_costs()
+    tried = []
+    for i in range(5000):
+        planned = planner(costs).plan([Seen(num_drafts=1, chance=0.3)])  # pays only where a chunk costs little
+        assert planned is not None
+        tried += [i] * (planned.slot > 1)
+        costs.observe(planned.slot, COSTS[planned.slot] + HEAD, 1)
+    assert 5 <= len(tried) <= 12 and all(b - a >= 16 for a, b in itertools.pairwise(tried))
+    assert tried[-1] - tried[-2] > 1000
+    assert costs.seconds[1] <= COSTS[1] and costs.seconds[2] <= costs.seconds[3] <= costs.seconds[4]
+
+
+def test_a_head_that_was_timed_on_a_busy_host_is_corrected() -> None:
+    by_passes, by_heads = pass_costs(), pass_costs()
+    by_passes.head = by_heads.head = 50 * HEAD
+    for _ in range(200):
+        by_passes.observe(0, COSTS[0] + HEAD, 1)
+        by_heads.observe(3, COSTS[3] + HEAD, 1, (4, 4 * HEAD))
+    assert by_passes.head <= COSTS[0] + 2 * HEAD
+    assert by_heads.head == pytest.approx(HEAD, rel=0.01) and by_heads.seconds[3] == pytest.approx(COSTS[3], rel=0.1)
 
 
 def test_a_decision_is_taken_from_numbers_alone() -> None:

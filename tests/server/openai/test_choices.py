@@ -179,12 +179,12 @@ def test_prediction_that_comes_true(client: openai.OpenAI, fixed: dict[str, Any]
 def test_prediction_that_does_not_come_true(client: openai.OpenAI, fixed: dict[str, Any]) -> None:
     fields = {**fixed, "max_tokens": 60}
     text = texts(client.chat.completions.create(**fields))[0]
-    answer = client.chat.completions.create(
-        **fields, prediction={"type": "content", "content": "never said at all, " * 5}
-    )
+    # right once: computing the prompt anew may cost no more than going on from it, and then its pass has no guesses
+    content = text[0] + " never said at all," * 5
+    answer = client.chat.completions.create(**fields, prediction={"type": "content", "content": content})
     assert texts(answer) == [text]
     details = usage(answer).completion_tokens_details
-    assert details.accepted_prediction_tokens == 0 and details.rejected_prediction_tokens >= 1
+    assert details.accepted_prediction_tokens <= 1 and details.rejected_prediction_tokens >= 1
     empty = client.chat.completions.create(**fields, prediction={"type": "content", "content": ""})
     assert texts(empty) == [text]
     details = usage(empty).completion_tokens_details
