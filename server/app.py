@@ -23,6 +23,7 @@ from .http.connections import SafeRequest, check_head, watch_slow_senders
 from .http.errors import ShapedErrors
 from .http.routing import register
 from .monitor.live import Feed
+from .serving.canary import Canary
 from .serving.engine_service import Service
 from .settings import Settings
 
@@ -48,6 +49,7 @@ def make_app(settings: Settings, service: Service | None = None) -> Sanic:
     app.ctx.connections = set()
     app.ctx.signalled = False
     app.ctx.live = Feed(app.ctx.service)
+    app.ctx.canary = Canary(app.ctx.service)
     register(app, ROUTES)
     app.on_response(_request_id)
     app.on_response(mark)
@@ -82,15 +84,15 @@ async def _read_head(head: bytes, **_: Any) -> None:
 async def _request_id(request: Request, response: HTTPResponse) -> None:
     """x-request-id: the client's own when it is harmless, else a new one."""
     own = request.headers.getone("x-request-id", "")
-    response.headers["x-request-id"] = own if _REQUEST_ID.fullmatch(own) else str(uuid4())
+    request.ctx.request_id = own if _REQUEST_ID.fullmatch(own) else str(uuid4())
+    response.headers["x-request-id"] = request.ctx.request_id
 
 
 async def _start(app: Sanic) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, _signalled, app)
-    if app.ctx.service.settings.api_keys is not None:
-        loop.add_signal_handler(signal.SIGHUP, app.ctx.access.reload)
+    loop.add_signal_handler(signal.SIGHUP, app.ctx.access.reload)
     app.ctx.tasks = [loop.create_task(_begin(app)), loop.create_task(watch_slow_senders(app))]
 
 

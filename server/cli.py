@@ -156,6 +156,8 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         "instead of refusing")  # fmt: skip
     levels = ("debug", "info", "warning", "error")
     add("--log-level", choices=levels, help=f"least weight of what is logged (default {DEFAULTS.log_level})")
+    add("--log-format", choices=("text", "json", "journal"),
+        help="lines for people (default), JSON objects, or lines for systemd's journal")  # fmt: skip
     parser.set_defaults(run=_serve)
 
 
@@ -232,7 +234,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     if settings.trace is not None and not settings.trace.parent.is_dir():
         raise OSError(f"there is no directory {settings.trace.parent} for the trace")
     open_package(settings.directory)  # what is wrong with the files is said before anybody is told where to connect
-    logs.configure(settings.log_level)
+    logs.configure(settings.log_level, settings.log_format)
     return serve(settings)
 
 

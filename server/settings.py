@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,7 @@ class Settings:
     lenient: bool = False
     """Leave out unknown fields, and cut what is asked for beyond the context, as others do, instead of refusing."""
     log_level: str = "info"
+    log_format: Literal["text", "json", "journal"] = "text"
 
     @property
     def is_demo(self) -> bool:

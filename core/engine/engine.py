@@ -164,6 +164,7 @@ class Engine:
             **totals,
             "steps": totals["decode_passes"] + totals["chunk_passes"],
             "seconds": dict(counters.seconds),
+            "widths": list(counters.widths),
             "num_running": scheduler.num_running,
             "num_waiting": scheduler.num_in(SequenceState.WAITING, SequenceState.PREEMPTED),
             "rows_used": sum(b.pool.num_used for b in scheduler.banks),

@@ -35,6 +35,7 @@ from .api_keys import VARIABLE, Identity, KeyFileError, Keyring
 from .connections import LimitedProtocol
 from .errors import HttpError
 from .request_body import answer_unread
+from .request_log import logged
 
 log = logging.getLogger("axpress.access")
 
@@ -79,7 +80,10 @@ class Access:
             log.warning("--allow-origin '*': any page that is open in a browser on this network can use the card")
 
     def reload(self) -> None:
-        """Read the key file again. Answers that run go on; a file with a mistake changes nothing."""
+        """Read the key file again (SIGHUP). Answers that run go on; a file with a mistake changes nothing."""
+        if self.keys.file is None:
+            log.info("SIGHUP: there is no key file to read again")
+            return
         try:
             self.keys.load()
         except KeyFileError as exc:
@@ -216,7 +220,7 @@ class GuardedProtocol(LimitedProtocol):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.request_handler = partial(_guard, self.request_handler)
+        self.request_handler = partial(logged, partial(_guard, self.request_handler))
 
 
 async def _guard(handle: Callable[[Request], Awaitable[None]], request: Request) -> None:
@@ -225,7 +229,6 @@ async def _guard(handle: Callable[[Request], Awaitable[None]], request: Request)
     try:
         response = access.admit(request)
     except HttpError as exc:
-        log.info("refused a request from %s: %s", request.ip, exc.code)
         response = request.app.error_handler.default(request, exc)
     if response is None:
         await handle(request)

@@ -19,6 +19,7 @@ from sanic.request import Request
 from sanic.server.protocols.http_protocol import HttpProtocol
 
 from .errors import HttpError, error_body
+from .request_log import LoggedHttp
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _HEAD = re.compile(rb"[A-Z]{1,16} [!-~]{1,8000} HTTP/1\.[01](?:\r\n" + _TOKEN + rb":[\t -~\x80-\xff]*)*")
@@ -52,6 +53,7 @@ class LimitedProtocol(HttpProtocol):
     """Sanic's HTTP/1.1 protocol with axpress's limits. They come from `app.ctx.service.settings`."""
 
     __slots__ = ("_reading", "_reading_since", "_refused")
+    HTTP_CLASS = LoggedHttp
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)

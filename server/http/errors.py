@@ -160,4 +160,6 @@ class ShapedErrors(ErrorHandler):
     def default(self, request: Request, exception: BaseException) -> HTTPResponse:
         """Answer `exception`; called by Sanic for everything that no other handler took."""
         claimed = (shape for shape in self._shapes if request.raw_url.startswith(shape.prefix))
-        return next(claimed, OPENAI_ERRORS).response(exception)
+        error = translate(exception)
+        request.ctx.code = error.code  # for the log
+        return next(claimed, OPENAI_ERRORS).response(error)

@@ -1,4 +1,4 @@
-"""GET /health: whether a token can be had."""
+"""GET /livez, /readyz and /health: whether the process lives, whether a token can be had, and what is the matter."""
 
 from __future__ import annotations
 
@@ -8,6 +8,23 @@ from sanic.response import HTTPResponse
 from ..http.access import is_known
 from ..http.routing import json_response
 from ..serving.engine_service import Service
+
+_FRESH = {"cache-control": "no-store"}
+
+
+async def get_livez(request: Request) -> HTTPResponse:
+    """200 as long as the process answers, whatever the card does: to end it would not help a card."""
+    return json_response({"status": "alive"}, 200, _FRESH)
+
+
+async def get_readyz(request: Request) -> HTTPResponse:
+    """200 when a token can be had: by a pass not long ago, else one token is asked for now; 503 when not."""
+    service: Service = request.app.ctx.service
+    alive = await request.app.ctx.canary.alive()
+    status = service.condition()[0]
+    if not alive and status == "ready":
+        status = "stalled"
+    return json_response({"status": status}, 200 if alive else 503, _FRESH)
 
 
 async def get_health(request: Request) -> HTTPResponse:
@@ -19,4 +36,4 @@ async def get_health(request: Request) -> HTTPResponse:
     status, body = service.health()
     if not is_known(request):
         body = {"status": body["status"]}
-    return json_response(body, status, {"cache-control": "no-store"})
+    return json_response(body, status, _FRESH)

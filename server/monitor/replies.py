@@ -31,6 +31,13 @@ class Loading(TypedDict):
 
 
 @closed
+class Status(TypedDict):
+    """A word for probes of orchestrators."""
+
+    status: str
+
+
+@closed
 class Health(TypedDict):
     """How the server is: all its numbers in one flat object, as monitors read them. Where API keys are needed, a client
     without one is told the status only."""
@@ -38,6 +45,8 @@ class Health(TypedDict):
     status: str
     """ready, or why not: loading, stalled, draining, closed, failed."""
     reason: NotRequired[str]
+    since_seconds: NotRequired[Seconds]
+    """How long it has been so."""
     loading: NotRequired[Loading]
     """While the model is being loaded."""
     model: NotRequired[str]

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 from ..http.routing import Route, Stream
-from .health import get_health
+from .health import get_health, get_livez, get_readyz
 from .live import get_live, stream_live
-from .replies import Health, Live
+from .metrics import get_metrics
+from .replies import Health, Live, Status
 
 ROUTES: tuple[Route, ...] = (
+    Route(
+        method="GET", path="/livez", handler=get_livez, group="Server", summary="Whether the process answers",
+        reply=Status, open=True,
+    ),
+    Route(
+        method="GET", path="/readyz", handler=get_readyz, group="Server", summary="Whether a token can be had now",
+        reply=Status, others=((503, Status),), open=True,
+    ),
+    Route(
+        method="GET", path="/metrics", handler=get_metrics, group="Server", summary="For Prometheus",
+        content=("text/plain",),
+    ),
     Route(
         method="GET", path="/health", handler=get_health, group="Server", summary="Whether a token can be had",
         reply=Health, others=((503, Health),), open=True,

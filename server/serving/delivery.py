@@ -37,7 +37,7 @@ class RequestProgress:
         self.num_tokens = 0
         self.error: HttpError | None = None
         self._prepared = prepared
-        self._lasts: list[Delta | None] = [None] * len(prepared.requests)
+        self.lasts: list[Delta | None] = [None] * len(prepared.requests)
         self._num_open = len(prepared.requests)
 
     def note(self, index: int, deltas: list[Delta]) -> None:
@@ -45,8 +45,8 @@ class RequestProgress:
         for delta in deltas:
             self.num_tokens += delta.num_tokens
         last = deltas[-1]
-        if last.finish_reason is not None and self._lasts[index] is None:
-            self._lasts[index] = last
+        if last.finish_reason is not None and self.lasts[index] is None:
+            self.lasts[index] = last
             self._num_open -= 1
             self.error = self.error or failure(last)
 
@@ -58,11 +58,11 @@ class RequestProgress:
     @property
     def outcome(self) -> str:
         """How it ended, for the log."""
-        return ",".join(sorted({last.finish_reason for last in self._lasts if last is not None and last.finish_reason}))
+        return ",".join(sorted({last.finish_reason for last in self.lasts if last is not None and last.finish_reason}))
 
     def totals(self) -> Totals:
         """For usage objects."""
-        spent = [last.spent for last in self._lasts if last is not None and last.spent is not None]
+        spent = [last.spent for last in self.lasts if last is not None and last.spent is not None]
         cached = [answer.cached_tokens for answer in spent]
         n = self._prepared.spec.n
         of_prompts = sum(min(cached[i : i + n]) for i in range(0, len(cached), n))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from axpress.core.errors import AxpressError, EngineClosed, PackageError, RuntimeUnavailable
 
 from ..settings import Settings
+from .answer_metrics import AnswerMetrics
 from .engine_bridge import EngineBridge
 from .lenient import Lenience
 from .served_model import ServedModel
@@ -43,6 +44,8 @@ class Service:
         self.card_hangs = False
         """Set at the end where a thread was left behind in a call to the card: it must not be waited for."""
         self.num_answers = 0
+        self.answers = AnswerMetrics()
+        self._told = ("loading", monotonic())
         self._progress: LoadProgress | None = None
         self._busy_since = monotonic()
         self.started = monotonic()
@@ -127,7 +130,8 @@ class Service:
 
     def begin_answer(self) -> None:
         """An accepted request is on its way until `end_answer`."""
-        if not self.num_answers:
+        # A card that hangs still has the answer whose client left: its silence goes on being counted.
+        if not self.num_answers and not (self._engine is not None and self._engine.stats()["num_running"]):
             self._busy_since = monotonic()
         self.num_answers += 1
 
@@ -160,17 +164,14 @@ class Service:
 
     def health(self) -> tuple[int, dict[str, Any]]:
         """Status and body of /health: 200 exactly when a token can be had."""
-        body: dict[str, Any] = {"status": self.state, "reason": self.reason, "model": self.served_name}
-        body |= self._loading_facts()
         engine = self._engine
+        stats = engine.stats() if engine is not None else {}
+        status, reason = self.condition(stats)
+        body: dict[str, Any] = {"status": status, "reason": reason, "model": self.served_name}
+        body["since_seconds"] = round(monotonic() - self._told[1], 1)
+        body |= self._loading_facts()
         if engine is not None:
-            info, stats = engine.info, engine.stats()
-            if self.state == "ready":
-                body["status"], body["reason"] = engine.state, engine.reason or ""
-                # Silence before the card had anything to do says nothing.
-                silent = min(stats.get("seconds_since_progress") or 0.0, monotonic() - self._busy_since)
-                if engine.state == "ready" and stats.get("num_running", 0) and silent > STALLED_SECONDS:
-                    body["status"], body["reason"] = "stalled", f"no token for {silent:.0f} seconds"
+            info = engine.info
             body |= {
                 "device": info.device,
                 "emulated": info.emulated,
@@ -193,6 +194,26 @@ class Service:
         body["num_answers"] = self.num_answers
         body["uptime_seconds"] = round(monotonic() - self.started, 1)
         return (200 if body["status"] == "ready" else 503), body
+
+    def condition(self, stats: dict[str, Any] | None = None) -> tuple[str, str]:
+        """The state in a word, "ready" exactly when a token can be had, and the reason why not, or "". A change since
+        the last look is logged. `stats`: the engine's, where they are at hand."""
+        status, reason, engine = self.state, self._loading_facts().get("reason", self.reason), self._engine
+        if status == "ready" and engine is not None:
+            stats = stats or engine.stats()
+            status, reason = engine.state, engine.reason or ""
+            # Silence before the card had anything to do says nothing.
+            silent = min(stats.get("seconds_since_progress") or 0.0, monotonic() - self._busy_since)
+            if status == "ready" and stats.get("num_running", 0) and silent > STALLED_SECONDS:
+                status, reason = "stalled", f"no token for {silent:.0f} seconds"
+        was, since = self._told
+        if status != was:
+            self._told = (status, monotonic())
+            weight = logging.INFO if status in ("ready", "draining", "closed") else logging.WARNING
+            log.log(
+                weight, "%s after %.1f seconds of %s%s", status, self._told[1] - since, was, reason and f": {reason}"
+            )
+        return status, reason
 
     def hurry(self) -> None:
         """A second signal: do not wait for running answers any longer."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
@@ -21,15 +19,13 @@ from ..http.access import cache_salt_of, slot
 from ..http.errors import HttpError
 from ..http.request_body import check_content_type, parse_json, read_body
 from ..http.routing import JSON, Handler
-from .delivery import StreamedAnswer, WholeAnswer
+from .delivery import RequestProgress, StreamedAnswer, WholeAnswer
 from .dialect import Dialect, NothingToGenerate
 from .engine_service import Service
 from .input_processor import prepare_request
 from .model_names import ModelNames
 from .prepared_request import PreparedRequest
 from .served_model import ServedModel
-
-log = logging.getLogger("axpress.request")
 
 Reader = Callable[[Any, ModelNames], Dialect]
 """`Dialect.read` of one dialect, or something like it."""
@@ -76,7 +72,7 @@ async def _answer(request: Request, read: Reader, any_content_type: bool) -> HTT
             if prepared.spec.stream:
                 await _stream(request, service, dialect, prepared)
                 return None
-            return await _whole(service, dialect, prepared)
+            return await _whole(request, service, dialect, prepared)
     finally:
         service.end_answer()
 
@@ -141,9 +137,9 @@ def _too_long(seconds: float) -> HttpError:
     return HttpError(504, text, code="request_timeout", headers={"x-should-retry": "false"})
 
 
-async def _whole(service: Service, dialect: Dialect, prepared: PreparedRequest) -> HTTPResponse:
+async def _whole(request: Request, service: Service, dialect: Dialect, prepared: PreparedRequest) -> HTTPResponse:
     answer = WholeAnswer(asyncio.get_running_loop(), prepared)
-    begun, limit = time.monotonic(), service.settings.request_timeout
+    limit = service.settings.request_timeout
     async with _generating(service, prepared, answer.receive):
         outcome = "left"
         try:
@@ -153,7 +149,7 @@ async def _whole(service: Service, dialect: Dialect, prepared: PreparedRequest) 
         except TimeoutError:
             error, outcome = _too_long(limit), "timeout"
         finally:
-            _log(prepared, outcome, answer.progress.num_tokens, begun)
+            _note(request, prepared, answer.progress, outcome)
     if error is not None:
         raise error
     document = dialect.whole(prepared, answer.answers(), answer.progress.totals())
@@ -163,7 +159,6 @@ async def _whole(service: Service, dialect: Dialect, prepared: PreparedRequest) 
 async def _stream(request: Request, service: Service, dialect: Dialect, prepared: PreparedRequest) -> None:
     settings = service.settings
     answer = StreamedAnswer(request, prepared, dialect.stream(prepared), settings.stall_timeout)
-    begun = time.monotonic()
     async with _generating(service, prepared, answer.receive):
         outcome = "left"
         try:
@@ -181,7 +176,7 @@ async def _stream(request: Request, service: Service, dialect: Dialect, prepared
             outcome = "stalled"
             _abort(request)
         finally:
-            _log(prepared, outcome, answer.progress.num_tokens, begun)
+            _note(request, prepared, answer.progress, outcome)
 
 
 def _abort(request: Request) -> None:
@@ -191,9 +186,16 @@ def _abort(request: Request) -> None:
         transport.abort()  # type: ignore[attr-defined]
 
 
-def _log(prepared: PreparedRequest, outcome: str, num_tokens: int, begun: float) -> None:
-    log.info(
-        "%s %s: %d prompt tokens, %d generated, %s, %.3f s",
-        prepared.nonce, "stream" if prepared.spec.stream else "whole", prepared.prompt_tokens, num_tokens, outcome,
-        time.monotonic() - begun,
-    )  # fmt: skip
+def _note(request: Request, prepared: PreparedRequest, progress: RequestProgress, outcome: str) -> None:
+    """For the request's line in the log, and the metrics."""
+    request.ctx.facts = {
+        "answer": prepared.nonce,
+        "way": "stream" if prepared.spec.stream else "whole",
+        "prompt_tokens": prepared.prompt_tokens,
+        "generated_tokens": progress.num_tokens,
+        "outcome": outcome,
+    }
+    if progress.error is not None:
+        request.ctx.code = progress.error.code
+    for last in progress.lasts:
+        request.app.ctx.service.answers.add(last)

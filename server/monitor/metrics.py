@@ -1,0 +1,126 @@
+"""GET /metrics: counters and gauges for Prometheus, under vLLM's names where it has one, else axpress_*.
+
+Nothing is counted for it token by token: it reads what engine and requests count for themselves."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from sanic.request import Request
+from sanic.response import HTTPResponse
+
+from .. import version
+from ..serving.answer_metrics import AnswerMetrics
+from ..serving.engine_service import Service
+from .exposition import CONTENT_TYPE, Labels, family, histogram
+
+STATES = ("loading", "ready", "stalled", "draining", "failed", "closed")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_VLLM_COUNTERS = (
+    ("vllm:prompt_tokens_total", "prompt_tokens", "Tokens of prompts of answers that ended"),
+    ("vllm:generation_tokens_total", "generated_tokens", "Tokens of answers that ended"),
+    ("vllm:prefix_cache_queries_total", "prompt_tokens", "Tokens looked for in the cache"),
+    ("vllm:prefix_cache_hits_total", "cached_tokens", "Tokens found in the cache"),
+    ("vllm:num_preemptions_total", "preemptions", "Answers that gave their rows back for others and went on later"),
+    ("vllm:spec_decode_num_draft_tokens_total", "drafted_tokens", "Tokens guessed"),
+    ("vllm:spec_decode_num_accepted_tokens_total", "accepted_draft_tokens", "Tokens guessed that came true"),
+)
+_COUNTERS = (
+    ("axpress_chunk_tokens_total", "chunk_queries", "Tokens carried by chunk passes"),
+    ("axpress_heads_total", "heads", "Rows of logits computed"),
+    ("axpress_evicted_rows_total", "evicted_rows", "Rows of cached prefixes given up for others"),
+    ("axpress_moved_rows_total", "moved_rows", "Rows copied on the card to make passes cheaper"),
+)
+_GAUGES = (
+    ("axpress_rows", "rows", "Rows of the caches"),
+    ("axpress_rows_used", "rows_used", "Rows that hold something, cached prefixes included"),
+    ("axpress_seconds_since_pass", "seconds_since_progress", "Seconds since the last pass over the card ended"),
+)
+
+
+def metrics(service: Service) -> str:
+    """All of them, as text."""
+    health = service.health()[1]
+    stats, model = health.get("stats"), {"model_name": health["model"]}
+    parts = [*_server(health, service.answers), *_process(), *_answers(service.answers, model)]
+    return "".join(parts if stats is None else [*parts, *_engine(health, stats, model)])
+
+
+def _gauge(name: str, text: str, value: float, labels: Labels | None = None) -> str:
+    return family("gauge", name, text, [(labels or {}, value)])
+
+
+def _server(health: dict[str, Any], answers: AnswerMetrics) -> Iterator[str]:
+    told = {name: str(health.get(name, "")) for name in ("model", "device", "runtime", "emulated", "profile")}
+    yield _gauge("axpress_build_info", "What runs here", 1, {"version": version(), **told})
+    states = [({"state": name}, int(name == health["status"])) for name in dict.fromkeys((*STATES, health["status"]))]
+    yield family("gauge", "axpress_state", "1 for the state it is in, as /health says it", states)
+    yield _gauge("axpress_state_seconds", "Seconds since that state began", health["since_seconds"])
+    yield _gauge("axpress_uptime_seconds", "Seconds since the server started", health["uptime_seconds"])
+    yield _gauge("axpress_requests_open", "Requests on their way", health["num_answers"])
+    responses = [({"route": r, "status": str(status)}, n) for (r, status), n in answers.responses.items()]
+    yield family("counter", "axpress_responses_total", "Responses sent", responses)
+
+
+def _process() -> Iterator[str]:
+    times = os.times()
+    cpu = round(times.user + times.system, 2)
+    yield family("counter", "process_cpu_seconds_total", "Seconds of processors used", [({}, cpu)])
+    try:
+        with open("/proc/self/statm", "rb") as statm:
+            memory = int(statm.read().split()[1]) * _PAGE
+        yield _gauge("process_resident_memory_bytes", "Resident memory", memory)
+        yield _gauge("process_open_fds", "Open descriptors", len(os.listdir("/proc/self/fd")))
+    except OSError:
+        pass  # no /proc here
+
+
+def _answers(answers: AnswerMetrics, model: Labels) -> Iterator[str]:
+    reasons = [({**model, "finished_reason": reason}, count) for reason, count in answers.reasons.items()]
+    yield family("counter", "vllm:request_success_total", "Answers that ended, by how", reasons)
+    failures = [({"kind": kind}, count) for kind, count in answers.failures.items()]
+    yield family("counter", "axpress_failures_total", "Answers that failed, by kind", failures)
+    for name, text, values in (
+        ("time_to_first_token_seconds", "Until the first token, waiting included", answers.first_token),
+        ("inter_token_latency_seconds", "Between tokens: an answer's mean, once a gap", answers.token_gap),
+        ("e2e_request_latency_seconds", "Until the last token, waiting included", answers.whole),
+        ("request_queue_time_seconds", "Until the first pass", answers.queue),
+        ("request_prompt_tokens", "Tokens of prompts", answers.prompt_tokens),
+        ("request_generation_tokens", "Tokens of answers", answers.generated_tokens),
+    ):
+        yield histogram(f"vllm:{name}", text, model, values.buckets(), values.total)
+
+
+def _engine(health: dict[str, Any], stats: dict[str, Any], model: Labels) -> Iterator[str]:
+    used = stats["rows_used"] / max(1, stats["rows"])
+    yield _gauge("vllm:num_requests_running", "Answers that have rows", stats["num_running"], model)
+    yield _gauge("vllm:num_requests_waiting", "Answers that wait for rows", stats["num_waiting"], model)
+    yield _gauge("vllm:kv_cache_usage_perc", "Rows used, of 1; idle cached prefixes count too", used, model)
+    yield _gauge("axpress_max_running", "Answers that may have rows", health["max_running"])
+    yield _gauge("axpress_max_queue", "Answers that may wait", health["max_queue"])
+    for name, key, text in _VLLM_COUNTERS:
+        yield family("counter", name, text, [(model, stats[key])])
+    for name, key, text in _COUNTERS:
+        yield family("counter", name, text, [({}, stats[key])])
+    for name, key, text in _GAUGES:
+        yield _gauge(name, text, stats[key])
+    passes = [({"kind": kind}, stats[f"{kind}_passes"]) for kind in ("decode", "chunk")]
+    yield family("counter", "axpress_passes_total", "Passes over the card, by kind", passes)
+    seconds = [({"kind": kind}, round(value, 6)) for kind, value in stats["seconds"].items()]
+    yield family("counter", "axpress_pass_seconds_total", "Seconds of passes and of what lies between them", seconds)
+    widths = zip(("tokens", "answers"), _means(stats["widths"]), strict=True)
+    text = "Of the latest passes, the mean of what one carried"
+    yield family("gauge", "axpress_pass_width", text, [({"of": of}, value) for of, value in widths])
+
+
+def _means(widths: list[tuple[int, int]]) -> tuple[float, float]:
+    count = max(1, len(widths))
+    return sum(tokens for tokens, _ in widths) / count, sum(answers for _, answers in widths) / count
+
+
+async def get_metrics(request: Request) -> HTTPResponse:
+    """Counters and gauges, as Prometheus reads them."""
+    body = metrics(request.app.ctx.service).encode()
+    return HTTPResponse(body, headers={"cache-control": "no-store"}, content_type=CONTENT_TYPE)
