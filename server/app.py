@@ -23,6 +23,7 @@ from .http.connections import SafeRequest, check_head, watch_slow_senders
 from .http.errors import ShapedErrors
 from .http.routing import register
 from .monitor.live import Feed
+from .notify import Notifier, Supervised
 from .serving.canary import Canary
 from .serving.engine_service import Service
 from .settings import Settings
@@ -93,7 +94,11 @@ async def _start(app: Sanic) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, _signalled, app)
     loop.add_signal_handler(signal.SIGHUP, app.ctx.access.reload)
-    app.ctx.tasks = [loop.create_task(_begin(app)), loop.create_task(watch_slow_senders(app))]
+    app.ctx.notifier = Notifier()
+    app.ctx.supervised = Supervised(app.ctx.service, app.ctx.canary, app.ctx.notifier)
+    app.ctx.tasks = [
+        loop.create_task(work) for work in (_begin(app), watch_slow_senders(app), app.ctx.supervised.run())
+    ]
 
 
 def _signalled(app: Sanic) -> None:
@@ -135,10 +140,12 @@ async def _stop(app: Sanic) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, service.hurry)  # Sanic has put the deadly defaults back
+    app.ctx.supervised.stopping()
     await service.stop()
     app.ctx.live.close()
     for task in app.ctx.tasks:
         task.cancel()
+    app.ctx.notifier.close()
 
 
 def listen(settings: Settings) -> socket.socket:

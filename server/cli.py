@@ -1,4 +1,5 @@
-"""The command line: axpress serve | run | chat | pull | list | show | rm | check | convert | hollow | plan | doctor."""
+"""The command line: axpress serve | run | chat | pull | list | show | rm | check | convert | hollow | plan | service |
+doctor."""
 
 from __future__ import annotations
 
@@ -11,10 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from axpress.core.errors import AxpressError
+from axpress.core.errors import AxpressError, PackageError
 
-from . import doctor_command, version
+from . import doctor_command, service_command, version
 from .argument_parser import ArgumentParser
+from .exit_codes import CONFIGURATION
 from .model_arguments import add_commands as add_model_commands
 from .model_arguments import find_model, known_directory, talk
 from .settings import Settings
@@ -40,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(arguments.run(arguments))
     except (AxpressError, OSError) as exc:
         print(f"axpress: {exc}", file=sys.stderr)
-        return 1
+        return CONFIGURATION if isinstance(exc, PackageError) and arguments.run is _serve else 1
     except KeyboardInterrupt:
         return 130
 
@@ -64,6 +66,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_plan(
         commands.add_parser("plan", help="what fits on the card and how fast it should be, on paper, without a card")
     )
+    service = commands.add_parser("service", help="install the server as a service of systemd")
+    service_command.add_arguments(service, lambda arguments: _parser().parse_args(["serve", *arguments]))
     doctor = commands.add_parser("doctor", help="what is wrong with card, driver or model, and what to do about it")
     doctor_command.add_arguments(doctor, _device, _seconds)
     return parser

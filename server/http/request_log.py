@@ -34,9 +34,10 @@ def finish(request: Request, status: int | None = None) -> None:
     status = response.status if response is not None else (status or 500)
     key = getattr(ctx, "key", None)
     begun = getattr(ctx, "begun", None)
+    path = route_of(request)
     fields: dict[str, Any] = {
         "method": request.method,
-        "path": request.path[:200],
+        "path": path,
         "status": status,
         "code": getattr(ctx, "code", None),
         "from": request.ip,
@@ -45,14 +46,22 @@ def finish(request: Request, status: int | None = None) -> None:
         "seconds": None if begun is None else round(monotonic() - begun, 3),
         **getattr(ctx, "facts", {}),
     }
-    app = request.app
-    route = f"/{request.route.path}" if getattr(request, "route", None) else "none"
-    app.ctx.service.answers.responses[route, status] += 1
+    route = path if getattr(request, "route", None) else "none"
+    request.app.ctx.service.answers.responses[route, status] += 1
     level = logging.WARNING if status >= 500 else logging.INFO
-    if status < 400 and request.path in MONITORS:
+    if status < 400 and path in MONITORS:
         level = logging.DEBUG
     repeat = (status, fields["code"]) if status >= 400 else None
     log.log(level, "%s", _sentence(fields), extra={"fields": fields, "repeat": repeat})
+
+
+def route_of(request: Request) -> str:
+    """The path as the route table has it. Of one that is not there only words that the table knows: what somebody put
+    into it may be a key, or what they asked."""
+    if getattr(request, "route", None):
+        return f"/{request.route.path}"  # type: ignore[union-attr]
+    words = {word for route in request.app.router.routes for word in route.path.split("/")}
+    return "/".join([word if word in words else "*" for word in request.path.split("/")[:8]])
 
 
 def _sentence(fields: dict[str, Any]) -> str:

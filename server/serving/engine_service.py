@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from axpress.core.errors import AxpressError, EngineClosed, PackageError, RuntimeUnavailable
 
+from ..exit_codes import CONFIGURATION
 from ..settings import Settings
 from .answer_metrics import AnswerMetrics
 from .engine_bridge import EngineBridge
@@ -116,7 +117,12 @@ class Service:
             log.error("cannot serve this model", exc_info=exc)
         # Wrong files stay wrong: end. A card may come back and each restart costs it ports: stay and say so.
         if isinstance(exc, PackageError | RuntimeUnavailable | OSError):
-            self.exit_code = 1
+            self.exit_code = CONFIGURATION if isinstance(exc, PackageError) else 1
+
+    @property
+    def load_hangs(self) -> bool:
+        """Whether the card has not done in time what it was asked for by the loading."""
+        return self._progress is not None and bool(self._progress.unanswered)
 
     @property
     def served_name(self) -> str:

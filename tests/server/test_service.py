@@ -1,0 +1,100 @@
+"""The server as a service: what a notify socket hears, and the unit that `axpress service install` writes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+from server_process import RunningServer
+
+from axpress.server.service_command import make_unit
+
+
+class Listener:
+    """What systemd would hear."""
+
+    def __init__(self, path: Path) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(path))
+        self._socket.settimeout(60)
+        self.heard: list[str] = []
+
+    def until(self, word: str) -> list[str]:
+        """All lines heard up to one that begins so."""
+        while not any(line.startswith(word) for line in self.heard):
+            self.heard += self._socket.recv(4096).decode().splitlines()
+        return self.heard
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def test_systemd_hears_of_loading_readiness_life_and_the_end(tmp_path: Path) -> None:
+    listener = Listener(tmp_path / "notify")
+    environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "2000000"}
+    try:
+        with RunningServer("--emu-profile", "none", environment=environment) as server:
+            heard = listener.until("READY=1")
+            assert heard.index("READY=1") > next(i for i, line in enumerate(heard) if line.startswith("STATUS=loading"))
+            assert any(line.startswith("EXTEND_TIMEOUT_USEC=") for line in heard)
+            listener.until("WATCHDOG=1")
+            assert any(line.startswith("STATUS=ready: ") for line in listener.heard)
+            assert server.stop() == 0
+            assert "STOPPING=1" in listener.until("STOPPING=1")
+    finally:
+        listener.close()
+
+
+def test_a_server_whose_card_fails_is_not_called_ready(tmp_path: Path) -> None:
+    listener = Listener(tmp_path / "notify")
+    environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "400000"}
+    environment["AXPRESS_EMU_FAULTS"] = "fail@execute:1"
+    try:
+        with RunningServer(ready=False, check=False, environment=environment) as server:
+            listener.until("STATUS=failed")
+            assert not {"READY=1", "WATCHDOG=1"} & set(listener.heard)
+            server.stop(signal.SIGTERM)
+    finally:
+        listener.close()
+
+
+def unit(*arguments: str, user: bool = False, systemd: int = 257, keys: str | None = None) -> str:
+    return make_unit(arguments, Namespace(api_keys=keys, model_dir=None), user, systemd).text()
+
+
+def test_the_unit_takes_arguments_apart_and_keys_as_a_credential() -> None:
+    text = unit("--model-name", "50% $HOME", "--api-keys", "/etc/keys file", keys="/etc/keys file")
+    assert '--model-name "50%% $$HOME" --log-format journal --api-keys %d/api-keys\n' in text
+    assert "LoadCredential=api-keys:/etc/keys file\n" in text
+    assert "RestartSteps=" in text and "RestartSteps=" not in unit(systemd=252)
+    assert "DynamicUser=" not in unit(user=True) and "WantedBy=default.target" in unit(user=True)
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
+@pytest.mark.parametrize("user", [False, True])
+def test_systemd_takes_the_unit_and_finds_it_closed(user: bool, tmp_path: Path) -> None:
+    path = tmp_path / "axpress.service"
+    path.write_text(unit("--device", "0", user=user, systemd=252, keys="/etc/keys"))
+    command = ["systemd-analyze", *(["--user"] if user else []), "verify", str(path)]
+    environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    if not user:
+        command = ["systemd-analyze", "security", "--offline=true", "--threshold=30", str(path)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout
+
+
+def test_install_prints_a_unit_of_checked_arguments() -> None:
+    command = [sys.executable, "-m", "axpress.server", "service", "install", "--print", "--", "--max-queue"]
+    done = subprocess.run([*command, "7"], capture_output=True, text=True)
+    assert done.returncode == 0 and " serve --max-queue 7 --log-format journal\n" in done.stdout
+    done = subprocess.run([*command, "no"], capture_output=True, text=True)
+    assert done.returncode == 2 and "--max-queue" in done.stderr
