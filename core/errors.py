@@ -109,6 +109,10 @@ class EngineClosed(AxpressError):
     kind = FailureKind.CLOSED
 
 
+class EngineFailed(EngineClosed):
+    """The engine will not take requests before somebody has done something: asking again soon is in vain."""
+
+
 def failure_kind(error: BaseException) -> FailureKind:
     """The kind of any exception; INTERNAL for those that are not ours."""
     if isinstance(error, AxpressError):

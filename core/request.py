@@ -70,7 +70,8 @@ class GenerationRequest:
     allowed where the rules let the answer end. `stop_after`: stop strings are looked for only after the first
     occurrence of this text in the answer; with `stop_after_begin`, that is so for an answer only that begins, blanks
     aside, with that other text. `cache_salt` separates tenants: prefixes are shared among equal salts only.
-    `low_priority` requests come after all others and do not push their prefixes out of the cache."""
+    `low_priority` requests come after all others and do not push their prefixes out of the cache. `client`: who asks;
+    of those that wait, the next place is for a client that has fewest."""
 
     prompt_ids: list[int]
     params: SamplingParams = SamplingParams()
@@ -83,6 +84,7 @@ class GenerationRequest:
     stop_after_begin: str = ""
     cache_salt: bytes = b""
     low_priority: bool = False
+    client: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,6 +104,13 @@ def _count(text: str, most: int | None = None, *, least: int = 1) -> int:
     raise argparse.ArgumentTypeError(f"use a whole number {bounds}")
 
 
+def _rate(text: str) -> tuple[int | None, int | None]:
+    requests, _, tokens = text.partition(",")
+    if not all(part.isascii() and part.isdigit() and len(part) < 10 for part in (requests, tokens or "0")):
+        raise argparse.ArgumentTypeError("use requests a minute, or requests,tokens, such as 60 or 60,40000")
+    return int(requests) or None, int(tokens or "0") or None
+
+
 def _kib(text: str) -> int:
     return _count(text) * 1024
 
@@ -214,6 +221,9 @@ def _add_access(add: Callable[..., Any]) -> None:
         help="API keys, one a line, KEY or NAME:KEY; also AXPRESS_API_KEYS=KEY,KEY")
     add("--api-key", action=_NoKey, nargs="?", help=argparse.SUPPRESS)
     add("--key-concurrency", type=_count, metavar="N", help="answers at a time for one key; more are answered 429")
+    add("--rate", type=_rate, metavar="N[,T]",
+        help="requests, and tokens of prompts and answers, a minute for one key, or without keys for one address; "
+        "0: any number")
     add("--separate-keys", action="store_true", help="no cached prompt of one key is used for another")
     add("--allow-origin", dest="allow_origins", type=_origin, action="append", metavar="ORIGIN",
         help="a page that may use it from a browser (repeatable)")

@@ -55,6 +55,8 @@ class Settings:
     answered."""
     key_concurrency: int | None = None
     """Answers at a time for one key; the next is 429. None: as many as there is room for."""
+    rate: tuple[int | None, int | None] = (None, None)
+    """Requests and tokens a minute for one key, or without keys for one address; beyond, 429. None: any number."""
     separate_keys: bool = False
     """No cached prompt of one key is used for another: the time to a first token then tells nothing about others'
     prompts."""

@@ -120,8 +120,7 @@ class Scheduler:
         self._room_changed = True
 
     def admit(self) -> None:
-        """Gives places to preempted sequences first, then to waiting ones in order, low-priority ones last, while there
-        is room."""
+        """Gives places to preempted sequences first, then to waiting ones, while there is room."""
         while self._room_changed and self.num_running < self.max_running:
             sequence = self.preempted[0] if self.preempted else self._next_waiting()
             if sequence is None:
@@ -139,8 +138,10 @@ class Scheduler:
                 self._enter_state(sequence, FINISHED)
 
     def _next_waiting(self) -> Sequence | None:
+        """Of the client that has fewest places; among equals the one that came first, low-priority ones last."""
+        places = Counter(s.generation.request.client for b in self.banks for s in b.sequences)
         with self.lock:
-            return next((s for s in self.waiting if not s.low_priority), self.waiting[0] if self.waiting else None)
+            return min(self.waiting, key=lambda s: (s.low_priority, places[s.generation.request.client]), default=None)
 
     def _enter(self, sequence: Sequence) -> bool:
         """Gives the sequence its place; False where no bank has room for it. It may have ended with that (see

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, cast
 
 import numpy as np
@@ -104,8 +105,8 @@ class GrammarConstraint:
 class GrammarCompiler:
     """Compiles shapes for one model; safe to use from several threads. The model's head has `vocab_size` logits.
 
-    Grammars are kept by their text, the latest ones within a bound. The first use builds the table of the model's
-    tokens (half a second for 150,000)."""
+    Grammars are kept by their text, the latest ones within a bound. `prepare`, or else the first use, builds the table
+    of the model's tokens (half a second for 150,000, in which no other thread runs)."""
 
     def __init__(self, text: Tokenizer, vocab_size: int) -> None:
         self._text = text
@@ -115,6 +116,11 @@ class GrammarCompiler:
         self._tokens: _Tokens | None = None
         self._cache: OrderedDict[str, Any] = OrderedDict()
         self._cached_text = 0
+
+    def prepare(self) -> None:
+        """Builds the table now; of a model that can have none the first use tells."""
+        with suppress(RequestError):
+            self._table()
 
     def compile(self, shape: OutputSpec, *, thinking_budget: int | None = None) -> Callable[[], Constraint] | None:
         """What makes the constraint of one answer of this shape; None where there is nothing to obey.

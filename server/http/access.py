@@ -34,6 +34,7 @@ from .addresses import ANY, Authority, Hosts, Origins, is_loopback, parse_author
 from .api_keys import VARIABLE, Identity, KeyFileError, Keyring
 from .connections import LimitedProtocol
 from .errors import HttpError
+from .rates import Rates, WrongKeys
 from .request_body import answer_unread
 from .request_log import logged
 
@@ -42,7 +43,9 @@ log = logging.getLogger("axpress.access")
 _READS = ("GET", "HEAD", "OPTIONS")
 _TARGET = re.compile(r"(?:[Hh][Tt][Tt][Pp][Ss]?://([^/?#]*))?/.*", re.DOTALL)
 _ASKED_HEADERS = re.compile(r"[A-Za-z0-9_-]{1,64}(?:[ ,]+[A-Za-z0-9_-]{1,64}){0,63}")
-_EXPOSED = "x-request-id, retry-after, retry-after-ms, x-should-retry"
+_EXPOSED = "x-request-id, retry-after, retry-after-ms, x-should-retry" + "".join(
+    f", x-ratelimit-{what}-{of}" for what in ("limit", "remaining", "reset") for of in ("requests", "tokens")
+)
 
 
 class AccessError(AxpressError):
@@ -58,6 +61,8 @@ class Access:
         self.origins = Origins(settings.allow_origins)
         self.separate = settings.separate_keys
         self.limit = settings.key_concurrency
+        self.rates = Rates(settings.rate)
+        self.wrong_keys = WrongKeys()
         self.answers: Counter[bytes] = Counter()
         for flag, is_set in (("--key-concurrency", self.limit is not None), ("--separate-keys", self.separate)):
             if is_set and not self.keys:
@@ -146,9 +151,13 @@ class Access:
         return None if request.method != "OPTIONS" or wanted is None else _preflight(request)
 
     def _identify(self, request: Request) -> Identity | None:
-        """Whose request it is, by the first good key among those it carries."""
+        """Whose request it is, by the first good key among those it carries. Raises HttpError 429 where its address
+        has tried too many."""
         identities = [self.keys.identify(key) for key in _presented(request)]
-        return next((identity for identity in identities if identity is not None), None)
+        found = next((identity for identity in identities if identity is not None), None)
+        if identities:
+            self.wrong_keys.check(request.ip, None if found is None else found.digest)
+        return found
 
 
 def _bad_host() -> HttpError:
@@ -206,6 +215,8 @@ def _preflight(request: Request) -> HTTPResponse:
 async def mark(request: Request, response: BaseHTTPResponse) -> None:
     """For every response: let the allowed page read it, and no cache give it to another one."""
     response.headers["vary"] = ", ".join([*response.headers.getall("vary", []), "origin"])
+    if getattr(request.ctx, "rated", False):
+        response.headers.update(request.app.ctx.access.rates.headers(client_of(request)))
     origin = getattr(request.ctx, "allowed_origin", None)
     if origin is not None:
         response.headers["access-control-allow-origin"] = origin
@@ -240,6 +251,19 @@ def is_known(request: Request) -> bool:
     """True when the details of this server are for this client: it has a key, or nobody needs one."""
     access: Access = request.app.ctx.access
     return not access.keys or request.ctx.key is not None
+
+
+def client_of(request: Request) -> bytes:
+    """Who asks, for what is shared fairly: the key's owner, or without keys the address."""
+    identity: Identity | None = request.ctx.key
+    return request.ip.encode() if identity is None else identity.digest
+
+
+def take_rate(request: Request, name: str, amount: int) -> None:
+    """Counts "requests" or "tokens" against --rate. Raises HttpError 429; the answer has the x-ratelimit headers in any
+    case."""
+    request.ctx.rated = True
+    request.app.ctx.access.rates.take(client_of(request), name, amount)
 
 
 def cache_salt_of(request: Request, prompt_cache_key: str | None) -> bytes:

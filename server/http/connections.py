@@ -65,7 +65,7 @@ class LimitedProtocol(HttpProtocol):
         """Take the connection, or answer 503 at once when there are too many."""
         limit = self.app.ctx.service.settings.max_connections
         open_now: set[LimitedProtocol] = self.app.ctx.connections
-        if len(open_now) >= limit:
+        if len(open_now) >= limit and not _make_room(open_now):
             self._refused = True
             text = f"This server has its {limit} connections in use; try again."
             _refuse(transport, b"503 Service Unavailable", HttpError(503, text, code="too_many_connections"), b"1")
@@ -124,6 +124,18 @@ class LimitedProtocol(HttpProtocol):
             self._task.cancel()  # what Sanic's own timeout does: answers 408, then closes
         else:
             self.abort()
+
+
+def _make_room(connections: set[LimitedProtocol]) -> bool:
+    """Closes the connection that has sent no request for longest, if there is one: whoever only keeps connections open
+    shuts nobody out."""
+    idle = [c for c in connections if c.http is None or c.http.stage is Stage.IDLE or c.http.request is None]
+    if not idle:
+        return False
+    oldest = min(idle, key=lambda c: c._time or 0.0)
+    connections.discard(oldest)
+    oldest.abort()
+    return True
 
 
 def _refuse(transport: Any, status: bytes, error: HttpError, retry_after: bytes = b"") -> None:

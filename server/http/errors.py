@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from sanic.handlers import ErrorHandler
 from sanic.request import Request
 from sanic.response import HTTPResponse
 
-from axpress.core.errors import AxpressError, FailureKind, QueueFull, RequestError, failure_kind
+from axpress.core.errors import AxpressError, EngineFailed, FailureKind, QueueFull, RequestError, failure_kind
 
 from .replies import Error
 
@@ -93,7 +94,8 @@ def translate(exc: BaseException) -> HttpError:
     if isinstance(exc, HttpError):
         return exc
     if isinstance(exc, QueueFull):
-        seconds = max(1, math.ceil(exc.retry_after))
+        # not all that were refused together come again together
+        seconds = max(1, math.ceil(exc.retry_after * random.uniform(1.0, 1.5)))
         return HttpError(429, str(exc), code="rate_limit_exceeded", headers={"retry-after": str(seconds)})
     if isinstance(exc, RequestError):
         return HttpError(400, str(exc), param=exc.param, code=exc.code)
@@ -103,7 +105,9 @@ def translate(exc: BaseException) -> HttpError:
         return HttpError(503, "The request was cancelled.", code="unavailable")
     kind = failure_kind(exc)
     if kind is FailureKind.CLOSED:
-        return HttpError(503, str(exc), code=FAILURES[kind].code, headers={"retry-after": "5"})
+        lasting = isinstance(exc, EngineFailed)
+        headers = {"x-should-retry": "false"} if lasting else {"retry-after": str(random.randint(3, 8))}
+        return HttpError(503, str(exc), code=FAILURES[kind].code, headers=headers)
     log.error("unexpected %s while answering a request", type(exc).__name__, exc_info=exc)
     return failure_error(FailureKind.INTERNAL)
 

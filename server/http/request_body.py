@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import re
 from typing import Any
 
 from sanic.request import Request
@@ -16,6 +17,10 @@ from .errors import HttpError
 
 MAX_KEYS = 2048
 MAX_DIGITS = 400
+MAX_VALUES = 300_000
+"""In all of a document; reading more holds up all answers for a good part of a second. The ids of a prompt of the
+longest context are fewer."""
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
 SMALL_BODY = 1 << 16
 LINGER_SECONDS = 5.0
 LINGER_BYTES = 256 << 20
@@ -118,6 +123,8 @@ def parse_json(body: bytes) -> Any:
     name. Raises RequestError."""
     if not body:
         raise RequestError("The request body is empty; send a JSON object.", None, "invalid_json")
+    if _marks(body) > MAX_VALUES and _marks(_STRING.sub(b"", body)) > MAX_VALUES:
+        raise RequestError(f"The request body holds more than {MAX_VALUES} values.", None, "invalid_json")
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError as exc:
@@ -131,6 +138,11 @@ def parse_json(body: bytes) -> Any:
         raise RequestError(text, None, "invalid_json") from None
     except RecursionError:
         raise RequestError("The request body is nested too deeply.", None, "invalid_json") from None
+
+
+def _marks(body: bytes) -> int:
+    """At least half as many as there are values, outside strings."""
+    return body.count(b",") + body.count(b"[") + body.count(b"{")
 
 
 def _integer(digits: str) -> int | float:

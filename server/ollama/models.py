@@ -5,13 +5,10 @@ from __future__ import annotations
 import hashlib
 import re
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any
 
 from sanic.request import Request
 from sanic.response import HTTPResponse
-
-from axpress.core.model_files.model_package import ModelPackage
 
 from .. import version
 from ..http.errors import HttpError
@@ -82,11 +79,11 @@ def no_changes() -> HttpError:
 
 
 def _model(served: ServedModel) -> dict[str, Any]:
-    name, package = tagged(served.name), served.engine.package
+    name = tagged(served.name)
     return {
         "name": name,
         "model": name,
-        "size": _files(package)[0],
+        "size": served.files[0],
         "digest": hashlib.sha256(served.fingerprint.encode()).hexdigest(),
         "details": _details(served),
     }
@@ -141,15 +138,8 @@ def _parameters(served: ServedModel) -> str:
     return "\n".join(f"{name:<30} {value:g}" for name, value in parameters.items())
 
 
-@lru_cache(1)
-def _files(package: ModelPackage) -> tuple[int, float]:
-    """Bytes of the model's files, and when the last of them was changed."""
-    stats = [path.stat() for path in (*package.layer_files, package.head_file, package.embed_file)]
-    return sum(stat.st_size for stat in stats), max(stat.st_mtime for stat in stats)
-
-
 def _modified(served: ServedModel) -> str:
-    return timestamp(datetime.fromtimestamp(_files(served.engine.package)[1], UTC))
+    return timestamp(datetime.fromtimestamp(served.files[1], UTC))
 
 
 def capabilities(served: ServedModel) -> list[str]:

@@ -9,7 +9,7 @@ from dataclasses import fields
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
-from axpress.core.errors import AxpressError, EngineClosed, PackageError, RuntimeUnavailable
+from axpress.core.errors import AxpressError, EngineClosed, EngineFailed, PackageError, RuntimeUnavailable
 
 from ..exit_codes import CONFIGURATION
 from ..settings import Settings
@@ -149,7 +149,8 @@ class Service:
         """The model as requests see it, or EngineClosed with the reason why no token can be had."""
         if self.state == "ready" and self._served is not None and self._served.engine.state == "ready":
             return self._served
-        raise EngineClosed(self._why_not())
+        failed = "failed" in (self.state, self._engine.state if self._engine is not None else "")
+        raise (EngineFailed if failed else EngineClosed)(self._why_not())
 
     def _why_not(self) -> str:
         state, reason = self.state, self._loading_facts().get("reason", self.reason)

@@ -15,7 +15,7 @@ from sanic.response import HTTPResponse
 
 from axpress.core.request import Delta
 
-from ..http.access import cache_salt_of, slot
+from ..http.access import cache_salt_of, client_of, slot, take_rate
 from ..http.errors import HttpError
 from ..http.request_body import check_content_type, parse_json, read_body
 from ..http.routing import JSON, Handler
@@ -59,13 +59,15 @@ def no_embeddings() -> HttpError:
 async def _answer(request: Request, read: Reader, any_content_type: bool) -> HTTPResponse | None:
     """Answers one request, streamed or whole."""
     service: Service = request.app.ctx.service
+    take_rate(request, "requests", 1)
     body = await take_body(request, any_content_type)
     try:
         dialect, prepared = await in_thread(
-            service, _prepare, service, read, body, service.ready(), partial(cache_salt_of, request)
+            service, _prepare, service, read, body, service.ready(), partial(cache_salt_of, request), client_of(request)
         )
     except NothingToGenerate as nothing:
         return HTTPResponse(nothing.reply, content_type=JSON)
+    take_rate(request, "tokens", prepared.prompt_tokens)
     service.begin_answer()
     try:
         with slot(request, len(prepared.requests)):
@@ -94,13 +96,18 @@ async def in_thread(service: Service, work: Callable[..., Any], *arguments: Any)
 
 
 def _prepare(
-    service: Service, read: Reader, body: bytes, served: ServedModel, cache_salt: Callable[[str | None], bytes]
+    service: Service,
+    read: Reader,
+    body: bytes,
+    served: ServedModel,
+    cache_salt: Callable[[str | None], bytes],
+    client: bytes,
 ) -> tuple[Dialect, PreparedRequest]:
     """From bytes to a checked request; `cache_salt` makes one of a prompt_cache_key. Raises RequestError, HttpError."""
     document, names = parse_json(body), served.limits.names
     dialect = service.lenience.read(read, document, names) if service.lenience else read(document, names)
     spec = replace(dialect.spec, clip=True) if service.lenience else dialect.spec
-    return dialect, prepare_request(spec, served, cache_salt(spec.prompt_cache_key))
+    return dialect, prepare_request(spec, served, cache_salt(spec.prompt_cache_key), client)
 
 
 @asynccontextmanager
@@ -197,5 +204,6 @@ def _note(request: Request, prepared: PreparedRequest, progress: RequestProgress
     }
     if progress.error is not None:
         request.ctx.code = progress.error.code
+    request.app.ctx.access.rates.spend(client_of(request), progress.num_tokens)
     for last in progress.lasts:
         request.app.ctx.service.answers.add(last)

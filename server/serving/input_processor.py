@@ -15,18 +15,21 @@ from .generation_spec import GenerationSpec
 from .model_limits import ModelLimits, check_together
 from .output_parser import OutputParser
 from .prepared_request import PreparedRequest
-from .prompts import check_size, conversation, plain_prompts
+from .prompts import check_length, check_size, conversation, plain_prompts
 from .served_model import ServedModel
 
 
-def prepare_request(spec: GenerationSpec, served: ServedModel, cache_salt: bytes) -> PreparedRequest:
-    """Checks, renders, tokenises; cached prompts are shared among requests of one salt.
+def prepare_request(
+    spec: GenerationSpec, served: ServedModel, cache_salt: bytes, client: bytes = b""
+) -> PreparedRequest:
+    """Checks, renders, tokenises; cached prompts are shared among requests of one salt, places among clients.
 
     Takes milliseconds: not on the event loop. Raises RequestError, HttpError.
     """
     limits, text, thinking = served.limits, served.engine.text, None
     limits.names.check(spec.model)
     check_size(spec, limits.max_characters)
+    check_length(spec, text, limits.context_length)
     if spec.messages is not None:
         prompt, thinking = conversation(spec, served.chat_format)
         prompts = [prompt]
@@ -36,7 +39,7 @@ def prepare_request(spec: GenerationSpec, served: ServedModel, cache_salt: bytes
     output = served.chat_format.output_spec(spec, thinking)
     # before a grammar is compiled in vain
     of_prompts = [generation_request(spec, limits, ids, prediction, cache_salt) for ids in prompts]
-    rules: dict[str, Any] = {"constraint": make_constraint(spec, output, served.grammars)}
+    rules: dict[str, Any] = {"client": client, "constraint": make_constraint(spec, output, served.grammars)}
     if thinking is not None:
         rules |= {"stop_after": thinking.end, "stop_after_begin": "" if thinking.open else thinking.begin}
     requests = [choice for request in of_prompts for choice in choices(spec, limits, replace(request, **rules))]

@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from axpress.core.tokenizer.tokenizer import Tokenizer
 
 
+SHORT_CHARACTERS = 4
+"""A token has more of them in most texts: what is shorter is not counted twice."""
+SLICE, SLACK = 1 << 14, 16
+"""Characters counted at a time, and tokens by which cutting there may make them more."""
+
+
 def check_size(spec: GenerationSpec, max_characters: int) -> None:
     """Raises ContextOverflow for a prompt of more than `max_characters`, which can be no fewer tokens than the context
     holds: before seconds are spent on laying it out and counting them."""
@@ -25,7 +31,7 @@ def check_size(spec: GenerationSpec, max_characters: int) -> None:
     if spec.tools is not None:
         prompt += " and the functions"
         if spec.tools.choice != "none":
-            size += sum(len(json.dumps(function.parameters)) for function in spec.tools.functions)
+            size += sum(len(text) for text in _tool_texts(spec))
     for field, what, count in (
         (spec.names.prompt, prompt, size),
         ("prediction", "'prediction'", len(spec.prediction or "")),
@@ -33,6 +39,35 @@ def check_size(spec: GenerationSpec, max_characters: int) -> None:
         if count > max_characters:
             text = f"{what}: {count} characters; this model's context holds fewer than {max_characters}. Shorten them."
             raise ContextOverflow(text, field)
+
+
+def check_length(spec: GenerationSpec, text: Tokenizer, context_length: int) -> None:
+    """Raises ContextOverflow for a long prompt as soon as that many of its characters are read that the context is
+    full: nobody else's prompt waits until all of it is.
+
+    Counted slice by slice, blanks included, in favour of the prompt; one that passes is counted exactly later."""
+    alone = [[prompt] for prompt in spec.prompts if isinstance(prompt, str)]
+    for texts in (*alone, [str(message["content"]) for message in spec.messages or ()] + _tool_texts(spec)):
+        if sum(map(len, texts)) < SHORT_CHARACTERS * context_length:
+            continue
+        count = 0
+        for whole in texts:
+            for start in range(0, len(whole), SLICE):
+                count += max(0, len(text.encode(whole[start : start + SLICE])) - SLACK)
+                if count > context_length:
+                    message = f"'{spec.names.prompt}' has more tokens than this model's context holds with an answer"
+                    raise ContextOverflow(f"{message}, {context_length}. Shorten it.", spec.names.prompt)
+
+
+def _tool_texts(spec: GenerationSpec) -> list[str]:
+    """What the prompt says of the functions, nearly."""
+    if spec.tools is None or spec.tools.choice == "none":
+        return []
+    return [
+        part
+        for function in spec.tools.functions
+        for part in (function.name, function.description or "", json.dumps(function.parameters))
+    ]
 
 
 def conversation(spec: GenerationSpec, chat_format: ChatFormat) -> tuple[list[int], Thinking | None]:

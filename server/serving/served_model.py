@@ -13,6 +13,7 @@ from .model_names import ModelNames
 
 if TYPE_CHECKING:
     from axpress.core.engine.engine import Engine
+    from axpress.core.model_files.model_package import ModelPackage
     from axpress.core.structured_output.grammar_compiler import GrammarCompiler
 
     from .chat_format import ChatFormat
@@ -29,6 +30,8 @@ class ServedModel:
     fingerprint: str
     chat_format: ChatFormat
     grammars: GrammarCompiler
+    files: tuple[int, float]
+    """Bytes of the model's files, and when the last of them was changed; they may be gone later."""
 
     @classmethod
     def of(cls, engine: Engine, settings: Settings) -> ServedModel:
@@ -39,11 +42,19 @@ class ServedModel:
         names = ModelNames(
             settings.model_name or engine.info.model, (engine.info.model, *package.aliases, *settings.aliases)
         )
+        grammars = GrammarCompiler(engine.text, engine.info.vocab_size)
+        grammars.prepare()
         return cls(
             engine,
             model_limits(engine, names, settings.max_queue + settings.max_running),
             names.served,
             fingerprint(engine, settings),
             chat_format_of(engine.text, package.enable_thinking),
-            GrammarCompiler(engine.text, engine.info.vocab_size),
+            grammars,
+            _files(package),
         )
+
+
+def _files(package: ModelPackage) -> tuple[int, float]:
+    stats = [path.stat() for path in (*package.layer_files, package.head_file, package.embed_file)]
+    return sum(stat.st_size for stat in stats), max(stat.st_mtime for stat in stats)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from axpress.core.errors import EngineClosed, FailureKind, RuntimeCallError
+from axpress.core.errors import EngineClosed, EngineFailed, FailureKind, RuntimeCallError
 from axpress.core.request import Delta
 from axpress.server.http.errors import failure_error, translate
 from axpress.server.serving.delivery import failure
@@ -34,7 +34,9 @@ def test_an_answer_that_fails_says_why_by_its_kind_not_by_its_words() -> None:
 
 def test_exceptions_that_no_request_caused(caplog: pytest.LogCaptureFixture) -> None:
     closed = translate(EngineClosed("not now"))
-    assert (closed.status, str(closed), closed.headers) == (503, "not now", {"retry-after": "5"})
+    assert (closed.status, str(closed), list(closed.headers)) == (503, "not now", ["retry-after"])
+    assert 3 <= int(closed.headers["retry-after"]) <= 8
+    assert translate(EngineFailed("never")).headers == {"x-should-retry": "false"}
     assert not caplog.records
     unknown = translate(RuntimeCallError("axclrtMalloc", 0x80300181, "no memory", "where it was"))
     assert unknown.status == 500 and "axclrtMalloc" not in str(unknown) and "where it was" in caplog.text

@@ -1,0 +1,169 @@
+"""What an attack of many kinds once did to the server: each of these stopped others, or shut them out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from server_process import RunningServer, chat, hollow_package, http_post, post
+
+from axpress.core.engine.engine import Engine
+from axpress.core.errors import ContextOverflow, RequestError
+from axpress.core.request import GenerationRequest
+from axpress.server.http.request_body import MAX_VALUES, parse_json
+from axpress.server.ollama.stream import OllamaStream, ReplyFormat
+from axpress.server.serving import delivery
+from axpress.server.serving.dialect import StreamWriter
+from axpress.server.serving.generation_spec import GenerationSpec
+from axpress.server.serving.prompts import SLICE, check_length
+from axpress.server.serving.served_model import ServedModel
+from axpress.server.settings import Settings
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return hollow_package(tmp_path_factory.mktemp("attacks"))
+
+
+def test_a_body_of_millions_of_values_is_refused_before_it_is_read() -> None:
+    many = b"[" + b"[]," * MAX_VALUES + b"[]]"
+    with pytest.raises(RequestError, match=f"more than {MAX_VALUES} values"):
+        parse_json(many)
+    text = json.dumps({"prompt": ',[{\\"' * MAX_VALUES})  # marks within a string are text
+    assert len(parse_json(text.encode())["prompt"]) == 5 * MAX_VALUES
+    assert len(parse_json(json.dumps(list(range(200_000))).encode())) == 200_000
+
+
+class Counting:
+    """A tokenizer that has a token for every two characters, and counts what it is asked to read."""
+
+    read = 0
+
+    def encode(self, text: str) -> list[int]:
+        self.read += len(text)
+        return [1] * (len(text) // 2)
+
+
+@pytest.mark.parametrize("text", ["\n" * 4_000_000, "word " * 800_000])
+def test_a_prompt_that_cannot_fit_is_refused_when_the_context_is_full(text: str) -> None:
+    tokenizer = Counting()
+    spec = GenerationSpec(messages=[{"role": "user", "content": text}])
+    with pytest.raises(ContextOverflow, match="messages"):
+        check_length(spec, tokenizer, 4096)  # type: ignore[arg-type]
+    assert tokenizer.read <= 2 * 4096 + SLICE
+    check_length(GenerationSpec(messages=[{"role": "user", "content": "x" * 8000}]), tokenizer, 4096)  # type: ignore[arg-type]
+
+
+def test_a_body_of_newlines_is_told_to_be_too_long(server: RunningServer) -> None:
+    status, _, body = server.post(chat("\n" * 2_000_000))
+    assert (status, body["error"]["code"]) == (400, "context_length_exceeded")
+
+
+def test_idle_connections_shut_nobody_out(package: tuple[Path, Path]) -> None:
+    flags = ("--emu-profile", package[1], "--max-connections", "8")
+    with RunningServer(package[0], *flags) as server, contextlib.ExitStack() as stack:
+        answering = stack.enter_context(server.raw())
+        answering.sendall(http_post(chat(stream=True, max_tokens=200, ignore_eos=True)))
+        assert answering.recv(12) == b"HTTP/1.1 200"
+        idle = [stack.enter_context(server.raw()) for _ in range(20)]
+        assert server.request("GET", "/livez")[0] == 200
+        assert server.post(chat(max_tokens=2))[0] == 200
+        assert idle[0].recv(1) == b""  # the oldest had to go
+        data = b""
+        while b"[DONE]" not in data:
+            data = data[-20:] + answering.recv(65536)  # and no answer
+
+
+@pytest.mark.parametrize("size", [b"0x5", b" 5", b"5 ", b"+5", b"5;a\nb", b"5;\x01"])
+def test_chunks_are_framed_to_the_letter(server: RunningServer, size: bytes) -> None:
+    body = json.dumps(chat(max_tokens=1)).encode()
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+    head += b"transfer-encoding: chunked\r\n\r\n"
+    rest = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body) - 5, body[5:])
+    with server.raw() as sock:
+        sock.sendall(head + b"5\r\n" + body[:5] + b"\r\n" + rest)
+        assert sock.recv(12) == b"HTTP/1.1 200"
+    with server.raw() as sock:
+        sock.sendall(head + size + b"\r\n" + body[:5] + b"\r\n" + rest)
+        assert sock.recv(12) == b"HTTP/1.1 400"
+
+
+def test_a_client_that_asked_first_is_not_told_to_go_on_where_nobody_wants_it(server: RunningServer) -> None:
+    with server.raw() as sock:
+        sock.sendall(b"POST /nope HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\nexpect: 100-continue\r\n\r\n")
+        assert sock.recv(12) == b"HTTP/1.1 404"
+
+
+def test_the_table_for_grammars_is_there_before_the_first_answer(package: tuple[Path, Path]) -> None:
+    engine = Engine.open(package[0], "emu", "none", threaded=False)
+    try:
+        assert ServedModel.of(engine, Settings(model_dir=package[0])).grammars._tokens is not None
+    finally:
+        engine.close()
+
+
+def test_the_model_is_told_of_when_its_files_are_gone(tmp_path: Path) -> None:
+    directory, _ = hollow_package(tmp_path)
+    with RunningServer(directory, "--emu-profile", "none", check=False) as server:
+        shutil.rmtree(directory)
+        assert server.request("GET", "/api/tags")[0] == 200
+        assert post(server, "/api/show", model="default")[0] == 200
+
+
+@pytest.mark.parametrize("writer", ["sse", "ndjson"])
+def test_a_stream_that_waits_says_that_it_lives(monkeypatch: pytest.MonkeyPatch, writer: str) -> None:
+    monkeypatch.setattr(delivery, "SILENT_SECONDS", 0.01)
+    written: list[bytes] = []
+    sse = writer == "sse"
+
+    async def main() -> None:
+        transport = SimpleNamespace(is_closing=lambda: False, get_write_buffer_size=lambda: 0, write=written.append)
+        prepared: Any = SimpleNamespace(requests=[1], spec=SimpleNamespace(n=1))
+        made: Any = SimpleNamespace(keep_alive=lambda: StreamWriter.keep_alive(made))
+        if not sse:
+            shape = ReplyFormat("m", chat=True)
+            made = SimpleNamespace(keep_alive=lambda: OllamaStream.keep_alive(SimpleNamespace(_shape=shape)))  # type: ignore[arg-type]
+        answer = delivery.StreamedAnswer(SimpleNamespace(transport=transport), prepared, made, 1.0)  # type: ignore[arg-type]
+        waiting = asyncio.create_task(answer._woken())
+        while len(written) < 2:
+            await asyncio.sleep(0.001)
+        answer._wake.set()
+        await waiting
+
+    asyncio.run(asyncio.wait_for(main(), 30))
+    size, chunk = written[0].split(b"\r\n", 1)
+    data = chunk[: int(size, 16)]
+    if sse:
+        assert data.startswith(b":") and data.endswith(b"\n\n")  # a comment, which no client takes for an event
+    else:
+        assert json.loads(data)["message"]["content"] == "" and json.loads(data)["done"] is False
+
+
+def test_the_next_place_is_for_the_client_that_has_fewest(package: tuple[Path, Path]) -> None:
+    order: list[str] = []
+
+    def asked(client: str, number: int) -> None:
+        def sink(delta: object) -> None:
+            if delta.finish_reason:  # type: ignore[attr-defined]
+                order.append(client)
+
+        request = GenerationRequest([1, 2, number], max_tokens=4, ignore_eos=True, client=client.encode())
+        engine.submit(request, sink)
+
+    engine = Engine.open(package[0], "emu", "none", max_running=2, threaded=False)
+    try:
+        for number in range(6):
+            asked("many", number)
+        asked("one", 9)
+        asked("two", 10)
+        while engine.step():
+            pass
+    finally:
+        engine.close()
+    assert [sorted(order[:2]), sorted(order[2:4])] == [["many", "one"], ["many", "two"]] and order[4:] == ["many"] * 4
