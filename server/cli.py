@@ -104,6 +104,16 @@ def _count(text: str, most: int | None = None, *, least: int = 1) -> int:
     raise argparse.ArgumentTypeError(f"use a whole number {bounds}")
 
 
+def _heat(text: str) -> tuple[float, float, float]:
+    try:
+        warn, throttle, pause = map(float, text.split(","))
+    except ValueError:
+        warn = throttle = pause = 0.0
+    if not 0 < warn <= throttle < pause < 120:
+        raise argparse.ArgumentTypeError("use three growing temperatures below 120, such as 75,80,85")
+    return warn, throttle, pause
+
+
 def _rate(text: str) -> tuple[int | None, int | None]:
     requests, _, tokens = text.partition(",")
     if not all(part.isascii() and part.isdigit() and len(part) < 10 for part in (requests, tokens or "0")):
@@ -195,6 +205,8 @@ def _add_card(add: Callable[..., Any]) -> None:
     add("--draft-history", type=partial(_count, least=0, most=MAX_HISTORY), metavar="N",
         help="tokens of past answers kept in memory to guess later ones from, those of the same tenant only"
         f" (--separate-keys, prompt_cache_key); 0: none (default {DEFAULTS.draft_history})")
+    add("--heat", type=_heat, metavar="W,T,P",
+        help="degrees of the card from which on it is warned of, works less, and pauses (default 75,80,85)")
     add("--trace", type=Path, metavar="FILE",
         help="write every pass as Chrome trace JSON, for chrome://tracing or ui.perfetto.dev")
 

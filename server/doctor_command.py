@@ -41,6 +41,10 @@ def add_arguments(
         metavar="S",
         help=f"how long the card may take to answer (default {OPEN_SECONDS:.0f})",
     )
+    add("--bundle", type=Path, metavar="FILE",
+        help="also write all that an issue needs to FILE: checks, versions, the driver's kernel lines, and what the "
+        "running server says of itself (its key: AXPRESS_API_KEY); nothing private")  # fmt: skip
+    add("--url", default="http://127.0.0.1:8000", help="that server (default http://127.0.0.1:8000)")
     add = parser.add_argument_group("measuring a card, and using what was measured").add_argument
     add("--probe", action="store_true", help="then run experiments with MODEL_DIR, under 10 minutes; writes a report")
     add("--out", type=Path, metavar="FILE", help="where the report goes (default axpress-probe-MODEL-TIME.json)")
@@ -68,17 +72,18 @@ def run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     subject = Subject(arguments.model_dir, arguments.device, arguments.timeout)
     host = Host(environ=card_environ(Host(), subject))
     quiet = arguments.json and arguments.probe
-    if (code := _examine(host, subject, arguments.json, quiet)) or not arguments.probe:
+    if (code := _examine(host, subject, arguments, quiet)) or not arguments.probe:
         return code
     return _probe(host, subject, arguments)
 
 
-def _examine(host: Host, subject: Subject, as_object: bool, quiet: bool) -> int:
-    """Prints all checks; the exit code. `quiet`: only what is wrong, on standard error."""
+def _examine(host: Host, subject: Subject, arguments: argparse.Namespace, quiet: bool) -> int:
+    """Prints all checks, writes the bundle; the exit code. `quiet`: only what is wrong, on standard error."""
     from axpress.core.doctor.check import Check, State
     from axpress.core.doctor.examination import as_json, examine
 
     checks: list[Check] = []
+    as_object = arguments.json
     for check in examine(host, subject, _waiting):
         checks.append(check)
         if not as_object or (quiet and check.state is State.WRONG):
@@ -89,6 +94,10 @@ def _examine(host: Host, subject: Subject, as_object: bool, quiet: bool) -> int:
     elif not quiet:
         kind = " on the emulated card" if subject.emulated else ""
         print(f"{result['wrong']} wrong, {result['warnings']} to look at, of {len(checks)} checks{kind}")
+    if arguments.bundle is not None:
+        from .bundle_command import write_bundle
+
+        _to_stderr(write_bundle(arguments.bundle, host, subject, checks, arguments.url))
     return int(result["wrong"] > 0)
 
 

@@ -92,7 +92,9 @@ class Supervised:
 
     async def _lives(self, status: str) -> bool:
         """Whether tokens can be had, or what is going on has a bound of its own."""
-        return status in ("draining", "closed") or (status == "ready" and await self._canary.alive())
+        return status in ("hot", "recovering", "draining", "closed") or (
+            status == "ready" and await self._canary.alive()
+        )
 
     def _words(self, status: str, reason: str) -> str:
         if status != "ready":

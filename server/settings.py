@@ -37,6 +37,9 @@ class Settings:
     """Tokens of past answers kept in memory, 24 bytes each, to guess later ones of the same tenant from; 0: none."""
     trace: Path | None = None
     """Chrome trace JSON of all steps, for a person to look at."""
+    heat: tuple[float, float, float] = (75.0, 80.0, 85.0)
+    """Degrees Celsius of the card at which a warning is logged, at which passes become fewer, and at which none runs.
+    It resets itself at 120."""
     max_queue: int = 32
     """Requests that may wait for the card; the next one is answered 429 at once."""
     request_timeout: float = 600.0

@@ -88,6 +88,7 @@ class Unit:
             f"WatchdogSec={WATCHDOG_SECONDS}",
             "WatchdogSignal=SIGTERM",
             "KillMode=mixed",
+            "StateDirectory=axpress",
             "OOMPolicy=stop",
             *([] if self.user_unit else self._system()),
             "",

@@ -19,6 +19,7 @@ from ..tokenizer.detokenizer import check_stop
 from .scheduler import Scheduler
 from .sequence import Generation, Sequence, SequenceState
 from .snapshot import EngineSnapshot, Live
+from .throttle import Throttle
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +64,7 @@ class Engine:
         self._change = threading.Condition(self.scheduler.lock)
         self._wakes = 0  # times that somebody had news for the engine's thread; guarded by the lock
         self._numbers = itertools.count(1)
+        self.throttle = Throttle()
         self.live = Live(self.scheduler, self.wake)
         self._thread = threading.Thread(target=self._main, name="axpress-engine", daemon=True) if threaded else None
         if self._thread is not None:
@@ -214,7 +216,8 @@ class Engine:
         try:
             self.model.card.bind_thread()
             while self._gather():
-                self.scheduler.run_pass()
+                if self.throttle.allow():
+                    self.scheduler.run_pass()
         except BaseException as error:  # a library's panic is no Exception; whatever it was, nobody works here any more
             self._fail(error)
         finally:

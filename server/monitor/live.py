@@ -146,10 +146,14 @@ class Feed:
         if self._task is not None:
             self._task.cancel()
 
-    async def document(self) -> bytes:
-        """What to tell now, as JSON."""
+    async def facts(self) -> dict[str, Any]:
+        """What to tell now."""
         picture = await self._look()
-        return orjson.dumps(describe(self._service.health()[1], picture))
+        return describe(self._service.health()[1], picture)
+
+    async def document(self) -> bytes:
+        """The same as JSON."""
+        return orjson.dumps(await self.facts())
 
     async def _look(self) -> EngineSnapshot | None:
         try:

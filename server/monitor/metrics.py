@@ -16,7 +16,7 @@ from ..serving.answer_metrics import AnswerMetrics
 from ..serving.engine_service import Service
 from .exposition import CONTENT_TYPE, Labels, family, histogram
 
-STATES = ("loading", "ready", "stalled", "draining", "failed", "closed")
+STATES = ("loading", "ready", "recovering", "hot", "stalled", "draining", "failed", "closed")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _VLLM_COUNTERS = (
     ("vllm:prompt_tokens_total", "prompt_tokens", "Tokens of prompts of answers that ended"),
@@ -45,7 +45,11 @@ def metrics(service: Service) -> str:
     health = service.health()[1]
     stats, model = health.get("stats"), {"model_name": health["model"]}
     parts = [*_server(health, service.answers), *_process(), *_answers(service.answers, model)]
-    return "".join(parts if stats is None else [*parts, *_engine(health, stats, model)])
+    if stats is not None:
+        parts += _engine(health, stats, model)
+    if "card" in health:
+        parts += _card(health["card"], service)
+    return "".join(parts)
 
 
 def _gauge(name: str, text: str, value: float, labels: Labels | None = None) -> str:
@@ -113,6 +117,21 @@ def _engine(health: dict[str, Any], stats: dict[str, Any], model: Labels) -> Ite
     widths = zip(("tokens", "answers"), _means(stats["widths"]), strict=True)
     text = "Of the latest passes, the mean of what one carried"
     yield family("gauge", "axpress_pass_width", text, [({"of": of}, value) for of, value in widths])
+
+
+def _card(card: dict[str, Any], service: Service) -> Iterator[str]:
+    yield _gauge("axpress_card_temperature_celsius", "At the chip", card["temperature_c"])
+    yield _gauge("axpress_card_cmm_bytes", "The card's memory for models", card["total_cmm"])
+    yield _gauge("axpress_card_cmm_free_bytes", "Of it free", card["free_cmm"])
+    if card["npu_load"] is not None:
+        yield _gauge("axpress_card_npu_load", "As the card reports it", card["npu_load"])
+    if service.monitor is not None:
+        policy = service.monitor.policy
+        yield _gauge(
+            "axpress_card_duty",
+            "Share of time in which it may work, for its heat",
+            0.0 if policy.paused else policy.duty,
+        )
 
 
 def _means(widths: list[tuple[int, int]]) -> tuple[float, float]:

@@ -38,12 +38,24 @@ class Status(TypedDict):
 
 
 @closed
+class CardReport(TypedDict):
+    """What the card said of itself not long ago; bytes, degrees Celsius."""
+
+    source: str
+    """runtime, or axcl-smi."""
+    temperature_c: float
+    total_cmm: Count
+    free_cmm: Count
+    npu_load: Count | None
+
+
+@closed
 class Health(TypedDict):
     """How the server is: all its numbers in one flat object, as monitors read them. Where API keys are needed, a client
     without one is told the status only."""
 
     status: str
-    """ready, or why not: loading, stalled, draining, closed, failed."""
+    """ready, or why not: loading, hot, stalled, draining, closed, failed."""
     reason: NotRequired[str]
     since_seconds: NotRequired[Seconds]
     """How long it has been so."""
@@ -56,6 +68,7 @@ class Health(TypedDict):
     context_length: NotRequired[Count]
     runtime: NotRequired[str]
     toy: NotRequired[bool]
+    card: NotRequired[CardReport]
     num_running: NotRequired[Count]
     num_waiting: NotRequired[Count]
     max_running: NotRequired[Count]

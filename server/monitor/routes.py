@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..http.routing import Route, Stream
 from .health import get_health, get_livez, get_readyz
 from .live import get_live, stream_live
 from .metrics import get_metrics
 from .replies import Health, Live, Status
+from .report import get_report
 
 ROUTES: tuple[Route, ...] = (
     Route(
@@ -24,6 +27,10 @@ ROUTES: tuple[Route, ...] = (
     Route(
         method="GET", path="/health", handler=get_health, group="Server", summary="Whether a token can be had",
         reply=Health, others=((503, Health),), open=True,
+    ),
+    Route(
+        method="GET", path="/report", handler=get_report, group="Server",
+        summary="For an issue: settings, state, counters, latest events; nothing private", reply=dict[str, Any],
     ),
     Route(
         method="GET", path="/live", handler=get_live, group="Server", summary="What the card is doing", reply=Live

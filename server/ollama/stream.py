@@ -168,10 +168,6 @@ class OllamaStream(StreamWriter):
         self._reason = deltas[-1].finish_reason or self._reason
         return b"".join([self._shape.write(part) + b"\n" for part in self._gathering.take(deltas)])
 
-    def keep_alive(self) -> bytes:
-        """An object without text: this dialect has no comments."""
-        return self._shape.write(Part()) + b"\n"
-
     def end(self, totals: Totals) -> bytes:
         return self._shape.write(Part(), durations(self._reason, totals)) + b"\n"
 

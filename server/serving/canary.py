@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("axpress.server")
 
-FRESH_SECONDS = 30.0
+FRESH_SECONDS = 45.0
 """A pass within this tells that tokens can be had."""
 ANSWER_SECONDS = 10.0
 _SALT = b"axpress canary"

@@ -20,9 +20,6 @@ log = logging.getLogger("axpress.server")
 HIGH_WATER = 65536
 """Bytes in a connection's write buffer above which Sanic's `send` waits; we stop writing past it at the same mark."""
 
-SILENT_SECONDS = 5.0
-"""A stream in which nothing came for so long says that it lives: proxies cut silent ones."""
-
 
 def failure(last: Delta) -> HttpError | None:
     """What to tell the client when an answer ended without being finished, or None."""
@@ -160,22 +157,7 @@ class StreamedAnswer:
                 return
             self._wake.clear()
             self._direct = True
-            await self._woken()
-
-    async def _woken(self) -> None:
-        """Waits until there is something for the task to do. Meanwhile `receive` writes; when nothing came for long, so
-        does this."""
-        while True:
-            num_tokens = self.progress.num_tokens
-            try:
-                async with asyncio.timeout(SILENT_SECONDS):
-                    await self._wake.wait()
-                    return
-            except TimeoutError:
-                quiet = self.progress.num_tokens == num_tokens and not self._transport.is_closing()
-                if quiet and not self._transport.get_write_buffer_size():
-                    data = self._writer.keep_alive()
-                    self._transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+            await self._wake.wait()
 
     async def close(self) -> None:
         """Send what follows the last token: an error, or the end."""

@@ -72,10 +72,6 @@ class StreamWriter(ABC):
         """What arrived of answer `index`; where the last delta has a finish reason ("stop", "length"), the end of that
         answer too."""
 
-    def keep_alive(self) -> bytes:
-        """After a long silence: nothing that a client would take for text, so that no proxy gives up."""
-        return b": still at work\n\n"
-
     @abstractmethod
     def end(self, totals: Totals) -> bytes:
         """After the last answer's end."""

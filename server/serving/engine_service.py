@@ -14,6 +14,7 @@ from axpress.core.errors import AxpressError, EngineClosed, EngineFailed, Packag
 from ..exit_codes import CONFIGURATION
 from ..settings import Settings
 from .answer_metrics import AnswerMetrics
+from .card_monitor import CardMonitor, CardReading, of_runtime, of_tool
 from .engine_bridge import EngineBridge
 from .lenient import Lenience
 from .served_model import ServedModel
@@ -52,6 +53,7 @@ class Service:
         self.started = monotonic()
         self.created = time()
         self._engine: Engine | None = None
+        self.monitor: CardMonitor | None = None
         self._served: ServedModel | None = None
         self._loading: asyncio.Future[Engine] | None = None
         self._stopping: asyncio.Task[None] | None = None
@@ -75,6 +77,8 @@ class Service:
         except Exception as exc:
             self._fail(exc)
             return
+        self.monitor = CardMonitor(self._ask_card, self._engine.throttle, self.settings.heat)
+        self.monitor.start()
         if self.state == "loading":
             self.state, self.reason = "ready", ""
             log.info("%s", self.banner())
@@ -89,6 +93,13 @@ class Service:
             max_running=s.max_running, banks=s.banks, exact=s.exact, drafts=s.drafts,
             draft_history=s.draft_history, trace=s.trace,
         )  # fmt: skip
+
+    def _ask_card(self) -> CardReading | None:
+        """On the monitor's thread."""
+        assert self._engine is not None
+        card = self._engine.model.card
+        card.bind_thread()
+        return of_runtime(card.properties()) or of_tool(card.device)
 
     def _loads(self, progress: LoadProgress) -> None:
         """Called on other threads. Ends the loading before the next file where the server is told to stop."""
@@ -198,6 +209,8 @@ class Service:
             }
             if info.emulated:
                 body["note"] = "emulated: no card" + ("; a toy model" if self.settings.is_demo else "")
+        if self.monitor is not None and (card := self.monitor.latest) is not None:
+            body["card"] = {f.name: getattr(card, f.name) for f in fields(card) if f.name != "at"}
         body["num_answers"] = self.num_answers
         body["uptime_seconds"] = round(monotonic() - self.started, 1)
         return (200 if body["status"] == "ready" else 503), body
@@ -209,10 +222,15 @@ class Service:
         if status == "ready" and engine is not None:
             stats = stats or engine.stats()
             status, reason = engine.state, engine.reason or ""
+            if status == "ready" and self.monitor is not None and self.monitor.policy.paused:
+                return self._tell("hot", f"answers wait until the card is below {self.settings.heat[1]:g} C")
             # Silence before the card had anything to do says nothing.
             silent = min(stats.get("seconds_since_progress") or 0.0, monotonic() - self._busy_since)
             if status == "ready" and stats.get("num_running", 0) and silent > STALLED_SECONDS:
                 status, reason = "stalled", f"no token for {silent:.0f} seconds"
+        return self._tell(status, reason)
+
+    def _tell(self, status: str, reason: str) -> tuple[str, str]:
         was, since = self._told
         if status != was:
             self._told = (status, monotonic())
@@ -244,6 +262,8 @@ class Service:
             )
         while self.num_answers and monotonic() - begun < self.settings.drain_timeout and not self._hurry.is_set():
             await asyncio.sleep(0.02)
+        if self.monitor is not None:
+            await asyncio.to_thread(self.monitor.stop)
         if self._loading is not None and self._loading.done() and self._loading.exception() is None:
             await self._close(self._loading.result())
         until = monotonic() + 2.0

@@ -55,8 +55,8 @@ def check_length(spec: GenerationSpec, text: Tokenizer, context_length: int) -> 
             for start in range(0, len(whole), SLICE):
                 count += max(0, len(text.encode(whole[start : start + SLICE])) - SLACK)
                 if count > context_length:
-                    message = f"'{spec.names.prompt}' has more tokens than this model's context holds with an answer"
-                    raise ContextOverflow(f"{message}, {context_length}. Shorten it.", spec.names.prompt)
+                    message = f"'{spec.names.prompt}' takes more than {count} tokens; this model's context is"
+                    raise ContextOverflow(f"{message} {context_length} tokens. Shorten it.", spec.names.prompt)
 
 
 def _tool_texts(spec: GenerationSpec) -> list[str]:

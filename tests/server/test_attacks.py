@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from server_process import RunningServer, chat, hollow_package, http_post, post
@@ -17,9 +14,6 @@ from axpress.core.engine.engine import Engine
 from axpress.core.errors import ContextOverflow, RequestError
 from axpress.core.request import GenerationRequest
 from axpress.server.http.request_body import MAX_VALUES, parse_json
-from axpress.server.ollama.stream import OllamaStream, ReplyFormat
-from axpress.server.serving import delivery
-from axpress.server.serving.dialect import StreamWriter
 from axpress.server.serving.generation_spec import GenerationSpec
 from axpress.server.serving.prompts import SLICE, check_length
 from axpress.server.serving.served_model import ServedModel
@@ -114,35 +108,6 @@ def test_the_model_is_told_of_when_its_files_are_gone(tmp_path: Path) -> None:
         shutil.rmtree(directory)
         assert server.request("GET", "/api/tags")[0] == 200
         assert post(server, "/api/show", model="default")[0] == 200
-
-
-@pytest.mark.parametrize("writer", ["sse", "ndjson"])
-def test_a_stream_that_waits_says_that_it_lives(monkeypatch: pytest.MonkeyPatch, writer: str) -> None:
-    monkeypatch.setattr(delivery, "SILENT_SECONDS", 0.01)
-    written: list[bytes] = []
-    sse = writer == "sse"
-
-    async def main() -> None:
-        transport = SimpleNamespace(is_closing=lambda: False, get_write_buffer_size=lambda: 0, write=written.append)
-        prepared: Any = SimpleNamespace(requests=[1], spec=SimpleNamespace(n=1))
-        made: Any = SimpleNamespace(keep_alive=lambda: StreamWriter.keep_alive(made))
-        if not sse:
-            shape = ReplyFormat("m", chat=True)
-            made = SimpleNamespace(keep_alive=lambda: OllamaStream.keep_alive(SimpleNamespace(_shape=shape)))  # type: ignore[arg-type]
-        answer = delivery.StreamedAnswer(SimpleNamespace(transport=transport), prepared, made, 1.0)  # type: ignore[arg-type]
-        waiting = asyncio.create_task(answer._woken())
-        while len(written) < 2:
-            await asyncio.sleep(0.001)
-        answer._wake.set()
-        await waiting
-
-    asyncio.run(asyncio.wait_for(main(), 30))
-    size, chunk = written[0].split(b"\r\n", 1)
-    data = chunk[: int(size, 16)]
-    if sse:
-        assert data.startswith(b":") and data.endswith(b"\n\n")  # a comment, which no client takes for an event
-    else:
-        assert json.loads(data)["message"]["content"] == "" and json.loads(data)["done"] is False
 
 
 def test_the_next_place_is_for_the_client_that_has_fewest(package: tuple[Path, Path]) -> None:

@@ -247,7 +247,7 @@ axclError axclrtGetDeviceProperties(int32_t id, axclrtDeviceProperties *out)
     snprintf(out->swVersion, sizeof out->swVersion, "V%d.%d.%d emulated", VERSION_MAJOR, VERSION_MINOR, VERSION_PATCH);
     out->uid = uid(device);
     out->pciBusID = pci_bus(device);
-    out->temperature = emu_fault_temperature(device);
+    out->temperature = emu_fault_temperature(device) + emu_time_rise(device);
     out->totalMemSize = SYSTEM_KIB, out->freeMemSize = SYSTEM_FREE_KIB;
     out->totalCmmSize = (uint32_t)(emu_memory_total(device) >> 10);
     out->freeCmmSize = (uint32_t)(free_cmm(device) >> 10);

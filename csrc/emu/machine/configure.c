@@ -150,7 +150,8 @@ static int set_early(const char *key, const char *value)
 
 static const char *const keys[] = {"PROFILE", "MEMORY_MIB", "DEVICES", "DEVICE_ID", "GENERATION", "MODE", "SPEED",
     "LOAD_TIME", "THREADS", "ISA", "FAULTS", "COUNTERS", "INPLACE_DECODE", "INPLACE_CHUNK", "INPLACE_UNALIGNED",
-    "ASYNC", "NARROW_OUTPUT", "HEAD_FIRST", "HOST_MEMORY", "TEMPERATURE", "REBOOT_MS", "HANG_MS", NULL};
+    "ASYNC", "NARROW_OUTPUT", "HEAD_FIRST", "HOST_MEMORY", "TEMPERATURE", "THERMAL_RISE", "THERMAL_SECONDS",
+    "REBOOT_MS", "HANG_MS", NULL};
 #define NUM_EARLY 5 /* the first of them: read by axclInit */
 
 static int set_late(const char *key, const char *value)
@@ -173,6 +174,12 @@ static int set_late(const char *key, const char *value)
         return set_either(key, value, host_memory, "plain or pinned", &emu_config.pinned);
     if (!strcmp(key, "LOAD_TIME")) return set_switch(key, value, &emu_config.load_time);
     if (!strcmp(key, "TEMPERATURE")) return set_int(key, value, -40000, 150000, &emu_config.temperature);
+    if (!strcmp(key, "THERMAL_RISE")) return set_int(key, value, 0, 100000, &emu_config.thermal_rise);
+    if (!strcmp(key, "THERMAL_SECONDS")) {
+        if (set_int(key, value, 1, 3600, &emu_config.thermal_ms)) return -1;
+        emu_config.thermal_ms *= 1000;
+        return 0;
+    }
     if (!strcmp(key, "REBOOT_MS")) return set_int(key, value, 0, 60000, &emu_config.reboot_ms);
     return set_int(key, value, 1, 600000, &emu_config.hang_ms);
 }

@@ -30,6 +30,8 @@ struct emu_device {
     pthread_mutex_t clock;         /* the timeline, see pacing.c */
     int64_t free_at[EMU_NUM_RESOURCES];
     int64_t busy_until;
+    double rise;                   /* of the thermal model: millidegrees above idle, at `warmed_at` */
+    int64_t warmed_at;
 };
 
 extern pthread_mutex_t emu_lifecycle; /* init, finalize, set, reset, engine init, load, unload */

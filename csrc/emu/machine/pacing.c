@@ -10,10 +10,12 @@
 #include "pacing.h"
 
 #include <errno.h>
+#include <math.h>
 #include <time.h>
 
 #include "counters.h"
 #include "profile.h"
+#include "settings.h"
 
 #define SPIN_NS 50000          /* the last bit of a wait is spun: a sleeping thread wakes this late */
 #define SLICE_NS 50000000ll    /* longer sleeps look up in between whether they should stop */
@@ -46,6 +48,33 @@ int64_t emu_time_submit(void)
     return host_clock;
 }
 
+/* The thermal model: working at full load the chip comes THERMAL_RISE above what TEMPERATURE says, idle back to it, each
+ * by 1 - 1/e of the way in THERMAL_SECONDS of modelled time. The caller holds the clock. */
+static double towards(double rise, double target, int64_t ns)
+{
+    double seconds = (double)ns * 1e-9 * speed;
+    return target + (rise - target) * exp(-seconds / (emu_config.thermal_ms * 1e-3));
+}
+
+static void warm(emu_device *device, int64_t start, int64_t end)
+{
+    double full = emu_config.thermal_rise;
+    if (full == 0) return;
+    if (device->warmed_at < start) device->rise = towards(device->rise, 0, start - device->warmed_at);
+    device->rise = towards(device->rise, full, end - start);
+    device->warmed_at = end;
+    if (emu_config.temperature + device->rise >= 120000) device->state = EMU_OFFLINE; /* the card resets itself */
+}
+
+int emu_time_rise(emu_device *device)
+{
+    pthread_mutex_lock(&device->clock);
+    int64_t now = emu_now(), cooling = now - device->warmed_at;
+    double rise = cooling > 0 ? towards(device->rise, 0, cooling) : device->rise;
+    pthread_mutex_unlock(&device->clock);
+    return (int)rise;
+}
+
 /* Adds what [start, end) adds to the time in which the card was busy; the caller holds the clock. */
 static void count_busy(emu_device *device, int64_t start, int64_t end)
 {
@@ -53,6 +82,7 @@ static void count_busy(emu_device *device, int64_t start, int64_t end)
     if (end <= start) return;
     emu_count_add(EMU_COUNT_MODELLED_NS, (uint64_t)((double)(end - start) * speed));
     device->busy_until = end;
+    warm(device, start, end);
 }
 
 int64_t emu_time_run(emu_device *device, int resource, int64_t ready, double cost)

@@ -20,5 +20,7 @@ void emu_time_take(emu_device *device, int resource, double cost);
 /* Waits for end plus the latency of one synchronous call, or until the deadline (0 = none). false: the deadline came
  * first. */
 bool emu_time_wait(emu_device *device, int64_t end, int64_t deadline, const atomic_bool *stop);
+/* Millidegrees that work has warmed the device by (THERMAL_RISE). */
+int emu_time_rise(emu_device *device);
 
 #endif

@@ -12,6 +12,7 @@ emu_settings emu_config = {
     .load_time = true,
     .pinned = true,
     .temperature = 45000,
+    .thermal_ms = 60000,
     .reboot_ms = 0,
     .hang_ms = 60000,
     .devices = 1,

@@ -20,6 +20,7 @@ typedef struct emu_settings {
     atomic_bool load_time;                    /* loading takes the profile's time */
     atomic_bool pinned;                       /* memory from axclrtMallocHost transfers as pinned memory does */
     atomic_int temperature;                   /* millidegrees Celsius */
+    atomic_int thermal_rise, thermal_ms;      /* millidegrees at full load, time constant; see pacing.c */
     atomic_int reboot_ms;                     /* how long a rebooted device is missing from the list */
     atomic_int hang_ms;                       /* bound of a hang that nothing releases */
     atomic_bool counters;                     /* print the report when the process ends */

@@ -355,7 +355,7 @@ def test_card_that_fails_in_an_answer_is_told_and_health_knows(package: tuple[Pa
 def test_wrong_directory_ends_with_a_sentence(tmp_path: Path) -> None:
     command = [*RunningServer.command, str(tmp_path), "--port", "0"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert ended.returncode == 1 and str(tmp_path) in ended.stderr and ended.stderr.count("\n") == 1, ended.stderr
+    assert ended.returncode == 78 and str(tmp_path) in ended.stderr and ended.stderr.count("\n") == 1, ended.stderr
     assert "listening" not in ended.stderr and "Traceback" not in ended.stderr
 
 
