@@ -10,9 +10,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from axpress.core.errors import AxpressError
 
+from .model_arguments import find_model
 from .unit_file import Unit
 
 NAME = "axpress.service"
@@ -66,15 +68,20 @@ def _version() -> int:
 
 
 def make_unit(arguments: Sequence[str], settings: argparse.Namespace, user: bool, systemd: int) -> Unit:
-    """The unit for `axpress serve` with these arguments, read as `settings`. Paths are made absolute; the key file
-    becomes a credential, so that the service's user need not be able to read it."""
+    """The unit for `axpress serve` with these arguments, read as `settings`. A model by name, or the default one, is
+    found now, since the service's user has other directories. The key file becomes a credential, so that this user need
+    not be able to read it. Raises OSError where there is no such model."""
     rest = [part for part in arguments if part != "--"]
     keys = getattr(settings, "api_keys", None)
     if keys is not None:
         rest = _without(rest, "--api-keys")
-    model = getattr(settings, "model_dir", None)
-    if model is not None and Path(model).is_dir():
-        rest = [str(Path(model).resolve()) if part == str(model) else part for part in rest]
+    given = getattr(settings, "model_dir", None)
+    options: dict[str, Any] = {"model_dir": given, "aliases": ()}
+    find_model(options)
+    model = options["model_dir"]
+    if model is not None:
+        rest = [part for part in rest if given is None or part != str(given)]
+        rest = [str(Path(model).resolve()), *rest, *(f"--alias={name}" for name in options["aliases"])]
     program = [sys.executable, "-m", "axpress.server", "serve"]
     paths = [Path(sys.executable), Path(__file__).resolve(), Path(str(model or "/")).resolve()]
     at_home = next((path for path in paths if str(path).startswith(("/home/", "/root/"))), None)

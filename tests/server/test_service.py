@@ -65,6 +65,11 @@ def test_a_server_whose_card_fails_is_not_called_ready(tmp_path: Path) -> None:
         listener.close()
 
 
+@pytest.fixture(autouse=True)
+def no_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AXPRESS_MODELS", str(tmp_path / "none"))
+
+
 def unit(*arguments: str, user: bool = False, systemd: int = 257, keys: str | None = None) -> str:
     return make_unit(arguments, Namespace(api_keys=keys, model_dir=None), user, systemd).text()
 
@@ -75,6 +80,16 @@ def test_the_unit_takes_arguments_apart_and_keys_as_a_credential() -> None:
     assert "LoadCredential=api-keys:/etc/keys file\n" in text
     assert "RestartSteps=" in text and "RestartSteps=" not in unit(systemd=252)
     assert "DynamicUser=" not in unit(user=True) and "WantedBy=default.target" in unit(user=True)
+
+
+def test_the_model_is_found_when_the_unit_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model").mkdir()
+    monkeypatch.chdir(tmp_path)
+    settings = Namespace(api_keys=None, model_dir=Path("model"))
+    text = make_unit(["--port", "80", "model"], settings, False, 257).text()
+    assert f"axpress.server serve {tmp_path}/model --port 80 --log-format" in text
+    with pytest.raises(OSError, match="nowhere"):
+        make_unit(["nowhere"], Namespace(model_dir=Path("nowhere")), False, 257)
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")

@@ -383,7 +383,7 @@ def test_connection_cap(server: RunningServer) -> None:
                 sock.settimeout(0.2)
                 answer = b""
                 with contextlib.suppress(OSError):
-                    answer = b"".join(iter(lambda: sock.recv(65536), b""))  # noqa: B023
+                    answer = b"".join(iter(lambda: sock.recv(65536), b""))
             if answer:
                 break
         assert answer.startswith(b"HTTP/1.1 503 ") and b"too_many_connections" in answer
