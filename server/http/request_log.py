@@ -16,7 +16,7 @@ from sanic.request import Request
 log = logging.getLogger("axpress.request")
 
 MONITORS = frozenset(("/livez", "/readyz", "/health", "/live", "/metrics"))
-"""What programs ask every few seconds: where it went well, told at debug level only."""
+"""What programs ask every few seconds: told at debug level only."""
 MAX_CHUNK_HEAD = 64
 _CHUNK_HEAD = re.compile(rb"\r\n[0-9A-Fa-f]{1,8}(?:[\t ]*;[\t -~]*)?")
 CLIENT_LEFT = 499
@@ -49,7 +49,7 @@ def finish(request: Request, status: int | None = None) -> None:
     route = path if getattr(request, "route", None) else "none"
     request.app.ctx.service.answers.responses[route, status] += 1
     level = logging.WARNING if status >= 500 else logging.INFO
-    if status < 400 and path in MONITORS:
+    if status in (200, 503) and path in MONITORS:  # a change of the state has a line of its own
         level = logging.DEBUG
     repeat = (status, fields["code"]) if status >= 400 else None
     log.log(level, "%s", _sentence(fields), extra={"fields": fields, "repeat": repeat})

@@ -85,7 +85,7 @@ def test_a_directory_is_looked_at_before_anybody_is_told_where_to_connect(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "Qwen3-4B").mkdir()
-    assert main(["serve", str(tmp_path / "Qwen3-4B")]) == 1
+    assert main(["serve", str(tmp_path / "Qwen3-4B")]) == 78
     assert "is not a model directory" in (said := capsys.readouterr().err) and "listening" not in said
     assert main(["serve", str(tmp_path / "qwen3-4")]) == 1
     assert f"did you mean {tmp_path / 'Qwen3-4B'}?" in capsys.readouterr().err
@@ -123,7 +123,7 @@ def test_serve_says_what_to_give_instead(
     done = subprocess.run(
         [*COMMAND, "serve", "--port", "0", "--emu-profile", "nope"], capture_output=True, text=True, timeout=60
     )
-    assert done.returncode == 1 and "there is no profile 'nope': use one of " in done.stderr
+    assert done.returncode == 78 and "there is no profile 'nope': use one of " in done.stderr
     assert "qwen3-0.6b-w8a16-pi5" in done.stderr and ".toml" not in done.stderr
 
 
