@@ -45,22 +45,39 @@ static uint64_t fingerprint(uint64_t hash, const void *data, size_t size)
 static void test_dot(const emu_kernels *scalar, const emu_kernels *other)
 {
     enum { ROWS = 11, COLS = 8, MOST = 300 };
-    static uint16_t w[ROWS * MOST];
-    static float x[COLS * EMU_PADDED(MOST)], natural[MOST], a[COLS * ROWS], b[COLS * ROWS];
+    static uint16_t w[ROWS * MOST]; /* as int8 the same bytes */
+    static float x[COLS * MOST], a[COLS * ROWS], b[COLS * ROWS];
     for (size_t k = 1; k <= MOST; k += k < 70 ? 1 : 23) {
         fill_bf16(w, ROWS * k, -2, 2);
-        for (int c = 0; c < COLS; c++) {
-            fill(natural, k, -3, 3);
-            emu_pack(x + (size_t)c * EMU_PADDED(k), natural, k);
-        }
-        for (int rows = 1; rows <= ROWS; rows += 2) {
-            for (int cols = 1; cols <= COLS; cols++) {
-                scalar->dot(w, k, rows, x, EMU_PADDED(k), cols, k, a, ROWS);
-                other->dot(w, k, rows, x, EMU_PADDED(k), cols, k, b, ROWS);
-                for (int c = 0; c < cols; c++) CHECK(memcmp(a + c * ROWS, b + c * ROWS, (size_t)rows * sizeof *a) == 0);
+        fill(x, COLS * k, -3, 3);
+        for (int type = EMU_BF16; type <= EMU_INT8; type++) {
+            for (int rows = 1; rows <= ROWS; rows += 2) {
+                for (int cols = 1; cols <= COLS; cols++) {
+                    scalar->dot[type](w, k, rows, x, k, cols, k, a, ROWS);
+                    other->dot[type](w, k, rows, x, k, cols, k, b, ROWS);
+                    for (int c = 0; c < cols; c++)
+                        CHECK(memcmp(a + c * ROWS, b + c * ROWS, (size_t)rows * sizeof *a) == 0);
+                }
             }
         }
     }
+}
+
+/* The definition, written out. */
+static void test_dot_definition(void)
+{
+    enum { K = 53 };
+    int8_t w[K];
+    float x[K], lanes[16] = {0}, got;
+    fill(x, K, -3, 3);
+    for (int i = 0; i < K; i++) {
+        w[i] = (int8_t)next_random();
+        lanes[i % 16] = fmaf((float)w[i], x[i], lanes[i % 16]);
+    }
+    for (int half = 8; half >= 1; half /= 2)
+        for (int j = 0; j < half; j++) lanes[j] += lanes[j + half];
+    emu_math_kernels()->dot[EMU_INT8](w, K, 1, x, K, 1, K, &got, 1);
+    CHECK(got == lanes[0]);
 }
 
 static void test_elementwise(const emu_kernels *scalar, const emu_kernels *other)
@@ -172,6 +189,7 @@ static char *make_file(size_t *size)
 typedef struct buffers {
     uint16_t k[ROWS * WIDTH], v[ROWS * WIDTH], x[CHUNK * HIDDEN], mask[CHUNK * (ROWS + CHUNK)];
     uint32_t positions[CHUNK];
+    int computed; /* how many of the tokens are no padding */
     uint16_t k_out[CHUNK * WIDTH], v_out[CHUNK * WIDTH], y[CHUNK * HIDDEN];
 } buffers;
 
@@ -182,6 +200,7 @@ static void prepare(buffers *b, int tokens)
     fill_bf16(b->k, ROWS * WIDTH, -2, 2);
     fill_bf16(b->v, ROWS * WIDTH, -2, 2);
     fill_bf16(b->x, CHUNK * HIDDEN, -1, 1);
+    b->computed = tokens;
     for (int t = 0; t < tokens; t++) {
         b->positions[t] = (uint32_t)(50 + t);
         for (int i = 0; i < ROWS + tokens; i++)
@@ -193,7 +212,7 @@ static void prepare(buffers *b, int tokens)
 static void run(const emu_model *m, int group, buffers *b)
 {
     void *in[] = {b->k, b->v, b->positions, b->x, b->mask}, *out[] = {b->k_out, b->v_out, b->y};
-    CHECK(emu_model_execute(m, group, in, out, &(emu_exec_flags){.scan_nan = 1}) == 0);
+    CHECK(emu_model_execute(m, group, in, out, &(emu_exec_flags){.scan_nan = 1}) == b->computed);
 }
 
 static uint64_t test_layer(const emu_model *m)
@@ -226,7 +245,7 @@ static void *run_plain(void *argument)
     buffers *b = calloc(1, sizeof *b);
     for (int i = 0; i < 30; i++) {
         void *in[] = {b->k, b->v, b->positions, b->x, b->mask}, *out[] = {b->k_out, b->v_out, b->y};
-        if (emu_model_execute(m, 2, in, out, NULL) != 0) abort();
+        if (emu_model_execute(m, 2, in, out, NULL) != CHUNK) abort();
         if (i % 10 == 5) emu_threads_stop();
     }
     free(b);
@@ -288,6 +307,7 @@ int main(void)
         test_sums(emu_kernels_scalar(), all[i]);
     }
     emu_math_select("auto");
+    test_dot_definition();
     test_exponential();
     test_bf16();
     test_json();

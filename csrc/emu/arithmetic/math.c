@@ -56,6 +56,16 @@ const char *emu_math_isa(void)
     return emu_math_kernels()->name;
 }
 
+bool emu_finite(const uint16_t *x, size_t n)
+{
+    unsigned most = 0;
+    for (size_t i = 0; i < n; i++) {
+        unsigned magnitude = x[i] & 0x7fffu;
+        most = magnitude > most ? magnitude : most;
+    }
+    return most < 0x7f80;
+}
+
 void emu_widen(float *out, const uint16_t *in, size_t n)
 {
     for (size_t i = 0; i < n; i++) out[i] = emu_from_bf16(in[i]);
@@ -64,20 +74,6 @@ void emu_widen(float *out, const uint16_t *in, size_t n)
 void emu_narrow(uint16_t *out, const float *in, size_t n)
 {
     for (size_t i = 0; i < n; i++) out[i] = emu_to_bf16(in[i]);
-}
-
-void emu_pack(float *packed, const float *x, size_t n)
-{
-    size_t full = n / EMU_PACK * EMU_PACK;
-    for (size_t i = 0; i < full; i += EMU_PACK) {
-        for (int j = 0; j < EMU_PACK / 2; j++) {
-            packed[i + j] = x[i + 2 * j];
-            packed[i + 16 + j] = x[i + 2 * j + 1];
-        }
-    }
-    if (full == n) return;
-    memset(packed + full, 0, EMU_PACK * sizeof *packed);
-    for (size_t i = full; i < n; i++) packed[full + (i % 2) * 16 + (i - full) / 2] = x[i];
 }
 
 void emu_rmsnorm(float *y, const float *x, const uint16_t *weight, size_t n, float eps)
@@ -112,8 +108,17 @@ void emu_rope_rotate(float *x, const float *cosine, const float *sine, int half)
     }
 }
 
+void emu_matrix_rows(const emu_matrix *m, int first, int rows, const float *x, size_t ldx, int tokens, float *out,
+    size_t ldo)
+{
+    size_t cols = (size_t)m->cols, size = m->scale ? 1 : 2;
+    const void *w = (const char *)m->w + (size_t)first * cols * size;
+    emu_math_kernels()->dot[m->scale ? EMU_INT8 : EMU_BF16](w, cols, rows, x, ldx, tokens, cols, out, ldo);
+    for (int t = 0; m->scale && t < tokens; t++)
+        for (int r = 0; r < rows; r++) out[(size_t)t * ldo + (size_t)r] *= m->scale[first + r];
+}
+
 typedef struct matmul_job {
-    const emu_kernels *kernels;
     const emu_matrix *matrices;
     const float *x;
     float *out;
@@ -137,14 +142,12 @@ static void matmul_item(void *context, int item, int worker)
         above += m->rows;
     }
     int first = item * BLOCK_ROWS, rows = m->rows - first < BLOCK_ROWS ? m->rows - first : BLOCK_ROWS;
-    size_t cols = (size_t)m->cols;
-    job->kernels->dot(m->w + (size_t)first * cols, cols, rows, job->x, job->ldx, job->tokens, cols,
-        job->out + above + first, job->ldo);
+    emu_matrix_rows(m, first, rows, job->x, job->ldx, job->tokens, job->out + above + first, job->ldo);
 }
 
 void emu_matmul(const emu_matrix *matrices, int count, const float *x, size_t ldx, int tokens, float *out, size_t ldo)
 {
-    matmul_job job = {emu_math_kernels(), matrices, x, out, ldx, ldo, tokens};
+    matmul_job job = {matrices, x, out, ldx, ldo, tokens};
     int items = 0;
     size_t work = 0;
     for (int i = 0; i < count; i++) {
