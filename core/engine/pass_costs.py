@@ -108,12 +108,14 @@ class PassCosts:
         return None
 
     def layers_seconds(self, slot: int, num_tokens: int) -> float:
-        """A pass of group `slot` with so many tokens in it, without heads."""
-        return self.seconds[slot] - self.saved_seconds(slot, num_tokens)
+        """A pass of group `slot` with so many tokens in it, without heads: never less than a decode."""
+        seconds = self.seconds[slot]
+        least = min(seconds, self.seconds[self._by_cost[0][0][1]])
+        return max(seconds - self.saved_seconds(slot, num_tokens), least)
 
     def saved_seconds(self, slot: int, num_tokens: int) -> float:
         """What a pass of group `slot` saves because it holds no more tokens than these."""
-        return min((self.groups[slot].width - num_tokens) * self.empty, 0.95 * self.seconds[slot])
+        return (self.groups[slot].width - num_tokens) * self.empty
 
     def pass_seconds(self, slot: int, num_heads: float, num_tokens: int | None = None) -> float:
         """A pass of group `slot` in which so many tokens are chosen; full, unless `num_tokens` says what it holds."""

@@ -7,14 +7,19 @@ static size_t span(const emu_attention *a)
     return (size_t)a->rows + (size_t)a->tokens;
 }
 
+bool emu_attention_shows(const emu_attention *a, int token)
+{
+    return !(emu_math_kernels()->largest(a->mask + (size_t)token * span(a), (int)span(a)) < -EMU_HIDDEN);
+}
+
 /* What counts as visible is relative to the largest value, as softmax does not change when all scores move together: a
  * token that sees nothing (everything at -65536) attends to everything, as on the card. */
-bool emu_attention_scan(const emu_attention *a, int token)
+void emu_attention_scan(const emu_attention *a, int token)
 {
     size_t n = span(a);
     const uint16_t *mask = a->mask + (size_t)token * n;
     emu_run *runs = a->runs + (size_t)token * (size_t)emu_runs_room(a->rows, a->tokens);
-    float most = emu_math_kernels()->largest(mask, (int)n), least = most - EMU_HIDDEN;
+    float least = emu_math_kernels()->largest(mask, (int)n) - EMU_HIDDEN;
     int count = 0;
     bool inside = false;
     for (int i = 0; i < (int)n; i++) {
@@ -24,7 +29,6 @@ bool emu_attention_scan(const emu_attention *a, int token)
         inside = visible;
     }
     a->num_runs[token] = count;
-    return !(most < -EMU_HIDDEN);
 }
 
 bool emu_attention_taint(uint8_t *tainted, const uint16_t *k, const uint16_t *v, int count, int width)
@@ -32,7 +36,7 @@ bool emu_attention_taint(uint8_t *tainted, const uint16_t *k, const uint16_t *v,
     bool any = false;
     size_t n = (size_t)width;
     for (size_t r = 0; r < (size_t)count; r++) {
-        tainted[r] = !(emu_finite(k + r * n, n) && emu_finite(v + r * n, n));
+        tainted[r] = emu_has_nonfinite(k + r * n, 2 * n) || emu_has_nonfinite(v + r * n, 2 * n);
         any |= tainted[r] != 0;
     }
     return any;

@@ -46,8 +46,10 @@ static inline int emu_runs_room(int rows, int tokens)
     return (rows + tokens) / 2 + 3;
 }
 
-/* Finds the visible rows of a token: fills its runs and num_runs. False where its mask shows nothing at all. */
-bool emu_attention_scan(const emu_attention *a, int token);
+/* Whether the mask of a token shows anything: padding's does not. */
+bool emu_attention_shows(const emu_attention *a, int token);
+/* Finds the visible rows of a token: fills its runs and num_runs. */
+void emu_attention_scan(const emu_attention *a, int token);
 /* All heads that share one kv head of one token. */
 void emu_attention_head(const emu_attention *a, int token, int kv_head, int worker);
 /* tainted[r] for `count` rows of `width` elements. Returns whether there is any. */

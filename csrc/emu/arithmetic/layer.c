@@ -23,7 +23,6 @@ typedef struct layer_run {
     float *normed;    /* [T][hidden] input of the next matrix product */
     float *wide;      /* [T][width + 2 kv_width | 2 ffn] its output */
     float *attended;  /* [T][width] */
-    bool *shown;      /* [T] whether the token's mask shows anything */
     float *back;      /* [T][hidden] output of o and down */
     uint16_t *k, *v;  /* [T][kv_width] */
     emu_attention attention;
@@ -55,7 +54,6 @@ static size_t layout(layer_run *run, char *base)
     run->back = carve(base, &used, t * run->hidden, sizeof(float));
     run->k = carve(base, &used, t * run->kv_width, sizeof(uint16_t));
     run->v = carve(base, &used, t * run->kv_width, sizeof(uint16_t));
-    run->shown = carve(base, &used, t, sizeof(bool));
     a->runs = carve(base, &used, t * (size_t)emu_runs_room(run->rows, run->chunk), sizeof(emu_run));
     a->num_runs = carve(base, &used, t, sizeof(int));
     a->tainted = carve(base, &used, span, 1);
@@ -73,23 +71,29 @@ static void scan_token(void *context, int t, int worker)
 {
     layer_run *run = context;
     (void)worker;
-    run->shown[t] = emu_attention_scan(&run->attention, t);
+    emu_attention_scan(&run->attention, t);
 }
 
-/* How many of the first tokens are to be computed: the last ones are padding where their masks show nothing. Padding
- * that somebody sees, or that would spoil others by NaN, is computed. */
-static int count_tokens(const layer_run *run)
+/* Finds how many of the first tokens are to be computed, and what they see. The last ones are padding where their masks
+ * show nothing; padding that somebody sees, or that would spoil others by NaN, is computed. */
+static void find_tokens(layer_run *run)
 {
     const emu_attention *a = &run->attention;
-    int real = run->chunk, seen = 0;
-    while (real > 1 && !run->shown[real - 1] && emu_finite(run->input + (size_t)(real - 1) * run->hidden, run->hidden))
-        real--;
-    for (int t = 0; t < real; t++) {
-        const emu_run *runs = a->runs + t * emu_runs_room(run->rows, run->chunk), *last = runs + a->num_runs[t] - 1;
+    int seen = 0, room = emu_runs_room(run->rows, run->chunk);
+    size_t hidden = run->hidden;
+    run->tokens = run->chunk;
+    while (run->tokens > 1 && !emu_attention_shows(a, run->tokens - 1)
+        && !emu_has_nonfinite(run->input + (size_t)(run->tokens - 1) * hidden, 2 * hidden))
+        run->tokens--;
+    each_token(run, scan_token);
+    for (int t = 0; t < run->tokens; t++) {
+        const emu_run *runs = a->runs + (size_t)t * (size_t)room, *last = runs + a->num_runs[t] - 1;
         int end = last < runs ? 0 : last->start + last->length - run->rows;
         seen = end > seen ? end : seen;
     }
-    return seen > real ? run->chunk : real;
+    if (seen <= run->tokens) return;
+    run->tokens = run->chunk;
+    each_token(run, scan_token);
 }
 
 /* Input norm. */
@@ -233,8 +237,7 @@ int emu_layer_run(const emu_model *m, const emu_group *g, void *const *in, void 
     a->out = run.attended;
     a->q = run.wide;
     a->ldq = run.width + 2 * run.kv_width;
-    each_token(&run, scan_token);
-    run.tokens = count_tokens(&run);
+    find_tokens(&run);
     size_t kept = (size_t)run.tokens, padding = (size_t)(run.chunk - run.tokens);
     memset(run.k + kept * run.kv_width, 0, padding * run.kv_width * sizeof *run.k);
     memset(run.v + kept * run.kv_width, 0, padding * run.kv_width * sizeof *run.v);

@@ -56,14 +56,18 @@ const char *emu_math_isa(void)
     return emu_math_kernels()->name;
 }
 
-bool emu_finite(const uint16_t *x, size_t n)
+bool emu_has_nonfinite(const void *data, size_t n)
 {
-    unsigned most = 0;
-    for (size_t i = 0; i < n; i++) {
-        unsigned magnitude = x[i] & 0x7fffu;
-        most = magnitude > most ? magnitude : most;
+    const uint8_t *bytes = data;
+    uint64_t hit = 0, word;
+    for (; n >= 8; n -= 8, bytes += 8) { /* four bf16 words: exponent all ones carries into the sign bit */
+        memcpy(&word, bytes, 8);
+        hit |= (word & 0x7FFF7FFF7FFF7FFFull) + 0x0080008000800080ull;
     }
-    return most < 0x7f80;
+    word = 0;
+    memcpy(&word, bytes, n);
+    hit |= (word & 0x7FFF7FFF7FFF7FFFull) + 0x0080008000800080ull;
+    return hit & 0x8000800080008000ull;
 }
 
 void emu_widen(float *out, const uint16_t *in, size_t n)

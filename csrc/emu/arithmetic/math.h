@@ -37,7 +37,8 @@ static inline uint16_t emu_to_bf16(float value)
     return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
-bool emu_finite(const uint16_t *x, size_t n); /* neither NaN nor infinity among them */
+/* Whether there is NaN or infinity among the bf16 words in n bytes. */
+bool emu_has_nonfinite(const void *data, size_t n);
 void emu_widen(float *out, const uint16_t *in, size_t n);
 void emu_narrow(uint16_t *out, const float *in, size_t n);
 

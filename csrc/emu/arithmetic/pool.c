@@ -10,7 +10,10 @@
 
 #include "model.h"
 
-#define SPINS 300 /* a few microseconds: about the gap between two phases of a layer; then sleep */
+/* Pauses of some 40 ns before a thread sleeps. A worker's adapt: they double when a job came in time (the gap between two
+ * phases of a layer is a few microseconds to some ten), halve when none came: other programs want the cores, too. */
+#define LEAST_SPINS 64
+#define MOST_SPINS 2048
 
 /* ticket = job number << 8 | workers inside it << 1 | open. A worker enters by incrementing the count while the job is
  * open; once the caller has closed it nobody enters any more, so a worker that is slow to wake delays nothing. */
@@ -56,14 +59,18 @@ static void work(int worker)
 }
 
 /* Waits until a job after `seen` is open; false when the pool stops. */
-static bool wait_for_job(uint64_t seen)
+static bool wait_for_job(uint64_t seen, int *spins)
 {
-    for (int i = 0; i < SPINS; i++) {
+    for (int i = 0; i < *spins; i++) {
         uint64_t ticket = atomic_load(&pool.ticket);
-        if ((ticket & OPEN) && ticket >> NUMBER_SHIFT != seen) return true;
+        if ((ticket & OPEN) && ticket >> NUMBER_SHIFT != seen) {
+            *spins = 2 * *spins < MOST_SPINS ? 2 * *spins : MOST_SPINS;
+            return true;
+        }
         if (atomic_load(&pool.stopping)) return false;
         relax();
     }
+    *spins = *spins / 2 > LEAST_SPINS ? *spins / 2 : LEAST_SPINS;
     bool found = false;
     pthread_mutex_lock(&pool.lock);
     atomic_fetch_add(&pool.sleepers, 1);
@@ -89,9 +96,9 @@ static void leave(void)
 
 static void *worker_main(void *argument)
 {
-    int worker = (int)(intptr_t)argument;
+    int worker = (int)(intptr_t)argument, spins = LEAST_SPINS;
     uint64_t seen = UINT64_MAX;
-    while (wait_for_job(seen)) {
+    while (wait_for_job(seen, &spins)) {
         uint64_t ticket = atomic_load(&pool.ticket);
         while ((ticket & OPEN) && !atomic_compare_exchange_weak(&pool.ticket, &ticket, ticket + INSIDE)) continue;
         if (!(ticket & OPEN)) continue;
@@ -156,7 +163,7 @@ static void stop_workers(void)
 static void close_job(void)
 {
     uint64_t ticket = atomic_fetch_and(&pool.ticket, ~(uint64_t)OPEN) & ~(uint64_t)OPEN;
-    for (int i = 0; i < SPINS * 10 && (ticket & 0xff); i++) {
+    for (int i = 0; i < MOST_SPINS && (ticket & 0xff); i++) {
         relax();
         ticket = atomic_load(&pool.ticket);
     }

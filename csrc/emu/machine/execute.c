@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "../arithmetic/math.h"
 #include "counters.h"
 #include "errors.h"
 #include "faults.h"
