@@ -18,6 +18,7 @@ typedef struct layer_run {
     int chunk, tokens, rows;              /* the group's width, and how many of its first tokens are computed */
     size_t hidden, width, kv_width, ffn;  /* width: heads * head_dim */
     const uint16_t *input;
+    uint16_t *output;
     const uint32_t *positions;
     float *x;         /* [T][hidden] the residual stream */
     float *normed;    /* [T][hidden] input of the next matrix product */
@@ -187,6 +188,16 @@ static void activate_token(void *context, int t, int worker)
     emu_math_kernels()->swiglu(gate, gate + run->ffn, run->ffn);
 }
 
+/* Second residual, into the output, which may be the input. */
+static void end_token(void *context, int t, int worker)
+{
+    layer_run *run = context;
+    float *x = run->x + (size_t)t * run->hidden, *back = run->back + (size_t)t * run->hidden;
+    (void)worker;
+    for (size_t i = 0; i < run->hidden; i++) x[i] += back[i];
+    emu_narrow(run->output + (size_t)t * run->hidden, x, run->hidden);
+}
+
 static void compute(layer_run *run, bool scan_nan)
 {
     const emu_model *m = run->m;
@@ -207,14 +218,14 @@ static void compute(layer_run *run, bool scan_nan)
     emu_matmul(gate_up, 2, run->normed, run->hidden, tokens, run->wide, 2 * run->ffn);
     each_token(run, activate_token);
     emu_matmul(&down, 1, run->wide, 2 * run->ffn, tokens, run->back, run->hidden);
-    for (size_t i = 0; i < (size_t)tokens * run->hidden; i++) run->x[i] += run->back[i];
+    each_token(run, end_token);
 }
 
 int emu_layer_run(const emu_model *m, const emu_group *g, void *const *in, void *const *out, bool scan_nan)
 {
     const emu_model_info *info = &m->info;
     layer_run run = {.m = m, .chunk = g->tokens, .tokens = g->tokens, .rows = g->rows, .input = in[EMU_IN_INPUT],
-        .positions = in[EMU_IN_INDICES]};
+        .output = out[EMU_OUT_OUTPUT], .positions = in[EMU_IN_INDICES]};
     run.hidden = (size_t)info->hidden;
     run.width = (size_t)info->heads * (size_t)info->head_dim;
     run.kv_width = (size_t)info->kv_heads * (size_t)info->head_dim;
@@ -242,11 +253,9 @@ int emu_layer_run(const emu_model *m, const emu_group *g, void *const *in, void 
     memset(run.k + kept * run.kv_width, 0, padding * run.kv_width * sizeof *run.k);
     memset(run.v + kept * run.kv_width, 0, padding * run.kv_width * sizeof *run.v);
     compute(&run, scan_nan);
-    uint16_t *output = out[EMU_OUT_OUTPUT];
     memcpy(out[EMU_OUT_K], run.k, (size_t)run.chunk * run.kv_width * sizeof(uint16_t));
     memcpy(out[EMU_OUT_V], run.v, (size_t)run.chunk * run.kv_width * sizeof(uint16_t));
-    emu_narrow(output, run.x, kept * run.hidden);
-    memset(output + kept * run.hidden, 0, padding * run.hidden * sizeof *output);
+    memset(run.output + kept * run.hidden, 0, padding * run.hidden * sizeof *run.output);
     emu_scratch_give(scratch);
     return run.tokens;
 }

@@ -7,7 +7,7 @@
 #include "pool.h"
 
 /* of a matrix per work item: 64 KiB of weights at 1,024 columns, which stays in the second-level cache */
-#define BLOCK_ROWS 32
+#define BLOCK_ROWS 64
 #define SHARE_FROM (128 * 1024) /* multiply-adds from which waking other threads pays */
 
 static int available(const char *isa)
