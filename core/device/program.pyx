@@ -106,7 +106,7 @@ cdef class Program:
         cdef Step step = Step(num_tokens)
         step.reset(group)
         step.add_view(0, 0)
-        for i in range(num_tokens):
+        for _ in range(num_tokens):
             step.add(0, 0, -1, -1, 0, False)
         self._prepare(step)
         timed = &self.buffers.groups[group]

@@ -153,8 +153,8 @@ enum { HIDDEN = 72, HEADS = 6, KV = 2, DIMS = 40, FFN = 100, ROWS = 60, CHUNK = 
 
 typedef enum kind { SINGLE, SCALES, VECTOR, MATRIX } kind; /* scales only with int8 matrices */
 
-static size_t append_tensor(char *header, size_t at, const char *name, const char *dtype, size_t size, int rows, int cols,
-                            size_t *offset)
+static size_t append_tensor(char *header, size_t at, const char *name, const char *dtype, size_t size, int rows,
+    int cols, size_t *offset)
 {
     size_t bytes = (size_t)rows * (size_t)(cols ? cols : 1) * size;
     int n = sprintf(header + at, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[%d", name, dtype, rows);

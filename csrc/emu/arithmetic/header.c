@@ -238,7 +238,8 @@ static int read_tensor(reading *r, json_reader *json, const char *name)
             name, (unsigned long long)(r->data_start + extent.end), (unsigned long long)r->file_size);
     extent.begin += r->data_start;
     extent.end += r->data_start;
-    if (extent.type == EMU_TYPE_BF16 && extent.begin % 2 != 0) return complain(r, ": tensor %s starts at an odd byte", name);
+    if (extent.type == EMU_TYPE_BF16 && extent.begin % 2 != 0)
+        return complain(r, ": tensor %s starts at an odd byte", name);
     r->header->tensors[which] = extent;
     return 0;
 }

@@ -10,8 +10,8 @@
 
 #include "model.h"
 
-/* Pauses of some 40 ns before a thread sleeps. A worker's adapt: they double when a job came in time (the gap between two
- * phases of a layer is a few microseconds to some ten), halve when none came: other programs want the cores, too. */
+/* Pauses of some 40 ns before a thread sleeps. A worker's adapt: they double when a job came in time (the gap between
+ * two phases of a layer is some ten microseconds at most), halve when none came: other programs want the cores, too. */
 #define LEAST_SPINS 64
 #define MOST_SPINS 2048
 
