@@ -74,7 +74,8 @@ def test_a_closed_program_and_its_bindings_refuse_every_call(package) -> None:
     modes = {"use_async": True, "in_place_decode": False}
     calls: list[Callable[[], object]] = [
         lambda: program.run(step), lambda: program.more_logits([0]), lambda: program.time_layers(0, 1),
-        program.time_head, lambda: program.set_modes(**modes), lambda: binding.set_input(0, buffer), lambda: Binding(layer, 0),
+        program.time_head, lambda: program.set_modes(**modes), lambda: binding.set_input(0, buffer),
+        lambda: Binding(layer, 0),
     ]  # fmt: skip
     for call in calls:
         with pytest.raises(ValueError, match=r"closed|unloaded"):
