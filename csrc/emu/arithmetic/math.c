@@ -6,8 +6,11 @@
 #include "model.h"
 #include "pool.h"
 
-/* of a matrix per work item: 64 KiB of weights at 1,024 columns, which stays in the second-level cache */
+/* Rows of a matrix per work item: as many as keep the asking ahead going, or for many tokens so few that the threads end
+ * together. */
 #define BLOCK_ROWS 64
+#define BLOCK_ROWS_OF_MANY 16
+#define MANY 8
 #define SHARE_FROM (128 * 1024) /* multiply-adds from which waking other threads pays */
 
 static int available(const char *isa)
@@ -127,12 +130,12 @@ typedef struct matmul_job {
     const float *x;
     float *out;
     size_t ldx, ldo;
-    int tokens;
+    int tokens, block;
 } matmul_job;
 
-static int blocks(int rows)
+static int blocks(const matmul_job *job, int rows)
 {
-    return (rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
+    return (rows + job->block - 1) / job->block;
 }
 
 static void matmul_item(void *context, int item, int worker)
@@ -141,21 +144,21 @@ static void matmul_item(void *context, int item, int worker)
     const emu_matrix *m = job->matrices;
     int above = 0;
     (void)worker;
-    for (; item >= blocks(m->rows); m++) {
-        item -= blocks(m->rows);
+    for (; item >= blocks(job, m->rows); m++) {
+        item -= blocks(job, m->rows);
         above += m->rows;
     }
-    int first = item * BLOCK_ROWS, rows = m->rows - first < BLOCK_ROWS ? m->rows - first : BLOCK_ROWS;
+    int first = item * job->block, rows = m->rows - first < job->block ? m->rows - first : job->block;
     emu_matrix_rows(m, first, rows, job->x, job->ldx, job->tokens, job->out + above + first, job->ldo);
 }
 
 void emu_matmul(const emu_matrix *matrices, int count, const float *x, size_t ldx, int tokens, float *out, size_t ldo)
 {
-    matmul_job job = {matrices, x, out, ldx, ldo, tokens};
+    matmul_job job = {matrices, x, out, ldx, ldo, tokens, tokens > MANY ? BLOCK_ROWS_OF_MANY : BLOCK_ROWS};
     int items = 0;
     size_t work = 0;
     for (int i = 0; i < count; i++) {
-        items += blocks(matrices[i].rows);
+        items += blocks(&job, matrices[i].rows);
         work += (size_t)matrices[i].rows * (size_t)matrices[i].cols * (size_t)tokens;
     }
     (work < SHARE_FROM ? emu_pool_run_alone : emu_pool_run)(matmul_item, &job, items);
