@@ -8,7 +8,7 @@
 
 /* Rows of a matrix per work item: as many as keep the asking ahead going, or for many tokens so few that the threads end
  * together. */
-#define BLOCK_ROWS 64
+#define BLOCK_ROWS 32
 #define BLOCK_ROWS_OF_MANY 16
 #define MANY 8
 #define SHARE_FROM (128 * 1024) /* multiply-adds from which waking other threads pays */

@@ -10,8 +10,8 @@
 
 #include "model.h"
 
-/* Pauses of some 40 ns before a thread sleeps. A worker's adapt: they double when a job came in time (the gap between
- * two phases of a layer is some ten microseconds at most), halve when none came: other programs want the cores, too. */
+/* Pauses of some 40 ns before a thread sleeps: longer than the gap between two phases of a layer or two layers. A worker
+ * whose waiting was in vain waits half as long the next time: other programs want the cores, too. */
 #define LEAST_SPINS 64
 #define MOST_SPINS 2048
 
@@ -31,10 +31,13 @@ static struct {
     _Atomic int sleepers;
     _Atomic bool stopping, caller_waits;
     _Atomic uint64_t ticket;
-    _Atomic int next;
+    struct { /* a share of the job: who comes first takes its items in order, and then those that others left */
+        _Alignas(64) _Atomic int next;
+        int end;
+    } shares[EMU_MAX_THREADS];
+    int num_shares;
     emu_pool_fn fn;
     void *context;
-    int items;
 } pool = {.owner = PTHREAD_MUTEX_INITIALIZER,
           .lock = PTHREAD_MUTEX_INITIALIZER,
           .wake = PTHREAD_COND_INITIALIZER,
@@ -51,10 +54,10 @@ static void relax(void)
 
 static void work(int worker)
 {
-    for (;;) {
-        int item = atomic_fetch_add(&pool.next, 1);
-        if (item >= pool.items) return;
-        pool.fn(pool.context, item, worker);
+    for (int i = 0; i < pool.num_shares; i++) {
+        int share = (worker + i) % pool.num_shares, item;
+        while ((item = atomic_fetch_add(&pool.shares[share].next, 1)) < pool.shares[share].end)
+            pool.fn(pool.context, item, worker);
     }
 }
 
@@ -64,7 +67,7 @@ static bool wait_for_job(uint64_t seen, int *spins)
     for (int i = 0; i < *spins; i++) {
         uint64_t ticket = atomic_load(&pool.ticket);
         if ((ticket & OPEN) && ticket >> NUMBER_SHIFT != seen) {
-            *spins = 2 * *spins < MOST_SPINS ? 2 * *spins : MOST_SPINS;
+            *spins = MOST_SPINS;
             return true;
         }
         if (atomic_load(&pool.stopping)) return false;
@@ -191,8 +194,11 @@ void emu_pool_run(emu_pool_fn fn, void *context, int items)
     if (pool.started < wanted - 1) start_workers(wanted);
     pool.fn = fn;
     pool.context = context;
-    pool.items = items;
-    atomic_store(&pool.next, 0);
+    pool.num_shares = wanted;
+    for (int i = 0; i < wanted; i++) {
+        atomic_store(&pool.shares[i].next, (int)((int64_t)items * i / wanted));
+        pool.shares[i].end = (int)((int64_t)items * (i + 1) / wanted);
+    }
     uint64_t number = (atomic_load(&pool.ticket) >> NUMBER_SHIFT) + 1;
     atomic_store(&pool.ticket, number << NUMBER_SHIFT | OPEN);
     if (atomic_load(&pool.sleepers) > 0) {
