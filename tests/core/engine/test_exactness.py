@@ -242,6 +242,8 @@ def little_foresight(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda c: "-".join(f"{k}={v}" for k, v in c.items()))
 def test_any_schedule_gives_what_each_request_gets_alone(package, alone, config) -> None:
+    for setting in MODES:  # they stay with the process
+        Emulator().set(setting, 1)
     engine = Engine.open(package, "emu", "none", max_queue=1000, max_running=6, threaded=False, **config)
     engine.scheduler.costs.observe = lambda *measured: None  # the machine decides what a pass seems to cost
     for setting, mode in MODES.items():
