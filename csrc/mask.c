@@ -26,7 +26,7 @@ int ax_mask_fill(uint16_t *mask, int32_t width, int32_t history, const ax_query 
         uint16_t *own = line + history;
         if (i >= num_queries) {
             fill(line, AX_MASK_HIDDEN, (int32_t)stride);
-            own[i] = 0;
+            own[i] = AX_MASK_PADDING;
             continue;
         }
         const ax_query *q = &queries[i];

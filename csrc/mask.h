@@ -4,7 +4,8 @@
 
 #include <stdint.h>
 
-#define AX_MASK_HIDDEN 0xC780u /* bf16 of -65536 */
+#define AX_MASK_HIDDEN 0xC780u  /* bf16 of -65536 */
+#define AX_MASK_PADDING 0xC700u /* bf16 of -32768 */
 
 /* One token of a step. The planner fills an array of these; the program uploads what it says. */
 typedef struct ax_query {
@@ -20,7 +21,8 @@ typedef struct ax_query {
  *
  * Cache rows: `views` has num_views + 1 offsets into `runs`, pairs (start, stop) of visible rows below `history`.
  * Own tokens: a query sees itself, its parent, its parent's parent and so on. Padding (num_queries..width-1) sees only
- * itself, so that its softmax stays finite.
+ * itself, so that its softmax stays finite, by a value that is far above the others and yet hides: softmax does not
+ * change when all scores move together, and the emulated card knows by it what need not be computed.
  * Returns 0, or -1 when a query, view or run is out of its range (nothing is written past the mask). */
 int ax_mask_fill(uint16_t *mask, int32_t width, int32_t history, const ax_query *queries, int32_t num_queries,
                  const int32_t *runs, const int32_t *views, int32_t num_views);

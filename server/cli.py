@@ -337,6 +337,7 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
     add("--chunk", type=int, default=128, help="tokens of a prompt chunk, 0 for none (default 128)")
     add("--history", type=_rows, metavar="0,128,...", help="history rows of each chunk graph")
     add("--p0-width", **P0_WIDTH)
+    add("--weights", choices=("bf16", "int8"), default="bf16", help="int8: half the size, as published packages are")
     parser.set_defaults(run=_convert)
 # fmt: on
 
@@ -344,7 +345,7 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
 def _convert(arguments: argparse.Namespace) -> int:
     from axpress.core.model_files.convert import convert
 
-    options = {name: getattr(arguments, name) for name in ("rows", "chunk", "history", "p0_width")}
+    options = {name: getattr(arguments, name) for name in ("rows", "chunk", "history", "p0_width", "weights")}
     convert(arguments.checkpoint, arguments.out, **options)
     return 0
 

@@ -18,12 +18,14 @@ from .step import Step
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """Seconds of a whole pass by group (index as in `Backend.groups`, all layers, no head), of one head, and of moving
-    one row to another place in all layers."""
+    """Seconds of a whole pass by group (index as in `Backend.groups`, all layers, full, no head), of one head, and of
+    moving one row to another place in all layers. `empty`: what a chunk saves for each token that it lacks; cards
+    save nothing, the emulated one's arithmetic does."""
 
     groups: tuple[float, ...]
     head: float
     copy: float = 0.0
+    empty: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from .program import Program
 log = logging.getLogger(__name__)
 
 ALIGNMENT = 2048  # bytes: the offsets at which outputs inside a cache were seen to work on cards
+NOTICEABLE = 0.5  # share of a chunk's time that an empty one must save to be believed: cards save nothing
 CLOSE = 0.05  # of the largest value: how far a chunk's K, V and logits may be from decode's
 
 
@@ -84,17 +85,24 @@ def _log_costs(program: Program, modes: Modes, costs: Costs) -> None:
 
 def measure(program: Program, deadline: Deadline) -> Costs:
     """Times the first layers of every group, the head, and a row's move."""
-    groups = []
-    for group in range(len(program.groups)):
+
+    def layers(group: int, num_tokens: int) -> float:
         with deadline(f"the timing of group {group}"):
-            groups.append(program.time_layers(group, deadline.timeout_ms) * program.num_layers)
+            return program.time_layers(group, num_tokens, deadline.timeout_ms) * program.num_layers
+
+    groups = [layers(number, group.width) for number, group in enumerate(program.groups)]
+    empty = 0.0
+    for chunk in _groups(program)[1][:1]:
+        saved = groups[chunk] - layers(chunk, 1)
+        if saved > NOTICEABLE * groups[chunk]:
+            empty = saved / (program.groups[chunk].width - 1)
     with deadline("the timing of the head"):
         head = min(program.time_head(deadline.timeout_ms) for _ in range(3))  # the host may be busy
     with deadline("the timing of a row's move"):
         start = time.perf_counter()
         program.move_rows(0, np.array([0], np.int32), np.array([1], np.int32), deadline.timeout_ms)
         copy = time.perf_counter() - start
-    return Costs(tuple(groups), head, copy)
+    return Costs(tuple(groups), head, copy, empty)
 
 
 @contextmanager

@@ -47,6 +47,7 @@ cdef class Program:
     cdef int _require_open(self) except -1
     cdef int _prepare(self, Step step) except -1
     cdef void _add_row(self, size_t query, size_t row) noexcept
+    cdef axclError _upload(self, group_io *group) noexcept nogil
     cdef axclError _submit(self, Step step, group_io *group) noexcept nogil
     cdef axclError _submit_layers(self, group_io *group, int bank, bint in_place) noexcept nogil
     cdef axclError _submit_heads(self, group_io *group, int count) noexcept nogil

@@ -57,9 +57,10 @@ class Program:
         Raises PackageError where the models do not fit each other, RuntimeCallError where the card refuses."""
     def set_modes(self, *, use_async: bool, in_place_decode: bool) -> None:
         """What this card can be trusted with (see probe.py); the conservative choice is False, False."""
-    def time_layers(self, group: int, timeout_ms: int = -1) -> float:
-        """Seconds that one layer of this group takes, from the first few layers. What it computes is thrown away.
-        Errors as for `run`."""
+    def time_layers(self, group: int, num_tokens: int, timeout_ms: int = -1) -> float:
+        """Seconds that one layer of this group takes with so many tokens in it, from the first few layers. What it
+        computes is thrown away. Errors as for `run`."""
+
     def time_head(self, timeout_ms: int = -1) -> float:
         """Seconds that one head takes, download of the logits included. Errors as for `run`."""
     def kv_buffers(self, bank: int, layer: int) -> tuple[Any, Any]:

@@ -96,24 +96,30 @@ cdef class Program:
                     code = self.buffers.bind_rows(&self.buffers.groups[g], bank, False, 0)
                 self.card.check("axclrtEngineSetOutputBufferByIndex", code)
 
-    def time_layers(self, group: int, timeout_ms: int = -1) -> float:
-        """Seconds that one layer of this group takes, from the first few layers. What it computes is thrown away.
-        Errors as for `run`."""
+    def time_layers(self, group: int, num_tokens: int, timeout_ms: int = -1) -> float:
+        """Seconds that one layer of this group takes with so many tokens in it, from the first few layers. What it
+        computes is thrown away. Errors as for `run`."""
         cdef group_io *timed
         cdef axclError code = 0
         cdef int32_t limit = timeout_ms
         cdef int i, count = min(TIMED_LAYERS, self.num_layers)
-        self._require_open()
-        if not 0 <= group < len(self.groups):
-            raise ValueError(f"group {group} of {len(self.groups)}")
+        cdef Step step = Step(num_tokens)
+        step.reset(group)
+        step.add_view(0, 0)
+        for _ in range(num_tokens):
+            step.add(0, 0, -1, -1, 0, False)
+        self._prepare(step)
         timed = &self.buffers.groups[group]
+        with nogil:
+            code = self._upload(timed)
+            if code == 0:
+                code = self.stream.wait(limit)
         start = perf_counter()
         with nogil:
             self.stream.kind = CALL_LAYER
             for i in range(count):
-                code = self.stream.execute(&self.buffers.layer_handles[i], timed.numbers[i], timed.io[i])
-                if code != 0:
-                    break
+                if code == 0:
+                    code = self.stream.execute(&self.buffers.layer_handles[i], timed.numbers[i], timed.io[i])
             if code == 0:
                 code = self.stream.wait(limit)
         if code != 0:
@@ -257,17 +263,22 @@ cdef class Program:
         self.row_runs[self.num_row_runs] = row_run(source, target, self.row_bytes)
         self.num_row_runs += 1
 
-    cdef axclError _submit(self, Step step, group_io *group) noexcept nogil:
+    cdef axclError _upload(self, group_io *group) noexcept nogil:
         cdef axclError code
-        cdef size_t hidden_nbytes = self.hidden_bytes * group.width
-        cdef bint in_place = group.width == 1 and self.in_place_decode and self.num_row_runs == 1
         self.stream.kind = CALL_UPLOAD
         code = self.stream.copy(group.mask, self.buffers.mask.data, group.mask_bytes, AXCL_COPY_HOST_TO_DEVICE)
         if code == 0:
             code = self.stream.copy(
                 group.indices, self.buffers.indices.data, 4 * group.width, AXCL_COPY_HOST_TO_DEVICE)
         if code == 0:
-            code = self.stream.copy(group.hidden[0], self.buffers.hidden.data, hidden_nbytes, AXCL_COPY_HOST_TO_DEVICE)
+            code = self.stream.copy(group.hidden[0], self.buffers.hidden.data, self.hidden_bytes * group.width,
+                                    AXCL_COPY_HOST_TO_DEVICE)
+        return code
+
+    cdef axclError _submit(self, Step step, group_io *group) noexcept nogil:
+        cdef axclError code
+        cdef bint in_place = group.width == 1 and self.in_place_decode and self.num_row_runs == 1
+        code = self._upload(group)
         if code == 0 and group.width == 1 and self.in_place_decode:
             self.stream.kind = CALL_BIND
             code = self.buffers.bind_rows(group, step.bank, in_place, self.row_runs[0].target if in_place else 0)

@@ -45,6 +45,7 @@ class PassCosts:
         self._num_passes = 0
         self._last_pass = [0] * len(self.groups)  # of each group
         self._doubt_after = [FIRST_DOUBT] * len(self.groups)
+        self.empty = figures.empty
         self._sort()
 
     def observe(self, slot: int, seconds: float, num_heads: int, further: tuple[int, float] = (0, 0.0)) -> None:
@@ -106,9 +107,20 @@ class PassCosts:
                 return slot
         return None
 
-    def pass_seconds(self, slot: int, num_heads: float) -> float:
-        """A pass of group `slot` in which so many tokens are chosen."""
-        return self.seconds[slot] + num_heads * self.head
+    def layers_seconds(self, slot: int, num_tokens: int) -> float:
+        """A pass of group `slot` with so many tokens in it, without heads: never less than a decode."""
+        seconds = self.seconds[slot]
+        least = min(seconds, self.seconds[self._by_cost[0][0][1]])
+        return max(seconds - self.saved_seconds(slot, num_tokens), least)
+
+    def saved_seconds(self, slot: int, num_tokens: int) -> float:
+        """What a pass of group `slot` saves because it holds no more tokens than these."""
+        return (self.groups[slot].width - num_tokens) * self.empty
+
+    def pass_seconds(self, slot: int, num_heads: float, num_tokens: int | None = None) -> float:
+        """A pass of group `slot` in which so many tokens are chosen; full, unless `num_tokens` says what it holds."""
+        layers = self.seconds[slot] if num_tokens is None else self.layers_seconds(slot, num_tokens)
+        return layers + num_heads * self.head
 
     def chunk_seconds(self, high: int, num_heads: float) -> float | None:
         """A chunk over `high` rows; None where no group reaches so far."""
@@ -128,8 +140,8 @@ class PassCosts:
             slot, count = self.chunk_slot(num_cached), num_tokens - num_cached
             if slot is not None:
                 count = min(self.groups[slot].width, count)
-            if slot is not None and self.seconds[slot] <= single * count:
-                yield PrefillPass(slot, count, self.seconds[slot])
+            if slot is not None and (seconds := self.layers_seconds(slot, count)) <= single * count:
+                yield PrefillPass(slot, count, seconds)
             else:
                 yield PrefillPass(None, count, single * count)
             num_cached += count
@@ -165,5 +177,5 @@ class PassCosts:
             slot = self.chunk_slot(high)
             if slot is None or count > min(self.max_heads, self.groups[slot].width):
                 break
-            best = min(best, self.pass_seconds(slot, count) + rest)
+            best = min(best, self.pass_seconds(slot, count, count) + rest)
         return best

@@ -97,7 +97,8 @@ class PassPlanner:
             tokens += part.num_tokens + gained
             if part.num_tokens == candidates[part.candidate].num_pending:
                 heads += 1 + gained
-        return self.costs.pass_seconds(planned.slot, heads) / tokens
+        num_tokens = sum(part.num_tokens + part.num_drafts for part in planned.parts)
+        return self.costs.pass_seconds(planned.slot, heads, num_tokens) / tokens
 
     def plan(
         self, candidates: Items[Candidate], highs: Items[int] | None = None, *, in_turn: bool = True
@@ -158,7 +159,7 @@ class PassPlanner:
                 parts.append(Part(i, num_tokens))
             room -= num_tokens
         singly = sum(part.num_tokens * costs.seconds[costs.decode_slot(highs[part.candidate])] for part in parts)
-        if singly < costs.seconds[slot]:
+        if singly < costs.layers_seconds(slot, sum(part.num_tokens for part in parts)):
             return None
         return StepPlan(slot, tuple(self._with_drafts(candidates, parts, room)))
 
@@ -205,7 +206,7 @@ class PassPlanner:
         singles = [costs.single_seconds(high) for high, _ in ordered]
         rest = sum(singles)
         best_rate, num_carried = rest / len(ordered), 0
-        tokens, heads = float(len(ordered)), 0.0
+        tokens, heads, num_tokens = float(len(ordered)), 0.0, 0
         for count, (high, i) in enumerate(ordered, 1):
             slot = costs.chunk_slot(high)
             if slot is None or count > min(costs.max_heads, costs.groups[slot].width):
@@ -213,8 +214,9 @@ class PassPlanner:
             gained = self._expected(candidates[i])
             tokens += gained
             heads += 1 + gained
+            num_tokens += 1 + (candidates[i].num_drafts if self.drafts else 0)
             rest -= singles[count - 1]
-            rate = (costs.pass_seconds(slot, heads) + rest) / tokens
+            rate = (costs.pass_seconds(slot, heads, min(num_tokens, costs.groups[slot].width)) + rest) / tokens
             if rate < (best_rate if count > 1 else GAIN_FOR_DRAFTS * best_rate):
                 best_rate, num_carried = rate, count
         if not num_carried:

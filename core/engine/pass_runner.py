@@ -51,7 +51,8 @@ class PassRunner:
         kind = "decode" if self._costs.groups[planned.slot].width == 1 else "chunk"
         self._counters.add_pass(kind, seconds, step.num_queries, len(scheduled))
         further = self._sample(bank, [s for s in scheduled if not s.sequence.num_pending])
-        self._costs.observe(planned.slot, seconds, num_heads, further)
+        full = seconds + self._costs.saved_seconds(planned.slot, step.num_queries)
+        self._costs.observe(planned.slot, full, num_heads, further)
         num_heads += further[0]
         self._counters.totals["heads"] += num_heads
         if self._trace:

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from ..errors import PackageError
 from .gguf_checkpoint import GgufCheckpoint
 from .hf_checkpoint import Checkpoint, ModelSpec
+from .int8_weights import int8_tensors
 from .safetensors import TensorSource, array_source
 from .simulated_axmodel import COMPILER, SimMeta, check_shapes, write_axmodel
 
@@ -28,6 +29,7 @@ EMBED_NAME = "model.embed_tokens.weight.bfloat16.bin"
 TOKENIZER_DIR = "tokenizer"
 TOKENIZER_TYPES = {"qwen3": "Qwen3", "qwen2": "Qwen2_5", "llama": "Llama"}
 DEFAULT_HISTORY_END = 1024
+HEAD_ROWS = (1, 2, 4, 8, 16)  # tokens that the head's groups take: its weights are then read once for all of them
 WHOLE_CONTEXT = 65536  # penalty window of a checkpoint: Hugging Face's penalty looks at every token
 
 AnyCheckpoint = Checkpoint | GgufCheckpoint
@@ -61,6 +63,7 @@ def convert(
     chunk: int = 128,
     history: Sequence[int] | None = None,
     p0_width: str = "hidden",
+    weights: str = "bf16",
     name: str | None = None,
     generation: Mapping[str, Any] | None = None,
     progress: bool = True,
@@ -70,9 +73,10 @@ def convert(
 
     `rows` is the decode group's cache (R), or those of several decode groups; `chunk` the prefill chunk's width (0:
     no chunk groups), `history` the cache rows that each chunk group takes (default: as default_history), `p0_width`
-    as in SimMeta. `generation`: values of generation_config.json that go before the checkpoint's. Everything is
-    checked before the first byte is written, and `out_dir` appears only when it is complete. PackageError: one
-    sentence saying what cannot be converted and why."""
+    as in SimMeta. `weights` "int8": matrices as int8 with a scale a row; the embedding stays bf16. `generation`:
+    values of generation_config.json that go before the checkpoint's. Everything is checked before the first byte is
+    written, and `out_dir` appears only when it is complete. PackageError: one sentence saying what cannot be
+    converted and why."""
     source, target = Path(checkpoint), Path(out_dir)
     opened = open_checkpoint(source)
     spec = opened.spec
@@ -81,6 +85,10 @@ def convert(
     ladder = default_history(max(decode, default=0), chunk) if history is None else list(history)
     base = replace(_base_meta(spec, decode, chunk, ladder), p0_width=p0_width)
     jobs = _plan(opened, spec, base, name)
+    if weights == "int8":
+        jobs = [(file, meta, int8_tensors(tensors) if meta else tensors) for file, meta, tensors in jobs]
+    elif weights != "bf16":
+        raise PackageError(f"--weights is bf16 or int8, not {weights}")
     tokenizer = opened.tokenizer()
     with new_directory(target) as work:
         _write_all(work, jobs, progress)
@@ -88,7 +96,9 @@ def convert(
         for file_name, content in tokenizer.items():
             (work / TOKENIZER_DIR / file_name).write_bytes(content)
         write_json(work / "post_config.json", post_config({**opened.generation, **(generation or {})}))
-        extra = {"max_positions": spec.max_positions} if spec.max_positions else {}
+        extra: dict[str, Any] = {"weights": weights}
+        if spec.max_positions:
+            extra["max_positions"] = spec.max_positions
         write_json(work / "config.json", package_config(name, base, spec.eos, spec.bos, extra))
     return target
 
@@ -181,7 +191,7 @@ def _plan(checkpoint: AnyCheckpoint, spec: ModelSpec, base: SimMeta, name: str) 
         "norm": checkpoint.source("model.norm.weight"),
         "head": embed if spec.tied else checkpoint.source("lm_head.weight"),
     }
-    meta = replace(base, layer=None)
+    meta = replace(base, layer=None, head_rows=HEAD_ROWS)
     check_shapes({key: tensor.shape for key, tensor in head.items()}, meta, f"the head of {checkpoint.path}")
     jobs.append((f"{name}_post.axmodel", meta, head))
     unknown = sorted(key for key in checkpoint.names if key not in used and not key.endswith("rotary_emb.inv_freq"))

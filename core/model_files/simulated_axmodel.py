@@ -203,7 +203,7 @@ def is_simulated(path: str | os.PathLike[str]) -> bool:
 def tensor_shapes(meta: SimMeta) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
     """Names and shapes of the tensors that a file with this metadata must have, and of those that it may have."""
     if meta.layer is None:
-        return {"norm": (meta.hidden,), "head": (meta.vocab, meta.hidden)}, {}
+        return {"norm": (meta.hidden,), "head": (meta.vocab, meta.hidden)}, {"head_scale": (meta.vocab,)}
     width, kv_width = meta.heads * meta.head_dim, meta.kv_heads * meta.head_dim
     required: dict[str, tuple[int, ...]] = {
         "input_norm": (meta.hidden,),
@@ -224,6 +224,7 @@ def tensor_shapes(meta: SimMeta) -> tuple[dict[str, tuple[int, ...]], dict[str, 
         "o_bias": (meta.hidden,),
     }
     optional |= {"q_norm": (meta.head_dim,), "k_norm": (meta.head_dim,)}
+    optional |= {f"{name}_scale": shape[:1] for name, shape in required.items() if len(shape) == 2}  # of int8 weights
     for name in FAMILY_TENSORS.get(meta.family, ()):
         required[name] = optional.pop(name)
     return required, optional

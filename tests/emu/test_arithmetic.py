@@ -83,6 +83,33 @@ def test_layer_equals_float64_reference(
     model.close()
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_int8_layer_equals_float64_reference_on_the_weights_it_has(library: ctypes.CDLL, family: str) -> None:
+    shape = LayerShape(family, hidden=56, heads=6, kv_heads=2, head_dim=80, ffn=100)
+    model, exact = Model(library, shape.file("int8")), shape.as_int8()
+    for group, (rows, tokens) in enumerate([(40, 1), (0, 6), (40, 6)]):
+        k, v = cache(shape, rows)
+        mask, x, positions = causal(rows, np.arange(0, rows, 3), tokens), inputs(shape, tokens), np.arange(tokens) + 9
+        for got, want in zip(
+            model.layer(shape, group, k, v, positions, x, mask), reference(exact, k, v, positions, x, mask), strict=True
+        ):
+            close(got, want)
+    model.close()
+
+
+def test_int8_is_within_two_percent_of_bf16(library: ctypes.CDLL) -> None:
+    """The bound that the emulator's README states: of what a layer adds to its input, root mean squares compared."""
+    shape = LayerShape(hidden=576, heads=9, kv_heads=3, head_dim=64, ffn=1536)
+    x, mask, empty = inputs(shape, 6), causal(0, np.arange(0), 6), np.zeros((1, 576), np.uint16)
+    added = []
+    for weights in ("bf16", "int8"):
+        model = Model(library, shape.file(weights))
+        added.append(wide(model.layer(shape, 1, empty, empty, range(6), x, mask)[2]) - wide(x))
+        model.close()
+    difference = np.sqrt(np.mean((added[1] - added[0]) ** 2) / np.mean(added[0] ** 2))
+    assert 1e-4 < difference < 0.02
+
+
 def test_other_mask_values_are_added(library: ctypes.CDLL) -> None:
     shape = LayerShape()
     model = Model(library, shape.file())
@@ -156,6 +183,49 @@ def test_chunked_prefill_equals_token_by_token(library: ctypes.CDLL, family: str
     model.close()
 
 
+PADDING = bf16(np.array([-32768.0]))[0]  # as csrc/mask.h
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_padding_is_not_computed_and_changes_nothing(library: ctypes.CDLL, alone: bool) -> None:
+    """Last rows of a chunk whose masks show nothing, be it that they see only themselves or nothing at all."""
+    shape = LayerShape(chunk=16, history=(0, 40))
+    model = Model(library, shape.file())
+    k, v = cache(shape, 40)
+    x, positions = inputs(shape, 16), np.arange(16, dtype=np.uint32)
+    full = causal(40, np.arange(9), 16)
+    want = model.layer(shape, 2, k, v, positions, x, full)
+    for count in (1, 7, 16):
+        mask = full.copy()
+        mask[count:] = HIDDEN
+        mask[range(count, 16), range(40 + count, 56)] = PADDING if alone else HIDDEN
+        outputs = [np.full((16, n), 7, np.uint16) for n in (64, 64, shape.hidden)]
+        assert model.execute(2, [k, v, positions, x, mask], outputs) == count
+        for got, expected in zip(outputs, want, strict=True):
+            np.testing.assert_array_equal(got[:count], expected[:count])
+            assert not got[count:].any()
+    model.close()
+
+
+def test_padding_that_matters_to_others_is_computed(library: ctypes.CDLL) -> None:
+    shape = LayerShape(chunk=6)
+    model = Model(library, shape.file())
+    empty, x, positions = np.zeros((1, 64), np.uint16), inputs(shape, 6), np.arange(6, dtype=np.uint32)
+    outputs = [np.zeros((6, n), np.uint16) for n in (64, 64, shape.hidden)]
+    mask = causal(0, np.arange(0), 6)
+    mask[3:] = HIDDEN
+    assert model.execute(1, [empty, empty, positions, x, mask], outputs) == 3
+    seen = mask.copy()
+    seen[1, 4] = 0
+    assert model.execute(1, [empty, empty, positions, x, seen], outputs) == 6
+    plain = wide(outputs[2])
+    assert np.isfinite(plain).all() and (plain[4] != 0).any()
+    x[5] = 0x7FC0  # spoils all, as on the card
+    assert model.execute(1, [empty, empty, positions, x, mask], outputs, scan_nan=1) == 6
+    assert np.isnan(wide(outputs[2])).all()
+    model.close()
+
+
 def test_outputs_may_be_the_cache_rows_and_the_input(library: ctypes.CDLL) -> None:
     shape = LayerShape()
     model = Model(library, shape.file())
@@ -169,9 +239,10 @@ def test_outputs_may_be_the_cache_rows_and_the_input(library: ctypes.CDLL) -> No
     model.close()
 
 
-def test_threads_and_instruction_sets_give_the_same_bits(library: ctypes.CDLL) -> None:
+@pytest.mark.parametrize("weights", ["bf16", "int8"])
+def test_threads_and_instruction_sets_give_the_same_bits(library: ctypes.CDLL, weights: str) -> None:
     shape = LayerShape(hidden=200, heads=6, kv_heads=3, head_dim=80, ffn=333, rows=150, chunk=21, history=(0, 150))
-    model, names = Model(library, shape.file()), isas(library)
+    model, names = Model(library, shape.file(weights)), isas(library)
     k, v = cache(shape, 150)
     for group, tokens in [(0, 1), (2, 21)]:
         x, mask = inputs(shape, tokens), causal(150, np.arange(3, 140), tokens)

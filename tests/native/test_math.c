@@ -45,22 +45,39 @@ static uint64_t fingerprint(uint64_t hash, const void *data, size_t size)
 static void test_dot(const emu_kernels *scalar, const emu_kernels *other)
 {
     enum { ROWS = 11, COLS = 8, MOST = 300 };
-    static uint16_t w[ROWS * MOST];
-    static float x[COLS * EMU_PADDED(MOST)], natural[MOST], a[COLS * ROWS], b[COLS * ROWS];
+    static uint16_t w[ROWS * MOST]; /* as int8 the same bytes */
+    static float x[COLS * MOST], a[COLS * ROWS], b[COLS * ROWS];
     for (size_t k = 1; k <= MOST; k += k < 70 ? 1 : 23) {
         fill_bf16(w, ROWS * k, -2, 2);
-        for (int c = 0; c < COLS; c++) {
-            fill(natural, k, -3, 3);
-            emu_pack(x + (size_t)c * EMU_PADDED(k), natural, k);
-        }
-        for (int rows = 1; rows <= ROWS; rows += 2) {
-            for (int cols = 1; cols <= COLS; cols++) {
-                scalar->dot(w, k, rows, x, EMU_PADDED(k), cols, k, a, ROWS);
-                other->dot(w, k, rows, x, EMU_PADDED(k), cols, k, b, ROWS);
-                for (int c = 0; c < cols; c++) CHECK(memcmp(a + c * ROWS, b + c * ROWS, (size_t)rows * sizeof *a) == 0);
+        fill(x, COLS * k, -3, 3);
+        for (int type = EMU_BF16; type <= EMU_INT8; type++) {
+            for (int rows = 1; rows <= ROWS; rows += 2) {
+                for (int cols = 1; cols <= COLS; cols++) {
+                    scalar->dot[type](w, k, rows, x, k, cols, k, a, ROWS);
+                    other->dot[type](w, k, rows, x, k, cols, k, b, ROWS);
+                    for (int c = 0; c < cols; c++)
+                        CHECK(memcmp(a + c * ROWS, b + c * ROWS, (size_t)rows * sizeof *a) == 0);
+                }
             }
         }
     }
+}
+
+/* The definition, written out. */
+static void test_dot_definition(void)
+{
+    enum { K = 53 };
+    int8_t w[K];
+    float x[K], lanes[16] = {0}, got;
+    fill(x, K, -3, 3);
+    for (int i = 0; i < K; i++) {
+        w[i] = (int8_t)next_random();
+        lanes[i % 16] = fmaf((float)w[i], x[i], lanes[i % 16]);
+    }
+    for (int half = 8; half >= 1; half /= 2)
+        for (int j = 0; j < half; j++) lanes[j] += lanes[j + half];
+    emu_math_kernels()->dot[EMU_INT8](w, K, 1, x, K, 1, K, &got, 1);
+    CHECK(got == lanes[0]);
 }
 
 static void test_elementwise(const emu_kernels *scalar, const emu_kernels *other)
@@ -134,44 +151,59 @@ static void test_bf16(void)
 /* A Qwen3 layer in memory. inv_freq 0: no rotation, hence the same numbers with every C library. */
 enum { HIDDEN = 72, HEADS = 6, KV = 2, DIMS = 40, FFN = 100, ROWS = 60, CHUNK = 9, WIDTH = KV * DIMS };
 
-static size_t append_tensor(char *header, size_t at, const char *name, int rows, int cols, size_t *offset)
+typedef enum kind { SINGLE, SCALES, VECTOR, MATRIX } kind; /* scales only with int8 matrices */
+
+static size_t append_tensor(char *header, size_t at, const char *name, const char *dtype, size_t size, int rows,
+    int cols, size_t *offset)
 {
-    bool single = strcmp(name, "inv_freq") == 0;
-    size_t bytes = (size_t)rows * (size_t)(cols ? cols : 1) * (single ? 4 : 2);
-    int n =
-        cols ? sprintf(header + at, ",\"%s\":{\"dtype\":\"BF16\",\"shape\":[%d,%d],", name, rows, cols)
-             : sprintf(header + at, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[%d],", name, single ? "F32" : "BF16", rows);
-    n += sprintf(header + at + n, "\"data_offsets\":[%zu,%zu]}", *offset, *offset + bytes);
+    size_t bytes = (size_t)rows * (size_t)(cols ? cols : 1) * size;
+    int n = sprintf(header + at, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[%d", name, dtype, rows);
+    if (cols) n += sprintf(header + at + n, ",%d", cols);
+    n += sprintf(header + at + n, "],\"data_offsets\":[%zu,%zu]}", *offset, *offset + bytes);
     *offset += bytes;
     return at + (size_t)n;
 }
 
-static char *make_file(size_t *size)
+static char *make_file(size_t *size, bool int8)
 {
-    static const struct { const char *name; int rows, cols;
-    } tensors[] = {{"input_norm", HIDDEN, 0}, {"q", HEADS * DIMS, HIDDEN}, {"k", WIDTH, HIDDEN}, {"v", WIDTH, HIDDEN},
-        {"o", HIDDEN, HEADS * DIMS}, {"q_norm", DIMS, 0}, {"k_norm", DIMS, 0}, {"post_norm", HIDDEN, 0},
-        {"gate", FFN, HIDDEN}, {"up", FFN, HIDDEN}, {"down", HIDDEN, FFN}, {"inv_freq", DIMS / 2, 0}};
+    static const struct { const char *name; kind kind; int rows, cols;
+    } tensors[] = {{"inv_freq", SINGLE, DIMS / 2, 0}, {"q_scale", SCALES, HEADS * DIMS, 0},
+        {"k_scale", SCALES, WIDTH, 0}, {"v_scale", SCALES, WIDTH, 0}, {"o_scale", SCALES, HIDDEN, 0},
+        {"gate_scale", SCALES, FFN, 0}, {"up_scale", SCALES, FFN, 0}, {"down_scale", SCALES, HIDDEN, 0},
+        {"input_norm", VECTOR, HIDDEN, 0}, {"q_norm", VECTOR, DIMS, 0}, {"k_norm", VECTOR, DIMS, 0},
+        {"post_norm", VECTOR, HIDDEN, 0}, {"q", MATRIX, HEADS * DIMS, HIDDEN}, {"k", MATRIX, WIDTH, HIDDEN},
+        {"v", MATRIX, WIDTH, HIDDEN}, {"o", MATRIX, HIDDEN, HEADS * DIMS}, {"gate", MATRIX, FFN, HIDDEN},
+        {"up", MATRIX, FFN, HIDDEN}, {"down", MATRIX, HIDDEN, FFN}};
     static char header[4096];
-    size_t bytes = 0, at = (size_t)sprintf(header,
+    size_t bytes = 0, ends[MATRIX + 1] = {0}, at = (size_t)sprintf(header,
         "{\"__metadata__\":{\"format\":\"axpress-sim-1\",\"kind\":\"layer\",\"family\":\"qwen3\",\"layer\":\"3\","
         "\"hidden\":\"%d\",\"heads\":\"%d\",\"kv_heads\":\"%d\",\"head_dim\":\"%d\",\"ffn\":\"%d\","
         "\"decode_rows\":\"%d\",\"chunk\":\"%d\",\"history\":\"0,%d\"}",
         HIDDEN, HEADS, KV, DIMS, FFN, ROWS, CHUNK, ROWS);
-    for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++)
-        at = append_tensor(header, at, tensors[i].name, tensors[i].rows, tensors[i].cols, &bytes);
+    for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++) {
+        kind what = tensors[i].kind;
+        if (what == SCALES && !int8) continue;
+        const char *dtype = what <= SCALES ? "F32" : what == MATRIX && int8 ? "I8" : "BF16";
+        at = append_tensor(header, at, tensors[i].name, dtype, what <= SCALES ? 4 : *dtype == 'I' ? 1 : 2,
+            tensors[i].rows, tensors[i].cols, &bytes);
+        ends[what] = bytes;
+    }
     header[at++] = '}';
     while (at % 8) header[at++] = ' ';
-    char *file = calloc(1, *size = 8 + at + bytes);
+    char *file = calloc(1, *size = 8 + at + bytes), *data = file + 8 + at;
     for (int i = 0; i < 8; i++) file[i] = (char)(at >> 8 * i);
     memcpy(file + 8, header, at);
-    fill_bf16((uint16_t *)(void *)(file + 8 + at), bytes / 2 - DIMS, -0.3f, 0.3f); /* all but inv_freq, which is last */
+    size_t scales = ends[SINGLE], words = int8 ? ends[SCALES] : scales, small = int8 ? ends[VECTOR] : bytes;
+    for (size_t i = scales; i < words; i += 4) memcpy(data + i, &(float){uniform(0.001f, 0.003f)}, 4);
+    fill_bf16((uint16_t *)(void *)(data + words), (small - words) / 2, -0.3f, 0.3f);
+    for (size_t i = small; i < bytes; i++) data[i] = (char)(next_random() % 255 - 127);
     return file;
 }
 
 typedef struct buffers {
     uint16_t k[ROWS * WIDTH], v[ROWS * WIDTH], x[CHUNK * HIDDEN], mask[CHUNK * (ROWS + CHUNK)];
     uint32_t positions[CHUNK];
+    int computed; /* how many of the tokens are no padding */
     uint16_t k_out[CHUNK * WIDTH], v_out[CHUNK * WIDTH], y[CHUNK * HIDDEN];
 } buffers;
 
@@ -182,6 +214,7 @@ static void prepare(buffers *b, int tokens)
     fill_bf16(b->k, ROWS * WIDTH, -2, 2);
     fill_bf16(b->v, ROWS * WIDTH, -2, 2);
     fill_bf16(b->x, CHUNK * HIDDEN, -1, 1);
+    b->computed = tokens;
     for (int t = 0; t < tokens; t++) {
         b->positions[t] = (uint32_t)(50 + t);
         for (int i = 0; i < ROWS + tokens; i++)
@@ -193,7 +226,7 @@ static void prepare(buffers *b, int tokens)
 static void run(const emu_model *m, int group, buffers *b)
 {
     void *in[] = {b->k, b->v, b->positions, b->x, b->mask}, *out[] = {b->k_out, b->v_out, b->y};
-    CHECK(emu_model_execute(m, group, in, out, &(emu_exec_flags){.scan_nan = 1}) == 0);
+    CHECK(emu_model_execute(m, group, in, out, &(emu_exec_flags){.scan_nan = 1}) == b->computed);
 }
 
 static uint64_t test_layer(const emu_model *m)
@@ -226,7 +259,7 @@ static void *run_plain(void *argument)
     buffers *b = calloc(1, sizeof *b);
     for (int i = 0; i < 30; i++) {
         void *in[] = {b->k, b->v, b->positions, b->x, b->mask}, *out[] = {b->k_out, b->v_out, b->y};
-        if (emu_model_execute(m, 2, in, out, NULL) != 0) abort();
+        if (emu_model_execute(m, 2, in, out, NULL) != CHUNK) abort();
         if (i % 10 == 5) emu_threads_stop();
     }
     free(b);
@@ -278,6 +311,24 @@ static void test_json(void)
     CHECK(json_string(&r, text, sizeof text) && strcmp(text, "\xc3\xa9\xf0\x9f\x98\x80") == 0);
 }
 
+static void test_file(bool int8)
+{
+    size_t size;
+    char err[EMU_ERR], *file = make_file(&size, int8);
+    emu_model *m = emu_model_open_mem(file, size, err);
+    if (!m) {
+        failures++;
+        printf("%s\n", err);
+    } else {
+        CHECK(emu_model_get_info(m)->int8 == int8);
+        printf("fingerprint %s %016llx\n", int8 ? "int8" : "bf16", (unsigned long long)test_layer(m));
+        test_callers(m);
+        emu_model_close(m);
+        test_damage(file, size);
+    }
+    free(file);
+}
+
 int main(void)
 {
     const emu_kernels *all[] = {emu_kernels_avx2(), emu_kernels_avx512(), emu_kernels_neon()};
@@ -288,22 +339,12 @@ int main(void)
         test_sums(emu_kernels_scalar(), all[i]);
     }
     emu_math_select("auto");
+    test_dot_definition();
     test_exponential();
     test_bf16();
     test_json();
     state = 7;
-    size_t size;
-    char err[EMU_ERR], *file = make_file(&size);
-    emu_model *m = emu_model_open_mem(file, size, err);
-    if (!m) {
-        printf("%s\n", err);
-        return 1;
-    }
-    printf("fingerprint %016llx\n", (unsigned long long)test_layer(m));
-    test_callers(m);
-    emu_model_close(m);
-    test_damage(file, size);
-    free(file);
+    for (int int8 = 0; int8 < 2; int8++) test_file(int8);
     emu_threads_stop();
     printf("%s, %d failed\n", emu_math_isa(), failures);
     return failures != 0;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import functools
 import json
@@ -17,6 +18,9 @@ from pathlib import Path
 
 import numpy as np
 from repository import ROOT
+
+from axpress.core.model_files.int8_weights import MATRICES, int8_tensors
+from axpress.core.model_files.safetensors import array_source
 
 ARITHMETIC = ROOT / "csrc" / "emu" / "arithmetic"
 INSTRUCTION_SETS = {
@@ -100,7 +104,7 @@ def safetensors(metadata: Mapping[str, object], tensors: Mapping[str, np.ndarray
     header: dict[str, object] = {"__metadata__": {key: str(value) for key, value in metadata.items()}}
     at = 0
     for name, array in tensors.items():
-        dtype = "F32" if array.dtype == np.float32 else "BF16"
+        dtype = {"float32": "F32", "int8": "I8"}.get(str(array.dtype), "BF16")
         header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [at, at + array.nbytes]}
         at += array.nbytes
     raw = json.dumps(header).encode()
@@ -168,9 +172,23 @@ class LayerShape:
         }
         return result
 
-    def file(self) -> bytes:
-        """The simulated axmodel."""
-        return safetensors(self.metadata(), self.tensors)
+    def file(self, weights: str = "bf16") -> bytes:
+        """The simulated axmodel; its matrices as "bf16" or "int8"."""
+        return safetensors(self.metadata(), self.int8() if weights == "int8" else self.tensors)
+
+    def int8(self) -> dict[str, np.ndarray]:
+        """The tensors with matrices as int8, and their scales."""
+        sources = int8_tensors({name: array_source(tensor) for name, tensor in self.tensors.items()})
+        whole = {name: np.concatenate(list(source.blocks())) for name, source in sources.items()}
+        return dict(sorted(whole.items(), key=lambda item: -item[1].itemsize))
+
+    def as_int8(self) -> LayerShape:
+        """The same layer with the values that its int8 matrices stand for, as float64, for `reference`."""
+        whole = self.int8()
+        exact = {name: whole[name] * whole[f"{name}_scale"][:, None].astype(np.float64) for name in MATRICES[:-1]}
+        other = copy.copy(self)
+        other.tensors = self.tensors | exact
+        return other
 
 
 class Model:
@@ -195,12 +213,14 @@ class Model:
         outputs: Sequence[np.ndarray],
         scan_nan: int = 0,
         unchanged: int = 0,
-    ) -> None:
-        """Run a shape group on C-contiguous arrays of exactly the right sizes."""
+    ) -> int:
+        """Run a shape group on C-contiguous arrays of exactly the right sizes; how many rows it computed."""
         flags = (ctypes.c_int * 2)(scan_nan, unchanged)
         ins = (ctypes.c_void_p * len(inputs))(*(array.ctypes.data for array in inputs))
         outs = (ctypes.c_void_p * len(outputs))(*(array.ctypes.data for array in outputs))
-        assert self.library.emu_model_execute(self.handle, group, ins, outs, flags) == 0
+        rows = self.library.emu_model_execute(self.handle, group, ins, outs, flags)
+        assert rows > 0
+        return rows
 
     def layer(
         self,

@@ -110,6 +110,8 @@ int axemu_report(char *buffer, size_t size)
     add(&t, ",\"executes\":{\"layer_decode\":%llu,\"layer_chunk\":%llu,\"head\":%llu}",
         get(&emu_counted.counts[EMU_COUNT_DECODE]),
         get(&emu_counted.counts[EMU_COUNT_CHUNK]), get(&emu_counted.counts[EMU_COUNT_HEAD]));
+    add(&t, ",\"layer_rows\":%llu,\"int8_executes\":%llu", get(&emu_counted.counts[EMU_COUNT_LAYER_ROWS]),
+        get(&emu_counted.counts[EMU_COUNT_INT8]));
     add(&t, ",\"binds\":%llu,\"submitted_offline\":%llu,\"modelled_ns\":%llu",
         get(&emu_counted.counts[EMU_COUNT_BINDS]),
         get(&emu_counted.counts[EMU_COUNT_OFFLINE]), get(&emu_counted.counts[EMU_COUNT_MODELLED_NS]));

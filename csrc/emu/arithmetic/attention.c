@@ -7,24 +7,19 @@ static size_t span(const emu_attention *a)
     return (size_t)a->rows + (size_t)a->tokens;
 }
 
-/* The smallest mask value that counts as visible. Relative to the largest, as softmax does not change when all scores
- * move together: a token that sees nothing (everything at -65536) attends to everything, as on the card. */
-static float threshold(const uint16_t *mask, size_t n)
+bool emu_attention_shows(const emu_attention *a, int token)
 {
-    float most = -INFINITY;
-    for (size_t i = 0; i < n; i++) {
-        float value = emu_from_bf16(mask[i]);
-        most = value > most ? value : most;
-    }
-    return most - EMU_HIDDEN;
+    return !(emu_math_kernels()->largest(a->mask + (size_t)token * span(a), (int)span(a)) < -EMU_HIDDEN);
 }
 
+/* What counts as visible is relative to the largest value, as softmax does not change when all scores move together: a
+ * token that sees nothing (everything at -65536) attends to everything, as on the card. */
 void emu_attention_scan(const emu_attention *a, int token)
 {
     size_t n = span(a);
     const uint16_t *mask = a->mask + (size_t)token * n;
     emu_run *runs = a->runs + (size_t)token * (size_t)emu_runs_room(a->rows, a->tokens);
-    float least = threshold(mask, n);
+    float least = emu_math_kernels()->largest(mask, (int)n) - EMU_HIDDEN;
     int count = 0;
     bool inside = false;
     for (int i = 0; i < (int)n; i++) {
@@ -39,15 +34,9 @@ void emu_attention_scan(const emu_attention *a, int token)
 bool emu_attention_taint(uint8_t *tainted, const uint16_t *k, const uint16_t *v, int count, int width)
 {
     bool any = false;
-    for (int r = 0; r < count; r++) {
-        unsigned most = 0;
-        for (int d = 0; d < width; d++) {
-            size_t at = (size_t)r * (size_t)width + (size_t)d;
-            unsigned a = k[at] & 0x7fffu, b = v[at] & 0x7fffu;
-            most = a > most ? a : most;
-            most = b > most ? b : most;
-        }
-        tainted[r] = most >= 0x7f80;
+    size_t n = (size_t)width;
+    for (size_t r = 0; r < (size_t)count; r++) {
+        tainted[r] = emu_has_nonfinite(k + r * n, 2 * n) || emu_has_nonfinite(v + r * n, 2 * n);
         any |= tainted[r] != 0;
     }
     return any;
@@ -77,14 +66,14 @@ typedef struct head_task {
 static void weigh_rows(head_task *t, double *total)
 {
     const emu_attention *a = t->a;
-    size_t ld = span(a), width = (size_t)a->kv_heads * (size_t)a->dims, stride = EMU_PADDED(a->dims);
+    size_t ld = span(a), width = (size_t)a->kv_heads * (size_t)a->dims, dims = (size_t)a->dims;
     for (int h = 0; h < t->group; h++) total[h] = -INFINITY; /* the maximum, for now */
     t->visible = 0;
     for (int i = 0; i < t->num_runs; i++) {
         const emu_run run = t->runs[i];
         float *s = t->scores + t->visible;
         const uint16_t *k = row_of(a, a->k_cache, a->k_own, run.start, t->kv_head);
-        t->kernels->dot(k, width, run.length, t->q, stride, t->group, (size_t)a->dims, s, ld);
+        t->kernels->dot[EMU_BF16](k, width, run.length, t->q, dims, t->group, dims, s, ld);
         for (int h = 0; h < t->group; h++) {
             float most = t->kernels->score(s + (size_t)h * ld, t->mask + run.start, run.length, a->scale);
             total[h] = most > total[h] ? most : total[h];
@@ -142,7 +131,7 @@ static void spread_taint(const head_task *t, float *out, int row)
         *v = row_of(a, a->v_cache, a->v_own, row, t->kv_head);
     for (int h = 0; h < t->group; h++) {
         float *head = out + (size_t)h * (size_t)a->dims, s;
-        t->kernels->dot(k, 0, 1, t->q + (size_t)h * EMU_PADDED(a->dims), 0, 1, (size_t)a->dims, &s, 0);
+        t->kernels->dot[EMU_BF16](k, 0, 1, t->q + (size_t)h * (size_t)a->dims, 0, 1, (size_t)a->dims, &s, 0);
         bool whole = !(s * a->scale + emu_from_bf16(t->mask[row]) < INFINITY);
         for (int d = 0; d < a->dims; d++)
             if (whole || (v[d] & 0x7f80) == 0x7f80) head[d] = NAN;
@@ -163,13 +152,13 @@ static void spread_all_taint(const head_task *t, float *out)
 void emu_attention_head(const emu_attention *a, int token, int kv_head, int worker)
 {
     int group = a->heads / a->kv_heads;
-    size_t dims = (size_t)a->dims, first = (size_t)token * (size_t)a->heads + (size_t)kv_head * (size_t)group;
+    size_t dims = (size_t)a->dims, head = (size_t)kv_head * (size_t)group;
     /* acc, then total (group <= group * dims), then magic */
     double *sums = a->sums + (size_t)worker * (2 * (size_t)group + 1) * dims;
     head_task t = {.a = a,
                    .kernels = emu_math_kernels(),
                    .mask = a->mask + (size_t)token * span(a),
-                   .q = a->q + first * EMU_PADDED(a->dims),
+                   .q = a->q + (size_t)token * a->ldq + head * dims,
                    .runs = a->runs + (size_t)token * (size_t)emu_runs_room(a->rows, a->tokens),
                    .num_runs = a->num_runs[token],
                    .kv_head = kv_head,
@@ -178,7 +167,7 @@ void emu_attention_head(const emu_attention *a, int token, int kv_head, int work
                    .acc = sums,
                    .magic = sums + 2 * (size_t)group * dims};
     double *total = sums + (size_t)group * dims;
-    float *out = a->out + first * dims;
+    float *out = a->out + ((size_t)token * (size_t)a->heads + head) * dims;
     weigh_rows(&t, total);
     choose_grid(&t, total);
     sum_rows(&t);

@@ -30,7 +30,8 @@ typedef struct emu_attention {
     const uint16_t *mask;
     const uint16_t *k_cache, *v_cache; /* [rows, kv_heads * dims] */
     const uint16_t *k_own, *v_own;     /* [tokens, kv_heads * dims] */
-    const float *q;                    /* [tokens, heads, padded dims], packed */
+    const float *q;                    /* per token [heads, dims], ldq floats apart */
+    size_t ldq;
     float *out;                        /* [tokens, heads * dims] */
     emu_run *runs;                     /* [tokens][emu_runs_room] */
     int *num_runs;                     /* [tokens] */
@@ -45,6 +46,8 @@ static inline int emu_runs_room(int rows, int tokens)
     return (rows + tokens) / 2 + 3;
 }
 
+/* Whether the mask of a token shows anything: padding's does not. */
+bool emu_attention_shows(const emu_attention *a, int token);
 /* Finds the visible rows of a token: fills its runs and num_runs. */
 void emu_attention_scan(const emu_attention *a, int token);
 /* All heads that share one kv head of one token. */

@@ -7,7 +7,7 @@
 
 typedef struct head_run {
     const emu_model *m;
-    const float *packed;
+    const float *normed; /* [tokens][hidden] */
     void *output;
     int tokens;
 } head_run;
@@ -26,30 +26,30 @@ static void head_item(void *context, int item, int worker)
 {
     const head_run *run = context;
     float logits[TOKENS * BLOCK];
-    size_t hidden = (size_t)run->m->info.hidden, padded = EMU_PADDED(hidden), first = (size_t)item * BLOCK;
-    int rows = run->m->info.vocab - (int)first < BLOCK ? run->m->info.vocab - (int)first : BLOCK;
-    const uint16_t *w = run->m->weights[EMU_W_HEAD] + first * hidden;
+    int vocab = run->m->info.vocab, hidden = run->m->info.hidden, first = item * BLOCK;
+    int rows = vocab - first < BLOCK ? vocab - first : BLOCK;
+    const emu_matrix matrix = emu_model_matrix(run->m, EMU_W_HEAD, vocab, hidden);
     (void)worker;
     for (int t = 0; t < run->tokens; t += TOKENS) {
         int some = run->tokens - t < TOKENS ? run->tokens - t : TOKENS;
-        emu_math_kernels()->dot(w, hidden, rows, run->packed + (size_t)t * padded, padded, some, hidden, logits, BLOCK);
-        for (int i = 0; i < some; i++) store(run, logits + (size_t)i * BLOCK, t + i, first, (size_t)rows);
+        const float *x = run->normed + (size_t)t * (size_t)hidden;
+        emu_matrix_rows(&matrix, first, rows, x, (size_t)hidden, some, logits, BLOCK);
+        for (int i = 0; i < some; i++) store(run, logits + (size_t)i * BLOCK, t + i, (size_t)first, (size_t)rows);
     }
 }
 
 int emu_head_run(const emu_model *m, const emu_group *g, const void *input, void *output)
 {
-    size_t hidden = (size_t)m->info.hidden, padded = EMU_PADDED(hidden), tokens = (size_t)g->tokens;
-    float *packed = emu_scratch_take((tokens * padded + hidden) * sizeof(float));
-    if (!packed) return -2;
-    float *x = packed + tokens * padded;
+    size_t hidden = (size_t)m->info.hidden, tokens = (size_t)g->tokens;
+    float *normed = emu_scratch_take(tokens * hidden * sizeof(float));
+    if (!normed) return -2;
     for (size_t t = 0; t < tokens; t++) {
+        float *x = normed + t * hidden;
         emu_widen(x, (const uint16_t *)input + t * hidden, hidden);
         emu_rmsnorm(x, x, m->weights[EMU_W_NORM], hidden, m->rms_eps);
-        emu_pack(packed + t * padded, x, hidden);
     }
-    head_run run = {m, packed, output, g->tokens};
+    head_run run = {m, normed, output, g->tokens};
     emu_pool_run(head_item, &run, (m->info.vocab + BLOCK - 1) / BLOCK);
-    emu_scratch_give(packed);
-    return 0;
+    emu_scratch_give(normed);
+    return g->tokens;
 }

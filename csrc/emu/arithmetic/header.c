@@ -172,11 +172,23 @@ static int read_metadata(reading *r, json_reader *json)
 }
 
 static const char *const tensor_names[EMU_NUM_WEIGHTS] = {
-    [EMU_W_INPUT_NORM] = "input_norm", [EMU_W_Q] = "q", [EMU_W_K] = "k", [EMU_W_V] = "v", [EMU_W_O] = "o",
-    [EMU_W_Q_BIAS] = "q_bias", [EMU_W_K_BIAS] = "k_bias", [EMU_W_V_BIAS] = "v_bias", [EMU_W_O_BIAS] = "o_bias",
-    [EMU_W_Q_NORM] = "q_norm", [EMU_W_K_NORM] = "k_norm", [EMU_W_POST_NORM] = "post_norm",
-    [EMU_W_GATE] = "gate", [EMU_W_UP] = "up", [EMU_W_DOWN] = "down",
-    [EMU_W_INV_FREQ] = "inv_freq", [EMU_W_NORM] = "norm", [EMU_W_HEAD] = "head"};
+    [EMU_W_Q] = "q", [EMU_W_K] = "k", [EMU_W_V] = "v", [EMU_W_O] = "o", [EMU_W_GATE] = "gate", [EMU_W_UP] = "up",
+    [EMU_W_DOWN] = "down", [EMU_W_HEAD] = "head", [EMU_W_SCALE + EMU_W_Q] = "q_scale",
+    [EMU_W_SCALE + EMU_W_K] = "k_scale", [EMU_W_SCALE + EMU_W_V] = "v_scale", [EMU_W_SCALE + EMU_W_O] = "o_scale",
+    [EMU_W_SCALE + EMU_W_GATE] = "gate_scale", [EMU_W_SCALE + EMU_W_UP] = "up_scale",
+    [EMU_W_SCALE + EMU_W_DOWN] = "down_scale", [EMU_W_SCALE + EMU_W_HEAD] = "head_scale",
+    [EMU_W_INPUT_NORM] = "input_norm", [EMU_W_Q_BIAS] = "q_bias", [EMU_W_K_BIAS] = "k_bias", [EMU_W_V_BIAS] = "v_bias",
+    [EMU_W_O_BIAS] = "o_bias", [EMU_W_Q_NORM] = "q_norm", [EMU_W_K_NORM] = "k_norm", [EMU_W_POST_NORM] = "post_norm",
+    [EMU_W_INV_FREQ] = "inv_freq", [EMU_W_NORM] = "norm"};
+
+/* The type of a tensor, from its name in the header; 0 where this tensor cannot have it. */
+static int tensor_type(int which, const char *dtype)
+{
+    bool single = which == EMU_W_INV_FREQ || (which >= EMU_W_SCALE && which < EMU_W_SCALE + EMU_NUM_MATRICES);
+    if (strcmp(dtype, "F32") == 0) return single ? EMU_TYPE_FP32 : 0;
+    if (strcmp(dtype, "I8") == 0) return which < EMU_NUM_MATRICES ? EMU_TYPE_INT8 : 0;
+    return strcmp(dtype, "BF16") == 0 && !single ? EMU_TYPE_BF16 : 0;
+}
 
 static bool read_extent(json_reader *json, emu_extent *extent, char dtype[16])
 {
@@ -218,15 +230,16 @@ static int read_tensor(reading *r, json_reader *json, const char *name)
     if (which == EMU_NUM_WEIGHTS) return complain(r, ": unknown tensor \"%.40s\"", name);
     if (r->header->tensors[which].present) return complain(r, ": tensor %s is given twice", name);
     if (!complete) return complain(r, ": tensor %s lacks a type, a shape or a byte range", name);
-    extent.fp32 = which == EMU_W_INV_FREQ;
-    if (strcmp(dtype, extent.fp32 ? "F32" : "BF16") != 0)
-        return complain(r, ": tensor %s has type %s instead of %s", name, dtype, extent.fp32 ? "F32" : "BF16");
+    if (!(extent.type = tensor_type(which, dtype)))
+        return complain(r, ": tensor %s has type %s instead of %s", name, dtype,
+            tensor_type(which, "F32") ? "F32" : which < EMU_NUM_MATRICES ? "BF16 or I8" : "BF16");
     if (extent.end > r->file_size - r->data_start)
         return complain(r, " is cut short: tensor %s ends at byte %llu of a file of %llu; copy or download it again",
             name, (unsigned long long)(r->data_start + extent.end), (unsigned long long)r->file_size);
     extent.begin += r->data_start;
     extent.end += r->data_start;
-    if (extent.begin % 2 != 0) return complain(r, ": tensor %s starts at an odd byte", name);
+    if (extent.type == EMU_TYPE_BF16 && extent.begin % 2 != 0)
+        return complain(r, ": tensor %s starts at an odd byte", name);
     r->header->tensors[which] = extent;
     return 0;
 }
@@ -252,7 +265,8 @@ static int check_shape(const reading *r, int which, bool required, uint64_t rows
     const emu_extent *e = &r->header->tensors[which];
     int ndims = cols ? 2 : 1;
     if (!e->present) return required ? complain(r, ": tensor %s is missing", tensor_names[which]) : 0;
-    uint64_t bytes = rows * (cols ? cols : 1) * (e->fp32 ? 4 : 2);
+    uint64_t size = e->type == EMU_TYPE_FP32 ? 4 : e->type == EMU_TYPE_BF16 ? 2 : 1;
+    uint64_t bytes = rows * (cols ? cols : 1) * size;
     if (e->ndims == ndims && e->dims[0] == rows && (!cols || e->dims[1] == cols) && e->end - e->begin == bytes)
         return 0;
     char shape[64], wanted[64];
@@ -264,21 +278,33 @@ static int check_shape(const reading *r, int which, bool required, uint64_t rows
                     (unsigned long long)(e->end - e->begin), wanted);
 }
 
+/* A matrix, and the scales of its rows: int8 has them, bf16 has none. */
+static int check_matrix(const reading *r, int which, uint64_t rows, uint64_t cols)
+{
+    const emu_extent *e = &r->header->tensors[which], *scale = &r->header->tensors[EMU_W_SCALE + which];
+    if (check_shape(r, which, true, rows, cols) != 0) return -1;
+    if (e->type == EMU_TYPE_INT8) return check_shape(r, EMU_W_SCALE + which, true, rows, 0);
+    return scale->present ? complain(r, ": tensor %s_scale belongs to int8 weights, but %s is BF16",
+        tensor_names[which], tensor_names[which]) : 0;
+}
+
 static int check_layer_tensors(const reading *r)
 {
     const emu_model_info *i = &r->header->info;
     uint64_t hidden = (uint64_t)i->hidden, dims = (uint64_t)i->head_dim, ffn = (uint64_t)i->ffn;
     uint64_t width = (uint64_t)i->heads * dims, kv = (uint64_t)i->kv_heads * dims;
     bool qwen3 = strcmp(i->family, "qwen3") == 0, qwen2 = strcmp(i->family, "qwen2") == 0;
-    const struct { int which; bool required; uint64_t rows, cols; } all[] = {
-        {EMU_W_INPUT_NORM, true, hidden, 0}, {EMU_W_Q, true, width, hidden}, {EMU_W_K, true, kv, hidden},
-        {EMU_W_V, true, kv, hidden}, {EMU_W_O, true, hidden, width}, {EMU_W_Q_BIAS, qwen2, width, 0},
-        {EMU_W_K_BIAS, qwen2, kv, 0}, {EMU_W_V_BIAS, qwen2, kv, 0},
-        {EMU_W_O_BIAS, false, hidden, 0}, {EMU_W_Q_NORM, qwen3, dims, 0}, {EMU_W_K_NORM, qwen3, dims, 0},
-        {EMU_W_POST_NORM, true, hidden, 0}, {EMU_W_GATE, true, ffn, hidden}, {EMU_W_UP, true, ffn, hidden},
-        {EMU_W_DOWN, true, hidden, ffn}, {EMU_W_INV_FREQ, true, dims / 2, 0}};
-    for (size_t k = 0; k < sizeof all / sizeof *all; k++)
-        if (check_shape(r, all[k].which, all[k].required, all[k].rows, all[k].cols) != 0) return -1;
+    const struct { int which; uint64_t rows, cols; } matrices[] = {
+        {EMU_W_Q, width, hidden}, {EMU_W_K, kv, hidden}, {EMU_W_V, kv, hidden}, {EMU_W_O, hidden, width},
+        {EMU_W_GATE, ffn, hidden}, {EMU_W_UP, ffn, hidden}, {EMU_W_DOWN, hidden, ffn}};
+    const struct { int which; bool required; uint64_t size; } vectors[] = {
+        {EMU_W_INPUT_NORM, true, hidden}, {EMU_W_POST_NORM, true, hidden}, {EMU_W_INV_FREQ, true, dims / 2},
+        {EMU_W_Q_BIAS, qwen2, width}, {EMU_W_K_BIAS, qwen2, kv}, {EMU_W_V_BIAS, qwen2, kv},
+        {EMU_W_O_BIAS, false, hidden}, {EMU_W_Q_NORM, qwen3, dims}, {EMU_W_K_NORM, qwen3, dims}};
+    for (size_t k = 0; k < sizeof matrices / sizeof *matrices; k++)
+        if (check_matrix(r, matrices[k].which, matrices[k].rows, matrices[k].cols) != 0) return -1;
+    for (size_t k = 0; k < sizeof vectors / sizeof *vectors; k++)
+        if (check_shape(r, vectors[k].which, vectors[k].required, vectors[k].size, 0) != 0) return -1;
     return 0;
 }
 
@@ -311,7 +337,7 @@ static int check_head(const reading *r)
     if (i->vocab <= 0) return complain(r, ": metadata vocab is missing");
     if (i->hollow) return 0;
     if (check_shape(r, EMU_W_NORM, true, (uint64_t)i->hidden, 0) != 0) return -1;
-    return check_shape(r, EMU_W_HEAD, true, (uint64_t)i->vocab, (uint64_t)i->hidden);
+    return check_matrix(r, EMU_W_HEAD, (uint64_t)i->vocab, (uint64_t)i->hidden);
 }
 
 static int check(reading *r)

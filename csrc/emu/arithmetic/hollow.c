@@ -171,7 +171,7 @@ static int run_head(const emu_model *m, const emu_group *g, const uint16_t *inpu
         for (uint32_t i = PEAKS; i-- > 0;) put(m, output, t * vocab + ids[i], height(i));
     }
     pthread_mutex_unlock(&hollow->lock);
-    return slot ? 0 : -2;
+    return slot ? g->tokens : -2;
 }
 
 /* Tensors of other types and shapes: every byte of every output, small and finite in any of the types. */
@@ -185,9 +185,9 @@ int emu_hollow_run(const emu_model *m, const emu_group *g, void *const *in, void
 {
     if (m->unusual) {
         fill_outputs(m, g, out);
-        return 0;
+        return g->tokens;
     }
     if (m->info.kind == EMU_HEAD) return run_head(m, g, in[EMU_HEAD_IN_INPUT], out[EMU_HEAD_OUT_OUTPUT], unchanged);
     run_layer(m, g, in, out);
-    return 0;
+    return g->tokens;
 }

@@ -1,16 +1,13 @@
 /* The arithmetic that is worth vectorising, as a table of functions per instruction set.
  *
  * Every table gives the same bits. That is possible because each result has one canonical definition:
- *   - dot product: 16 fp32 lanes; from each block of 32 elements lane j takes element 2j, then element 2j+1, with
- *     fused multiply-add; lanes are summed as i + (i+8), i + (i+4), i + (i+2), i + (i+1). A tail is padded with zeros.
+ *   - dot product: 16 fp32 lanes; lane j takes elements j, j + 16, j + 32 ... with fused multiply-add; lanes are summed
+ *     as i + (i+8), i + (i+4), i + (i+2), i + (i+1). A tail is padded with zeros. int8 weights become floats first; the
+ *     scale of their row multiplies the sum.
  *   - exp: one polynomial, evaluated with the same fused operations everywhere.
  *   - attention: exact sums (see attention.c), so their order does not matter.
  * kernels.inc holds the algorithms, kernels_<isa>.c the vector primitives. Nothing here relies on the compiler
  * contracting a*b+c.
- *
- * "Packed" vectors: the activation side of a dot product is stored in blocks of 32 floats, the 16 even elements first,
- * then the 16 odd ones, zero-padded to a multiple of 32; two bf16 weights in a 32-bit word then widen with one shift
- * and one mask.
  */
 #ifndef AXPRESS_EMU_KERNELS_H
 #define AXPRESS_EMU_KERNELS_H
@@ -18,16 +15,19 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define EMU_PACK 32
-#define EMU_PADDED(n) (((size_t)(n) + EMU_PACK - 1) / EMU_PACK * EMU_PACK)
 #define EMU_P_ONE 16777216.0f /* softmax weights are integers, 1.0 = 2^24 */
+
+enum { EMU_BF16, EMU_INT8 }; /* types of weights */
 
 typedef struct emu_kernels {
     const char *name;
 
-    /* out[c * ldo + r] = dot(w + r * ldw, x + c * ldx) over k elements. w: bf16, k per row. x: packed floats. */
-    void (*dot)(const uint16_t *w, size_t ldw, int rows, const float *x, size_t ldx, int cols, size_t k, float *out,
+    /* By the type of the weights: out[c * ldo + r] = dot(w + r * ldw, x + c * ldx) over k elements. */
+    void (*dot[2])(const void *w, size_t ldw, int rows, const float *x, size_t ldx, int cols, size_t k, float *out,
         size_t ldo);
+
+    /* The largest of n bf16 values, NaN left out; -infinity where there is none. */
+    float (*largest)(const uint16_t *mask, int n);
 
     /* s[i] = s[i] * scale + mask[i], two roundings; mask bf16. Returns the largest (unspecified where any is NaN).
      * n >= 1. */

@@ -36,6 +36,11 @@ INLINE __m256 widen8(const uint16_t *p)
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)), 16));
 }
 INLINE v16 v16_widen(const uint16_t *p) { return (v16){widen8(p), widen8(p + 8)}; }
+INLINE __m256 widen8_8(const int8_t *p)
+{
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p)));
+}
+INLINE v16 v16_widen8(const int8_t *p) { return (v16){widen8_8(p), widen8_8(p + 8)}; }
 INLINE float v16_sum(v16 x)
 {
     __m256 b = _mm256_add_ps(x.a, x.b);
@@ -51,10 +56,6 @@ INLINE void raw32_store(uint16_t *p, raw32 x)
     _mm256_storeu_si256((__m256i *)p, x.a);
     _mm256_storeu_si256((__m256i *)(p + 16), x.b);
 }
-INLINE __m256 even8(__m256i x) { return _mm256_castsi256_ps(_mm256_slli_epi32(x, 16)); }
-INLINE __m256 odd8(__m256i x) { return _mm256_castsi256_ps(_mm256_and_si256(x, _mm256_set1_epi32((int)0xffff0000u))); }
-INLINE v16 raw32_even(raw32 x) { return (v16){even8(x.a), even8(x.b)}; }
-INLINE v16 raw32_odd(raw32 x) { return (v16){odd8(x.a), odd8(x.b)}; }
 INLINE raw32 raw32_max_magnitude(raw32 x, raw32 y)
 {
     __m256i magnitude = _mm256_set1_epi16(0x7fff);

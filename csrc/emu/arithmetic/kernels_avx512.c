@@ -29,6 +29,10 @@ INLINE v16 v16_widen(const uint16_t *p)
 {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16));
 }
+INLINE v16 v16_widen8(const int8_t *p)
+{
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
+}
 INLINE float v16_sum(v16 a)
 {
     __m256 b = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
@@ -36,11 +40,21 @@ INLINE float v16_sum(v16 a)
     __m128 d = _mm_add_ps(c, _mm_movehl_ps(c, c));
     return _mm_cvtss_f32(_mm_add_ss(d, _mm_shuffle_ps(d, d, 1)));
 }
+/* Lanes of four vectors meet as in v16_sum. */
+#define V16_SUM4
+INLINE void v16_sum4(const v16 *a, float *out)
+{
+    v16 ab = v16_add(_mm512_shuffle_f32x4(a[0], a[1], 0x44), _mm512_shuffle_f32x4(a[0], a[1], 0xee));
+    v16 cd = v16_add(_mm512_shuffle_f32x4(a[2], a[3], 0x44), _mm512_shuffle_f32x4(a[2], a[3], 0xee));
+    v16 x = v16_add(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
+    x = v16_add(x, _mm512_shuffle_ps(x, x, 0x4e));
+    x = v16_add(x, _mm512_shuffle_ps(x, x, 0xb1));
+    const __m512i firsts = _mm512_set_epi32(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 12, 8, 4, 0);
+    _mm_storeu_ps(out, _mm512_castps512_ps128(_mm512_permutexvar_ps(firsts, x)));
+}
 
 INLINE raw32 raw32_load(const uint16_t *p) { return _mm512_loadu_si512(p); }
 INLINE void raw32_store(uint16_t *p, raw32 a) { _mm512_storeu_si512(p, a); }
-INLINE v16 raw32_even(raw32 a) { return _mm512_castsi512_ps(_mm512_slli_epi32(a, 16)); }
-INLINE v16 raw32_odd(raw32 a) { return _mm512_castsi512_ps(_mm512_and_si512(a, _mm512_set1_epi32((int)0xffff0000u))); }
 INLINE raw32 raw32_max_magnitude(raw32 a, raw32 b)
 {
     return _mm512_max_epu16(a, _mm512_and_si512(b, _mm512_set1_epi16(0x7fff)));
@@ -60,7 +74,7 @@ INLINE v8d v8d_widen(const uint16_t *p)
 
 #define TILE_ROWS 4
 #define TILE_COLS 6
-#define LONE_ROWS 8
+#define LONE_ROWS 4
 #define KERNELS_NAME "avx512"
 #define KERNELS_TABLE emu_kernels_avx512
 #include "kernels.inc"

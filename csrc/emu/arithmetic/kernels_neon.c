@@ -37,6 +37,13 @@ INLINE v16 v16_pow2(v16 z)
 }
 INLINE float32x4_t widen4(const uint16_t *p) { return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16)); }
 INLINE v16 v16_widen(const uint16_t *p) { FOUR(v16, widen4(p + 4 * i)); }
+INLINE v16 v16_widen8(const int8_t *p)
+{
+    int8x16_t all = vld1q_s8(p);
+    int16x8_t low = vmovl_s8(vget_low_s8(all)), high = vmovl_high_s8(all);
+    return (v16){{vcvtq_f32_s32(vmovl_s16(vget_low_s16(low))), vcvtq_f32_s32(vmovl_high_s16(low)),
+        vcvtq_f32_s32(vmovl_s16(vget_low_s16(high))), vcvtq_f32_s32(vmovl_high_s16(high))}};
+}
 INLINE float v16_sum(v16 x)
 {
     float32x4_t c = vaddq_f32(vaddq_f32(x.at[0], x.at[2]), vaddq_f32(x.at[1], x.at[3]));
@@ -49,8 +56,6 @@ INLINE void raw32_store(uint16_t *p, raw32 x)
 {
     for (int i = 0; i < 4; i++) vst1q_u16(p + 8 * i, vreinterpretq_u16_u32(x.at[i]));
 }
-INLINE v16 raw32_even(raw32 x) { FOUR(v16, vreinterpretq_f32_u32(vshlq_n_u32(x.at[i], 16))); }
-INLINE v16 raw32_odd(raw32 x) { FOUR(v16, vreinterpretq_f32_u32(vandq_u32(x.at[i], vdupq_n_u32(0xffff0000u)))); }
 INLINE uint32x4_t larger8(uint32x4_t x, uint32x4_t y)
 {
     return vreinterpretq_u32_u16(vmaxq_u16(vreinterpretq_u16_u32(x),

@@ -50,6 +50,7 @@ INLINE v16 v16_min(v16 x, v16 y) { LANES(v16, 16, x.at[i] < y.at[i] ? x.at[i] : 
 INLINE v16 v16_round(v16 x) { LANES(v16, 16, rintf(x.at[i])); }
 INLINE v16 v16_pow2(v16 z) { LANES(v16, 16, from_bits((to_bits(z.at[i]) + 127u) << 23)); }
 INLINE v16 v16_widen(const uint16_t *p) { LANES(v16, 16, from_bits((uint32_t)p[i] << 16)); }
+INLINE v16 v16_widen8(const int8_t *p) { LANES(v16, 16, (float)p[i]); }
 INLINE float v16_sum(v16 x)
 {
     for (int half = 8; half >= 1; half /= 2)
@@ -59,8 +60,6 @@ INLINE float v16_sum(v16 x)
 
 INLINE raw32 raw32_load(const uint16_t *p) { LANES(raw32, 32, p[i]); }
 INLINE void raw32_store(uint16_t *p, raw32 x) { memcpy(p, x.at, sizeof x.at); }
-INLINE v16 raw32_even(raw32 x) { LANES(v16, 16, from_bits((uint32_t)x.at[2 * i] << 16)); }
-INLINE v16 raw32_odd(raw32 x) { LANES(v16, 16, from_bits((uint32_t)x.at[2 * i + 1] << 16)); }
 INLINE uint16_t larger(uint16_t a, uint16_t b) { return a > b ? a : b; }
 INLINE raw32 raw32_max_magnitude(raw32 x, raw32 y) { LANES(raw32, 32, larger(x.at[i], y.at[i] & 0x7fff)); }
 

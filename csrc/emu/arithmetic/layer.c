@@ -15,12 +15,13 @@
 
 typedef struct layer_run {
     const emu_model *m;
-    int tokens, rows;
+    int chunk, tokens, rows;              /* the group's width, and how many of its first tokens are computed */
     size_t hidden, width, kv_width, ffn;  /* width: heads * head_dim */
     const uint16_t *input;
+    uint16_t *output;
     const uint32_t *positions;
     float *x;         /* [T][hidden] the residual stream */
-    float *packed;    /* [T][padded hidden | width | ffn] input of the next matrix product */
+    float *normed;    /* [T][hidden] input of the next matrix product */
     float *wide;      /* [T][width + 2 kv_width | 2 ffn] its output */
     float *attended;  /* [T][width] */
     float *back;      /* [T][hidden] output of o and down */
@@ -45,18 +46,16 @@ static size_t layout(layer_run *run, char *base)
 {
     const emu_model_info *info = &run->m->info;
     emu_attention *a = &run->attention;
-    size_t t = (size_t)run->tokens, used = 0, workers = (size_t)emu_threads_get();
+    size_t t = (size_t)run->chunk, used = 0, workers = (size_t)emu_threads_get();
     size_t group = (size_t)(info->heads / info->kv_heads), dims = (size_t)info->head_dim, span = (size_t)run->rows + t;
-    size_t widest = EMU_PADDED(larger(larger(run->hidden, run->width), run->ffn));
     run->x = carve(base, &used, t * run->hidden, sizeof(float));
-    run->packed = carve(base, &used, t * widest, sizeof(float));
+    run->normed = carve(base, &used, t * run->hidden, sizeof(float));
     run->wide = carve(base, &used, t * larger(run->width + 2 * run->kv_width, 2 * run->ffn), sizeof(float));
     run->attended = carve(base, &used, t * run->width, sizeof(float));
     run->back = carve(base, &used, t * run->hidden, sizeof(float));
     run->k = carve(base, &used, t * run->kv_width, sizeof(uint16_t));
     run->v = carve(base, &used, t * run->kv_width, sizeof(uint16_t));
-    a->q = carve(base, &used, t * (size_t)info->heads * EMU_PADDED(dims), sizeof(float));
-    a->runs = carve(base, &used, t * (size_t)emu_runs_room(run->rows, run->tokens), sizeof(emu_run));
+    a->runs = carve(base, &used, t * (size_t)emu_runs_room(run->rows, run->chunk), sizeof(emu_run));
     a->num_runs = carve(base, &used, t, sizeof(int));
     a->tainted = carve(base, &used, span, 1);
     a->scores = carve(base, &used, workers * group * span, sizeof(float));
@@ -69,15 +68,44 @@ static void each_token(layer_run *run, emu_pool_fn fn)
     (run->tokens > 8 ? emu_pool_run : emu_pool_run_alone)(fn, run, run->tokens);
 }
 
+static void scan_token(void *context, int t, int worker)
+{
+    layer_run *run = context;
+    (void)worker;
+    emu_attention_scan(&run->attention, t);
+}
+
+/* Finds how many of the first tokens are to be computed, and what they see. The last ones are padding where their masks
+ * show nothing; padding that somebody sees, or that would spoil others by NaN, is computed. */
+static void find_tokens(layer_run *run)
+{
+    const emu_attention *a = &run->attention;
+    int seen = 0, room = emu_runs_room(run->rows, run->chunk);
+    size_t hidden = run->hidden;
+    run->tokens = run->chunk;
+    while (run->tokens > 1 && !emu_attention_shows(a, run->tokens - 1)
+        && !emu_has_nonfinite(run->input + (size_t)(run->tokens - 1) * hidden, 2 * hidden))
+        run->tokens--;
+    each_token(run, scan_token);
+    for (int t = 0; t < run->tokens; t++) {
+        const emu_run *runs = a->runs + (size_t)t * (size_t)room, *last = runs + a->num_runs[t] - 1;
+        int end = last < runs ? 0 : last->start + last->length - run->rows;
+        seen = end > seen ? end : seen;
+    }
+    if (seen <= run->tokens) return;
+    run->tokens = run->chunk;
+    each_token(run, scan_token);
+}
+
 /* Input norm. */
 static void begin_token(void *context, int t, int worker)
 {
     layer_run *run = context;
-    float *x = run->x + (size_t)t * run->hidden, *normed = run->back + (size_t)t * run->hidden;
+    float *x = run->x + (size_t)t * run->hidden;
     (void)worker;
     emu_widen(x, run->input + (size_t)t * run->hidden, run->hidden);
-    emu_rmsnorm(normed, x, run->m->weights[EMU_W_INPUT_NORM], run->hidden, run->m->rms_eps);
-    emu_pack(run->packed + (size_t)t * EMU_PADDED(run->hidden), normed, run->hidden);
+    emu_rmsnorm(run->normed + (size_t)t * run->hidden, x, run->m->weights[EMU_W_INPUT_NORM], run->hidden,
+        run->m->rms_eps);
 }
 
 static void add_bias(float *x, const uint16_t *bias, size_t n)
@@ -96,27 +124,24 @@ static void finish_heads(const emu_model *m, float *x, int heads, const uint16_t
     }
 }
 
-/* Biases, norms and RoPE of q and k; K and V rounded; the visible rows found. */
+/* Biases, norms and RoPE of q and k; K and V rounded. */
 static void rotate_token(void *context, int t, int worker)
 {
     layer_run *run = context;
     const emu_model *m = run->m;
     const emu_model_info *info = &m->info;
-    size_t dims = (size_t)info->head_dim, padded = EMU_PADDED(dims);
+    size_t dims = (size_t)info->head_dim;
     float *q = run->wide + (size_t)t * (run->width + 2 * run->kv_width), *k = q + run->width, *v = k + run->kv_width;
     float cosine[EMU_MAX_HEAD_DIM / 2], sine[EMU_MAX_HEAD_DIM / 2];
-    float *packed = (float *)run->attention.q + (size_t)t * (size_t)info->heads * padded;
     (void)worker;
     add_bias(q, m->weights[EMU_W_Q_BIAS], run->width);
     add_bias(k, m->weights[EMU_W_K_BIAS], run->kv_width);
     add_bias(v, m->weights[EMU_W_V_BIAS], run->kv_width);
-    emu_rope_angles(cosine, sine, run->positions[t], m->inv_freq, (int)dims / 2, m->rope_factor);
+    emu_rope_angles(cosine, sine, run->positions[t], m->weights[EMU_W_INV_FREQ], (int)dims / 2, m->rope_factor);
     finish_heads(m, q, info->heads, m->weights[EMU_W_Q_NORM], cosine, sine);
     finish_heads(m, k, info->kv_heads, m->weights[EMU_W_K_NORM], cosine, sine);
     emu_narrow(run->k + (size_t)t * run->kv_width, k, run->kv_width);
     emu_narrow(run->v + (size_t)t * run->kv_width, v, run->kv_width);
-    for (int h = 0; h < info->heads; h++) emu_pack(packed + (size_t)h * padded, q + (size_t)h * dims, dims);
-    emu_attention_scan(&run->attention, t);
 }
 
 static void attend_item(void *context, int item, int worker)
@@ -129,6 +154,7 @@ static void attend(layer_run *run, bool scan_nan)
 {
     emu_attention *a = &run->attention;
     uint8_t *tainted = (uint8_t *)a->tainted;
+    memset(tainted + run->rows, 0, (size_t)run->chunk);
     bool any = emu_attention_taint(tainted + run->rows, run->k, run->v, run->tokens, (int)run->kv_width);
     if (scan_nan) {
         any |= emu_attention_taint(tainted, a->k_cache, a->v_cache, run->rows, (int)run->kv_width);
@@ -142,13 +168,6 @@ static void attend(layer_run *run, bool scan_nan)
     (share ? emu_pool_run : emu_pool_run_alone)(attend_item, run, run->tokens * a->kv_heads);
 }
 
-static void pack_attended(void *context, int t, int worker)
-{
-    layer_run *run = context;
-    (void)worker;
-    emu_pack(run->packed + (size_t)t * EMU_PADDED(run->width), run->attended + (size_t)t * run->width, run->width);
-}
-
 /* First residual, second norm. */
 static void middle_token(void *context, int t, int worker)
 {
@@ -157,8 +176,8 @@ static void middle_token(void *context, int t, int worker)
     (void)worker;
     add_bias(back, run->m->weights[EMU_W_O_BIAS], run->hidden);
     for (size_t i = 0; i < run->hidden; i++) x[i] += back[i];
-    emu_rmsnorm(back, x, run->m->weights[EMU_W_POST_NORM], run->hidden, run->m->rms_eps);
-    emu_pack(run->packed + (size_t)t * EMU_PADDED(run->hidden), back, run->hidden);
+    emu_rmsnorm(run->normed + (size_t)t * run->hidden, x, run->m->weights[EMU_W_POST_NORM], run->hidden,
+        run->m->rms_eps);
 }
 
 static void activate_token(void *context, int t, int worker)
@@ -167,7 +186,16 @@ static void activate_token(void *context, int t, int worker)
     float *gate = run->wide + (size_t)t * 2 * run->ffn;
     (void)worker;
     emu_math_kernels()->swiglu(gate, gate + run->ffn, run->ffn);
-    emu_pack(run->packed + (size_t)t * EMU_PADDED(run->ffn), gate, run->ffn);
+}
+
+/* Second residual, into the output, which may be the input. */
+static void end_token(void *context, int t, int worker)
+{
+    layer_run *run = context;
+    float *x = run->x + (size_t)t * run->hidden, *back = run->back + (size_t)t * run->hidden;
+    (void)worker;
+    for (size_t i = 0; i < run->hidden; i++) x[i] += back[i];
+    emu_narrow(run->output + (size_t)t * run->hidden, x, run->hidden);
 }
 
 static void compute(layer_run *run, bool scan_nan)
@@ -182,23 +210,22 @@ static void compute(layer_run *run, bool scan_nan)
     const emu_matrix gate_up[] = {emu_model_matrix(m, EMU_W_GATE, ffn, hidden),
         emu_model_matrix(m, EMU_W_UP, ffn, hidden)};
     each_token(run, begin_token);
-    emu_matmul(qkv, 3, run->packed, EMU_PADDED(hidden), tokens, run->wide, run->width + 2 * run->kv_width);
+    emu_matmul(qkv, 3, run->normed, run->hidden, tokens, run->wide, run->width + 2 * run->kv_width);
     each_token(run, rotate_token);
     attend(run, scan_nan);
-    each_token(run, pack_attended);
-    emu_matmul(&o, 1, run->packed, EMU_PADDED(width), tokens, run->back, run->hidden);
+    emu_matmul(&o, 1, run->attended, run->width, tokens, run->back, run->hidden);
     each_token(run, middle_token);
-    emu_matmul(gate_up, 2, run->packed, EMU_PADDED(hidden), tokens, run->wide, 2 * run->ffn);
+    emu_matmul(gate_up, 2, run->normed, run->hidden, tokens, run->wide, 2 * run->ffn);
     each_token(run, activate_token);
-    emu_matmul(&down, 1, run->packed, EMU_PADDED(ffn), tokens, run->back, run->hidden);
-    for (size_t i = 0; i < (size_t)tokens * run->hidden; i++) run->x[i] += run->back[i];
+    emu_matmul(&down, 1, run->wide, 2 * run->ffn, tokens, run->back, run->hidden);
+    each_token(run, end_token);
 }
 
 int emu_layer_run(const emu_model *m, const emu_group *g, void *const *in, void *const *out, bool scan_nan)
 {
     const emu_model_info *info = &m->info;
-    layer_run run = {.m = m, .tokens = g->tokens, .rows = g->rows, .input = in[EMU_IN_INPUT],
-        .positions = in[EMU_IN_INDICES]};
+    layer_run run = {.m = m, .chunk = g->tokens, .tokens = g->tokens, .rows = g->rows, .input = in[EMU_IN_INPUT],
+        .output = out[EMU_OUT_OUTPUT], .positions = in[EMU_IN_INDICES]};
     run.hidden = (size_t)info->hidden;
     run.width = (size_t)info->heads * (size_t)info->head_dim;
     run.kv_width = (size_t)info->kv_heads * (size_t)info->head_dim;
@@ -219,10 +246,16 @@ int emu_layer_run(const emu_model *m, const emu_group *g, void *const *in, void 
     a->k_own = run.k;
     a->v_own = run.v;
     a->out = run.attended;
+    a->q = run.wide;
+    a->ldq = run.width + 2 * run.kv_width;
+    find_tokens(&run);
+    size_t kept = (size_t)run.tokens, padding = (size_t)(run.chunk - run.tokens);
+    memset(run.k + kept * run.kv_width, 0, padding * run.kv_width * sizeof *run.k);
+    memset(run.v + kept * run.kv_width, 0, padding * run.kv_width * sizeof *run.v);
     compute(&run, scan_nan);
-    memcpy(out[EMU_OUT_K], run.k, (size_t)g->tokens * run.kv_width * sizeof(uint16_t));
-    memcpy(out[EMU_OUT_V], run.v, (size_t)g->tokens * run.kv_width * sizeof(uint16_t));
-    emu_narrow(out[EMU_OUT_OUTPUT], run.x, (size_t)g->tokens * run.hidden);
+    memcpy(out[EMU_OUT_K], run.k, (size_t)run.chunk * run.kv_width * sizeof(uint16_t));
+    memcpy(out[EMU_OUT_V], run.v, (size_t)run.chunk * run.kv_width * sizeof(uint16_t));
+    memset(run.output + kept * run.hidden, 0, padding * run.hidden * sizeof *run.output);
     emu_scratch_give(scratch);
-    return 0;
+    return run.tokens;
 }

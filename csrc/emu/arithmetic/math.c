@@ -6,8 +6,11 @@
 #include "model.h"
 #include "pool.h"
 
-/* of a matrix per work item: 64 KiB of weights at 1,024 columns, which stays in the second-level cache */
+/* Rows of a matrix per work item: as many as keep the asking ahead going, or for many tokens so few that the threads end
+ * together. */
 #define BLOCK_ROWS 32
+#define BLOCK_ROWS_OF_MANY 16
+#define MANY 8
 #define SHARE_FROM (128 * 1024) /* multiply-adds from which waking other threads pays */
 
 static int available(const char *isa)
@@ -56,6 +59,20 @@ const char *emu_math_isa(void)
     return emu_math_kernels()->name;
 }
 
+bool emu_has_nonfinite(const void *data, size_t n)
+{
+    const uint8_t *bytes = data;
+    uint64_t hit = 0, word;
+    for (; n >= 8; n -= 8, bytes += 8) { /* four bf16 words: exponent all ones carries into the sign bit */
+        memcpy(&word, bytes, 8);
+        hit |= (word & 0x7FFF7FFF7FFF7FFFull) + 0x0080008000800080ull;
+    }
+    word = 0;
+    memcpy(&word, bytes, n);
+    hit |= (word & 0x7FFF7FFF7FFF7FFFull) + 0x0080008000800080ull;
+    return hit & 0x8000800080008000ull;
+}
+
 void emu_widen(float *out, const uint16_t *in, size_t n)
 {
     for (size_t i = 0; i < n; i++) out[i] = emu_from_bf16(in[i]);
@@ -64,20 +81,6 @@ void emu_widen(float *out, const uint16_t *in, size_t n)
 void emu_narrow(uint16_t *out, const float *in, size_t n)
 {
     for (size_t i = 0; i < n; i++) out[i] = emu_to_bf16(in[i]);
-}
-
-void emu_pack(float *packed, const float *x, size_t n)
-{
-    size_t full = n / EMU_PACK * EMU_PACK;
-    for (size_t i = 0; i < full; i += EMU_PACK) {
-        for (int j = 0; j < EMU_PACK / 2; j++) {
-            packed[i + j] = x[i + 2 * j];
-            packed[i + 16 + j] = x[i + 2 * j + 1];
-        }
-    }
-    if (full == n) return;
-    memset(packed + full, 0, EMU_PACK * sizeof *packed);
-    for (size_t i = full; i < n; i++) packed[full + (i % 2) * 16 + (i - full) / 2] = x[i];
 }
 
 void emu_rmsnorm(float *y, const float *x, const uint16_t *weight, size_t n, float eps)
@@ -112,18 +115,27 @@ void emu_rope_rotate(float *x, const float *cosine, const float *sine, int half)
     }
 }
 
+void emu_matrix_rows(const emu_matrix *m, int first, int rows, const float *x, size_t ldx, int tokens, float *out,
+    size_t ldo)
+{
+    size_t cols = (size_t)m->cols, size = m->scale ? 1 : 2;
+    const void *w = (const char *)m->w + (size_t)first * cols * size;
+    emu_math_kernels()->dot[m->scale ? EMU_INT8 : EMU_BF16](w, cols, rows, x, ldx, tokens, cols, out, ldo);
+    for (int t = 0; m->scale && t < tokens; t++)
+        for (int r = 0; r < rows; r++) out[(size_t)t * ldo + (size_t)r] *= m->scale[first + r];
+}
+
 typedef struct matmul_job {
-    const emu_kernels *kernels;
     const emu_matrix *matrices;
     const float *x;
     float *out;
     size_t ldx, ldo;
-    int tokens;
+    int tokens, block;
 } matmul_job;
 
-static int blocks(int rows)
+static int blocks(const matmul_job *job, int rows)
 {
-    return (rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
+    return (rows + job->block - 1) / job->block;
 }
 
 static void matmul_item(void *context, int item, int worker)
@@ -132,23 +144,21 @@ static void matmul_item(void *context, int item, int worker)
     const emu_matrix *m = job->matrices;
     int above = 0;
     (void)worker;
-    for (; item >= blocks(m->rows); m++) {
-        item -= blocks(m->rows);
+    for (; item >= blocks(job, m->rows); m++) {
+        item -= blocks(job, m->rows);
         above += m->rows;
     }
-    int first = item * BLOCK_ROWS, rows = m->rows - first < BLOCK_ROWS ? m->rows - first : BLOCK_ROWS;
-    size_t cols = (size_t)m->cols;
-    job->kernels->dot(m->w + (size_t)first * cols, cols, rows, job->x, job->ldx, job->tokens, cols,
-        job->out + above + first, job->ldo);
+    int first = item * job->block, rows = m->rows - first < job->block ? m->rows - first : job->block;
+    emu_matrix_rows(m, first, rows, job->x, job->ldx, job->tokens, job->out + above + first, job->ldo);
 }
 
 void emu_matmul(const emu_matrix *matrices, int count, const float *x, size_t ldx, int tokens, float *out, size_t ldo)
 {
-    matmul_job job = {emu_math_kernels(), matrices, x, out, ldx, ldo, tokens};
+    matmul_job job = {matrices, x, out, ldx, ldo, tokens, tokens > MANY ? BLOCK_ROWS_OF_MANY : BLOCK_ROWS};
     int items = 0;
     size_t work = 0;
     for (int i = 0; i < count; i++) {
-        items += blocks(matrices[i].rows);
+        items += blocks(&job, matrices[i].rows);
         work += (size_t)matrices[i].rows * (size_t)matrices[i].cols * (size_t)tokens;
     }
     (work < SHARE_FROM ? emu_pool_run_alone : emu_pool_run)(matmul_item, &job, items);

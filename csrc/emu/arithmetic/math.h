@@ -3,6 +3,7 @@
 #ifndef AXPRESS_EMU_MATH_H
 #define AXPRESS_EMU_MATH_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -10,7 +11,8 @@
 #include "kernels.h"
 
 typedef struct emu_matrix {
-    const uint16_t *w; /* bf16, [rows, cols], row-major */
+    const void *w;      /* [rows, cols], row-major; int8 where there is a scale, else bf16 */
+    const float *scale; /* [rows], of the sums; or NULL */
     int rows, cols;
 } emu_matrix;
 
@@ -35,11 +37,10 @@ static inline uint16_t emu_to_bf16(float value)
     return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
+/* Whether there is NaN or infinity among the bf16 words in n bytes. */
+bool emu_has_nonfinite(const void *data, size_t n);
 void emu_widen(float *out, const uint16_t *in, size_t n);
 void emu_narrow(uint16_t *out, const float *in, size_t n);
-
-/* Stores n floats in packed order (kernels.h), zeros up to EMU_PADDED(n). */
-void emu_pack(float *packed, const float *x, size_t n);
 
 /* y[i] = x[i] / sqrt(mean(x^2) + eps) * weight[i]; y may be x. */
 void emu_rmsnorm(float *y, const float *x, const uint16_t *weight, size_t n, float eps);
@@ -50,8 +51,13 @@ void emu_rope_angles(float *cosine, float *sine, uint32_t position, const float 
 /* Rotates one head in place, half-split form: x[i], x[i + half]. */
 void emu_rope_rotate(float *x, const float *cosine, const float *sine, int half);
 
-/* out[t * ldo + (rows of the matrices one after the other)] = matrices @ x[t] for t < tokens. x: packed, ldx floats
- * apart. All matrices have the same number of columns. */
+/* out[t * ldo + r] = row (first + r) of the matrix times x[t], for r < rows and t < tokens; the x lie ldx floats
+ * apart. */
+void emu_matrix_rows(const emu_matrix *m, int first, int rows, const float *x, size_t ldx, int tokens, float *out,
+    size_t ldo);
+
+/* out[t * ldo + (rows of the matrices one after the other)] = matrices @ x[t] for t < tokens, by all threads. All
+ * matrices have the same number of columns. */
 void emu_matmul(const emu_matrix *matrices, int count, const float *x, size_t ldx, int tokens, float *out, size_t ldo);
 
 /* Temporary memory for one execute, 64-byte aligned, contents undefined; NULL when out of memory. Blocks are kept for

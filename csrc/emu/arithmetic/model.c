@@ -90,17 +90,24 @@ static void make_layer_tensors(emu_model *m, bool p0_kv)
     }
 }
 
-/* Weights in place; inv_freq is copied, it may lie at an address that floats must not have. */
+/* Weights in place; fp32 ones are copied, they may lie at an address that floats must not have. */
 static bool bind_weights(emu_model *m, const emu_header *h)
 {
+    const char *data = m->data;
+    size_t bytes = 0, used = 0;
     for (int i = 0; i < EMU_NUM_WEIGHTS; i++)
-        if (h->tensors[i].present && i != EMU_W_INV_FREQ)
-            m->weights[i] = (const uint16_t *)(const void *)((const char *)m->data + h->tensors[i].begin);
-    const emu_extent *e = &h->tensors[EMU_W_INV_FREQ];
-    if (!e->present) return true;
-    m->inv_freq = malloc(e->end - e->begin);
-    if (m->inv_freq) memcpy(m->inv_freq, (const char *)m->data + e->begin, e->end - e->begin);
-    return m->inv_freq != NULL;
+        if (h->tensors[i].type == EMU_TYPE_FP32) bytes += h->tensors[i].end - h->tensors[i].begin;
+    if (bytes && !(m->singles = malloc(bytes))) return false;
+    for (int i = 0; i < EMU_NUM_WEIGHTS; i++) {
+        const emu_extent *e = &h->tensors[i];
+        if (!e->present) continue;
+        m->weights[i] = data + e->begin;
+        if (e->type == EMU_TYPE_INT8) m->info.int8 = 1;
+        if (e->type != EMU_TYPE_FP32) continue;
+        m->weights[i] = memcpy((char *)m->singles + used, data + e->begin, e->end - e->begin);
+        used += e->end - e->begin;
+    }
+    return true;
 }
 
 static void release(const void *data, size_t size, bool mapped)
@@ -186,7 +193,7 @@ void emu_model_close(emu_model *m)
 {
     if (!m) return;
     emu_hollow_close(m->hollow);
-    free(m->inv_freq);
+    free(m->singles);
     release(m->data, m->size, m->mapped);
     free(m);
     count_open(-1);

@@ -55,6 +55,7 @@ typedef struct emu_group {
 typedef struct emu_model_info {
     emu_model_kind kind;
     int hollow;                  /* shapes and costs only */
+    int int8;                    /* some of its matrices are int8 */
     char family[16];             /* qwen3 | qwen2 | llama */
     int layer, layers;           /* index of this layer; number of layers in the package; -1 when absent */
     int hidden, heads, kv_heads, head_dim, ffn, vocab;   /* 0 where it does not apply */
@@ -98,7 +99,9 @@ const emu_tensor *emu_model_output(const emu_model *model, int index);
 /* Runs one shape group. inputs/outputs: one host pointer per tensor, in table order, each of exactly the group's size,
  * none NULL. Outputs may overlap cache rows of K_cache/V_cache (decode or chunk in place) and `output` may be `input`:
  * everything is read before anything is written, so what a row held before is what attention sees if the mask shows it.
- * flags may be NULL (all zero). Returns 0, -1 for a group out of range, -2 when out of memory. */
+ * The last rows of a chunk whose masks show nothing at all (no entry above -10000) are padding: they are not computed,
+ * their outputs are zeros. flags may be NULL (all zero). Returns the number of rows computed, -1 for a group out of
+ * range, -2 when out of memory. */
 int emu_model_execute(const emu_model *model, int group, void *const *inputs, void *const *outputs,
     const emu_exec_flags *flags);
 

@@ -7,11 +7,12 @@
 #include "math.h"
 #include "model.h"
 
-/* What a header says: metadata as numbers, and where each known tensor lies. */
+/* What a header says: metadata as numbers, and where each known tensor lies. Matrices come first; each may be int8, and
+ * then has the scales of its rows: EMU_W_SCALE + the matrix. */
 enum {
-    EMU_W_INPUT_NORM, EMU_W_Q, EMU_W_K, EMU_W_V, EMU_W_O, EMU_W_Q_BIAS, EMU_W_K_BIAS, EMU_W_V_BIAS, EMU_W_O_BIAS,
-    EMU_W_Q_NORM, EMU_W_K_NORM, EMU_W_POST_NORM, EMU_W_GATE, EMU_W_UP, EMU_W_DOWN, EMU_W_INV_FREQ, EMU_W_NORM,
-    EMU_W_HEAD, EMU_NUM_WEIGHTS
+    EMU_W_Q, EMU_W_K, EMU_W_V, EMU_W_O, EMU_W_GATE, EMU_W_UP, EMU_W_DOWN, EMU_W_HEAD, EMU_NUM_MATRICES,
+    EMU_W_SCALE = EMU_NUM_MATRICES, EMU_W_INPUT_NORM = 2 * EMU_NUM_MATRICES, EMU_W_Q_BIAS, EMU_W_K_BIAS, EMU_W_V_BIAS,
+    EMU_W_O_BIAS, EMU_W_Q_NORM, EMU_W_K_NORM, EMU_W_POST_NORM, EMU_W_INV_FREQ, EMU_W_NORM, EMU_NUM_WEIGHTS
 };
 
 #define EMU_MAX_HEAD_DIM 1024
@@ -24,7 +25,8 @@ typedef struct emu_list {
 } emu_list;
 
 typedef struct emu_extent {
-    bool present, fp32;
+    bool present;
+    int type; /* EMU_TYPE_INT8, EMU_TYPE_BF16 or EMU_TYPE_FP32 */
     int ndims;
     uint64_t dims[EMU_MAX_DIMS];
     uint64_t begin, end; /* bytes in the file */
@@ -54,18 +56,18 @@ struct emu_model {
     size_t size;       /* of data */
     bool mapped;       /* munmap, not free */
     float rms_eps, rope_factor;
-    const uint16_t *weights[EMU_NUM_WEIGHTS]; /* NULL: absent (or hollow); INV_FREQ is below */
-    float *inv_freq;                          /* head_dim / 2 */
+    const void *weights[EMU_NUM_WEIGHTS]; /* NULL: absent (or hollow) */
+    float *singles;                       /* what weights of type fp32 point into */
     bool output_fp32;
     emu_hollow *hollow; /* heads: the pattern of pseudo-logits */
 };
 
 static inline emu_matrix emu_model_matrix(const emu_model *m, int which, int rows, int cols)
 {
-    return (emu_matrix){m->weights[which], rows, cols};
+    return (emu_matrix){m->weights[which], m->weights[EMU_W_SCALE + which], rows, cols};
 }
 
-/* The three ways to run a group; 0, or -2 when out of memory. */
+/* The three ways to run a group; the rows computed, or -2 when out of memory. */
 int emu_layer_run(const emu_model *m, const emu_group *g, void *const *in, void *const *out, bool scan_nan);
 int emu_head_run(const emu_model *m, const emu_group *g, const void *input, void *output);
 int emu_hollow_run(const emu_model *m, const emu_group *g, void *const *in, void *const *out, bool unchanged);

@@ -10,7 +10,10 @@
 
 #include "model.h"
 
-#define SPINS 300 /* a few microseconds: about the gap between two phases of a layer; then sleep */
+/* Pauses of some 40 ns before a thread sleeps: longer than the gap between two phases of a layer or two layers. A worker
+ * whose waiting was in vain waits half as long the next time: other programs want the cores, too. */
+#define LEAST_SPINS 64
+#define MOST_SPINS 2048
 
 /* ticket = job number << 8 | workers inside it << 1 | open. A worker enters by incrementing the count while the job is
  * open; once the caller has closed it nobody enters any more, so a worker that is slow to wake delays nothing. */
@@ -28,10 +31,13 @@ static struct {
     _Atomic int sleepers;
     _Atomic bool stopping, caller_waits;
     _Atomic uint64_t ticket;
-    _Atomic int next;
+    struct { /* a share of the job: who comes first takes its items in order, and then those that others left */
+        _Alignas(64) _Atomic int next;
+        int end;
+    } shares[EMU_MAX_THREADS];
+    int num_shares;
     emu_pool_fn fn;
     void *context;
-    int items;
 } pool = {.owner = PTHREAD_MUTEX_INITIALIZER,
           .lock = PTHREAD_MUTEX_INITIALIZER,
           .wake = PTHREAD_COND_INITIALIZER,
@@ -48,22 +54,26 @@ static void relax(void)
 
 static void work(int worker)
 {
-    for (;;) {
-        int item = atomic_fetch_add(&pool.next, 1);
-        if (item >= pool.items) return;
-        pool.fn(pool.context, item, worker);
+    for (int i = 0; i < pool.num_shares; i++) {
+        int share = (worker + i) % pool.num_shares, item;
+        while ((item = atomic_fetch_add(&pool.shares[share].next, 1)) < pool.shares[share].end)
+            pool.fn(pool.context, item, worker);
     }
 }
 
 /* Waits until a job after `seen` is open; false when the pool stops. */
-static bool wait_for_job(uint64_t seen)
+static bool wait_for_job(uint64_t seen, int *spins)
 {
-    for (int i = 0; i < SPINS; i++) {
+    for (int i = 0; i < *spins; i++) {
         uint64_t ticket = atomic_load(&pool.ticket);
-        if ((ticket & OPEN) && ticket >> NUMBER_SHIFT != seen) return true;
+        if ((ticket & OPEN) && ticket >> NUMBER_SHIFT != seen) {
+            *spins = MOST_SPINS;
+            return true;
+        }
         if (atomic_load(&pool.stopping)) return false;
         relax();
     }
+    *spins = *spins / 2 > LEAST_SPINS ? *spins / 2 : LEAST_SPINS;
     bool found = false;
     pthread_mutex_lock(&pool.lock);
     atomic_fetch_add(&pool.sleepers, 1);
@@ -89,9 +99,9 @@ static void leave(void)
 
 static void *worker_main(void *argument)
 {
-    int worker = (int)(intptr_t)argument;
+    int worker = (int)(intptr_t)argument, spins = LEAST_SPINS;
     uint64_t seen = UINT64_MAX;
-    while (wait_for_job(seen)) {
+    while (wait_for_job(seen, &spins)) {
         uint64_t ticket = atomic_load(&pool.ticket);
         while ((ticket & OPEN) && !atomic_compare_exchange_weak(&pool.ticket, &ticket, ticket + INSIDE)) continue;
         if (!(ticket & OPEN)) continue;
@@ -156,7 +166,7 @@ static void stop_workers(void)
 static void close_job(void)
 {
     uint64_t ticket = atomic_fetch_and(&pool.ticket, ~(uint64_t)OPEN) & ~(uint64_t)OPEN;
-    for (int i = 0; i < SPINS * 10 && (ticket & 0xff); i++) {
+    for (int i = 0; i < MOST_SPINS && (ticket & 0xff); i++) {
         relax();
         ticket = atomic_load(&pool.ticket);
     }
@@ -184,8 +194,11 @@ void emu_pool_run(emu_pool_fn fn, void *context, int items)
     if (pool.started < wanted - 1) start_workers(wanted);
     pool.fn = fn;
     pool.context = context;
-    pool.items = items;
-    atomic_store(&pool.next, 0);
+    pool.num_shares = wanted;
+    for (int i = 0; i < wanted; i++) {
+        atomic_store(&pool.shares[i].next, (int)((int64_t)items * i / wanted));
+        pool.shares[i].end = (int)((int64_t)items * (i + 1) / wanted);
+    }
     uint64_t number = (atomic_load(&pool.ticket) >> NUMBER_SHIFT) + 1;
     atomic_store(&pool.ticket, number << NUMBER_SHIFT | OPEN);
     if (atomic_load(&pool.sleepers) > 0) {

@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+#include "../arithmetic/math.h"
+#include "counters.h"
 #include "errors.h"
 #include "faults.h"
 #include "io.h"
@@ -97,13 +99,18 @@ static axclError compute(emu_plan *plan, emu_device *device)
     prepare_inputs(plan, inputs);
     prepare_outputs(plan, outputs);
     emu_exec_flags flags = flags_for(plan);
-    int result = emu_model_execute(plan->loaded->model, plan->group, inputs, outputs, &flags);
+    int rows = emu_model_execute(plan->loaded->model, plan->group, inputs, outputs, &flags);
     for (int i = 0; i < plan->num_out && spoil; i++) fill_nan(outputs[i], plan->out_bytes[i]);
     finish_outputs(plan);
     if (spoil) plan->last_writes = 0;
     pthread_mutex_unlock(&device->npu);
     emu_fault_heat(device);
-    if (!result) return 0;
+    if (rows >= 0) {
+        const emu_model_info *info = plan->loaded->info;
+        if (info->kind == EMU_LAYER) emu_count_add(EMU_COUNT_LAYER_ROWS, (uint64_t)rows);
+        if (info->int8) emu_count_add(EMU_COUNT_INT8, 1);
+        return 0;
+    }
     return emu_refuse(AXCL_ERR_ENGINE_EXECUTE_FAIL, "%s, group %d: the emulator ran out of host memory",
         plan->loaded->name, plan->group);
 }

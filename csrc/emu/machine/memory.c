@@ -272,17 +272,3 @@ void emu_memory_written(const emu_range *range, size_t n, bool nonfinite)
     } else if (nonfinite) a->nonfinite = true;
     atomic_fetch_add_explicit(&a->writes, 1, memory_order_relaxed);
 }
-
-bool emu_has_nonfinite(const void *data, size_t n)
-{
-    const uint8_t *bytes = data;
-    uint64_t hit = 0, word;
-    for (; n >= 8; n -= 8, bytes += 8) { /* four bf16 words: exponent all ones carries into the sign bit */
-        memcpy(&word, bytes, 8);
-        hit |= (word & 0x7FFF7FFF7FFF7FFFull) + 0x0080008000800080ull;
-    }
-    word = 0;
-    memcpy(&word, bytes, n);
-    hit |= (word & 0x7FFF7FFF7FFF7FFFull) + 0x0080008000800080ull;
-    return hit & 0x8000800080008000ull;
-}

@@ -63,7 +63,6 @@ void emu_memory_touch(emu_alloc *alloc);
 /* After writing [host, host + n) whose words may be non-finite as told; covers everything of the allocation or a
  * part. */
 void emu_memory_written(const emu_range *range, size_t n, bool nonfinite);
-bool emu_has_nonfinite(const void *data, size_t n);
 /* Takes `bytes`, if there is room for `beside` more at the same time, as while a model is read. */
 axclError emu_memory_charge(emu_device *device, uint64_t bytes, uint64_t beside, const char *what);
 void emu_memory_refund(emu_device *device, uint64_t bytes);

@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "../arithmetic/math.h"
 #include "counters.h"
 #include "errors.h"
 #include "event.h"

@@ -73,8 +73,9 @@ def test_a_closed_program_and_its_bindings_refuse_every_call(package) -> None:
     model.close()
     modes = {"use_async": True, "in_place_decode": False}
     calls: list[Callable[[], object]] = [
-        lambda: program.run(step), lambda: program.more_logits([0]), lambda: program.time_layers(0), program.time_head,
-        lambda: program.set_modes(**modes), lambda: binding.set_input(0, buffer), lambda: Binding(layer, 0),
+        lambda: program.run(step), lambda: program.more_logits([0]), lambda: program.time_layers(0, 1),
+        program.time_head, lambda: program.set_modes(**modes), lambda: binding.set_input(0, buffer),
+        lambda: Binding(layer, 0),
     ]  # fmt: skip
     for call in calls:
         with pytest.raises(ValueError, match=r"closed|unloaded"):
@@ -88,7 +89,7 @@ def gc_of(kind: type) -> list:
 def test_a_group_that_is_none_is_not_timed(model: Model) -> None:
     for group in (-1, len(model.program.groups)):
         with pytest.raises(ValueError, match="group"):
-            model.program.time_layers(group)
+            model.program.time_layers(group, 1)
 
 
 def test_buffers_dropped_on_another_thread_are_freed(card: Card) -> None:

@@ -179,9 +179,9 @@ def test_a_card_that_does_not_answer_is_not_waited_for(
     fault, settings, said = HANGS[how]
     if "{timing}" in fault:
         Emulator().reset_counters()
-        probed(narrow)  # how many calls come before: all but four layers in each of six groups, and a head
+        probed(narrow)  # how many calls come before: all but the layers of six groups, one of them twice, and a head
         calls = Emulator().report()["calls"]["axclrtEngineExecuteAsync"]
-        fault = fault.format(timing=calls - 6 * 3)
+        fault = fault.format(timing=calls - 7 * 3)
     monkeypatch.setattr(model_loader, "LoadWatch", partial(LoadWatch, probe_seconds=1.5))
     told: list[str] = []
     with pytest.raises(StepTimeout, match=f"did not answer within 1.5 s during {said}"):

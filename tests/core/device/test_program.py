@@ -212,3 +212,11 @@ def test_device_buffers_check_their_bounds(model: Model) -> None:
     buffer.close()
     with pytest.raises(ValueError, match="closed"):
         buffer.fill(0)
+
+
+@pytest.mark.parametrize("count", [1, 34, CHUNK])
+def test_a_chunk_computes_only_the_tokens_that_it_holds(model: Model, count: int) -> None:
+    slot = len(model.program.shape.decode)
+    report = counted(lambda: chunk(model, list(range(5, 5 + count)), 0, slot))
+    assert report["layer_rows"] == count * model.program.num_layers
+    assert report["int8_executes"] == 0

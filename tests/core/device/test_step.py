@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 from axpress.core.device.step import Step
 
 HIDDEN = 0xC780  # bf16 of -65536
+PADDING = 0xC700  # of -32768: alone visible in its row, and below what shows anything
 
 
 def reference_mask(width: int, history: int, queries, views) -> np.ndarray:
     """What the design says: rows of the query's view, its chain of parents, itself; padding sees only itself."""
     mask = np.full((width, history + width), HIDDEN, np.uint16)
     for i in range(width):
-        mask[i, history + i] = 0
+        mask[i, history + i] = 0 if i < len(queries) else PADDING
     for i, (parent, view) in enumerate(queries):
         for start, stop in views[view]:
             mask[i, start:stop] = 0

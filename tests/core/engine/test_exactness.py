@@ -84,12 +84,12 @@ def make_pool(grammars: GrammarCompiler) -> list[GenerationRequest]:
     return pool
 
 
-@pytest.fixture(scope="module")
-def package(tmp_path_factory):
+@pytest.fixture(scope="module", params=["bf16", "int8"])
+def package(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("schedule")
     # rows of 2 KiB, so that decode may write them in place
     tiny = Tiny("qwen3", layers=2, hidden=32, heads=8, kv_heads=8, head_dim=128, ffn=48)
-    return convert_tiny(folder, tiny, rows=ROWS, chunk=CHUNK, history=HISTORY)
+    return convert_tiny(folder, tiny, rows=ROWS, chunk=CHUNK, history=HISTORY, weights=request.param)
 
 
 @pytest.fixture(scope="module")
@@ -242,6 +242,8 @@ def little_foresight(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda c: "-".join(f"{k}={v}" for k, v in c.items()))
 def test_any_schedule_gives_what_each_request_gets_alone(package, alone, config) -> None:
+    for setting in MODES:  # they stay with the process
+        Emulator().set(setting, 1)
     engine = Engine.open(package, "emu", "none", max_queue=1000, max_running=6, threaded=False, **config)
     engine.scheduler.costs.observe = lambda *measured: None  # the machine decides what a pass seems to cost
     for setting, mode in MODES.items():

@@ -319,6 +319,18 @@ def test_a_head_that_was_timed_on_a_busy_host_is_corrected() -> None:
     assert by_heads.head == pytest.approx(HEAD, rel=0.01) and by_heads.seconds[3] == pytest.approx(COSTS[3], rel=0.1)
 
 
+def test_a_chunk_that_saves_what_it_lacks_is_taken_for_few_and_never_for_one_alone() -> None:
+    costs = PassCosts(GROUPS, Costs((0.06, 0.06, 1.28, 1.28, 1.28), HEAD, empty=0.01))
+    assert costs.layers_seconds(2, 128) == 1.28 and costs.layers_seconds(2, 8) == pytest.approx(0.08)
+    assert costs.layers_seconds(2, 1) == 0.06  # no less than a decode
+    assert costs.layers_seconds(0, 1) == 0.06
+    plan = planner(costs).plan(running(8))
+    assert plan is not None and plan.slot == 3 and len(plan.parts) == 8
+    assert planner(costs).plan(running(1)) == StepPlan(0, (Part(0, 1),))
+    assert costs.round_seconds([100] * 8) == pytest.approx(0.08 + 8 * HEAD)
+    assert list(costs.prefill(0, 34)) == [(2, 34, pytest.approx(0.34))]
+
+
 def test_a_decision_is_taken_from_numbers_alone() -> None:
     """What a planner was asked before does not count, and whom it is asked about it leaves as they are."""
     questions = [

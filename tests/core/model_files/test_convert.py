@@ -20,6 +20,7 @@ from axpress.core.model_files.convert import EMBED_NAME, convert, default_histor
 from axpress.core.model_files.hf_checkpoint import rope_frequencies
 from axpress.core.model_files.hollow import hollow
 from axpress.core.model_files.hollow_tokenizer import MIN_VOCAB, build_tokenizer, special_ids
+from axpress.core.model_files.int8_weights import int8_tensors
 from axpress.core.model_files.safetensors import SafetensorsFile, array_source, from_bf16, to_bf16, write_safetensors
 from axpress.core.model_files.simulated_axmodel import (
     SimMeta,
@@ -510,3 +511,37 @@ def test_small_vocabularies_are_covered_too(vocab: int) -> None:
 def test_a_vocabulary_without_room_for_the_bytes_is_refused() -> None:
     with pytest.raises(PackageError, match="too small"):
         build_tokenizer(MIN_VOCAB - 1)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), rows=st.integers(1, 1500), cols=st.integers(1, 40))
+def test_int8_weights_are_off_by_half_a_scale_at_most(seed: int, rows: int, cols: int) -> None:
+    rng = np.random.default_rng(seed)
+    bits = to_bf16(rng.normal(0, 1, (rows, cols)).astype(np.float32) * np.exp(rng.normal(0, 4, (rows, 1))))
+    bits[rng.integers(rows)] = 0
+    sources = int8_tensors({"up": array_source(bits), "post_norm": array_source(bits[0])})
+    assert [(name, source.dtype) for name, source in sources.items()] == [
+        ("up_scale", "F32"), ("up", "I8"), ("post_norm", "BF16")
+    ]  # fmt: skip
+    scale, weights = (np.concatenate(list(sources[name].blocks())) for name in ("up_scale", "up"))
+    values = from_bf16(bits).astype(np.float64)
+    np.testing.assert_allclose(scale[values.any(axis=1)], np.abs(values).max(axis=1)[values.any(axis=1)] / 127, 1e-6)
+    assert (np.abs(weights * scale[:, None].astype(np.float64) - values) <= 0.5001 * scale[:, None]).all()
+    assert np.abs(weights).max() <= 127
+
+
+def test_an_int8_package_has_half_the_bytes_and_says_what_it_is(tmp_path: Path) -> None:
+    tiny = Tiny("llama", tied=True, vocab=3000, hidden=128)
+    write_checkpoint(tiny, tmp_path / "hf")
+    sizes = []
+    for weights in ("bf16", "int8"):
+        package = convert(tmp_path / "hf", tmp_path / weights, weights=weights, progress=False)
+        assert json.loads((package / "config.json").read_text())["axpress"]["weights"] == weights
+        sizes.append(sum(path.stat().st_size for path in package.glob("*.axmodel")))
+        _, file = read_axmodel(next(package.glob("*_post.axmodel")))
+        assert file.tensors["head"].dtype == {"bf16": "BF16", "int8": "I8"}[weights]
+    assert sizes[1] < 0.55 * sizes[0]
+    embedding = [(tmp_path / weights / EMBED_NAME).read_bytes() for weights in ("bf16", "int8")]
+    assert embedding[0] == embedding[1]
+    with pytest.raises(PackageError, match="int4"):
+        convert(tmp_path / "hf", tmp_path / "other", weights="int4", progress=False)
