@@ -104,9 +104,23 @@ class QueueFull(AxpressError):
 
 
 class EngineClosed(AxpressError):
-    """The engine is not taking requests: loading, draining, failed or closed."""
+    """The engine is not taking requests: loading, draining, failed or closed. Try again after `retry_after` seconds."""
 
     kind = FailureKind.CLOSED
+    retry_after = 5.0
+
+
+class CardBeyondHelp(AxpressError):
+    """Nothing that this process can do brought the card back from a failure of `kind`. `exit_wanted`: one that is
+    started anew may do better; else only cutting the power helps."""
+
+    def __init__(self, message: str, kind: FailureKind, exit_wanted: bool) -> None:
+        super().__init__(message)
+        self.kind, self.exit_wanted = kind, exit_wanted
+
+
+class CardRecovering(EngineClosed):
+    """The card is being brought back, and as many requests wait for it as may."""
 
 
 class EngineFailed(EngineClosed):

@@ -74,5 +74,3 @@ int axcl_api_open(axcl_api *api, const char *path, char *error, size_t error_siz
     api->library = library;
     return 0;
 }
-
-void axcl_api_close(axcl_api *api) { memset(api, 0, sizeof *api); }

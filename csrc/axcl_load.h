@@ -18,7 +18,4 @@ typedef struct axcl_api {
  * Returns 0, or -1 with one sentence in `error`: the library does not open, or lacks a required function. */
 int axcl_api_open(axcl_api *api, const char *path, char *error, size_t error_size);
 
-/* Forgets the table. The library stays mapped: its threads may outlive the last call. */
-void axcl_api_close(axcl_api *api);
-
 #endif

@@ -57,6 +57,8 @@ def _import_axengine() -> Any:
 class AxengineCard:
     """What stands for the card here: the sessions open and own it themselves."""
 
+    library = ""
+    closed = False
     device = 0
 
     def __init__(self) -> None:
@@ -75,7 +77,7 @@ class AxengineCard:
         """Sessions cannot ask the card."""
         return {}
 
-    def begin_close(self) -> None:
+    def begin_close(self, settle_ms: int = 5000) -> None:
         """Nothing runs between calls."""
 
     def close(self) -> None:
@@ -155,6 +157,23 @@ class AxengineProgram:
             logits = self.head.run(None, feed)[self._head_output]
             tokens = slice(None) if self._token_ids is None else self._token_ids
             self._logits[slot, tokens] = logits.reshape(-1).view(self.logits_dtype)[: self.vocab_size]
+
+    def bad_logits(self, count: int) -> list[int]:
+        """Slots that hold NaN, +inf, or the same for every token."""
+        bits = self._logits[:count].astype(np.uint32) << 16 if self.logits_dtype == "uint16" else self._logits[:count]
+        bad = [np.isnan(v).any() or np.isposinf(v).any() or (v == v[0]).all() for v in bits.view(np.float32)]
+        return [slot for slot, is_bad in enumerate(bad) if is_bad]
+
+    def clear_rows(self, bank: int, rows: NDArray[np.int32]) -> None:
+        """Zeros in K and V of these rows."""
+        self._k[:, :, rows], self._v[:, :, rows] = 0, 0
+
+    def clear_bank(self, bank: int) -> None:
+        """Zeros in all rows."""
+        self._k[:], self._v[:] = 0, 0
+
+    def abandon(self) -> None:
+        """The sessions make their calls themselves: nothing can be kept from them."""
 
     def move_rows(self, bank: int, old: NDArray[np.int32], new: NDArray[np.int32], timeout_ms: int = -1) -> None:
         """Copies K and V of rows `old` to rows `new` in every layer."""

@@ -37,8 +37,10 @@ class Modes:
 
 
 class CardHandle(Protocol):
-    """The card that a backend runs on, opened and closed once. `device` is its number."""
+    """The card that a backend runs on, opened and closed once. `device` is its number, `library` the runtime's path."""
 
+    library: str
+    closed: bool
     device: int
     emulated: bool
 
@@ -51,8 +53,8 @@ class CardHandle(Protocol):
     def bind_thread(self) -> None:
         """To be called once by each thread that uses the card."""
 
-    def begin_close(self) -> None:
-        """From here on failures do not stop the closing."""
+    def begin_close(self, settle_ms: int = 5000) -> None:
+        """From here on failures do not stop the closing. Waits so long for what still runs."""
 
     def close(self) -> None:
         """Frees everything."""
@@ -82,6 +84,18 @@ class Backend(Protocol):
     def logits(self, slot: int = 0) -> NDArray[Any]:
         """What the last step's query with this slot got: uint16 (bf16 bits) or float32 [vocab_size]. The next step
         writes over it."""
+
+    def bad_logits(self, count: int) -> list[int]:
+        """Which of the first `count` slots hold what cannot be believed: NaN, +inf, or the same for every token."""
+
+    def clear_rows(self, bank: int, rows: NDArray[np.int32]) -> None:
+        """Zeros in K and V of rows of a bank in every layer: a NaN there survives every mask. RuntimeCallError."""
+
+    def clear_bank(self, bank: int) -> None:
+        """The same in all rows of a bank."""
+
+    def abandon(self) -> None:
+        """Somebody hangs in a call of a step and is not waited for: should he come back, he makes no further call."""
 
     def move_rows(self, bank: int, old: NDArray[np.int32], new: NDArray[np.int32], timeout_ms: int = -1) -> None:
         """Copies K and V of rows `old` to rows `new` of a bank in every layer. The rows may not overlap. Errors as for

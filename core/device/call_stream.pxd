@@ -17,6 +17,7 @@ cdef struct model_handle:
 cdef class CallStream:
     cdef readonly Card card
     cdef bint use_async
+    cdef bint abandoned         # nobody waits for what runs here any more: no further call is made
     cdef int kind               # CALL_*: what is being submitted, for `give_up`
 
     cdef axclError copy(self, void *target, const void *source, size_t nbytes, axclrtMemcpyKind way) noexcept nogil

@@ -8,6 +8,8 @@ from .buffer cimport DeviceBuffer
 from .call_stream cimport CALL_ROWS, CallStream
 from .runtime cimport AXCL_COPY_DEVICE_TO_DEVICE, Card, axclError
 
+import numpy as np
+
 
 cdef class KVBuffers:
     """`num_banks` caches of `num_rows` rows of `row_bytes` in each of `num_layers` layers, zeroed: a NaN in a hidden
@@ -68,6 +70,22 @@ cdef class KVBuffers:
             if code != 0:
                 break
         return code
+
+    def clear(self, bank: int) -> None:
+        """Zeros in all rows of a bank."""
+        for pair in self.pairs[bank * self.num_layers:(bank + 1) * self.num_layers]:
+            for buffer in pair:
+                buffer.fill(0)
+
+    def clear_rows(self, bank: int, rows) -> None:
+        """Zeros in K and V of these rows (int32) of a bank in every layer."""
+        ordered = np.sort(rows)
+        runs = np.split(ordered, np.flatnonzero(np.diff(ordered) != 1) + 1) if len(ordered) else []
+        zeros = np.zeros(max((run.size for run in runs), default=0) * self.row_bytes, np.uint8)
+        for pair in self.pairs[bank * self.num_layers:(bank + 1) * self.num_layers]:
+            for run in runs:
+                for buffer in pair:
+                    buffer.write(zeros[:run.size * self.row_bytes], int(run[0]) * self.row_bytes)
 
     def close(self) -> None:
         """Frees the memory."""

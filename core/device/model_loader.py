@@ -6,9 +6,11 @@ import logging
 import os
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
-from ..errors import PackageError, RuntimeUnavailable
+from ..errors import LogitsError, PackageError, RuntimeUnavailable
 from ..model_files.model_package import ModelPackage, open_package
 from ..model_files.simulated_axmodel import published_bytes
 from ..model_files.timing_profile import profile_path
@@ -20,9 +22,11 @@ from .card_memory import CardMemory
 from .emulator import emulator_library
 from .load_watch import LoadWatch, Progress
 from .probe import probe
+from .probe_passes import choose_tokens
 from .program import Program
 from .runtime import Card, find_library
 from .shape_groups import find_tensor
+from .step import Step
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +46,7 @@ class Model:
     ) -> None:
         self.card, self.package, self.text = card, package, text
         self.program, self.modes, self.costs = program, modes, costs
+        self.load_seconds = 0.0
         self.info = EngineInfo(
             model=package.name,
             device=f"{'emulated card' if card.emulated else 'card'} {card.device}",
@@ -54,12 +59,64 @@ class Model:
             num_banks=program.num_banks,
         )
 
-    def close(self) -> None:
-        """Frees program, models and card, in that order."""
+    def close(self, settle_ms: int = 5000) -> None:
+        """Frees program, models and card, in that order; what still runs may take `settle_ms`. Again: nothing."""
         self.program.check_closable()
+        self.card.begin_close(settle_ms)
+        self.program.close()
+        self.card.close()
+
+    def load_again(self, device_id: int | None, check_ms: int, progress: Progress | None = None) -> OpenCard:
+        """Loads the same model, once this one is closed, on the card that the runtime calls `device_id` (None: on its
+        own), and lets it compute a token within `check_ms`. To be taken by `adopt`.
+
+        How passes run there stays as it was found when the model was first loaded. Errors as for `open_model`, and
+        LogitsError."""
+        before, old = self.program, self.card
+        if not isinstance(old, Card) or not isinstance(before, Program):
+            raise RuntimeUnavailable("PyAXEngine's sessions cannot be opened again in the same process")
+        card = Card(old.library, device_id=old.device if device_id is None else device_id)
+        program = None
+        try:
+            sizes = [published_bytes(path) for path in _files(self.package)]
+            watch = LoadWatch(sizes, progress)
+            program = _load(card, self.package, watch, sizes, before.num_banks, before.logits_slots)
+            program.set_modes(use_async=self.modes.use_async, in_place_decode=self.modes.in_place_decode)
+            check_card(program, check_ms)
+        except BaseException:
+            _close_half_open(card, program)
+            raise
+        return OpenCard(card, program)
+
+    def adopt(self, opened: OpenCard) -> None:
+        """Runs there from now on."""
+        self.card, self.program = card, _ = opened
+        where = f"{'emulated card' if card.emulated else 'card'} {card.device}"
+        self.info = replace(self.info, device=where, runtime_version=card.version())
+
+
+class OpenCard(NamedTuple):
+    """A card with a model on it."""
+
+    card: CardHandle
+    program: Backend
+
+    def close(self) -> None:
+        """Frees both."""
         self.card.begin_close()
         self.program.close()
         self.card.close()
+
+
+def check_card(program: Backend, timeout_ms: int) -> None:
+    """One token by itself, that nobody sees. Raises where the card does not compute: RuntimeCallError, LogitsError."""
+    step = Step(1)
+    step.reset(0)
+    (token,) = choose_tokens(program.table, 1) if isinstance(program, Program) else (0,)
+    step.add(token, 0, -1, -1, step.add_view(0, 0), True)
+    program.run(step, timeout_ms)
+    if program.bad_logits(1):
+        raise LogitsError("the card answers a test with NaN, infinity or the same for every token")
 
 
 def open_model(
@@ -98,16 +155,22 @@ def open_model(
         program = _load(card, package, watch, sizes, banks, logits_slots)
         watch.probing()
         model = Model(package, text, card, program, *probe(program, watch), profile)
+        program.clear_bank(0)  # a NaN that a probe left in a row would be in every answer
     except BaseException:
-        with suppress(BufferError):  # the error's own traceback may hold a view
-            card.begin_close()
-            if program is not None:
-                program.close()  # it holds views, with which the card would not close
-            card.close()
+        _close_half_open(card, program)
         raise
+    model.load_seconds = time.monotonic() - started
     log.info("%s: %d layers, %d bank(s) of %d rows, loaded in %.1f s on %s", package.name, program.num_layers,
-             program.num_banks, program.bank_rows, time.monotonic() - started, model.info.device)  # fmt: skip
+             program.num_banks, program.bank_rows, model.load_seconds, model.info.device)  # fmt: skip
     return model
+
+
+def _close_half_open(card: Card, program: Program | None) -> None:
+    with suppress(BufferError):  # the error's own traceback may hold a view
+        card.begin_close()
+        if program is not None:
+            program.close()  # it holds views, with which the card would not close
+        card.close()
 
 
 def open_tokenizer(package: ModelPackage) -> Tokenizer:
@@ -121,27 +184,38 @@ def open_tokenizer(package: ModelPackage) -> Tokenizer:
     )
 
 
-def _open_card(
-    package: ModelPackage, device: str | int, profile: str | None, settings: dict[str, str]
-) -> tuple[Card, str | None]:
+def runtime_of(package: ModelPackage, device: str | int) -> tuple[str, int, bool]:
+    """Which runtime library `open_model` opens for these, which of its cards, and whether they are emulated.
+    RuntimeUnavailable."""
     if device == "emu" or (device == "auto" and package.simulated):
-        chosen = profile or package.profile or os.environ.get("AXPRESS_EMU_PROFILE") or "none"
-        if chosen != "none":
-            profile_path(chosen)  # the emulated runtime would tell where it looked, not what there is
-        return Card(emulator_library(), 0, {"profile": chosen, **settings}), chosen
-    if package.simulated:
-        raise PackageError(f"{package.directory}: a simulated model runs on the emulated card only (--device emu)")
-    if profile is not None:
-        raise RuntimeUnavailable(
-            "an emulator profile was given, but the model goes to a real card; add --device emu or drop the profile"
-        )
+        return os.fspath(emulator_library()), 0, True
     library = find_library()
     if library is None:
         raise RuntimeUnavailable(
             "no AXCL runtime found (looked at $AXPRESS_AXCL_LIB, $LD_LIBRARY_PATH and /usr/lib/axcl): install the"
             " vendor's axcl package, or use --device emu with a simulated model"
         )
-    return Card(library, 0 if device == "auto" else int(device), settings), None
+    return library, int(device) if isinstance(device, int) or device.isdigit() else 0, False
+
+
+def _open_card(
+    package: ModelPackage, device: str | int, profile: str | None, settings: dict[str, str]
+) -> tuple[Card, str | None]:
+    emulated = device == "emu" or (device == "auto" and package.simulated)
+    if emulated:
+        chosen = profile or package.profile or os.environ.get("AXPRESS_EMU_PROFILE") or "none"
+        if chosen != "none":
+            profile_path(chosen)  # the emulated runtime would tell where it looked, not what there is
+        library, index, _ = runtime_of(package, device)
+        return Card(library, index, {"profile": chosen, **settings}), chosen
+    if package.simulated:
+        raise PackageError(f"{package.directory}: a simulated model runs on the emulated card only (--device emu)")
+    if profile is not None:
+        raise RuntimeUnavailable(
+            "an emulator profile was given, but the model goes to a real card; add --device emu or drop the profile"
+        )
+    library, index, _ = runtime_of(package, device)
+    return Card(library, index, settings), None
 
 
 def _load(

@@ -76,6 +76,8 @@ class Program:
     def logits(self, slot: int = 0) -> NDArray[Any]:
         """Logits of the last step's query with this slot: uint16 (bf16 bits) or float32 [vocab_size], zero-copy but for
         trimmed heads."""
+    def bad_logits(self, count: int) -> list[int]:
+        """Which of the first `count` slots hold what cannot be believed: NaN, +inf, or the same for every token."""
     def clear_logits(self, slot: int = 0) -> None:
         """Zeros in a slot, so that what is there afterwards was written since."""
     def move_rows(self, bank: int, old: NDArray[np.int32], new: NDArray[np.int32], timeout_ms: int = -1) -> None:
@@ -83,6 +85,13 @@ class Program:
         may not overlap.
 
         ValueError: no such bank or row; nothing was moved. Other errors as for `run`."""
+    def clear_rows(self, bank: int, rows: NDArray[np.int32]) -> None:
+        """Zeros in K and V of rows (int32) of a bank in every layer: a NaN there survives every mask. For rows that a
+        failed pass wrote; slow. RuntimeCallError where the card fails."""
+    def clear_bank(self, bank: int) -> None:
+        """Zeros in K and V of all of a bank's rows. RuntimeCallError where the card fails."""
+    def abandon(self) -> None:
+        """Somebody hangs in a call of a step and is not waited for: should he come back, he makes no further call."""
     def check_closable(self) -> None:
         """BufferError while somebody else holds a view of the logits."""
     def close(self) -> None:

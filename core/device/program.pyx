@@ -29,6 +29,10 @@ import numpy as np
 from ..errors import PackageError
 from .shape_groups import common_shape
 
+cdef extern from "logits_check.h" nogil:
+    int ax_believable_bf16(const uint16_t *, size_t)
+    int ax_believable_f32(const float *, size_t)
+
 cdef enum:
     TIMED_LAYERS = 4
 
@@ -189,6 +193,24 @@ cdef class Program:
         self.spread_logits[slot, self.token_ids] = self.logits_views[slot]
         return self.spread_logits[slot]
 
+    def bad_logits(self, count: int) -> list[int]:
+        """Which of the first `count` slots hold what cannot be believed: NaN, +inf, or the same for every token."""
+        cdef const char *logits
+        cdef size_t num_tokens = self.buffers.vocab_size if self.token_ids is not None else self.vocab_size
+        cdef bint wide = self.buffers.logits_dtype == "float32", believable
+        cdef int slot
+        bad = []
+        for slot in range(min(count, self.logits_slots)):
+            logits = self.buffers.logits.data + slot * self.buffers.logits_bytes
+            with nogil:
+                if wide:
+                    believable = ax_believable_f32(<const float *>logits, num_tokens)
+                else:
+                    believable = ax_believable_bf16(<const uint16_t *>logits, num_tokens)
+            if not believable:
+                bad.append(slot)
+        return bad
+
     def clear_logits(self, slot: int = 0) -> None:
         """Zeros in a slot, so that what is there afterwards was written since."""
         self.logits_views[slot][:] = 0
@@ -201,6 +223,21 @@ cdef class Program:
         """
         self._require_open()
         self.kv.move(self.stream, bank, old, new, timeout_ms)
+
+    def clear_rows(self, bank: int, rows) -> None:
+        """Zeros in K and V of rows (int32) of a bank in every layer: a NaN there survives every mask. For rows that a
+        failed pass wrote; slow. RuntimeCallError where the card fails."""
+        self._require_open()
+        self.kv.clear_rows(bank, rows)
+
+    def clear_bank(self, bank: int) -> None:
+        """Zeros in K and V of all of a bank's rows. RuntimeCallError where the card fails."""
+        self._require_open()
+        self.kv.clear(bank)
+
+    def abandon(self) -> None:
+        """Somebody hangs in a call of a step and is not waited for: should he come back, he makes no further call."""
+        self.stream.abandoned = True
 
     cdef int _require_open(self) except -1:
         if self.closed:

@@ -65,6 +65,7 @@ cdef extern from "axcl_load.h" nogil:
         axclError (*axclrtGetDeviceCount)(uint32_t *) noexcept nogil
         axclError (*axclrtSetDevice)(int32_t) noexcept nogil
         axclError (*axclrtResetDevice)(int32_t) noexcept nogil
+        axclError (*axclrtRebootDevice)(int32_t) noexcept nogil
         axclError (*axclrtGetDeviceProperties)(int32_t, axclrtDeviceProperties *) noexcept nogil
         axclError (*axclrtCreateContext)(axclrtContext *, int32_t) noexcept nogil
         axclError (*axclrtDestroyContext)(axclrtContext) noexcept nogil
@@ -114,7 +115,6 @@ cdef extern from "axcl_load.h" nogil:
         const char *(*axemu_last_error)() noexcept nogil
 
     int axcl_api_open(axcl_api *, const char *, char *, size_t)
-    void axcl_api_close(axcl_api *)
 
 
 cdef class Card:

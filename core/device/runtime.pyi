@@ -16,6 +16,13 @@ def library_problem(library: str | os.PathLike[str]) -> str:
 
     None of its functions is called."""
 
+def device_ids(library: str | os.PathLike[str]) -> list[int]:
+    """What the runtime calls its cards, those that are there at present. RuntimeUnavailable, RuntimeCallError."""
+
+def reboot_device(library: str | os.PathLike[str], device_id: int) -> None:
+    """Reboots the firmware of a card, which takes with it all that this process has there and is missing from the list
+    for seconds afterwards. RuntimeUnavailable where the runtime cannot do that, RuntimeCallError where it fails."""
+
 class Card:
     """One device with its context and its one stream; owner of everything that is allocated or loaded on it.
 
@@ -28,9 +35,15 @@ class Card:
     has_async: bool
     closed: bool
     def __init__(
-        self, library: str | os.PathLike[str], device: int = 0, settings: dict[str, str] | None = None
+        self,
+        library: str | os.PathLike[str],
+        device: int = 0,
+        settings: dict[str, str] | None = None,
+        *,
+        device_id: int | None = None,
     ) -> None:
-        """Opens the runtime `library` and its `device`-th card; `settings` go to an emulated runtime before it starts.
+        """Opens the runtime `library` and its `device`-th card, or the one that the runtime calls `device_id`;
+        `settings` go to an emulated runtime before it starts.
 
         Raises RuntimeUnavailable (library or symbol missing, index without a card) or RuntimeCallError."""
     def last_error(self) -> str:
@@ -44,9 +57,9 @@ class Card:
         generation's runtime tells its uid and its memory alone; empty where the runtime has no such call."""
     def wait(self, timeout_ms: int) -> None:
         """Until all that was submitted to the stream is done. StepTimeout: not after `timeout_ms`; else what failed."""
-    def begin_close(self) -> None:
-        """From here on failures do not stop the closing. Waits for the stream; one that does not end is destroyed by
-        force."""
+    def begin_close(self, settle_ms: int = 5000) -> None:
+        """From here on failures do not stop the closing. Waits so long for the stream; one that does not end is
+        destroyed by force."""
     def close(self) -> None:
         """Frees everything in order. Raises BufferError, and stays open, while NumPy views of pinned buffers live.
 

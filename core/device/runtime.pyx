@@ -78,8 +78,11 @@ cdef class Card:
         self.models = []
         self.closed = True
 
-    def __init__(self, library: str | os.PathLike, device: int = 0, settings: dict[str, str] | None = None):
-        """Opens the runtime `library` and its `device`-th card; `settings` go to an emulated runtime before it starts.
+    def __init__(
+            self, library: str | os.PathLike, device: int = 0, settings: dict[str, str] | None = None, *,
+            device_id: int | None = None):
+        """Opens the runtime `library` and its `device`-th card, or the one that the runtime calls `device_id`;
+        `settings` go to an emulated runtime before it starts.
 
         Raises RuntimeUnavailable (library or symbol missing, index without a card) or RuntimeCallError.
         """
@@ -89,7 +92,7 @@ cdef class Card:
         self.library = os.fspath(library)
         self._load(settings or {})
         try:
-            self._start(device)
+            self._start(device, device_id)
         except BaseException:
             self._stop()
             raise
@@ -110,7 +113,7 @@ cdef class Card:
             if self.api.axemu_set(key_bytes, value_bytes) != 0:
                 raise RuntimeUnavailable(f"the emulated runtime refuses {key}={value}: {self.last_error()}")
 
-    def _start(self, int index):
+    def _start(self, int index, device_id):
         cdef axclError code
         with nogil:
             code = self.api.axclInit(NULL)
@@ -122,6 +125,11 @@ cdef class Card:
         self.closed = False
         _open_cards.add(self)
         devices = self._device_ids()
+        if device_id is not None:
+            if device_id not in devices:
+                raise RuntimeUnavailable(
+                    f"card {device_id} is not among the cards that the runtime {self.library} sees: {devices}")
+            index = devices.index(device_id)
         if not 0 <= index < len(devices):
             raise RuntimeUnavailable(
                 f"card {index} was asked for, but the runtime {self.library} sees {len(devices)} card(s)")
@@ -286,16 +294,17 @@ cdef class Card:
             code = self.api.axclrtSynchronizeStreamWithTimeout(self.stream, limit)
         self.check("axclrtSynchronizeStreamWithTimeout", code)
 
-    def begin_close(self) -> None:
-        """From here on failures do not stop the closing. Waits for the stream; one that does not end is destroyed by
-        force."""
+    def begin_close(self, settle_ms: int = 5000) -> None:
+        """From here on failures do not stop the closing. Waits so long for the stream; one that does not end is
+        destroyed by force."""
+        cdef int32_t limit = settle_ms
         cdef axclError code
         if self.closing or self.closed:
             return
         self.closing = True
         self.bind_thread()
         with nogil:
-            code = self.api.axclrtSynchronizeStreamWithTimeout(self.stream, 5000)
+            code = self.api.axclrtSynchronizeStreamWithTimeout(self.stream, limit)
             if code != 0 and self.api.axclrtDestroyStreamForce != NULL:
                 self.api.axclrtDestroyStreamForce(self.stream)
                 self.stream = NULL
@@ -339,6 +348,48 @@ cdef class Card:
                 self.device_set = False
             if not self.closed:
                 self.api.axclFinalize()
-                self.closed = True
-            axcl_api_close(&self.api)
+                self.closed = True  # the table of functions stays: somebody who hangs in one may come back
         _open_cards.discard(self)
+
+
+def device_ids(library: str | os.PathLike) -> list[int]:
+    """What the runtime calls its cards, those that are there at present. RuntimeUnavailable, RuntimeCallError."""
+    cdef Card card = _without_device(library)
+    try:
+        return card._device_ids()
+    finally:
+        _end(card)
+
+
+def reboot_device(library: str | os.PathLike, device_id: int) -> None:
+    """Reboots the firmware of a card, which takes with it all that this process has there and is missing from the list
+    for seconds afterwards. RuntimeUnavailable where the runtime cannot do that, RuntimeCallError where it fails."""
+    cdef Card card = _without_device(library)
+    cdef int32_t number = device_id
+    cdef axclError code
+    try:
+        if card.api.axclrtRebootDevice == NULL:
+            raise RuntimeUnavailable(f"the runtime {card.library} cannot reboot a card")
+        with nogil:
+            code = card.api.axclrtRebootDevice(number)
+        card.check("axclrtRebootDevice", code)
+    finally:
+        _end(card)
+
+
+cdef Card _without_device(library):
+    """The runtime initialised, no device of it: also while a card is open whose calls do not return."""
+    cdef Card card = Card.__new__(Card)
+    cdef axclError code
+    card.library = os.fspath(library)
+    card._load({})
+    with nogil:
+        code = card.api.axclInit(NULL)
+    card.check("axclInit", code)
+    return card
+
+
+cdef _end(Card card):
+    if not _open_cards:  # else it is theirs
+        with nogil:
+            card.api.axclFinalize()

@@ -9,7 +9,7 @@ from .sequence import Sequence
 
 _ANSWERS = ("prompt_tokens", "cached_tokens", "generated_tokens", "finished", "cancelled")
 _PASSES = ("decode_passes", "chunk_passes", "chunk_queries", "heads")
-_OTHERS = ("preemptions", "drafted_tokens", "accepted_draft_tokens")
+_OTHERS = ("preemptions", "repeated_passes", "drafted_tokens", "accepted_draft_tokens")
 
 
 class Counters:

@@ -7,13 +7,32 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 from ..device.load_watch import Progress
-from ..device.model_loader import Model, open_model
-from ..errors import ContextOverflow, EngineClosed, FailureKind, QueueFull, RequestError, RuntimeCallError, failure_kind
-from ..request import FinishReason, GenerationRequest, Sink
+from ..device.model_loader import Model, check_card, open_model, runtime_of
+from ..errors import (
+    AxpressError,
+    CardBeyondHelp,
+    CardRecovering,
+    ContextOverflow,
+    EngineClosed,
+    FailureKind,
+    LogitsError,
+    QueueFull,
+    RequestError,
+    RuntimeCallError,
+    failure_kind,
+)
+from ..model_files.model_package import open_package
+from ..recovery.attempts import AttemptLog, attempts_file
+from ..recovery.bounded_call import BoundedCall, CallHangs, Meanwhile, nothing
+from ..recovery.first_load import load_first
+from ..recovery.ladder import Ladder, RecoveryPolicy
+from ..recovery.pass_watch import Abandoned, PassWatch
+from ..request import EngineInfo, FinishReason, GenerationRequest, Sink
 from ..sampling.sampler import check_params
 from ..tokenizer.detokenizer import check_stop
 from .scheduler import Scheduler
@@ -23,8 +42,10 @@ from .throttle import Throttle
 
 log = logging.getLogger(__name__)
 
-State = Literal["ready", "draining", "failed", "closed"]
-STEP_TIMEOUT_MS = 30_000  # no pass of any model takes a tenth of this: the card hangs
+State = Literal["ready", "recovering", "draining", "failed", "closed"]
+ASK_SECONDS = 5.0  # the card may take so long to say how warm it is, or for a test
+IDLE_SECONDS = 30.0  # after so long without a pass the card is tested
+CLOSE_SECONDS = 15.0  # for the engine's thread to end, and for the card to be freed, each
 
 
 class Engine:
@@ -40,18 +61,28 @@ class Engine:
         drafts: bool = True,
         draft_history: int = 0,
         trace: Path | None = None,
-        step_timeout_ms: int = STEP_TIMEOUT_MS,
+        recovery: RecoveryPolicy | None = None,
+        state_dir: Path | None = None,
+        on_failure: Callable[[], None] | None = None,
         threaded: bool = True,
     ) -> None:
         """`exact`: single decodes only, for cards whose graphs differ in the last bit. `drafts`: verify guessed tokens.
         `draft_history`: also guess them from the latest answers, so many tokens of them, of the same cache_salt.
-        `trace`: write every pass to this file in Chrome's trace format. `threaded` False: nothing runs by itself, the
-        caller calls `step()`."""
-        self.model, self.info, self.text, self.package = model, model.info, model.text, model.package
+        `trace`: write every pass to this file in Chrome's trace format. `recovery`: what is done about a card that
+        fails; `state_dir`: where that is counted (None: see `attempts_file`); `on_failure` is called once, on the
+        engine's thread, when nothing helped. `threaded` False: nothing runs by itself, the caller calls `step()`."""
+        self.model, self.text, self.package = model, model.text, model.package
         self.max_queue = max_queue
         self.state: State = "ready"
         self.reason: str | None = None
         self.failure: FailureKind | None = None
+        self.ladder = Ladder(
+            model, recovery or RecoveryPolicy(), AttemptLog(attempts_file(state_dir, model.info.emulated))
+        )
+        self.exit_wanted = False  # a process started anew may do better
+        self.card_left = False  # closed, but a thread hangs in a call to the card
+        self._on_failure = on_failure
+        self._watch = PassWatch(self._hangs)
         self.scheduler = Scheduler(
             model,
             max_running=max_running,
@@ -59,7 +90,7 @@ class Engine:
             drafts=drafts,
             draft_history=draft_history,
             trace=trace,
-            step_timeout_ms=step_timeout_ms,
+            watch=self._watch,
         )
         self._change = threading.Condition(self.scheduler.lock)
         self._wakes = 0  # times that somebody had news for the engine's thread; guarded by the lock
@@ -68,6 +99,7 @@ class Engine:
         self.live = Live(self.scheduler, self.wake)
         self._thread = threading.Thread(target=self._main, name="axpress-engine", daemon=True) if threaded else None
         if self._thread is not None:
+            self._watch.start()
             self._thread.start()
 
     @classmethod
@@ -82,16 +114,32 @@ class Engine:
         *,
         banks: int | None = None,
         max_running: int = 16,
+        meanwhile: Meanwhile = nothing,
         **options: Any,
     ) -> Engine:
-        """Loads a model directory and starts serving it; blocks until a token can be had. See `open_model` for errors,
-        the constructor for `options`."""
-        model = open_model(directory, device, profile, settings, progress, banks=banks, logits_slots=max_running)
+        """Loads a model directory and starts serving it; blocks until a token can be had. A card that fails meanwhile
+        is tried again, and rebooted. `meanwhile` is called while that is waited for, and may raise. See `open_model`
+        for errors, the constructor for `options`."""
+
+        def load() -> Model:
+            return open_model(directory, device, profile, settings, progress, banks=banks, logits_slots=max_running)
+
+        def runtime() -> tuple[str, int, bool]:
+            return runtime_of(open_package(directory), device)
+
+        state_dir = attempts_file(options.get("state_dir"), runtime()[2]) if device != "axengine" else None
+        policy = options.get("recovery") or RecoveryPolicy()
+        model = load_first(load, runtime, policy, AttemptLog(state_dir), meanwhile)
         try:
             return cls(model, max_queue=max_queue, max_running=max_running, **options)
         except BaseException:
             model.close()
             raise
+
+    @property
+    def info(self) -> EngineInfo:
+        """What is served, on what."""
+        return self.model.info
 
     # ---- any thread ----
 
@@ -118,13 +166,18 @@ class Engine:
 
     def _check_room(self, count: int) -> None:
         """Raises EngineClosed or QueueFull where `count` more requests cannot wait here. The caller holds the lock."""
-        if self.state != "ready":
+        recovering = self.state == "recovering"
+        if self.state != "ready" and not recovering:
             raise EngineClosed(f"the engine is {self.state}" + (f": {self.reason}" if self.reason else ""))
         scheduler = self.scheduler
         num_waiting, max_running = scheduler.num_in(SequenceState.WAITING), scheduler.max_running
         idle = max(0, max_running - scheduler.num_running) if not scheduler.num_in(SequenceState.PREEMPTED) else 0
         if num_waiting + count <= self.max_queue + idle:
             return
+        if recovering:
+            raise CardRecovering(
+                f"the card failed and is being brought back; {num_waiting} requests wait for it already"
+            )
         wait = max(1.0, scheduler.counters.mean_seconds * (num_waiting + 1) / max_running)
         waiting = max(0, num_waiting - idle)  # the first of them are about to run
         more = f", this one brings {count}" if count > 1 else ""
@@ -184,22 +237,39 @@ class Engine:
 
     def close(self, drain_s: float = 0.0) -> None:
         """Stops taking requests, lets running and waiting ones finish for `drain_s` seconds, ends the rest, frees the
-        card."""
+        card. One that does not let itself be freed in time is left (`card_left`)."""
         with self._change:
             if self.state == "closed":
                 return
-            if self.state == "ready":
+            if self.state in ("ready", "recovering"):
                 self.state = "draining"
             self._change.notify_all()
             self._change.wait_for(lambda: not self.scheduler.num_unfinished, timeout=max(0.0, drain_s))
             self.state = "closed"
             self._change.notify_all()
-        if self._thread is not None:
-            self._thread.join()
-        else:
+        if self._thread is None:
             self._end_all()
+            self.scheduler.close()
+            self.model.close()
+            return
+        self.ladder.stop(0)
+        until = time.monotonic() + CLOSE_SECONDS
+        while self._thread.is_alive() and time.monotonic() < until:  # another one may take its place
+            self._thread.join(0.1)
+        self._watch.close()
         self.scheduler.close()
-        self.model.close()
+        if self._thread.is_alive() or not self.ladder.stop(CLOSE_SECONDS):
+            self._leave_card()
+            return
+        try:
+            BoundedCall("freeing the card", self.model.close).result(CLOSE_SECONDS)
+        except CallHangs:
+            self._leave_card()
+
+    def _leave_card(self) -> None:
+        self.card_left = True
+        log.error("a call to the card does not return, so it is left as it is. Should it not answer the next program"
+                  " either, cut its power")  # fmt: skip
 
     def wake(self) -> None:
         """Makes the engine look at its queue again."""
@@ -212,16 +282,78 @@ class Engine:
 
     # ---- the engine's thread ----
 
-    def _main(self) -> None:
+    def _main(self, hanging: CallHangs | None = None) -> None:
+        """`hanging`: what the thread before this one was given up for."""
         try:
-            self.model.card.bind_thread()
+            if hanging is None:
+                self.model.card.bind_thread()
+            else:
+                self._recover(hanging)
             while self._gather():
                 if self.throttle.allow():
-                    self.scheduler.run_pass()
+                    self._run_pass()
+        except Abandoned:
+            return
         except BaseException as error:  # a library's panic is no Exception; whatever it was, nobody works here any more
             self._fail(error)
+        self._end_all()
+        if self.state == "failed" and self._on_failure is not None:
+            self._on_failure()
+
+    def _run_pass(self) -> None:
+        try:
+            self.scheduler.run_pass()
+        except (RuntimeCallError, LogitsError) as error:
+            self._recover(error)
+
+    def _hangs(self, what: str, seconds: float) -> None:
+        """On the watchdog's thread: the engine's does not come back from a call. Another one takes its place."""
+        self.model.program.abandon()
+        error = CallHangs(f"the card did not answer within {seconds:.1f} s during {what}")
+        self._thread = threading.Thread(target=self._main, args=(error,), name="axpress-engine", daemon=True)
+        self._thread.start()
+
+    def _recover(self, error: AxpressError) -> None:
+        """The card failed in whatever part of a pass: brings it back, then everybody goes on from the token they were
+        at. Raises CardBeyondHelp."""
+        self.scheduler.suspend()
+        with self._change:
+            if self.state == "closed":
+                return
+            if self.state == "ready":
+                self.state, self.reason = "recovering", str(error)
+        self.live.quiet = True
+        totals = self.scheduler.counters.totals
+        num_passes = totals["decode_passes"] + totals["chunk_passes"]
+        try:
+            self.ladder.climb(str(error), failure_kind(error), num_passes, self._meanwhile)
+            self.model.card.bind_thread()
+        except EngineClosed:
+            return  # _gather looks at the state
         finally:
-            self._end_all()
+            self.live.quiet = False
+        self.scheduler.counters.last_progress = time.monotonic()
+        with self._change:
+            if self.state == "recovering":
+                self.state, self.reason = "ready", None
+
+    def _meanwhile(self) -> None:
+        """While the card is brought back: deadlines hold, who looks sees something, and nobody waits in vain."""
+        self.scheduler.drop_cancelled()
+        if self.live.asked:
+            self.live.take_asked()
+        if self.state == "closed":
+            raise EngineClosed("the server is shutting down")
+
+    def _test_idle(self) -> None:
+        """A card that fails while nobody asks for anything is noticed, and brought back, before somebody does."""
+        try:
+            with self._watch.over("a test of an idle card", 2 * ASK_SECONDS):
+                check_card(self.model.program, round(ASK_SECONDS * 1000))
+        except (RuntimeCallError, LogitsError) as error:
+            self._recover(error)
+        else:
+            self.scheduler.counters.last_progress = time.monotonic()
 
     def step(self) -> bool:
         """Runs one pass on the calling thread; False when there is nothing to do. For an engine made with
@@ -230,7 +362,7 @@ class Engine:
         self.scheduler.admit()
         if not self.scheduler.num_running:
             return False
-        self.scheduler.run_pass()
+        self._run_pass()
         return True
 
     def _gather(self) -> bool:
@@ -240,7 +372,8 @@ class Engine:
             wakes = self._wakes  # what comes from here on is looked at in the next turn
             self.scheduler.drop_cancelled()
             if self.live.asked:
-                self.live.take_asked()
+                with self._watch.over("asking the card how it is", ASK_SECONDS):
+                    self.live.take_asked()
             if self.state == "closed":
                 return False
             self.scheduler.admit()
@@ -248,13 +381,15 @@ class Engine:
                 return True
             with self._change:
                 self._change.notify_all()  # close() waits for idleness
-                if wakes == self._wakes and self.state != "closed":
-                    self._change.wait()
+                idle = wakes == self._wakes and self.state != "closed" and not self._change.wait(IDLE_SECONDS)
+            if idle:
+                self._test_idle()
 
     def _end_all(self) -> None:
         """The engine ends: everybody who still waits or runs is told why."""
-        reason: FinishReason = "error" if self.reason else "cancelled"
-        error, failure = self.reason or "the server is shutting down", self.failure or FailureKind.CLOSED
+        reason: FinishReason = "error" if self.failure else "cancelled"
+        error = self.reason if self.failure and self.reason else "the server is shutting down"
+        failure = self.failure or FailureKind.CLOSED
         self.live.close(error)
 
         def tell(sequence: Sequence) -> None:
@@ -265,10 +400,11 @@ class Engine:
             self._change.notify_all()
 
     def _fail(self, error: BaseException) -> None:
-        """The card failed in the middle of a pass: nothing more can be computed until it is opened again."""
-        card_failed = isinstance(error, RuntimeCallError)
+        """Nothing more can be computed in this process."""
+        card_failed = isinstance(error, AxpressError)
         self.failure = failure_kind(error)
         self.reason = str(error) if card_failed else f"internal error: {error!r}"
         with self._change:
             self.state = "failed"
+            self.exit_wanted = isinstance(error, CardBeyondHelp) and error.exit_wanted
         log.error("the engine stopped: %s", self.reason, exc_info=None if card_failed else error)

@@ -2,36 +2,54 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from array import array
+from collections.abc import Iterable
 from pathlib import Path
 
 from ..device.model_loader import Model
 from ..device.step import Step
+from ..errors import LogitsError
 from ..kv_cache.cache_bank import CacheBank
 from ..kv_cache.row_pool import Rows
+from ..recovery.pass_watch import PassWatch
 from .counters import Counters
 from .pass_costs import PassCosts
 from .pass_planner import Part, StepPlan
 from .sequence import ScheduledSequence, Sequence
 from .trace import Trace
 
+log = logging.getLogger(__name__)
+
+FLOOR_SECONDS = 2.5  # no pass is called hanging before
+EXPECTED_TIMES = 8  # nor before so many times what it is expected to take
+FIRST_SECONDS = 20.0  # the first pass of a group after loading may take so long
+GRACE_SECONDS = 2.0  # on top of that for calls that keep no deadline
+
 
 class PassRunner:
-    """Runs one model's passes, on the engine's thread. `trace`: write every pass to this file."""
+    """Runs one model's passes, on the engine's thread. `trace`: write every pass to this file; `watch` looks after each
+    call to the card.
+
+    What the card gives is looked at before a token is chosen from it: a pass that gives nonsense is run once more, and
+    then LogitsError is raised, as is what failed; what the pass wrote is not to be trusted then, and the sequences'
+    tokens are those of the latest good one."""
 
     def __init__(
-        self, model: Model, costs: PassCosts, counters: Counters, trace: Path | None, step_timeout_ms: int
+        self, model: Model, costs: PassCosts, counters: Counters, trace: Path | None, watch: PassWatch
     ) -> None:
-        self._model, self._costs, self._counters = model, costs, counters
+        self._model, self._costs, self._counters, self._watch = model, costs, counters, watch
         self._step = Step(costs.max_width)
-        self._step_timeout_ms = step_timeout_ms
+        self._tried = set(range(len(costs.groups)))  # groups that ran since the model was loaded: all were probed
         self._trace = Trace(trace, model.info) if trace else None
 
     def move_rows(self, bank: int, old: Rows, new: Rows) -> None:
         """Copies K and V of a bank's rows to other rows, on the card."""
         started = time.perf_counter()
-        self._model.program.move_rows(bank, old, new, self._step_timeout_ms)
+        seconds = max(FLOOR_SECONDS, EXPECTED_TIMES * self._costs.copy * len(old))
+        with self._watch.over("moving rows", seconds + GRACE_SECONDS):
+            self._model.program.move_rows(bank, old, new, round(seconds * 1000))
         self._counters.seconds["move"] += time.perf_counter() - started
 
     def run(
@@ -42,7 +60,7 @@ class PassRunner:
         step = self._step
         scheduled = self._fill(step, bank, planned, parts, rows)
         started = time.perf_counter()
-        self._model.program.run(step, self._step_timeout_ms)
+        self._run_step(bank, planned.slot, scheduled, rows)
         seconds = time.perf_counter() - started
         num_heads = step.num_logits
         for s in scheduled:
@@ -50,13 +68,63 @@ class PassRunner:
             bank.commit(s.sequence, s.sequence.tokens[at : at + s.num_tokens], s.rows[: s.num_tokens])
         kind = "decode" if self._costs.groups[planned.slot].width == 1 else "chunk"
         self._counters.add_pass(kind, seconds, step.num_queries, len(scheduled))
-        further = self._sample(bank, [s for s in scheduled if not s.sequence.num_pending])
+        further = self._sample(bank, planned.slot, [s for s in scheduled if not s.sequence.num_pending])
         self._costs.observe(planned.slot, seconds, num_heads, further)
         num_heads += further[0]
         self._counters.totals["heads"] += num_heads
         if self._trace:
             self._trace.add_pass(started, kind, bank, planned, scheduled, num_heads)
         return scheduled
+
+    def forget_groups(self) -> None:
+        """The model was loaded anew: first passes may take their time again."""
+        self._tried.clear()
+
+    def _run_step(self, bank: CacheBank[Sequence], slot: int, scheduled: list[ScheduledSequence], rows: Rows) -> None:
+        """The step on the card, twice where it gives nonsense."""
+        program, num_heads = self._model.program, self._step.num_logits
+        seconds = self._patience(slot, num_heads)
+        with self._watch.over("a pass", seconds + GRACE_SECONDS):
+            program.run(self._step, round(seconds * 1000))
+        bad = program.bad_logits(num_heads)
+        if bad:
+            self._tell_bad("a pass", len(bad), num_heads)
+            with self._watch.over("a pass run again", seconds + FIRST_SECONDS + GRACE_SECONDS):
+                program.clear_rows(bank.index, rows)
+                program.run(self._step, round(seconds * 1000))
+            bad = program.bad_logits(num_heads)
+        self._tried.add(slot)
+        self._judge(bad, (s.sequence for s in scheduled if s.num_tokens == s.sequence.num_pending))
+
+    def _patience(self, slot: int, num_heads: int) -> float:
+        """Seconds that a pass may take."""
+        seconds = max(FLOOR_SECONDS, EXPECTED_TIMES * self._costs.pass_seconds(slot, num_heads))
+        return seconds if slot in self._tried else max(seconds, FIRST_SECONDS)
+
+    def _more_logits(self, slot: int, queries: list[int], sequences: list[Sequence]) -> None:
+        """Further heads of the step, twice where they give nonsense."""
+        program, seconds = self._model.program, self._patience(slot, len(queries))
+        bad: list[int] = []
+        for _ in range(2):
+            with self._watch.over("further heads", seconds + GRACE_SECONDS):
+                program.more_logits(queries, round(seconds * 1000))
+            bad = program.bad_logits(len(queries))
+            if not bad:
+                break
+            self._tell_bad("a head", len(bad), len(queries))
+        self._judge(bad, sequences)
+
+    def _tell_bad(self, what: str, num_bad: int, num_heads: int) -> None:
+        self._counters.totals["repeated_passes"] += 1
+        log.warning(
+            "%s gave nonsense (NaN, infinity, or the same for all) in %d of %d results", what, num_bad, num_heads
+        )
+
+    def _judge(self, bad: list[int], sequences: Iterable[Sequence]) -> None:
+        for slot, sequence in enumerate(sequences):
+            sequence.num_bad = sequence.num_bad + 1 if slot in bad else 0
+        if bad:
+            raise LogitsError("the card gave NaN, infinity or the same for every token, twice in a row")
 
     def _fill(
         self, step: Step, bank: CacheBank[Sequence], planned: StepPlan, parts: list[tuple[Sequence, Part]], rows: Rows
@@ -75,7 +143,7 @@ class PassRunner:
             sequence.generation.first_pass = sequence.generation.first_pass or now
         return scheduled
 
-    def _sample(self, bank: CacheBank[Sequence], scheduled: list[ScheduledSequence]) -> tuple[int, float]:
+    def _sample(self, bank: CacheBank[Sequence], slot: int, scheduled: list[ScheduledSequence]) -> tuple[int, float]:
         """Next tokens in order, verifying each sequence's draft as far as it comes true. Returns the number of further
         heads and their seconds: one is only run for a token whose predecessor came true."""
         further, seconds = 0, 0.0
@@ -83,8 +151,8 @@ class PassRunner:
         accepted = [0] * len(scheduled)
         while active:
             agreed = []
-            for slot, (index, s) in enumerate(active):
-                s.sequence.sample(self._model.program.logits(slot))
+            for at, (index, s) in enumerate(active):
+                s.sequence.sample(self._model.program.logits(at))
                 accepted[index] += self._commit_drafts(bank, s, accepted[index])
                 if s.sequence.finish is None and not s.sequence.num_pending:
                     agreed.append((index, s))
@@ -92,7 +160,7 @@ class PassRunner:
             if active:
                 queries = [s.query + s.num_tokens - 1 + accepted[index] for index, s in active]
                 started = time.perf_counter()
-                self._model.program.more_logits(queries, self._step_timeout_ms)
+                self._more_logits(slot, queries, [s.sequence for _, s in active])
                 seconds += time.perf_counter() - started
                 further += len(queries)
         for s, count in zip(scheduled, accepted, strict=True):

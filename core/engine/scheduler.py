@@ -9,8 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..device.model_loader import Model
+from ..errors import LogitsError
 from ..kv_cache.cache_bank import CacheBank
 from ..kv_cache.row_pool import Rows
+from ..recovery.pass_watch import PassWatch
 from ..sampling.sampler import Scratch
 from .answer_history import AnswerHistory
 from .bank_selection import choose_bank
@@ -24,6 +26,7 @@ from .row_compactor import RowCompactor
 from .sequence import Generation, Sequence, SequenceState
 
 WAITING, PREFILLING, RUNNING = SequenceState.WAITING, SequenceState.PREFILLING, SequenceState.RUNNING
+MAX_BAD = 3  # times in a row that a sequence gets nonsense before it is blamed, not the card
 PREEMPTED, FINISHED = SequenceState.PREEMPTED, SequenceState.FINISHED
 
 
@@ -42,7 +45,7 @@ class Scheduler:
         drafts: bool,
         draft_history: int,
         trace: Path | None,
-        step_timeout_ms: int,
+        watch: PassWatch,
     ) -> None:
         program = model.program
         self.model = model
@@ -56,7 +59,7 @@ class Scheduler:
         self.lock = threading.Lock()
         self.waiting: list[Sequence] = []
         self.preempted: list[Sequence] = []
-        self._runner = PassRunner(model, self.costs, self.counters, trace, step_timeout_ms)
+        self._runner = PassRunner(model, self.costs, self.counters, trace, watch)
         self.banks: list[CacheBank[Sequence]] = []
         self._compactors: list[RowCompactor] = []
         self.set_bank_rows(program.num_banks, program.bank_rows)
@@ -248,6 +251,29 @@ class Scheduler:
         self._room_changed = False  # its rows are for those who stay
         self.counters.totals["preemptions"] += 1
 
+    def suspend(self) -> None:
+        """What the card held is lost, after whatever part of a pass: everybody who had a place goes on later, from the
+        same token. But who had nonsense for an answer again and again, while the card passed its tests, ends."""
+        placed = [s for bank in self.banks for s in bank.sequences]
+        for bank in self.banks:
+            bank.sequences.clear()
+        for sequence in placed:
+            sequence.lose_place()
+            if sequence.finish is None and sequence.num_bad >= MAX_BAD:
+                sequence.fail(LogitsError("the model gives NaN, infinity or the same for every token for this prompt"))
+            if sequence.finish is not None:  # in the part of the pass that went well, say
+                self._enter_state(sequence, FINISHED)
+            else:
+                self.preempted.append(sequence)
+                self._enter_state(sequence, PREEMPTED)
+        self.preempted.sort(key=lambda s: s.generation.id)
+        before = self.banks
+        self.set_bank_rows(len(before), before[0].pool.num_rows)
+        for old, new in zip(before, self.banks, strict=True):  # counters go on
+            new.evicted_rows, new.moved_rows = old.evicted_rows, old.moved_rows
+        self._runner.forget_groups()
+        self._room_changed = True
+
     def _after_pass(self, bank: CacheBank[Sequence], sequence: Sequence) -> None:
         sequence.last_pass = self._passes
         if sequence.finish is not None:
@@ -273,7 +299,7 @@ class Scheduler:
         for bank in self.banks:
             bank.sequences.clear()
         for sequence in left:
-            self._end(sequence, tell)
+            self._end(sequence, tell if sequence.finish is None else lambda _: None)  # told in a pass that failed
 
     def close(self) -> None:
         """Ends the trace."""

@@ -84,6 +84,7 @@ class Sequence:
         self.served = False  # in this round
         self.last_pass = 0
         self.cached_tokens = 0  # tokens that were found in the cache
+        self.num_bad = 0  # passes in a row that gave nonsense for it
 
     # ---- what the planner sees ----
 
@@ -134,6 +135,13 @@ class Sequence:
         """The next tokens lie in these rows."""
         self.rows.frombytes(rows.astype(np.int32).tobytes())
         self.high = max(self.high, int(rows.max()) + 1)
+
+    def lose_place(self) -> None:
+        """What the card held of it is lost; its tokens are not."""
+        self.cursor = self.bank = self.prefix_owner = None
+        self.prefix_owner_tokens, self.served = 0, False
+        self.rows, self.high = array("i"), 0
+        self.drafts.clear()
 
     # ---- its answer ----
 

@@ -77,6 +77,7 @@ class Live:
 
     def __init__(self, scheduler: Scheduler, wake: Callable[[], None]) -> None:
         self.asked = False
+        self.quiet = False  # the card is not to be asked
         self._scheduler, self._wake = scheduler, wake
         self._lock = threading.Lock()
         self._asking: list[Future[EngineSnapshot]] = []
@@ -159,6 +160,8 @@ class Live:
         return round((generated - before) / (now - then), 2) if now > then else None
 
     def _card_state(self, now: float) -> CardState:
+        if self.quiet:
+            return CardState()
         if now - self._card_at >= CARD_SECONDS:
             self._card_at = now
             self._card = _ask_card(self._scheduler.model.card)

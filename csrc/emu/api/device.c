@@ -230,7 +230,7 @@ static uint64_t free_cmm(emu_device *device)
 {
     uint64_t total = emu_memory_total(device);
     pthread_mutex_lock(&device->memory.lock);
-    uint64_t used = device->memory.used;
+    uint64_t used = device->memory.used + device->memory.leaked;
     pthread_mutex_unlock(&device->memory.lock);
     return total > used ? total - used : 0;
 }

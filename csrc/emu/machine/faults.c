@@ -51,6 +51,7 @@ static _Atomic int64_t memory_mib = -1;
 static _Atomic uint64_t leak;
 static atomic_bool no_driver;
 static _Thread_local emu_fault armed;
+static atomic_bool are_new = true;
 
 /* ---- parsing ----------------------------------------------------------------------------------------------------- */
 
@@ -190,6 +191,7 @@ int emu_faults_set(const char *text)
     memory_mib = next.memory_mib;
     leak = next.leak;
     no_driver = next.no_driver;
+    are_new = true;
     pthread_mutex_unlock(&lock);
     if (emu_num_devices) emu_faults_devices();
     emu_release();
@@ -271,7 +273,9 @@ void emu_fault_submission(emu_device *device)
     pthread_mutex_lock(&lock);
     for (int i = 0; i < active.count; i++) {
         rule *r = &active.rules[i];
-        if (r->kind == RULE_DEVICE && r->at && due(r)) device->state = (int)r->state;
+        if (r->kind != RULE_DEVICE || !r->at || !due(r)) continue;
+        device->state = (int)r->state;
+        are_new = false;
     }
     pthread_mutex_unlock(&lock);
 }
@@ -293,7 +297,9 @@ void emu_fault_heat(emu_device *device)
 {
     if (!heat) return;
     atomic_fetch_add(&device->heat, heat);
-    if (emu_fault_temperature(device) >= 120000) device->state = EMU_OFFLINE; /* the card resets itself at 120 C */
+    if (emu_fault_temperature(device) < 120000) return;
+    device->state = EMU_OFFLINE; /* the card resets itself */
+    are_new = false;
 }
 
 int emu_fault_temperature(const emu_device *device)
@@ -302,8 +308,15 @@ int emu_fault_temperature(const emu_device *device)
 }
 
 int64_t emu_fault_memory_mib(void) { return memory_mib; }
-uint64_t emu_fault_leak(void) { return leak; }
+uint64_t emu_fault_leak(void)
+{
+    if (leak) are_new = false;
+    return leak;
+}
+
 bool emu_fault_no_driver(void) { return no_driver; }
+bool emu_faults_are_new(void) { return are_new; }
+void emu_faults_begun(void) { are_new = false; }
 
 /* ---- hanging ----------------------------------------------------------------------------------------------------- */
 

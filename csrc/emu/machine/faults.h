@@ -20,6 +20,8 @@ typedef struct emu_fault {
 } emu_fault;
 
 int emu_faults_set(const char *text);           /* 0, or -1 with a sentence */
+bool emu_faults_are_new(void);                  /* nothing came of those before: devices open as whole ones */
+void emu_faults_begun(void);                    /* devices are open */
 void emu_faults_devices(void);                  /* takes down the devices that are to be so at once */
 axclError emu_fault_call(emu_fn fn);            /* the fault of this call: its code, or 0 */
 emu_fault emu_fault_armed(void);                /* what the call in progress must do later; clears it */

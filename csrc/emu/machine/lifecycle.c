@@ -13,15 +13,27 @@
 #include "settings.h"
 #include "stream.h"
 
+/* What is wrong with a card outlives the runtime that used it: until a reboot, or until other faults are set. */
+static void keep_condition(emu_device *device, const emu_device *before)
+{
+    if (emu_faults_are_new()) return;
+    device->state = before->state;
+    device->heat = before->heat;
+    device->back_at = before->back_at;
+    device->memory.leaked = before->memory.leaked;
+}
+
 axclError emu_machine_open(void)
 {
+    static emu_device before;
     int64_t mib = emu_config.memory_mib ? emu_config.memory_mib : emu_profile_cmm_mib();
     int first = emu_config.first_device >= 0 ? emu_config.first_device : emu_config.ax8860 ? 0 : 1;
     for (int i = 0; i < emu_config.devices; i++) {
         emu_device *device = &emu_devices[i];
-        uint32_t generation = device->generation + 1;
+        before = *device;
         memset(device, 0, sizeof *device);
-        device->generation = generation;
+        device->generation = before.generation + 1;
+        keep_condition(device, &before);
         device->id = first + i; /* 3.x: the number of the PCI bus; next generation: counted from 0 */
         pthread_mutex_init(&device->npu, NULL);
         pthread_mutex_init(&device->clock, NULL);
@@ -33,6 +45,7 @@ axclError emu_machine_open(void)
     }
     emu_num_devices = emu_config.devices;
     emu_faults_devices();
+    emu_faults_begun();
     return 0;
 }
 

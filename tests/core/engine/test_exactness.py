@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import random
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -25,6 +26,8 @@ from axpress.core.device.emulator import Emulator
 from axpress.core.engine import bank_selection
 from axpress.core.engine.answer_history import AnswerHistory
 from axpress.core.engine.engine import Engine, Generation
+from axpress.core.errors import RuntimeCallError
+from axpress.core.recovery.ladder import RecoveryPolicy
 from axpress.core.request import GenerationRequest, SamplingParams
 from axpress.core.structured_output.grammar_compiler import (
     GrammarCompiler,
@@ -58,6 +61,18 @@ SHAPES = [
         thinking=Thinking(open=True),
     ),
 ]
+
+
+EXECUTES = ("axclrtEngineExecuteAsync", "axclrtEngineExecute")  # only one of them is called
+FAULTS = [
+    *(f"{name}@{{at}}={how}" for how in ("fail:0x8030070c", "later:0x8030070c") for name in EXECUTES),
+    "axclrtMemcpyAsync@{at}=fail:0x80300501",
+    "nan@any:{at}",
+    "nan@layer:{at}",
+    "nan@head:{at}",
+    "device=offline@{at}",
+]
+"""What goes wrong with the card while requests are on their way."""
 
 
 def make_pool(grammars: GrammarCompiler) -> list[GenerationRequest]:
@@ -177,10 +192,16 @@ class Schedule(RuleBasedStateMachine):
         seconds = tuple(decode if g.width == 1 else 1 + g.history / 100 for g in costs.groups)
         costs.set(Costs(seconds, head, costs.copy))
 
+    @rule(fault=st.sampled_from(FAULTS), at=st.integers(1, 60))
+    def card_fails(self, fault: str, at: int) -> None:
+        """In whatever call of the passes to come, or not at all: the card is brought back, and nobody notices."""
+        Emulator().set("faults", fault.format(at=at))
+
     @rule(count=st.integers(1, 12))
     def passes(self, count: int) -> None:
         for _ in range(count):
-            poison(self.engine)
+            with suppress(RuntimeCallError):  # it may be this that the card fails in
+                poison(self.engine)
             if not self.engine.step():
                 break
             self.engine.scheduler.check_integrity()
@@ -194,6 +215,7 @@ class Schedule(RuleBasedStateMachine):
                 assert expected[0].startswith(answer.text)
 
     def teardown(self) -> None:
+        Emulator().set("faults", "")
         for _ in range(5000):
             if not self.engine.step():
                 break
@@ -223,6 +245,22 @@ def crowd(engine: Engine, alone, *, predicted: bool = True) -> None:
     assert [a.outcome for a, _ in answers] == [e for _, e in answers]
 
 
+def fail(engine: Engine, alone) -> None:
+    """Every fault in the middle of some answers, so that each is met whatever was drawn before."""
+    for number, fault in enumerate(FAULTS):
+        forget_all(engine)
+        answers = []
+        for request, expected, tokens in alone[number % 4 :: 4]:
+            answers.append((Collector(), expected))
+            engine.submit(replace(request, prediction=tuple(tokens)), answers[-1][0])
+        engine.step()
+        Emulator().set("faults", fault.format(at=5 + number))
+        while engine.step():
+            engine.scheduler.check_integrity()
+        assert [a.outcome for a, _ in answers] == [e for _, e in answers], fault
+    Emulator().set("faults", "")
+
+
 CONFIGS = [
     {"banks": 1, "drafts": True},
     {"banks": 1, "drafts": False},
@@ -230,6 +268,7 @@ CONFIGS = [
     {"banks": 1, "drafts": True, "settings": {"async": "0"}},
     {"banks": 1, "drafts": True, "settings": {"inplace_decode": "0"}},
 ]
+AT_ONCE = RecoveryPolicy(backoff=0.001, max_backoff=0.001, healthy_passes=0, max_reboots=10**6)
 MODES = {"async": "use_async", "inplace_decode": "in_place_decode"}
 """What a setting of the emulated card takes from the program."""
 
@@ -242,7 +281,9 @@ def little_foresight(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda c: "-".join(f"{k}={v}" for k, v in c.items()))
 def test_any_schedule_gives_what_each_request_gets_alone(package, alone, config) -> None:
-    engine = Engine.open(package, "emu", "none", max_queue=1000, max_running=6, threaded=False, **config)
+    engine = Engine.open(
+        package, "emu", "none", max_queue=1000, max_running=6, threaded=False, recovery=AT_ONCE, **config
+    )
     engine.scheduler.costs.observe = lambda *measured: None  # the machine decides what a pass seems to cost
     for setting, mode in MODES.items():
         assert getattr(engine.model.modes, mode) == (setting not in config.get("settings", {}))
@@ -252,6 +293,7 @@ def test_any_schedule_gives_what_each_request_gets_alone(package, alone, config)
             machine, settings=settings(max_examples=EXAMPLES, stateful_step_count=40, deadline=None)
         )
         crowd(engine, alone)
+        fail(engine, alone)
         stats = engine.stats()
         if "draft_history" in config:  # all of the answers are known by now
             crowd(engine, alone, predicted=False)
@@ -264,6 +306,7 @@ def test_any_schedule_gives_what_each_request_gets_alone(package, alone, config)
             and stats["moved_rows"]
         )
         assert bool(stats["accepted_draft_tokens"]) == config["drafts"]
+        assert engine.ladder.rungs["reopen"] and engine.ladder.rungs["reboot"] and stats["repeated_passes"]
     finally:
         engine.close()
         for key, value in {"async": 1, "inplace_unaligned": 0}.items():  # they stay with the process

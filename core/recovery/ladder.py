@@ -1,0 +1,251 @@
+"""What is tried with a card that fails, mildest first: each rung under its own deadline, with growing pauses.
+
+    clear     zeros in all caches, where it gave nonsense: a NaN in a row survives every mask
+    reopen    everything is freed and loaded again, in this process
+    reboot    its firmware is started again; seconds until it is listed
+    spare     another card of the list takes over
+    exit      nothing helped: the process ends for its supervisor to start it again; after MAX_EXITS of that in an hour
+              it stays, and says that power must be cut
+
+A rung is believed only after a real pass. Every call may hang: see bounded_call.py."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, TypeVar
+
+from ..device.load_watch import LoadProgress
+from ..device.model_loader import Model, OpenCard, check_card
+from ..device.runtime import device_ids
+from ..errors import AxpressError, CardBeyondHelp, EngineClosed, FailureKind, RuntimeUnavailable
+from .attempts import AttemptLog
+from .bounded_call import BoundedCall, CallHangs, Meanwhile, nothing
+from .firmware import reboot_firmware
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+REBOOT_SECONDS = 30.0  # for the call or the tool that asks for it
+
+
+class Rung(Enum):
+    """What can be tried."""
+
+    CLEAR = "clear"
+    REOPEN = "reopen"
+    REBOOT = "reboot"
+    SPARE = "spare"
+    EXIT = "exit"
+
+
+_TELLS = {
+    Rung.CLEAR: "clearing its caches",
+    Rung.REOPEN: "loading the model again",
+    Rung.REBOOT: "rebooting the card's firmware",
+    Rung.SPARE: "handing over to another card",
+    Rung.EXIT: "ending, to be started again",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryPolicy:
+    """How patient recovery is. Times in seconds.
+
+    `backoff`: pause before the second try, doubled with each further one up to `max_backoff`. `healthy_passes`: so many
+    passes after a recovery mean that it held. `settle`: for a card to be freed; `enumerate`: for a rebooted one to
+    come back (cards take up to 15 s)."""
+
+    backoff: float = 1.0
+    max_backoff: float = 30.0
+    healthy_passes: int = 32
+    settle: float = 20.0
+    enumerate: float = 40.0
+    check: float = 10.0
+    max_reboots: int = 6
+    """An hour."""
+    max_exits: int = 3
+    """An hour."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryStatus:
+    """What is being done about a card, for people and /health. `since`, `next_try`: time.time(); `next_try` None: being
+    tried now."""
+
+    reason: str
+    kind: FailureKind
+    since: float
+    trying: str
+    next_try: float | None = None
+
+
+class Ladder:
+    """Recovery of one model. `status` and the counters may be read by any thread; `climb` is for the engine's.
+
+    `faults` by kind and `rungs` that helped, by name, since the process began."""
+
+    def __init__(self, model: Model, policy: RecoveryPolicy, attempts: AttemptLog) -> None:
+        self.model, self.policy, self.attempts = model, policy, attempts
+        self.status: RecoveryStatus | None = None
+        self.faults: Counter[str] = Counter()
+        self.rungs: Counter[str] = Counter()
+        self._relapses = 0
+        self._passes_then = 0
+        self._pending: list[BoundedCall[Any]] = []  # calls that did not come back
+        self._stopped = False
+
+    def climb(self, failure: str, kind: FailureKind, num_passes: int, meanwhile: Meanwhile = nothing) -> None:
+        """Tries until the card computes again. `num_passes` so far: whether the recovery before this one held.
+        `meanwhile`: see BoundedCall.
+
+        Raises CardBeyondHelp, or what `meanwhile` raises. The calling thread must bind itself to the card then."""
+        self.faults[kind.value] += 1
+        begun, held = time.monotonic(), num_passes - self._passes_then >= self.policy.healthy_passes
+        self._relapses = 0 if held or not self.rungs else self._relapses + 1
+        self._passes_then = num_passes
+        since = time.time()
+        log.error("the card failed (%s): %s", kind.value, failure)
+        last = failure
+        for tries, rung in enumerate(self._rungs(kind)):
+            self._pause(rung, tries + self._relapses, RecoveryStatus(failure, kind, since, _TELLS[rung]), meanwhile)
+            self.attempts.add(rung.value)
+            try:
+                self._try(rung, meanwhile)
+            except (AxpressError, BufferError, OSError) as error:
+                last = str(error)
+                log.error("%s did not help: %s", _TELLS[rung], error)
+                continue
+            self.rungs[rung.value] += 1
+            self.status = None
+            log.warning("the card works again after %.1f s, by %s", time.monotonic() - begun, _TELLS[rung])
+            return
+        self.status = RecoveryStatus(failure, kind, since, "nothing more")
+        text = f"{failure}; nothing helped, the last try ended with: {last}"
+        raise CardBeyondHelp(text, kind, self.attempts.allow(Rung.EXIT.value, self.policy.max_exits))
+
+    def stop(self, seconds: float) -> bool:
+        """The engine ends: what is being loaded stops before its next file. Whether all calls came back in time."""
+        self._stopped = True
+        until = time.monotonic() + seconds
+        for call in self._pending:
+            while not call.done and time.monotonic() < until:
+                time.sleep(0.02)
+        return all(call.done for call in self._pending)
+
+    # ---- what is tried ----
+
+    def _rungs(self, kind: FailureKind) -> Iterator[Rung]:
+        relapses = self._relapses
+        if kind is FailureKind.BAD_OUTPUT and relapses < 3:
+            yield Rung.CLEAR
+        if relapses < 3:
+            yield from (Rung.REOPEN, Rung.REOPEN)
+        if relapses < 6:
+            for _ in range(2):
+                if self.attempts.recent(Rung.REBOOT.value) < self.policy.max_reboots:
+                    yield Rung.REBOOT
+        if relapses < 9:
+            yield Rung.SPARE
+
+    def _pause(self, rung: Rung, tries: int, status: RecoveryStatus, meanwhile: Meanwhile) -> None:
+        if tries:
+            seconds = min(self.policy.backoff * 2 ** (tries - 1), self.policy.max_backoff)
+            self.status = RecoveryStatus(status.reason, status.kind, status.since, status.trying, time.time() + seconds)
+            until = time.monotonic() + seconds
+            while time.monotonic() < until:
+                meanwhile()
+                time.sleep(min(0.02, max(until - time.monotonic(), 0)))
+        self.status = status
+
+    def _try(self, rung: Rung, meanwhile: Meanwhile) -> None:
+        if rung is Rung.CLEAR:
+            self._call("clearing the caches", self._clear, self.policy.check, meanwhile)
+        elif rung is Rung.REOPEN:
+            self._close(meanwhile)
+            self._open(None, meanwhile)
+        elif rung is Rung.REBOOT:
+            self._reboot(meanwhile)
+        elif rung is Rung.SPARE:
+            self._hand_over(meanwhile)
+
+    def _clear(self) -> None:
+        model = self.model
+        if model.card.closed:
+            raise RuntimeUnavailable("the card is closed")
+        model.card.bind_thread()
+        for bank in range(model.program.num_banks):
+            model.program.clear_bank(bank)
+        check_card(model.program, round(self.policy.check * 1000))
+
+    def _close(self, meanwhile: Meanwhile) -> None:
+        for call in self._pending:  # one of them may be about to close it
+            call.wait(self.policy.settle, meanwhile)
+        self._pending = []
+        self._call("freeing the card", lambda: self.model.close(1000), self.policy.settle, meanwhile)
+
+    def _open(self, device_id: int | None, meanwhile: Meanwhile) -> None:
+        model = self.model
+
+        def load() -> OpenCard:
+            return model.load_again(device_id, round(self.policy.check * 1000), self._loads)
+
+        seconds = 30.0 + 4 * model.load_seconds
+        model.adopt(self._call("loading the model", load, seconds, meanwhile, OpenCard.close))
+
+    def _loads(self, _: LoadProgress) -> None:
+        if self._stopped:
+            raise EngineClosed("the server is shutting down")
+
+    def _reboot(self, meanwhile: Meanwhile) -> None:
+        card = self.model.card
+        library, device, emulated = card.library, card.device, card.emulated
+        try:
+            self._close(meanwhile)
+        except CallHangs as error:
+            log.error("%s: the reboot may end that", error)
+        self._call("rebooting the card", lambda: reboot_firmware(library, device, emulated), REBOOT_SECONDS, meanwhile)
+        self._close(meanwhile)
+        until, pause = time.monotonic() + self.policy.enumerate, 0.25
+        while True:
+            try:
+                self._open(device, meanwhile)
+                return
+            except AxpressError as error:
+                if error.kind is not FailureKind.CARD_LOST or time.monotonic() + pause > until:
+                    raise
+            again = time.monotonic() + pause  # a card that is not listed yet; each try costs the driver something
+            while time.monotonic() < again:
+                meanwhile()
+                time.sleep(0.02)
+            pause *= 2
+
+    def _hand_over(self, meanwhile: Meanwhile) -> None:
+        card = self.model.card
+        library = card.library
+        listed = self._call("listing the cards", lambda: device_ids(library), self.policy.check, meanwhile)
+        others = [number for number in listed if number != card.device]
+        if not others:
+            raise RuntimeUnavailable("there is no other card")
+        self._close(meanwhile)
+        self._open(others[0], meanwhile)
+
+    def _call(
+        self,
+        what: str,
+        work: Callable[[], T],
+        seconds: float,
+        meanwhile: Meanwhile,
+        discard: Callable[[T], object] | None = None,
+    ) -> T:
+        call = BoundedCall(what, work, discard)
+        self._pending.append(call)
+        try:
+            return call.result(seconds, meanwhile)
+        finally:
+            if call.done:
+                self._pending.remove(call)

@@ -1,0 +1,239 @@
+"""A card that fails, hangs or lies while answers run: they go on with the tokens they would have had, or end once with
+the reason. The card is emulated."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from collecting import GREEDY, Collector, ask
+from tiny_models import Tiny, convert_tiny
+
+from axpress.core.device.emulator import Emulator
+from axpress.core.engine import engine as engine_module
+from axpress.core.engine import pass_runner
+from axpress.core.engine.engine import Engine
+from axpress.core.errors import CardBeyondHelp, CardRecovering, EngineClosed, FailureKind
+from axpress.core.recovery.ladder import RecoveryPolicy
+from axpress.core.request import GenerationRequest
+
+QUICK = RecoveryPolicy(backoff=0.01, max_backoff=0.01, settle=5, check=5)
+CALL = "axclrtEngineExecuteAsync"
+PASS = 4  # executes of a pass: three layers and a head
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("recovery")
+    return convert_tiny(folder, Tiny("qwen3", layers=3), rows=255, chunk=64, history=[0, 64, 128])
+
+
+@pytest.fixture
+def open_engine(package, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Engine]]:
+    """Opens the package, for passes that may take half a second; in the end the card is well again and closed."""
+    monkeypatch.setattr(pass_runner, "FLOOR_SECONDS", 0.5)
+    monkeypatch.setattr(pass_runner, "GRACE_SECONDS", 0.5)
+    engines: list[Engine] = []
+
+    def open_one(**options) -> Engine:
+        engines.append(Engine.open(package, "emu", "none", **{"recovery": QUICK, **options}))
+        return engines[-1]
+
+    yield open_one
+    emulator = Emulator()
+    emulator.set("faults", "")
+    emulator.set("reboot_ms", 0)
+    for engine in engines:
+        engine.close()
+        assert not engine.card_left
+    assert emulator.report()["memory"]["device_used"] == 0
+
+
+def requests(count: int = 3) -> list[GenerationRequest]:
+    """Long ones with prompts in common."""
+    return [GenerationRequest([7] * 9 + [20 + i], GREEDY, 100, ignore_eos=True) for i in range(count)]
+
+
+def run(engine: Engine, faults: str, count: int = 3) -> list[Collector]:
+    """Answers to `requests`; at the fifth token of the first the faults are set."""
+    set_faults = lambda n: Emulator().set("faults", faults) if n == 5 else None  # noqa: E731
+    answers = [Collector(set_faults if i == 0 else None) for i in range(count)]
+    engine.submit_all(requests(count), answers)
+    return [answer.wait() for answer in answers]
+
+
+CURABLE = {
+    f"{CALL}@10=fail:0x8030070c": (FailureKind.CARD_FAILED, "reopen"),
+    f"{CALL}@10=later:0x8030070c": (FailureKind.CARD_FAILED, "reopen"),
+    "axclrtSynchronizeStreamWithTimeout@3=fail:0x80300181": (FailureKind.CARD_LOST, "reopen"),
+    f"{CALL}@10=hang": (FailureKind.CARD_HUNG, "reopen"),
+    f"{CALL}@10=block": (FailureKind.CARD_HUNG, "reopen"),
+    "axclrtSynchronizeStreamWithTimeout@3=block": (FailureKind.CARD_HUNG, "reopen"),
+    "axclrtMemcpyAsync@9=block": (FailureKind.CARD_HUNG, "reopen"),
+    "device=offline@30": (FailureKind.CARD_LOST, "reboot"),
+    f"{CALL}@10=fail:0x8030070c; axclrtEngineLoadFromFile@2=fail:0x8030070c": (FailureKind.CARD_FAILED, "reopen"),
+    f"{CALL}@10=fail:0x8030070c; axclrtEngineLoadFromFile@1=fail:0x8030070c; "
+    "axclrtEngineLoadFromFile@2=fail:0x8030070c": (FailureKind.CARD_FAILED, "reboot"),
+    f"{CALL}@10=fail:0x8030070c; axclrtEngineUnload@2=block": (FailureKind.CARD_FAILED, "reboot"),
+    f"nan@any:{2 * PASS}; nan@any:{2 * PASS + 1}": (FailureKind.BAD_OUTPUT, "clear"),
+    "leak=3000000000": (None, ""),
+}
+
+
+@pytest.mark.parametrize("faults", CURABLE)
+def test_answers_go_on_with_the_tokens_they_would_have_had(open_engine, faults: str) -> None:
+    engine = open_engine()
+    expected = [answer.outcome for answer in run(engine, "")]
+    answers = run(engine, faults)
+    assert [answer.outcome for answer in answers] == expected
+    Emulator().set("faults", "")
+    kind, rung = CURABLE[faults]
+    assert dict(engine.ladder.faults) == ({kind.value: 1} if kind else {})
+    assert list(engine.ladder.rungs) == ([rung] if rung else [])
+    assert engine.state == "ready" and engine.reason is None and engine.ladder.status is None
+    assert ask(engine, max_tokens=3).num_tokens == 3
+    engine.scheduler.check_integrity()
+
+
+def test_a_result_that_is_nonsense_once_is_computed_again(open_engine) -> None:
+    engine = open_engine()
+    expected = run(engine, "", 1)[0].outcome
+    for faults in ("nan@head:3", "nan@layer:8", "nan@any:1"):
+        assert run(engine, faults, 1)[0].outcome == expected
+    assert engine.stats()["repeated_passes"] == 3
+    assert not engine.ladder.faults
+
+
+def test_nonsense_in_a_prompt_does_not_stay_in_the_cache(open_engine) -> None:
+    """A chunk without logits leaves NaN in rows that nobody looks at, until its prompt's end."""
+    engine = open_engine()
+    prompt = [30 + i % 50 for i in range(150)]
+    expected = ask(engine, prompt).outcome
+    engine.scheduler.suspend()  # an empty cache
+    Emulator().set("faults", "nan@layer:1")
+    assert ask(engine, prompt).outcome == expected
+    for i in range(5):
+        assert ask(engine, [9, i], max_tokens=3).reason == "length"
+    assert dict(engine.ladder.rungs) == {"clear": 1}
+
+
+def test_a_card_that_nothing_helps_ends_every_answer_once_with_the_reason(open_engine, tmp_path) -> None:
+    failed = threading.Event()
+    engine = open_engine(on_failure=failed.set, state_dir=tmp_path / "state")
+    answers = run(engine, "device=dead@20")
+    assert [a.reason for a in answers] == ["error"] * 3
+    assert all("0x80300181" in a.error for a in answers)
+    assert failed.wait(60) and engine.state == "failed" and engine.exit_wanted
+    with pytest.raises(EngineClosed, match="0x80300181"):
+        engine.submit(requests()[0], Collector())
+    told = (tmp_path / "state" / "recovery.json").read_text()
+    assert all(rung in told for rung in ("reopen", "reboot", "spare", "exit"))
+
+
+def test_a_card_that_lies_for_ever_is_given_up(open_engine) -> None:
+    engine = open_engine()
+    answers = run(engine, "nan@any:20+")
+    assert {a.reason for a in answers} == {"error"} and engine.state == "failed"
+
+
+def test_the_other_card_takes_over(package, open_engine) -> None:
+    engine = open_engine(settings={"devices": "2"})
+    try:
+        expected = [answer.outcome for answer in run(engine, "")]
+        first = engine.info.device
+        answers = run(engine, "device=dead@30; axclrtRebootDevice@1+=fail:0x80300187")
+        assert [answer.outcome for answer in answers] == expected
+        assert list(engine.ladder.rungs) == ["spare"] and engine.info.device != first
+    finally:
+        engine.close()
+        Emulator().set("devices", 1)
+
+
+def test_while_the_card_reboots_requests_wait_up_to_the_limit_and_deadlines_hold(open_engine) -> None:
+    engine = open_engine(max_queue=2, max_running=2)
+    Emulator().set("reboot_ms", 3000)
+    expected = [answer.outcome for answer in run(engine, "", 2)]
+    running = [Collector(), Collector()]
+    Emulator().set("faults", "device=offline@60")
+    handles = engine.submit_all(requests(2), running)
+    while engine.state != "recovering":
+        time.sleep(0.01)
+    waiting = [Collector(), Collector()]
+    queued = [engine.submit(request, answer) for request, answer in zip(requests(2), waiting, strict=True)]
+    with pytest.raises(CardRecovering, match="being brought back; 2 requests wait"):
+        engine.submit(requests()[0], Collector())
+    handles[0].cancel()
+    queued[0].cancel()
+    for answer in (running[0], waiting[0]):
+        assert answer.wait().reason == "cancelled" and engine.state == "recovering"
+    assert [a.wait().outcome for a in (running[1], waiting[1])] == [expected[1], expected[1]]
+
+
+@pytest.mark.parametrize("faults", [f"{CALL}@10+=block", "device=offline@30", f"{CALL}@10+=hang"])
+def test_closing_ends_a_recovery_within_its_bound(open_engine, faults: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "CLOSE_SECONDS", 8.0)
+    engine = open_engine()
+    Emulator().set("reboot_ms", 60000)
+    Emulator().set("faults", faults)
+    answers = [Collector() for _ in range(3)]
+    engine.submit_all(requests(), answers)
+    while engine.state != "recovering":
+        time.sleep(0.01)
+    closer = threading.Thread(target=engine.close)
+    closer.start()
+    closer.join(30)
+    assert not closer.is_alive() and engine.state == "closed"
+    assert {a.wait().reason for a in answers} == {"cancelled"}
+
+
+def test_a_card_that_is_lost_while_nobody_asks_is_brought_back(open_engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "IDLE_SECONDS", 0.2)
+    engine = open_engine()
+    Emulator().set("faults", "device=offline@1")
+    until = time.monotonic() + 60
+    while not engine.ladder.rungs:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    assert dict(engine.ladder.faults) == {"card_lost": 1}
+
+
+def test_exits_are_counted_on_disk_so_that_nothing_loops(open_engine, tmp_path) -> None:
+    wanted = []
+    for _ in range(4):
+        engine = open_engine(state_dir=tmp_path)
+        run(engine, "device=dead@20", 1)
+        while engine.state != "failed":
+            time.sleep(0.01)
+        wanted.append(engine.exit_wanted)
+        Emulator().set("faults", "")
+        engine.close()
+    assert wanted == [True, True, True, False]
+
+
+LOAD_FAULTS = {
+    "axclrtEngineLoadFromFile@2=fail:0x8030070c": ["reopen"],
+    "axclrtSetDevice@1=fail:0x80300186; axclrtSetDevice@2=fail:0x80300186": ["reopen", "reboot"],
+    "axclrtMalloc@5=fail:0x80300501": ["reopen"],
+}
+
+
+@pytest.mark.parametrize("faults", LOAD_FAULTS)
+def test_a_card_that_fails_while_the_model_is_loaded_is_tried_again(open_engine, tmp_path, faults: str) -> None:
+    Emulator().set("faults", faults)
+    engine = open_engine(state_dir=tmp_path)
+    assert ask(engine, max_tokens=3).num_tokens == 3
+    tried = [name for name, _ in json.loads((tmp_path / "recovery.json").read_text())["attempts"]]
+    assert tried == LOAD_FAULTS[faults]
+
+
+def test_a_card_that_never_loads_is_given_up(open_engine, tmp_path) -> None:
+    Emulator().set("faults", "axclrtEngineLoadFromFile@1+=fail:0x8030070c")
+    wanted = []
+    for _ in range(4):
+        with pytest.raises(CardBeyondHelp, match="0x8030070c") as given_up:
+            open_engine(state_dir=tmp_path)
+        wanted.append(given_up.value.exit_wanted)
+    assert wanted == [True, True, True, False]
