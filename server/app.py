@@ -129,6 +129,7 @@ def _announce(app: Sanic) -> None:
 
 async def _load(app: Sanic) -> None:
     service: Service = app.ctx.service
+    service.end = lambda: app.stop(terminate=False)
     await service.start()
     if service.exit_code and service.state == "failed":
         app.stop(terminate=False)

@@ -175,6 +175,8 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     add("--lenient", action="store_true",
         help="ignore unknown fields (each is logged once) and cut max_tokens to the context, as other servers do, "
         "instead of refusing")  # fmt: skip
+    add("--state-dir", type=Path, metavar="DIR",
+        help="where restarts and reboots of a card are counted (default: the service's, or user's)")  # fmt: skip
     levels = ("debug", "info", "warning", "error")
     add("--log-level", choices=levels, help=f"least weight of what is logged (default {DEFAULTS.log_level})")
     add("--log-format", choices=("text", "json", "journal"),

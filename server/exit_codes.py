@@ -2,5 +2,7 @@
 
 from __future__ import annotations
 
+CARD = 75
+"""The card could not be brought back in this process: whoever started it is to start it again."""
 CONFIGURATION = 78
 """Files or settings are wrong: starting again cannot help before somebody has corrected them."""

@@ -91,8 +91,9 @@ class Supervised:
             self._notifier.tell(*news)
 
     async def _lives(self, status: str) -> bool:
-        """Whether tokens can be had, or what is going on has a bound of its own."""
-        return status in ("hot", "recovering", "draining", "closed") or (
+        """Whether tokens can be had, or what is going on has a bound of its own; a server that stays failed does so
+        since starts did not help."""
+        return status in ("hot", "recovering", "failed", "draining", "closed") or (
             status == "ready" and await self._canary.alive()
         )
 

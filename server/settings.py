@@ -69,6 +69,9 @@ class Settings:
     """Names under which this server is reached, besides localhost and the machine's own."""
     lenient: bool = False
     """Leave out unknown fields, and cut what is asked for beyond the context, as others do, instead of refusing."""
+    state_dir: Path | None = None
+    """Where restarts and reboots of a card are counted, so that nothing loops; None: what systemd gives, else the
+    user's state directory (for an emulated card: nowhere)."""
     log_level: str = "info"
     log_format: Literal["text", "json", "journal"] = "text"
 

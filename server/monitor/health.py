@@ -28,7 +28,8 @@ async def get_readyz(request: Request) -> HTTPResponse:
 
 
 async def get_health(request: Request) -> HTTPResponse:
-    """200 when a token can be had, else 503 with the reason; says which device and model, and whether it is emulated.
+    """200 when a token can be had, or is waited for since a moment ago, while the card is brought back; else 503 with
+    the reason. Says which device and model, and whether it is emulated.
 
     Where keys are needed, whoever has none learns only the status: enough for a load balancer, nothing of what runs
     here for whom."""

@@ -114,6 +114,11 @@ def _engine(health: dict[str, Any], stats: dict[str, Any], model: Labels) -> Ite
     yield family("counter", "axpress_passes_total", "Passes over the card, by kind", passes)
     seconds = [({"kind": kind}, round(value, 6)) for kind, value in stats["seconds"].items()]
     yield family("counter", "axpress_pass_seconds_total", "Seconds of passes and of what lies between them", seconds)
+    for name, key, label, text in (
+        ("axpress_recoveries_total", "rungs", "rung", "Times that the card was brought back, by what helped"),
+        ("axpress_card_faults_total", "faults", "kind", "Failures of the card, by kind"),
+    ):
+        yield family("counter", name, text, [({label: of}, n) for of, n in health["recoveries"][key].items()])
     widths = zip(("tokens", "answers"), _means(stats["widths"]), strict=True)
     text = "Of the latest passes, the mean of what one carried"
     yield family("gauge", "axpress_pass_width", text, [({"of": of}, value) for of, value in widths])

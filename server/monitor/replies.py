@@ -50,17 +50,33 @@ class CardReport(TypedDict):
 
 
 @closed
+class Recovery(TypedDict):
+    """What is being done about a card that failed."""
+
+    kind: str
+    """card_lost, card_hung, card_failed, bad_output."""
+    seconds: Seconds
+    """Since it failed."""
+    trying: str
+    next_try_seconds: Seconds | None
+    """Until that begins; null: it is being tried."""
+
+
+@closed
 class Health(TypedDict):
     """How the server is: all its numbers in one flat object, as monitors read them. Where API keys are needed, a client
     without one is told the status only."""
 
     status: str
-    """ready, or why not: loading, hot, stalled, draining, closed, failed."""
+    """ready, or why not: loading, recovering, hot, stalled, draining, closed, failed. 503 goes with all but ready, and
+    recovering for less than 30 seconds: requests wait then."""
     reason: NotRequired[str]
     since_seconds: NotRequired[Seconds]
     """How long it has been so."""
     loading: NotRequired[Loading]
     """While the model is being loaded."""
+    recovery: NotRequired[Recovery]
+    """While the card is being brought back."""
     model: NotRequired[str]
     device: NotRequired[str]
     emulated: NotRequired[bool]
@@ -79,6 +95,8 @@ class Health(TypedDict):
     exact: NotRequired[bool]
     stats: NotRequired[dict[str, Any]]
     """The engine's counters."""
+    recoveries: NotRequired[dict[str, dict[str, int]]]
+    """How often which rung brought the card back (`rungs`), after failures of which kind (`faults`)."""
     note: NotRequired[str]
     num_answers: NotRequired[Count]
     uptime_seconds: NotRequired[Seconds]

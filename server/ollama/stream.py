@@ -156,6 +156,7 @@ class OllamaStream(StreamWriter):
     """Lines of JSON, the last of which has `done`: true."""
 
     content_type = "application/x-ndjson"
+    keep_alive = b""  # its clients read every line as JSON
 
     def __init__(self, shape: ReplyFormat, prepared: PreparedRequest) -> None:
         self._shape, self._gathering = shape, Gathering(prepared)

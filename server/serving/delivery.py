@@ -20,6 +20,9 @@ log = logging.getLogger("axpress.server")
 HIGH_WATER = 65536
 """Bytes in a connection's write buffer above which Sanic's `send` waits; we stop writing past it at the same mark."""
 
+KEEP_ALIVE_SECONDS = 5.0
+"""Silence after which a stream is shown to live: in the queue, in a long prompt, or while the card is brought back."""
+
 
 def failure(last: Delta) -> HttpError | None:
     """What to tell the client when an answer ended without being finished, or None."""
@@ -103,7 +106,7 @@ class StreamedAnswer:
         self._stall = stall
         self._response: Any = None
         self._pending: list[tuple[int, list[Delta]]] = []
-        self._direct = self._broken = False
+        self._direct = self._broken = self._written = False
         self._wake = asyncio.Event()
         self.progress = RequestProgress(prepared)
 
@@ -117,6 +120,7 @@ class StreamedAnswer:
             if transport.get_write_buffer_size() <= HIGH_WATER:
                 data = self._encode(index, deltas)
                 if data:
+                    self._written = True
                     transport.write(b"%x\r\n%b\r\n" % (len(data), data))
             else:
                 self._direct = False
@@ -157,7 +161,19 @@ class StreamedAnswer:
                 return
             self._wake.clear()
             self._direct = True
-            await self._wake.wait()
+            while not self._wake.is_set():
+                try:
+                    async with asyncio.timeout(KEEP_ALIVE_SECONDS):
+                        await self._wake.wait()
+                except TimeoutError:
+                    self._keep_alive()
+
+    def _keep_alive(self) -> None:
+        """After a while without anything, a comment; to a client that reads."""
+        data, transport = self._writer.keep_alive, self._transport
+        if data and not self._written and not transport.is_closing() and not transport.get_write_buffer_size():
+            transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+        self._written = False
 
     async def close(self) -> None:
         """Send what follows the last token: an error, or the end."""

@@ -62,6 +62,8 @@ class StreamWriter(ABC):
     """Writes one request's streamed answers. Every method gives the bytes to send, which may be none."""
 
     content_type = "text/event-stream; charset=utf-8"
+    keep_alive = b": waiting\n\n"
+    """What may be sent when there has been nothing to tell for a while, so that nobody between gives up: a comment."""
 
     @abstractmethod
     def begin(self) -> bytes:

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
-from axpress.core.errors import AxpressError, EngineClosed, EngineFailed, PackageError, RuntimeUnavailable
+from axpress.core.errors import (
+    AxpressError,
+    CardBeyondHelp,
+    EngineClosed,
+    EngineFailed,
+    PackageError,
+    RuntimeUnavailable,
+)
 
-from ..exit_codes import CONFIGURATION
+from ..exit_codes import CARD, CONFIGURATION
 from ..settings import Settings
 from .answer_metrics import AnswerMetrics
 from .card_monitor import CardMonitor, CardReading, of_runtime, of_tool
@@ -25,6 +33,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("axpress.server")
 
+RECOVERY_SECONDS = 30.0
+"""A recovery of so many seconds is no reason for a health check to turn away: requests wait."""
 STALLED_SECONDS = 30.0
 """No token for this long while answers run means that none can be had; far above any step, below the card's own
 time-outs."""
@@ -45,6 +55,8 @@ class Service:
         self.exit_code = 0
         self.card_hangs = False
         """Set at the end where a thread was left behind in a call to the card: it must not be waited for."""
+        self.end: Callable[[], None] = lambda: None
+        """Makes the process end in order; set by the application."""
         self.num_answers = 0
         self.answers = AnswerMetrics()
         self._told = ("loading", monotonic())
@@ -59,6 +71,7 @@ class Service:
         self._stopping: asyncio.Task[None] | None = None
         self._hurry = asyncio.Event()
         self.bridge: EngineBridge
+        self._loop: asyncio.AbstractEventLoop
         # Loading and closing block for seconds; preparing prompts must not hold up running answers, and a prepared
         # request not wait until others are. One thread each.
         self._slow = ThreadPoolExecutor(1, "axpress-load")
@@ -70,6 +83,7 @@ class Service:
         help."""
         loop = asyncio.get_running_loop()
         self.bridge = EngineBridge(loop)
+        self._loop = loop
         self._loading = loop.run_in_executor(self._slow, self._open)
         try:
             self._engine = await asyncio.shield(self._loading)
@@ -92,6 +106,7 @@ class Service:
             s.directory, s.effective_device, s.profile, s.max_queue, settings=extra, progress=self._loads,
             max_running=s.max_running, banks=s.banks, exact=s.exact, drafts=s.drafts,
             draft_history=s.draft_history, trace=s.trace,
+            meanwhile=self._check_stop, state_dir=s.state_dir, on_failure=self._tell_failed,
         )  # fmt: skip
 
     def _ask_card(self) -> CardReading | None:
@@ -126,9 +141,30 @@ class Service:
             log.error("cannot serve this model: %s", exc)
         else:
             log.error("cannot serve this model", exc_info=exc)
-        # Wrong files stay wrong: end. A card may come back and each restart costs it ports: stay and say so.
+        # Wrong files stay wrong: end. A process started anew may do better with a card, but not again and again.
         if isinstance(exc, PackageError | RuntimeUnavailable | OSError):
             self.exit_code = CONFIGURATION if isinstance(exc, PackageError) else 1
+        elif isinstance(exc, CardBeyondHelp) and exc.exit_wanted:
+            self.exit_code = CARD
+
+    def _check_stop(self) -> None:
+        """Called on the loading thread while a card is waited for."""
+        if self.state != "loading":
+            raise EngineClosed("the server was told to stop while the model was being loaded")
+
+    def _tell_failed(self) -> None:
+        """Called on the engine's thread."""
+        self._loop.call_soon_threadsafe(self._engine_failed)
+
+    def _engine_failed(self) -> None:
+        """Nothing brought the card back."""
+        engine = self._engine
+        if engine is None or not engine.exit_wanted:
+            log.error("restarts did not help either: the card's power must be cut. Until then every request is refused")
+            return
+        log.error("ending with exit code %d, to be started again", CARD)
+        self.exit_code = CARD
+        self.end()
 
     @property
     def load_hangs(self) -> bool:
@@ -158,7 +194,7 @@ class Service:
 
     def ready(self) -> ServedModel:
         """The model as requests see it, or EngineClosed with the reason why no token can be had."""
-        if self.state == "ready" and self._served is not None and self._served.engine.state == "ready":
+        if self.state == "ready" and self._served is not None and self._served.engine.state in ("ready", "recovering"):
             return self._served
         failed = "failed" in (self.state, self._engine.state if self._engine is not None else "")
         raise (EngineFailed if failed else EngineClosed)(self._why_not())
@@ -181,7 +217,7 @@ class Service:
         return f"serving {self.served_name} ({where}{toy}), context {info.context_length} tokens"
 
     def health(self) -> tuple[int, dict[str, Any]]:
-        """Status and body of /health: 200 exactly when a token can be had."""
+        """Status and body of /health: 200 when a token can be had, or can be waited for since a moment ago."""
         engine = self._engine
         stats = engine.stats() if engine is not None else {}
         status, reason = self.condition(stats)
@@ -190,6 +226,7 @@ class Service:
         body |= self._loading_facts()
         if engine is not None:
             info = engine.info
+            body |= _recovery_facts(engine)
             body |= {
                 "device": info.device,
                 "emulated": info.emulated,
@@ -206,6 +243,7 @@ class Service:
                 "num_banks": info.num_banks,
                 "exact": self.settings.exact,
                 "stats": stats,
+                "recoveries": {"rungs": dict(engine.ladder.rungs), "faults": dict(engine.ladder.faults)},
             }
             if info.emulated:
                 body["note"] = "emulated: no card" + ("; a toy model" if self.settings.is_demo else "")
@@ -213,7 +251,9 @@ class Service:
             body["card"] = {f.name: getattr(card, f.name) for f in fields(card) if f.name != "at"}
         body["num_answers"] = self.num_answers
         body["uptime_seconds"] = round(monotonic() - self.started, 1)
-        return (200 if body["status"] == "ready" else 503), body
+        seconds = body.get("recovery", {}).get("seconds", 0.0)
+        fine = body["status"] == "ready" or (body["status"] == "recovering" and seconds < RECOVERY_SECONDS)
+        return (200 if fine else 503), body
 
     def condition(self, stats: dict[str, Any] | None = None) -> tuple[str, str]:
         """The state in a word, "ready" exactly when a token can be had, and the reason why not, or "". A change since
@@ -279,11 +319,12 @@ class Service:
     async def _close(self, engine: Engine) -> None:
         """Close the card. One that failed is closed as far as it lets itself, and makes the exit code 1."""
         if engine.state == "failed":
-            self.exit_code = 1
+            self.exit_code = self.exit_code or 1
         closing = asyncio.get_running_loop().run_in_executor(self._slow, engine.close, 0.0)
         await self._within(closing, CLOSE_SECONDS)
         if not closing.done():
             return
+        self.card_hangs = self.card_hangs or engine.card_left
         try:
             closing.result()
         except Exception as exc:
@@ -298,3 +339,17 @@ class Service:
             self.card_hangs, self.exit_code = True, 1
             log.error("the card has not answered within %g s: it is left as it is. Should the next program"
                       " have no answer either, cut its power", seconds)  # fmt: skip
+
+
+def _recovery_facts(engine: Engine) -> dict[str, Any]:
+    """What /health says of a card that is being brought back."""
+    status = engine.ladder.status
+    if status is None or engine.state not in ("recovering", "draining"):
+        return {}
+    now = time()
+    wait = None if status.next_try is None else round(max(status.next_try - now, 0.0), 1)
+    facts = {"kind": status.kind.value, "seconds": round(now - status.since, 1), "trying": status.trying}
+    return {
+        "reason": f"the card is being brought back: {status.reason}",
+        "recovery": {**facts, "next_try_seconds": wait},
+    }
