@@ -6,7 +6,7 @@ export AXPRESS_WERROR ?= 1
 
 SOURCES := $(wildcard csrc/*.[ch] csrc/emu/*/*.[ch] csrc/emu/*/*.inc csrc/emu/*.map core/*/*.pyx core/*/*.pxd) setup.py pyproject.toml
 
-.PHONY: run test build lint native sanitize sanitized soak real tokenizers wheel clean help
+.PHONY: run test build lint native sanitize sanitized soak campaign real tokenizers wheel clean help
 
 MODEL := smollm2-135m
 
@@ -65,6 +65,9 @@ soak: sanitized ## minutes: 100 times load, 200 tokens, cancel, unload, under sa
 	$(UNDER_SANITIZERS) $(BIN)/python bench/soak.py cycles $(SOAK_MODEL)
 	$(BIN)/python bench/soak.py cycles $(SOAK_MODEL)
 	$(BIN)/python bench/soak.py requests $(SOAK_MODEL)
+
+campaign: $(VENV)/.test ## half an hour of faults of the card under load: make campaign [SECONDS=1800] [SEED=1]
+	$(BIN)/python bench/campaign.py --seconds $(or $(SECONDS),1800) --seed $(or $(SEED),1)
 
 real: $(VENV)/.test ## minutes: all prompts of the real model against transformers, token by token, and its evaluation
 	AXPRESS_REAL_PROMPTS=40 $(BIN)/pytest -s tests/real
