@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from server_process import RunningServer, chat
+from server_process import RunningServer, chat, note_exits
 
 from axpress.core.request import Delta, Spent
 from axpress.server.monitor.exposition import family
@@ -129,7 +129,9 @@ def test_an_idle_card_is_asked_for_a_token_and_one_that_fails_is_told() -> None:
 
 def test_a_dead_engine_is_alive_but_not_ready(tmp_path: Path) -> None:
     faults = {"AXPRESS_EMU_FAULTS": "axclrtEngineLoadFromFile@1=fail"}
-    with RunningServer("--emu-profile", "none", environment=faults, ready=False, check=False) as server:
+    note_exits(tmp_path, 3)  # so that this one stays
+    options = ("--emu-profile", "none", "--state-dir", tmp_path)
+    with RunningServer(*options, environment=faults, ready=False, check=False) as server:
         server.wait(lambda: server.health()[1]["status"] == "failed", 30, "failed")
         assert server.request("GET", "/livez")[0] == 200
         status, _, raw = server.request("GET", "/readyz")

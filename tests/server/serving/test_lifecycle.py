@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from server_process import RunningServer, chat, events, hollow_package, http_post, openai_client
+from server_process import RunningServer, chat, events, hollow_package, http_post, note_exits, openai_client
 
 from axpress.core.model_files.hollow import hollow
 
@@ -317,8 +317,7 @@ def test_stop_ends_a_load_before_the_next_file(tmp_path: Path) -> None:
 def test_who_asks_while_there_is_no_model_is_told_to_come_back(package: tuple[Path, Path], tmp_path: Path) -> None:
     load = "axclrtEngineLoadFromFile"
     faults = {"AXPRESS_EMU_FAULTS": f"{load}@1=hang:1500; {load}@2+=fail:0x8030070c"}  # loading, and then failed
-    exits = [("exit", time.time())] * 3  # by processes before: this one stays
-    (tmp_path / "recovery.json").write_text(json.dumps({"attempts": exits}))
+    note_exits(tmp_path, 3)  # so that this one stays
     options = ("--emu-profile", "none", "--state-dir", tmp_path)
     with RunningServer(package[0], *options, environment=faults, ready=False, check=False) as server:
         for state in ("loading", "failed"):

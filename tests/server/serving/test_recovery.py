@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from server_process import RunningServer, chat, hollow_package, http_post, openai_client
+from server_process import RunningServer, chat, hollow_package, http_post, note_exits, openai_client
 
 PROMPT = [{"role": "user", "content": "tell me of the sea"}]
 LONG: dict[str, Any] = {"max_tokens": 300, "seed": 7, "extra_body": {"ignore_eos": True}}
@@ -72,6 +72,7 @@ def test_a_client_gets_the_same_text_and_sees_a_pause(package: tuple[Path, Path]
         assert ready == {200, 503} or (200, "recovering") not in seen
         recovery = server.health()[1]["recoveries"]
         assert set(recovery["rungs"]) == {RUNGS[faults]}
+        assert f'axpress_recoveries_total{{rung="{RUNGS[faults]}"}}'.encode() in server.request("GET", "/metrics")[2]
         assert server.stop() == 0
         assert "the card works again" in server.log and "Traceback" not in server.log
 
@@ -101,8 +102,7 @@ def test_sigterm_ends_a_recovery(package: tuple[Path, Path]) -> None:
 
 def test_a_card_beyond_help_is_told_once_and_ends_the_process(package: tuple[Path, Path], tmp_path: Path) -> None:
     options = ("--state-dir", tmp_path)
-    exits = [("exit", time.time())] * 2  # by processes before
-    (tmp_path / "recovery.json").write_text(json.dumps({"attempts": exits}))
+    note_exits(tmp_path, 2)
     for stream in (True, False):
         with serve(package, *options, faults="device=dead@2000") as server, server.raw() as sock:
             sock.sendall(http_post(chat(stream=stream, max_tokens=900, ignore_eos=True)))
