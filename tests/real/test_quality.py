@@ -17,7 +17,7 @@ import real_model
 from server_process import RunningServer, openai_client
 
 
-@pytest.fixture(scope="module", params=["bf16"])
+@pytest.fixture(scope="module", params=["bf16", "int8"])
 def server(request: pytest.FixtureRequest) -> Iterator[RunningServer]:
     """`axpress serve` of the real model, with weights of either type."""
     with RunningServer(real_model.package(request.param), "--device", "emu", "--emu-profile", "none") as running:

@@ -36,5 +36,5 @@ def package(weights: str) -> Path:
     """What `axpress convert` makes of it."""
     directory = FOLDER / weights
     if not directory.is_dir():
-        convert(gguf_file(), directory, progress=False)
+        convert(gguf_file(), directory, weights=weights, progress=False)
     return directory
