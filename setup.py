@@ -160,7 +160,7 @@ setup(
         "axpress.core.model_store": ["*.toml"],
         "axpress.core": ["profiles/*.toml", "demo/package/**", "py.typed"],
         "axpress.server": ["py.typed"],
-        "axpress.server.page": ["*.html", "*.css", "*.js", "*.svg"],
+        "axpress.server.page": ["*.html", "*.css", "*.js", "*.svg", "*.png", "*.webmanifest", "vendor/*"],
     },
     include_package_data=False,
     ext_modules=extensions(),
