@@ -23,9 +23,10 @@ export function setKey(value) {
 
 /** What went wrong, as a sentence for a person. `status` 0: the server did not answer at all. */
 export class ApiError extends Error {
-  constructor(message, status = 0) {
+  constructor(message, status = 0, code = "") {
     super(message);
     this.status = status;
+    this.code = code;
   }
 }
 
@@ -45,18 +46,34 @@ async function request(path, body, signal) {
     if (signal?.aborted) throw error;
     throw new ApiError("The server does not answer.");
   }
-  if (!response.ok) throw new ApiError(await sentence(response), response.status);
+  if (!response.ok) throw await refusal(response);
   return response;
 }
 
-async function sentence(response) {
+async function refusal(response) {
+  const { status, statusText } = response;
   try {
-    const message = (await response.json()).error.message;
-    if (typeof message === "string" && message) return message;
+    const { message, code } = (await response.json()).error;
+    if (typeof message === "string" && message) return new ApiError(message, status, code ?? "");
   } catch {
     // not one of ours: a proxy's, say
   }
-  return `The server answered ${response.status} ${response.statusText}`.trim() + ".";
+  return new ApiError(`The server answered ${status} ${statusText}`.trim() + ".", status);
+}
+
+/** The JSON of an answer: a POST where there is a body. Throws ApiError. */
+export async function askJson(path, body = null, signal = undefined) {
+  return (await request(path, body, signal)).json();
+}
+
+/** GET /health, which is told with 503, too. Null where there is no answer. */
+export async function askHealth() {
+  try {
+    const headers = key ? { authorization: `Bearer ${key}` } : {};
+    return await (await fetch("/health", { headers, cache: "no-store" })).json();
+  } catch {
+    return null;
+  }
 }
 
 /** The data of a stream's server-sent events. */

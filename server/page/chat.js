@@ -1,53 +1,39 @@
-// The conversation of this tab: send, stream, stop, retry, keep.
+// The conversation of this tab: send, stop, retry, edit, delete, branches, keep.
 
-import { ApiError, getKey, streamChat } from "./api.js";
-import { $ } from "./dom.js";
-import { answerActions, messageNode, updateAnswer } from "./messages.js";
+import { getKey } from "./api.js";
+import { fetchAnswer } from "./answer.js";
+import { ask } from "./ask.js";
+import { countSoon } from "./context.js";
+import { $, many } from "./dom.js";
+import { editMessage, messageButtons, messageNode, updateAnswer } from "./messages.js";
+import { requestBody } from "./request.js";
 import { curl, python } from "./snippets.js";
-import { finish, hear, say } from "./speech.js";
+import { finish, say } from "./speech.js";
 import { newChat, openChat, saveChat, showChat } from "./store.js";
+import { add, countBelow, path, remove, showBranch, siblings } from "./tree.js";
 
 const SAVE_EVERY = 400; // ms, while an answer grows
 
-let chat = openChat();
+let chat = newChat();
 let answering = null; // AbortController of the answer that grows
-let served = { model: "default", emulated: false };
 let saving = 0;
 let leaving = false; // the page goes: a broken answer is then no failure
 let cannotKeep = () => {};
+let draft = () => null; // what is being written, as a message
 
 export const currentChat = () => chat;
 export const isAnswering = () => answering !== null;
 
-/** What the server said it serves, for requests to copy and for the figures under an answer. */
-export function setServed(facts) {
-  served = { model: facts.model || "default", emulated: Boolean(facts.emulated) };
-}
-
-export function startChat(onCannotKeep) {
-  cannotKeep = onCannotKeep;
-  const prompt = $("prompt");
-  $("composer").addEventListener("submit", (event) => {
-    event.preventDefault();
-    send();
-  });
-  prompt.addEventListener("keydown", (event) => {
-    const newline = event.shiftKey || event.isComposing || matchMedia("(pointer: coarse)").matches;
-    if (event.key !== "Enter" || newline) return;
-    event.preventDefault();
-    send();
-  });
-  prompt.addEventListener("input", fit);
-  $("stop").addEventListener("click", () => stop());
-  document.addEventListener("keydown", (event) => {
-    if (event.key === "Escape" && answering && !document.querySelector("dialog[open]")) stop();
-  });
+/** Shows the conversation of before a reload. `onDraft()` gives what is being written, or null. */
+export async function startChat(onCannotKeep, onDraft) {
+  [cannotKeep, draft] = [onCannotKeep, onDraft];
   addEventListener("pagehide", () => {
     leaving = true;
     keep();
   });
   // its answer broke when it was put away
   addEventListener("pageshow", (event) => event.persisted && location.reload());
+  chat = await openChat();
   showChat(chat);
   drawAll();
 }
@@ -55,11 +41,11 @@ export function startChat(onCannotKeep) {
 /** Leaves the conversation as it is kept and shows another one, or a new one. */
 export function switchChat(other = newChat()) {
   stop();
-  keep();
+  keep(chat, false);
   chat = other;
   showChat(chat);
   drawAll();
-  say(chat.messages.length ? "Conversation opened." : "New conversation.");
+  say(chat.leaf ? "Conversation opened." : "New conversation.");
   $("prompt").focus();
 }
 
@@ -67,129 +53,134 @@ export function switchChat(other = newChat()) {
 export function settingsChanged() {
   keep();
   drawSystem();
+  recount();
 }
 
 export function stop() {
   answering?.abort();
 }
 
-function fit() {
-  const prompt = $("prompt");
-  prompt.style.height = "auto";
-  prompt.style.height = `${prompt.scrollHeight}px`;
-}
-
-function send() {
-  const prompt = $("prompt");
-  const content = prompt.value.trim();
-  if (!content || answering) return;
-  prompt.value = "";
-  fit();
-  chat.messages.push({ role: "user", content });
+/** A question, and then the answer to it. */
+export function send(content, files = []) {
+  add(chat, chat.leaf, { role: "user", content, ...(files.length && { files }) });
   answer();
 }
 
-function retry() {
+/** What the meter shows: the conversation with what is being written. */
+export function recount(pause) {
+  countSoon(() => {
+    if (answering) return null;
+    const written = draft();
+    return { settings: chat.settings, nodes: [...seen(path(chat)), ...(written ? [written] : [])] };
+  }, pause);
+}
+
+/** Another answer to the question before `message`. */
+function retry(message) {
   if (answering) return;
-  if (chat.messages.at(-1)?.role === "assistant") chat.messages.pop();
+  if (message.state === "failed" && siblings(chat, message).length === 1) delete chat.nodes[message.id];
+  chat.leaf = message.parent;
   $("prompt").focus();
   answer();
 }
 
-/** The request whose answer comes after the first `length` messages. */
-function requestBody(length) {
-  const { system, ...sampling } = chat.settings;
-  const messages = chat.messages.slice(0, length).filter((m) => m.content);
-  return {
-    model: served.model,
-    messages: [
-      ...(system ? [{ role: "system", content: system }] : []),
-      ...messages.map(({ role, content }) => ({ role, content })),
-    ],
-    ...sampling,
-    stream: true,
-    stream_options: { include_usage: true },
-  };
-}
-
 async function answer() {
   const mine = chat; // another one may be shown before this ends
-  const body = requestBody(chat.messages.length);
-  const message = { role: "assistant", content: "", state: "streaming" };
-  mine.messages.push(message);
+  const nodes = path(mine);
+  const message = add(mine, mine.leaf, { role: "assistant", content: "", state: "streaming" });
   const control = (answering = new AbortController());
   drawAll();
   keep();
   busy(true);
   say("Answering.");
   const node = $("messages").lastElementChild;
-  const began = performance.now();
-  let first = 0;
-  let last = 0;
-  try {
-    for await (const chunk of streamChat(body, control.signal)) {
-      if (chunk.usage) message.usage = chunk.usage;
-      const choice = chunk.choices?.[0];
-      if (!choice) continue;
-      if (take(message, choice)) {
-        last = performance.now();
-        first ||= last;
-        draw(node, message);
-        keepSoon(mine);
-      }
-    }
-    message.state = "done";
-  } catch (error) {
-    if (leaving) return;
-    message.state = control.signal.aborted ? "stopped" : "failed";
-    if (message.state === "failed") message.error = explain(error);
-  }
-  if (first) message.timing = timing(message, began, first, last);
+  await fetchAnswer(mine, nodes, message, control.signal, () => {
+    draw(node, message);
+    keepSoon(mine);
+  });
+  if (leaving) return;
   clearTimeout(saving);
   saving = 0;
   keep(mine);
   if (answering === control) answering = null;
   if (mine !== chat) return;
   draw(node, message, true);
-  busy(false);
+  drawAll();
   finish(message.error ?? (message.state === "stopped" ? "Stopped." : "End of the answer."));
 }
 
-/** Adds a chunk's choice to the message; whether it had anything of the answer. */
-function take(message, { delta = {}, finish_reason: reason }) {
-  if (delta.content) {
-    message.content += delta.content;
-    hear(delta.content);
-  }
-  if (delta.reasoning_content) message.reasoning = (message.reasoning ?? "") + delta.reasoning_content;
-  for (const call of delta.tool_calls ?? []) {
-    message.tools ??= [];
-    const tool = (message.tools[call.index ?? 0] ??= { name: "", arguments: "" });
-    tool.name += call.function?.name ?? "";
-    tool.arguments += call.function?.arguments ?? "";
-  }
-  if (reason) message.finish = reason;
-  return Boolean(delta.content || delta.reasoning_content || delta.tool_calls);
+// ---- what can be done with a message ----
+
+/** Edits the latest question. */
+export function editLast() {
+  const last = path(chat).findLastIndex(({ role }) => role === "user");
+  if (last >= 0 && !answering) edit(path(chat)[last], $("messages").children[last]);
 }
 
-function explain(error) {
-  if (error instanceof ApiError) return error.message;
-  console.error(error);
-  return `This page failed on the answer: ${error.message}`;
+/** A changed question is asked; a changed answer only stands there. Both stand beside what was there before. */
+function edit(message, node) {
+  if (answering) return;
+  const question = message.role === "user";
+  editMessage(node, message, question ? "Send" : "Keep", (text) => {
+    if (text && text !== message.content) {
+      const { role, files } = message;
+      add(chat, message.parent, { role, content: text, ...(files && { files }), ...(!question && { state: "done" }) });
+      if (question) return answer();
+      keep();
+    }
+    drawAll(false);
+    $("prompt").focus();
+  });
 }
 
-/** Seconds until the first token, and tokens/s after it as they arrived here. */
-function timing(message, began, first, last) {
-  const tokens = message.usage?.completion_tokens ?? 0;
-  const seconds = (last - first) / 1000;
-  const speed = tokens > 1 && seconds > 0.005 ? (tokens - 1) / seconds : 0;
-  return { first: (first - began) / 1000, rate: speed, emulated: served.emulated };
+async function removeMessage(message) {
+  if (answering) return;
+  const below = countBelow(chat, message);
+  const rest = below ? ` and the ${many(below, "message")} after it` : "";
+  if (!(await ask(`Delete this message${rest}?`, "Delete"))) return;
+  remove(chat, message);
+  keep();
+  drawAll(false);
+}
+
+function actions(message, nodes, index) {
+  const before = nodes.slice(0, index);
+  const answered = message.role === "assistant";
+  const beside = siblings(chat, message);
+  const snippet = (make) => () => make(requestBody(chat, seen(before)), location.origin, Boolean(getKey()));
+  return messageButtons({
+    text: () => message.content,
+    edit: (event) => edit(message, event.target.closest("li")),
+    retry: answered && (() => retry(message)),
+    leaveOut: answered && message.tooLong && index === nodes.length - 1 && (() => leaveOut(message)),
+    remove: () => removeMessage(message),
+    asCurl: answered && snippet(curl),
+    asPython: answered && snippet(python),
+    place: { index: beside.indexOf(message), of: beside.length },
+    turn: (to) => {
+      if (answering) return;
+      showBranch(chat, beside[to]);
+      keep();
+      drawAll(false);
+    },
+  });
+}
+
+function leaveOut(message) {
+  chat.settings.leave_out = true;
+  retry(message);
+}
+
+/** Those of the messages that the model was shown last time. */
+function seen(nodes) {
+  const first = chat.settings.leave_out ? nodes.findIndex(({ id }) => id === chat.firstSeen) : 0;
+  return nodes.slice(Math.max(first, 0));
 }
 
 // ---- keeping ----
 
-function keep(which = chat) {
-  if (!saveChat(which)) cannotKeep();
+async function keep(which = chat, touched = true) {
+  if (!(await saveChat(which, touched))) cannotKeep();
 }
 
 function keepSoon(which) {
@@ -201,25 +192,23 @@ function keepSoon(which) {
 
 // ---- drawing ----
 
-function drawAll() {
-  const items = chat.messages.map((message, i) =>
-    messageNode(message, message.role === "user" ? [] : actions(message, i)),
-  );
+function drawAll(toEnd = true) {
+  const nodes = path(chat);
+  const stays = $("scroller").scrollTop;
+  const hidden = nodes.length - seen(nodes).length;
+  const items = nodes.map((message, i) => {
+    const node = messageNode(message, actions(message, nodes, i));
+    node.classList.toggle("left-out", i < hidden);
+    if (hidden && i === hidden) node.classList.add("first-seen");
+    return node;
+  });
   $("messages").replaceChildren(...items);
   $("welcome").hidden = items.length > 0;
-  busy(false);
+  busy(answering !== null);
   drawSystem();
-  follow();
-}
-
-function actions(message, index) {
-  const body = () => requestBody(index);
-  return answerActions({
-    retry: index === chat.messages.length - 1 ? retry : null,
-    text: () => message.content,
-    asCurl: () => curl(body(), location.origin, Boolean(getKey())),
-    asPython: () => python(body(), location.origin, Boolean(getKey())),
-  });
+  if (toEnd) follow();
+  else $("scroller").scrollTop = stays;
+  recount(0);
 }
 
 function drawSystem() {

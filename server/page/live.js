@@ -3,17 +3,19 @@
 import { streamLive } from "./api.js";
 import { drawBars, drawLine } from "./charts.js";
 import { $, count, el, many, rate } from "./dom.js";
+import { notice, noticeLost, noticeStatus } from "./notice.js";
+import { find, isOwn } from "./own.js";
 import { assignColours, colourClass, showBanks } from "./rows.js";
 
 const MINUTE = 120; // snapshots
 const PASSES = 48;
 const LONGEST_WAIT = 5000; // ms between two tries
+const [WARM, HOT] = [75, 85]; // degrees Celsius, as `axpress doctor` has them
 const STATES = { prompt: "reads its prompt", answer: "answers", paused: "paused" };
 
 const speeds = [];
 let latest = null;
 let control = null;
-let away = false;
 
 /** `facts(document)` is called with every document, `locked()` where the server wants another key. */
 export function startLive(facts, locked) {
@@ -35,7 +37,7 @@ async function follow(signal, facts, locked) {
     try {
       for await (const document of streamLive(signal)) {
         wait = 500;
-        back(document);
+        noticeStatus(document);
         facts(document);
         show(document);
       }
@@ -48,35 +50,9 @@ async function follow(signal, facts, locked) {
       if (error.status) notice(`The live view is not to be had: ${error.message}`);
     }
     if (signal.aborted) return;
-    lost();
+    noticeLost();
     await new Promise((resolve) => setTimeout(resolve, wait));
   }
-}
-
-// ---- is the server there ----
-
-function notice(text, kind = "bad") {
-  const box = $("notice");
-  if (box.textContent !== text) box.textContent = text;
-  box.className = text ? kind : "";
-}
-
-function lost() {
-  away = true;
-  notice("The server does not answer. It is tried again until it does.");
-  document.body.classList.add("away");
-}
-
-function back({ status, reason }) {
-  document.body.classList.remove("away");
-  if (status !== "ready") {
-    notice(`The server is ${status}${reason ? `: ${reason}` : ""}.`, status === "loading" ? "good" : "bad");
-    away = true;
-  } else if (away) {
-    away = false;
-    notice("The server is ready again.", "good");
-    setTimeout(() => !away && notice(""), 4000);
-  } else if ($("notice").className === "bad") notice("");
 }
 
 // ---- figures ----
@@ -93,23 +69,27 @@ function show(document) {
   if (!picture) return;
   speeds.push(picture.tokens_per_s);
   if (speeds.length > MINUTE) speeds.shift();
+  find(picture.running);
   assignColours(picture.running.map((answer) => answer.number));
   drawAll(picture);
   showRunning(picture);
 }
 
 function drawAll(picture) {
-  const { card, tokens_per_s: speed, passes } = picture;
-  $("temperature").textContent = card.temperature_c === null ? "–" : `${card.temperature_c.toFixed(0)} °C`;
+  const { card, tokens_per_s: speed, passes, running } = picture;
+  const idle = !running.length;
+  const celsius = card.temperature_c;
+  $("temperature").textContent = celsius === null ? "–" : `${celsius.toFixed(0)} °C`;
+  $("temperature-note").textContent = celsius === null ? "" : celsius >= HOT ? "hot" : celsius >= WARM ? "warm" : "";
   showMemory(card);
-  $("speed").textContent = speed === null ? "–" : rate(speed);
+  $("speed").textContent = idle || speed === null ? "–" : rate(speed);
   drawLine($("speed-chart"), speeds, MINUTE);
-  const [tokens, answers] = passes.at(-1) ?? [];
+  const [tokens, answers] = (!idle && passes.at(-1)) || [];
   $("width").textContent = tokens ? count(tokens) : "–";
   $("width-note").textContent = tokens ? `for ${many(answers, "answer")}` : "";
   const said = tokens
     ? `The latest pass carried ${many(tokens, "token")} for ${many(answers, "answer")}`
-    : "No pass yet";
+    : "Nothing is computed";
   $("width-chart").setAttribute("aria-label", said);
   drawBars($("width-chart"), passes, PASSES);
   showBanks(picture.banks);
@@ -134,6 +114,8 @@ function showRunning({ running, num_waiting: waiting }) {
     const state = STATES[answer.state] + (answer.background ? ", in the background" : "");
     const read = answer.state === "prompt" ? `${count(Math.min(answer.computed, answer.prompt_tokens))} of ` : "";
     const prompt = read + count(answer.prompt_tokens);
+    row.classList.toggle("own", isOwn(answer.number));
+    row.cells[0].lastElementChild.hidden = !isOwn(answer.number);
     [state, prompt, count(answer.generated)].forEach((text, i) => {
       const cell = row.cells[i + 1];
       if (cell.textContent !== text) cell.textContent = text;
@@ -149,7 +131,13 @@ function newRow(number) {
   const row = el(
     "tr",
     {},
-    el("th", { scope: "row" }, el("i", { className: `swatch ${colourClass(number)}` }), `${number}`),
+    el(
+      "th",
+      { scope: "row" },
+      el("i", { className: `swatch ${colourClass(number)}` }),
+      `${number}`,
+      el("span", { className: "you" }, "yours"),
+    ),
   );
   row.dataset.number = number;
   for (let i = 0; i < 3; i++) row.append(el("td"));

@@ -1,28 +1,46 @@
 // How a message looks. Its node is made once and brought up to date as the answer grows.
 
+import { code } from "./code.js";
 import { copyButton, count, el, many, rate } from "./dom.js";
-import { code, show } from "./markup.js";
+import { show } from "./markdown.js";
 
 const NOTES = {
   stopped: "Stopped by you.",
   cut: "Cut off by a reload of the page.",
+  waiting: "Waits until the model can answer.",
   length: "It ended at the token limit.",
 };
 
-/** The list item of a message. `actions` are the buttons under an answer. */
-export function messageNode(message, actions = []) {
-  if (message.role === "user") {
-    const bubble = el("div", { className: "bubble" }, message.content);
-    return el("li", { className: "user" }, el("h3", { className: "hidden" }, "You"), bubble);
-  }
-  const node = el("li", { className: "assistant" }, el("h3", { className: "hidden" }, "Answer"));
+/** The list item of a message. `buttons` stand under it. */
+export function messageNode(message, buttons) {
+  const actions = el("div", { className: "actions", role: "group", "aria-label": "Of this message" }, ...buttons);
+  const node = message.role === "user" ? questionNode(message) : answerNode(message);
+  node.append(actions);
+  return node;
+}
+
+function questionNode({ content, files = [] }) {
+  const shown = files.map(({ name, text }) =>
+    el(
+      "details",
+      { className: "file" },
+      el("summary", {}, `${name} (${count(text.length)} characters)`),
+      el("pre", { tabIndex: 0, role: "group", "aria-label": `Text of ${name}` }, text),
+    ),
+  );
+  const bubble = el("div", { className: "bubble" }, ...shown, content && el("div", { className: "said" }, content));
+  return el("li", { className: "user" }, el("h2", { className: "hidden" }, "You"), bubble);
+}
+
+function answerNode(message) {
+  const node = el("li", { className: "assistant" }, el("h2", { className: "hidden" }, "Answer"));
   const thoughts = el("div", { className: "text" });
   const reasoning = el("details", { className: "reasoning", hidden: true }, el("summary", {}, "Reasoning"), thoughts);
   const text = el("div", { className: "text" });
   const tools = el("div", { className: "tools" });
   const error = el("p", { className: "error", hidden: true });
   const note = el("p", { className: "figures", hidden: true });
-  node.append(reasoning, text, tools, error, note, el("div", { className: "actions" }, ...actions));
+  node.append(reasoning, text, tools, error, note);
   node.parts = { reasoning, text, tools, error, note };
   updateAnswer(node, message);
   return node;
@@ -63,23 +81,61 @@ function usage(message) {
   }
   if (timing) {
     phrases.push(`first after ${timing.first.toFixed(2)} s`);
-    if (timing.rate) phrases.push(`${rate(timing.rate)} tokens/s${timing.emulated ? ", emulated" : ""}`);
+    if (timing.rate) phrases.push(`this answer ${rate(timing.rate)} tokens/s${timing.emulated ? ", emulated" : ""}`);
   }
   return phrases;
 }
 
-/** Buttons under an answer: retry where it is the last one, copies of it and of its request. */
-export function answerActions({ retry, text, asCurl, asPython }) {
-  const buttons = [];
-  if (retry) {
-    const button = el("button", { type: "button", className: "quiet retry", textContent: "Retry" });
-    button.addEventListener("click", retry);
-    buttons.push(button);
+export function button(label, title, act, className = "quiet") {
+  const made = el("button", { type: "button", className, textContent: label, title });
+  made.addEventListener("click", act);
+  return made;
+}
+
+/** The buttons under a message, from what can be done with it: functions, null where it cannot. */
+export function messageButtons({ text, edit, retry, leaveOut, remove, asCurl, asPython, place, turn }) {
+  const { index, of } = place;
+  const another = of > 1 && [
+    button("‹", "The version before", () => turn(index - 1)),
+    el("span", { className: "place" }, `${index + 1} of ${of}`),
+    button("›", "The version after", () => turn(index + 1)),
+  ];
+  if (another) {
+    another[0].disabled = index === 0;
+    another[2].disabled = index === of - 1;
   }
   return [
-    ...buttons,
-    copyButton("Copy", "Copy the answer", text),
-    copyButton("curl", "Copy the request as a curl command", asCurl),
-    copyButton("Python", "Copy the request as a Python program", asPython),
-  ];
+    ...(another || []),
+    leaveOut && button("Leave out the oldest turns", "Ask again without the beginning", leaveOut, "quiet way-out"),
+    retry && button("Retry", "Ask again; this answer is kept beside the new one", retry, "quiet retry"),
+    copyButton("Copy", "Copy the text", text),
+    button("Edit", "Change it; what is here now is kept beside it", edit),
+    button("Delete", "Delete this message and what follows it", remove),
+    asCurl && copyButton("Copy as curl", "Copy the request as a curl command", asCurl),
+    asPython && copyButton("Copy as Python", "Copy the request as a Python program", asPython),
+  ].filter(Boolean);
+}
+
+/** Turns a message's text into a field; `done(text)` with the new text, or null. */
+export function editMessage(node, message, action, done) {
+  const field = el("textarea", { className: "editing", value: message.content, "aria-label": "Text of the message" });
+  const end = (text) => () => done(text());
+  const box = el(
+    "div",
+    { className: "edit" },
+    field,
+    el("div", { className: "edit-buttons" },
+      button("Cancel", "Leave it as it is", end(() => null), ""),
+      button(action, "", end(() => field.value.trim()), "main")),
+  );
+  field.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") done(null);
+    else if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) done(field.value.trim());
+    else return;
+    event.preventDefault();
+    event.stopPropagation();
+  });
+  node.replaceChildren(box);
+  field.style.height = `${Math.min(field.scrollHeight + 4, innerHeight / 2)}px`;
+  field.focus();
 }

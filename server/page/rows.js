@@ -1,6 +1,7 @@
-// The row map of a bank: one cell for each row of the cache, coloured by who holds it.
+// The map of a bank: one square for each row of the cache, which is one token's, coloured by who holds it.
 
 import { count, el, many } from "./dom.js";
+import { isOwn } from "./own.js";
 
 const NUM_COLOURS = 12;
 const HEIGHTS = [
@@ -44,15 +45,15 @@ export const colourClass = (number) => `own-${slots.get(number) ?? 0}`;
 
 const sentence = ({ rows, free, idle, shared }) =>
   free === rows
-    ? `all ${many(rows, "row")} free`
-    : `${count(rows - free - idle)} of ${many(rows, "row")} in use (${count(shared)} shared), ` +
+    ? `all ${many(rows, "square")} free`
+    : `${count(rows - free - idle)} of ${many(rows, "square")} in use (${count(shared)} shared), ` +
       `${count(idle)} cached, ${count(free)} free`;
 
 class RowMap {
   constructor(index, named) {
     this.canvas = el("canvas", { role: "img" });
     this.caption = el("figcaption");
-    this.name = named ? `Bank ${index}: ` : "";
+    this.name = named ? `Part ${index + 1}: ` : "";
     this.node = el("figure", {}, this.canvas, this.caption);
     this.canvas.addEventListener("pointermove", (event) => this.point(event));
     this.canvas.addEventListener("pointerleave", () => this.tell(""));
@@ -62,7 +63,7 @@ class RowMap {
   show(bank, height) {
     const text = this.name + sentence(bank);
     if (this.caption.textContent !== text) this.caption.textContent = text;
-    this.canvas.setAttribute("aria-label", `Row map. ${text}.`);
+    this.canvas.setAttribute("aria-label", `Map of the memory. ${text}.`);
     this.bank = bank;
     this.height = height;
     this.draw();
@@ -90,7 +91,7 @@ class RowMap {
     if (!this.cell) return;
     const row = Math.floor(event.offsetY / this.cell) * this.across + Math.floor(event.offsetX / this.cell);
     const holder = holderOf(this.bank.runs, row);
-    this.tell(holder === undefined ? "" : `${this.name}row ${count(row)}: ${describe(holder)}`);
+    this.tell(holder === undefined ? "" : `${this.name}square ${count(row)}: ${describe(holder)}`);
   }
 
   tell(text) {
@@ -147,7 +148,7 @@ function holderOf(runs, row) {
 function describe(holder) {
   if (holder === 0) return "free";
   if (holder === -1) return "cached, not in use";
-  return holder > 0 ? `answer ${holder}` : `shared by ${-holder} answers`;
+  return holder > 0 ? `answer ${holder}${isOwn(holder) ? ", yours" : ""}` : `shared by ${-holder} answers`;
 }
 
 const maps = [];
@@ -167,5 +168,5 @@ export function showBanks(banks) {
     map.show(banks[i], height);
   });
   const rest = banks.length - shown;
-  document.getElementById("banks-free").textContent = rest ? `${many(rest, "more bank")}, all rows free` : "";
+  document.getElementById("banks-free").textContent = rest ? `${many(rest, "more part")}, all free` : "";
 }

@@ -1,92 +1,93 @@
-// The dialogs: system prompt, sampling and key; earlier conversations.
+// The settings dialog: system prompt, sampling, presets, key.
 
 import { getKey, setKey } from "./api.js";
+import { ask, closable } from "./ask.js";
 import { $, el } from "./dom.js";
-import { keepSettings, listChats, loadChat, removeChat } from "./store.js";
+import { served } from "./model.js";
+import { NUMBERS } from "./request.js";
+import { keepSettings, local, readItem, writeItem } from "./store.js";
 
-const NUMBERS = ["temperature", "top_p", "top_k", "max_tokens", "seed"];
+const TEXTS = ["system", "stop"];
+const PRESETS = "axpress.presets";
+const GIVEN = { "As the package says": {}, "Always the same": { temperature: 0 }, Inventive: { temperature: 1, top_p: 0.95 } };
+
+const dialog = () => $("settings");
+const fields = () => dialog().querySelector("form").elements;
 
 /** `chat()` gives the conversation whose settings are shown; `changed` is called after they, or the key, changed. */
 export function startSettings(chat, changed) {
-  const dialog = $("settings");
-  const form = dialog.querySelector("form");
+  const form = dialog().querySelector("form");
   $("open-settings").addEventListener("click", () => showSettings(chat().settings));
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    const settings = {};
-    const system = form.elements.system.value.trim();
-    if (system) settings.system = system;
-    for (const name of NUMBERS) {
-      const input = form.elements[name];
-      if (input.value !== "") settings[name] = input.valueAsNumber;
-    }
-    chat().settings = settings;
-    keepSettings(settings);
-    const newKey = form.elements.key.value.trim() !== getKey();
-    setKey(form.elements.key.value);
-    dialog.close();
+    const { thinking, leave_out } = chat().settings; // chosen by the message box
+    chat().settings = { ...read(), ...(thinking && { thinking }), ...(leave_out && { leave_out }) };
+    keepSettings({ ...read(), ...(thinking && { thinking }) });
+    const newKey = fields().key.value.trim() !== getKey();
+    setKey(fields().key.value);
+    dialog().close();
     changed(newKey);
   });
-  form.querySelector("[data-do=clear]").addEventListener("click", () => {
-    for (const name of ["system", ...NUMBERS]) form.elements[name].value = "";
-  });
-  closable(dialog);
+  form.querySelector("[data-do=clear]").addEventListener("click", () => fill({}));
+  startPresets();
+  closable(dialog());
 }
 
 /** Opens the dialog; `field`: where to begin. */
 export function showSettings(settings, field = "system") {
-  const { elements } = $("settings").querySelector("form");
-  for (const name of ["system", ...NUMBERS]) elements[name].value = settings[name] ?? "";
-  elements.key.value = getKey();
-  $("settings").showModal();
-  elements[field].focus();
+  fill(settings);
+  fields().key.value = getKey();
+  for (const name of NUMBERS) {
+    const usual = served.defaults[name];
+    if (usual !== undefined) fields()[name].placeholder = usual;
+  }
+  listPresets();
+  dialog().showModal();
+  fields()[field].focus();
 }
 
-/** The list of kept conversations. `open(chat)` shows one. */
-export function startChats(current, open) {
-  const dialog = $("chats");
-  $("open-chats").addEventListener("click", () => {
-    list(dialog, current, open);
-    dialog.showModal();
+function fill(settings) {
+  for (const name of [...TEXTS, ...NUMBERS]) fields()[name].value = settings[name] ?? "";
+}
+
+function read() {
+  const settings = {};
+  for (const name of TEXTS) if (fields()[name].value.trim()) settings[name] = fields()[name].value.trim();
+  for (const name of NUMBERS) if (fields()[name].value !== "") settings[name] = fields()[name].valueAsNumber;
+  return settings;
+}
+
+// ---- presets ----
+
+const kept = () => readItem(local, PRESETS) ?? {};
+
+function listPresets(chosen = "") {
+  const names = [...Object.keys(GIVEN), ...Object.keys(kept())];
+  $("presets").replaceChildren(
+    el("option", { value: "" }, "Choose"),
+    ...names.map((name) => el("option", { value: name }, name)),
+  );
+  $("presets").value = chosen;
+  $("remove-preset").disabled = !(chosen in kept());
+}
+
+function startPresets() {
+  $("presets").addEventListener("change", () => {
+    const name = $("presets").value;
+    if (name) fill(kept()[name] ?? { system: fields().system.value, ...GIVEN[name] });
+    $("remove-preset").disabled = !(name in kept());
   });
-  closable(dialog);
-}
-
-function list(dialog, current, open) {
-  const items = listChats().map(({ id, title, updated }) => {
-    const here = id === current().id;
-    const button = el("button", { type: "button", className: "title", textContent: title });
-    if (here) button.setAttribute("aria-current", "true");
-    button.addEventListener("click", () => {
-      dialog.close();
-      const chat = here ? null : loadChat(id);
-      if (chat) open(chat);
-    });
-    const remove = el(
-      "button",
-      { type: "button", className: "quiet", disabled: here, "aria-label": `Delete ${title}` },
-      "Delete",
-    );
-    remove.addEventListener("click", () => {
-      removeChat(id);
-      list(dialog, current, open);
-      dialog.querySelector("[data-do=close]").focus();
-    });
-    return el("li", {}, button, el("time", { dateTime: new Date(updated).toISOString() }, when(updated)), remove);
+  $("keep-preset").addEventListener("click", async () => {
+    const name = await ask("Name of the preset", "Keep", "");
+    if (!name || name in GIVEN) return;
+    writeItem(local, PRESETS, { ...kept(), [name]: read() });
+    listPresets(name);
   });
-  dialog.querySelector("ul").replaceChildren(...items);
-  dialog.querySelector(".none").hidden = items.length > 0;
-}
-
-function when(time) {
-  const date = new Date(time);
-  const today = date.toDateString() === new Date().toDateString();
-  return today ? date.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }) : date.toLocaleDateString();
-}
-
-function closable(dialog) {
-  dialog.querySelector("[data-do=close]").addEventListener("click", () => dialog.close());
-  dialog.addEventListener("click", (event) => {
-    if (event.target === dialog) dialog.close(); // beside it
+  $("remove-preset").addEventListener("click", async () => {
+    const name = $("presets").value;
+    if (!(await ask(`Delete the preset ${name}?`, "Delete"))) return;
+    const { [name]: _, ...rest } = kept();
+    writeItem(local, PRESETS, rest);
+    listPresets();
   });
 }

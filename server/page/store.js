@@ -1,109 +1,114 @@
-// Conversations in this browser. A tab writes only the one that it shows, so tabs cannot destroy each other's.
+// Conversations in this browser: none is lost unless somebody deletes it. A tab writes only the one that it shows, so
+// tabs cannot destroy each other's.
 
-const CHAT = "axpress.chat.";
+import { get, getAll, write } from "./database.js";
+import { fromMessages, identifier, isTree, newTree, titleOf } from "./tree.js";
+
 const OPEN = "axpress.open"; // of this tab: the conversation that it shows
 const SETTINGS = "axpress.settings"; // for new conversations
-const MAX_CHATS = 30;
+const OLD = "axpress.chat."; // where earlier versions of the page kept them
 
 const tab = identifier();
 const tabs = "BroadcastChannel" in globalThis ? new BroadcastChannel("axpress") : null;
 
-/** Random, without crypto.randomUUID, which browsers keep from pages that come over plain HTTP. */
-function identifier() {
-  return Array.from(crypto.getRandomValues(new Uint8Array(9)), (b) => b.toString(36).padStart(2, "0")).join("");
-}
-
-function read(storage, name) {
+/** What this browser keeps beside conversations: settings, presets. Null where there is nothing, or no storage. */
+export function readItem(storage, name) {
   try {
     return JSON.parse(storage().getItem(name));
   } catch {
-    return null; // no storage, or not ours
+    return null;
   }
 }
 
-function write(storage, name, value) {
+export function writeItem(storage, name, value) {
   try {
     storage().setItem(name, JSON.stringify(value));
-    return true;
   } catch {
-    return false; // no storage, or full
+    // no storage, or full: it lasts as long as the page
   }
 }
 
-const local = () => localStorage;
+export const local = () => localStorage;
 const session = () => sessionStorage;
 
-export function newChat() {
-  return { id: identifier(), updated: Date.now(), messages: [], settings: read(local, SETTINGS) ?? {} };
-}
-
-function valid(chat) {
-  return (
-    chat &&
-    typeof chat.id === "string" &&
-    Array.isArray(chat.messages) &&
-    chat.settings &&
-    typeof chat.settings === "object"
-  );
-}
+export const newChat = () => newTree(readItem(local, SETTINGS) ?? {});
+export const keepSettings = (settings) => writeItem(local, SETTINGS, settings);
 
 /** A kept conversation, or null. An answer that was on its way when it was kept stays as far as it had come. */
-export function loadChat(id) {
-  const chat = read(local, CHAT + id);
-  if (!valid(chat)) return null;
-  for (const message of chat.messages) if (message.state === "streaming") message.state = "cut";
+export async function loadChat(id) {
+  const chat = await get("chats", id).catch(() => null);
+  if (!isTree(chat)) return null;
+  for (const node of Object.values(chat.nodes)) if (isUnderWay(node)) node.state = "cut";
   return chat;
 }
 
-/** Keeps the conversation; where room is short, the oldest ones make some. False where this browser keeps nothing. */
-export function saveChat(chat) {
-  if (!chat.messages.length) return true;
-  chat.updated = Date.now();
-  if (write(local, CHAT + chat.id, chat)) return true;
-  for (const old of listChats().reverse()) {
-    if (old.id === chat.id) continue;
-    removeChat(old.id);
-    if (write(local, CHAT + chat.id, chat)) return true;
+const isUnderWay = ({ state }) => state === "streaming" || state === "waiting";
+
+const isEmpty = (chat) => !Object.keys(chat.nodes).length;
+
+/** Keeps the conversation, if there is anything in it. False where this browser keeps nothing. */
+export async function saveChat(chat, touched = true) {
+  if (isEmpty(chat)) return true;
+  if (touched) chat.updated = Date.now();
+  const { id, updated } = chat;
+  navigator.storage?.persist?.().catch(() => {}); // asks the browser not to throw it away when room is short
+  try {
+    await write((chats, summaries) => {
+      chats.put(chat);
+      summaries.put({ id, updated, title: titleOf(chat) });
+    });
+    return true;
+  } catch {
+    return false;
   }
-  return false;
 }
 
-export function removeChat(id) {
-  try {
-    localStorage.removeItem(CHAT + id);
-  } catch {
-    // nothing there
-  }
+export async function removeChat(id) {
+  await write((chats, summaries) => {
+    chats.delete(id);
+    summaries.delete(id);
+  });
 }
 
 /** Kept conversations, the latest first: id, updated, title. */
-export function listChats() {
-  const found = [];
-  try {
-    for (let i = 0; i < localStorage.length; i++) {
-      const name = localStorage.key(i);
-      const chat = name.startsWith(CHAT) ? read(local, name) : null;
-      if (valid(chat)) found.push({ id: chat.id, updated: chat.updated, title: title(chat) });
-    }
-  } catch {
-    // no storage: nothing is kept
-  }
+export async function listChats() {
+  const found = await getAll("summaries").catch(() => []);
   return found.sort((a, b) => b.updated - a.updated);
 }
 
-function title(chat) {
-  const first = chat.messages.find((message) => message.role === "user");
-  return (first?.content ?? "").replace(/\s+/g, " ").trim().slice(0, 80) || "Empty";
+/** Those in which all the words are, in the title or in any message. */
+export async function searchChats(text) {
+  const words = text.toLowerCase().split(/\s+/).filter(Boolean);
+  const list = await listChats();
+  if (!words.length) return list;
+  const matching = new Set();
+  for (const chat of await getAll("chats").catch(() => [])) {
+    const all = [titleOf(chat), ...Object.values(chat.nodes).map(({ content }) => content)].join("\n").toLowerCase();
+    if (words.every((word) => all.includes(word))) matching.add(chat.id);
+  }
+  return list.filter(({ id }) => matching.has(id));
 }
 
-export function keepSettings(settings) {
-  write(local, SETTINGS, settings);
+export async function allChats() {
+  return (await getAll("chats")).filter(isTree);
+}
+
+/** Moves what an earlier version of the page kept. */
+async function takeOver() {
+  const names = Object.keys(localStorage).filter((name) => name.startsWith(OLD));
+  for (const name of names) {
+    const old = readItem(local, name);
+    if (!Array.isArray(old?.messages)) continue;
+    const chat = fromMessages(old.messages, old.settings ?? {}, { id: old.id, updated: old.updated });
+    if (await saveChat(chat, false)) localStorage.removeItem(name);
+  }
 }
 
 /** The conversation that this tab showed before a reload, or a new one. */
-export function openChat() {
-  const id = read(session, OPEN);
-  return (typeof id === "string" && loadChat(id)) || newChat();
+export async function openChat() {
+  await takeOver().catch(() => {}); // no storage
+  const id = readItem(session, OPEN);
+  return (typeof id === "string" && (await loadChat(id))) || newChat();
 }
 
 let shown = null; // the conversation of this tab, whose id other tabs may ask for
@@ -111,8 +116,7 @@ let shown = null; // the conversation of this tab, whose id other tabs may ask f
 /** This tab shows `chat` from now on. If another tab has it, too (a duplicated tab, say), this one takes a copy. */
 export function showChat(chat) {
   shown = chat;
-  write(session, OPEN, chat.id);
-  for (const old of listChats().slice(MAX_CHATS)) removeChat(old.id);
+  writeItem(session, OPEN, chat.id);
   tabs?.postMessage({ asks: chat.id, from: tab });
 }
 
@@ -121,7 +125,7 @@ tabs?.addEventListener("message", ({ data }) => {
   if (data.asks === shown.id && data.from !== tab) tabs.postMessage({ taken: shown.id, to: data.from });
   if (data.taken === shown.id && data.to === tab) {
     shown.id = identifier();
-    write(session, OPEN, shown.id);
+    writeItem(session, OPEN, shown.id);
     saveChat(shown);
   }
 });
