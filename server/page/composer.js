@@ -140,7 +140,7 @@ function showFiles(problem = "") {
       "span",
       { className: "chip" },
       file.name,
-      button("×", `Do not send ${file.name}`, () => {
+      button("×", `Remove ${file.name}`, () => {
         files = files.filter((other) => other !== file);
         showFiles();
         recount(0);

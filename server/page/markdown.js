@@ -125,7 +125,14 @@ function setMath(formulas) {
   if (!katex) return fetchMath().then(() => setMath(formulas), () => {});
   for (const node of formulas) {
     const displayMode = node.classList.contains("display");
-    katex.render(node.textContent, node, { displayMode, throwOnError: false, errorColor: "currentColor" });
+    const tex = node.textContent;
+    try {
+      katex.render(tex, node, { displayMode });
+    } catch (error) {
+      node.replaceChildren(tex); // it stays as the model wrote it
+      node.title = error.message;
+      continue;
+    }
     if (displayMode) Object.assign(node, { tabIndex: 0, role: "group", ariaLabel: "Formula" }); // wide ones scroll
   }
 }

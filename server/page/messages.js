@@ -13,7 +13,7 @@ const NOTES = {
 
 /** The list item of a message. `buttons` stand under it. */
 export function messageNode(message, buttons) {
-  const actions = el("div", { className: "actions", role: "group", "aria-label": "Of this message" }, ...buttons);
+  const actions = el("div", { className: "actions", role: "group", "aria-label": "What can be done" }, ...buttons);
   const node = message.role === "user" ? questionNode(message) : answerNode(message);
   node.append(actions);
   return node;

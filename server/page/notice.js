@@ -3,7 +3,6 @@
 import { askHealth } from "./api.js";
 import { $ } from "./dom.js";
 
-const LOOK_AGAIN = 1000; // ms, while the server is not ready
 const HOT = 85; // degrees Celsius at the chip, as `axpress doctor` has it
 const RESET = 120; // where the card resets itself
 const WORDS = {
@@ -14,7 +13,7 @@ const WORDS = {
   failed: "The model cannot answer.",
 };
 
-let timer = 0;
+let loaded = null; // part of the model's files that is loaded, while it is
 let missed = false; // the server, or its model, was away
 
 /** Says `text`; `bar`: 0 to 1, null where nobody knows how far it is, undefined for none. */
@@ -31,8 +30,6 @@ export function notice(text, kind = "bad", bar = undefined) {
 
 export function noticeLost() {
   missed = true;
-  clearInterval(timer);
-  timer = 0;
   notice("The server does not answer. It is tried again until it does.");
   document.body.classList.add("away");
 }
@@ -40,17 +37,15 @@ export function noticeLost() {
 /** What a document of the live stream says. */
 export function noticeStatus({ status, reason, picture }) {
   document.body.classList.remove("away");
-  if (status !== "ready") {
-    missed = true;
-    if (status === "loading") return load();
-  }
-  clearInterval(timer);
-  timer = 0;
-  if (status !== "ready") {
-    const words = WORDS[status] ?? `The server is ${status}.`;
-    return notice(reason ? `${words} (${reason})` : words, "bad", status === "recovering" ? null : undefined);
-  }
-  const celsius = picture?.card.temperature_c ?? 0;
+  if (status === "ready") return ready(picture?.card.temperature_c ?? 0);
+  missed = true;
+  if (status === "loading") return load(reason);
+  const words = WORDS[status] ?? `The server is ${status}.`;
+  notice(reason ? `${words} (${reason})` : words, "bad", status === "recovering" ? null : undefined);
+}
+
+function ready(celsius) {
+  loaded = null;
   if (celsius >= HOT) {
     const words = `The card is hot: ${celsius.toFixed(0)} °C. At ${RESET} °C it resets itself; give it air.`;
     return notice(words, "bad", Math.min(celsius / RESET, 1));
@@ -61,23 +56,12 @@ export function noticeStatus({ status, reason, picture }) {
   setTimeout(() => $("notice").className === "good" && notice(""), 4000);
 }
 
-function load() {
-  if (timer) return;
-  const look = async () => {
-    const health = await askHealth();
-    if (timer && health?.status === "loading") notice(...loadingWords(health.loading));
-  };
-  notice("The model is being loaded. Messages wait until then.", "good", null);
-  timer = setInterval(look, LOOK_AGAIN);
-  look();
-}
-
-function loadingWords(loading) {
-  if (!loading) return ["The model is being loaded. Messages wait until then.", "good", null];
-  const { stage, files_done: done, files, seconds_left: left, unanswered } = loading;
-  const bar = files ? done / files : null;
-  if (unanswered) return [`The model is being loaded, but the card is slow to answer: ${unanswered}`, "bad", bar];
-  if (stage === "probing") return ["The model is loaded; the card is being tried out.", "good", bar];
-  const rest = left === null ? "" : `, about ${Math.ceil(left)} s left`;
-  return [`The model is being loaded: ${done} of ${files} files${rest}. Messages wait until then.`, "good", bar];
+/** The server's own words on how far it is; /health tells how long the bar is. */
+async function load(reason) {
+  const words = reason ? reason[0].toUpperCase() + reason.slice(1) : "The model is being loaded";
+  notice(`${words}. Messages wait until then.`, "good", loaded);
+  const { loading, status } = (await askHealth()) ?? {};
+  if (status !== "loading" || !loading?.files || $("notice-bar").hidden) return;
+  loaded = loading.files_done / loading.files;
+  $("notice-bar").value = loaded;
 }

@@ -1,0 +1,118 @@
+"""The message box and the settings: files of text, thinking, sampling, presets, keys."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from browser import browser_needed
+from page_visitor import STORY, answer, answer_with, ask, say, until, until_some_text, until_state
+
+DROP = """([name, bytes, kind]) => {
+  const files = new DataTransfer();
+  files.items.add(new File([new Uint8Array(bytes)], name));
+  const given = kind === 'drop' ? { dataTransfer: files } : { clipboardData: files };
+  const event = new (kind === 'drop' ? DragEvent : ClipboardEvent)(kind, { ...given, bubbles: true, cancelable: true });
+  document.querySelector('#prompt').dispatchEvent(event);
+}"""
+
+
+@browser_needed
+def test_files_of_text_are_dropped_pasted_or_chosen_and_sent(page: Any) -> None:
+    asked = answer_with(page, "Read.")
+    page.evaluate(DROP, ["one.py", list(b"print('```')\n"), "drop"])
+    page.get_by_role("button", name="Remove one.py").wait_for()
+    page.evaluate(DROP, ["two.txt", list("zwölf\n".encode()), "paste"])
+    page.locator("#file").set_input_files({"name": "three.md", "mimeType": "text/markdown", "buffer": b"# Three"})
+    page.get_by_role("button", name="Remove three.md").wait_for()
+    page.evaluate(DROP, ["picture.png", [0x89, 0x50, 0, 0xFF], "drop"])
+    refusal = page.locator("#files .error")
+    refusal.wait_for()
+    assert refusal.inner_text() == "Not taken: picture.png. Files of text of up to 1 MiB can be sent."
+    page.get_by_role("button", name="Remove three.md").click()
+    ask(page, "What is in them?")
+    sent = "File one.py:\n````\nprint('```')\n````\n\nFile two.txt:\n```\nzwölf\n```\n\nWhat is in them?"
+    assert asked[0]["messages"] == [{"role": "user", "content": sent}]
+    assert page.locator(".user summary").all_inner_texts() == ["one.py (13 characters)", "two.txt (6 characters)"]
+    assert page.locator(".said").inner_text() == "What is in them?" and page.locator(".chip").count() == 0
+    page.reload()
+    page.locator(".user summary").first.click()
+    assert page.locator(".user pre").first.inner_text() == "print('```')\n"
+
+
+@browser_needed
+def test_sampling_shows_the_packages_own_and_sends_what_was_chosen(page: Any) -> None:
+    asked = answer_with(page, "Yes.")
+    page.get_by_role("button", name="Settings").click()
+    shown = {name: page.get_by_label(name, exact=True).get_attribute("placeholder") for name in ("Temperature", "Top p")}
+    parameters = page.evaluate(
+        """async () => (await (await fetch('/api/show', { method: 'POST', body: '{"model":"default"}',
+             headers: { 'content-type': 'application/json' } })).json()).parameters"""
+    )
+    package = dict(line.split() for line in parameters.splitlines())
+    assert shown == {"Temperature": package["temperature"], "Top p": package["top_p"]}
+    chosen = {
+        "Temperature": 0.5, "Top p": 0.9, "Top k": 5, "Min p": 0.1, "Repetition penalty": 1.1, "Presence penalty": 0.2,
+        "Frequency penalty": -0.3, "Max tokens": 9, "Seed": 7,
+    }  # fmt: skip
+    for label, value in chosen.items():
+        page.get_by_label(label, exact=True).fill(str(value))
+    page.get_by_label("Stop at").fill("END\nDONE")
+    page.get_by_role("button", name="Keep as preset").click()
+    page.get_by_role("textbox", name="Name of the preset").fill("Mine")
+    page.get_by_role("button", name="Keep", exact=True).click()
+    page.get_by_role("button", name="Save").click()
+    ask(page, "Hello")
+    wanted = {label.lower().replace(" ", "_"): value for label, value in chosen.items()}
+    assert {**wanted, "stop": ["END", "DONE"]}.items() <= asked[0].items()
+    page.reload()
+    page.get_by_role("button", name="Settings").click()
+    page.get_by_label("Preset", exact=True).select_option("Always the same")
+    assert page.get_by_label("Temperature").input_value() == "0" and page.get_by_label("Seed").input_value() == ""
+    page.get_by_label("Preset", exact=True).select_option("Mine")
+    assert page.get_by_label("Seed").input_value() == "7"
+    page.get_by_role("button", name="Delete preset").click()
+    page.get_by_role("alertdialog").get_by_role("button", name="Delete").click()
+    until(page, "![...document.querySelectorAll('#presets option')].some(o => o.value === 'Mine')")
+
+
+@browser_needed
+def test_thinking_can_be_switched_where_the_model_can_think(page: Any) -> None:
+    assert not page.get_by_label("Thinking").is_visible()  # the demo model cannot
+    page.route(
+        "**/api/show",
+        lambda route: route.fulfill(json={"parameters": "temperature 0.6", "capabilities": ["completion", "thinking"]}),
+    )
+    counted: list[Any] = []
+    page.on("request", lambda r: counted.append(json.loads(r.post_data)) if r.url.endswith("/tokenize") else None)
+    page.reload()
+    page.get_by_label("Thinking").wait_for()
+    asked = answer_with(page, "Yes.")
+    ask(page, "Hello")
+    page.get_by_label("Thinking").select_option(label="off")
+    ask(page, "Again")
+    assert "reasoning_effort" not in asked[0] and asked[1]["reasoning_effort"] == "none"
+    assert counted[-1]["reasoning_effort"] == "none", "the meter counts what is sent"
+    page.keyboard.press("Control+Shift+O")  # a new conversation begins as this one was
+    assert page.get_by_label("Thinking").input_value() == "none"
+
+
+@browser_needed
+def test_escape_stops_an_answer(page: Any) -> None:
+    say(page, STORY)
+    until_some_text(page)
+    page.keyboard.press("Escape")
+    until_state(page, "stopped")
+    assert "Stopped by you" in answer(page).locator(".figures").inner_text()
+
+
+@browser_needed
+def test_several_models_can_be_picked(page: Any) -> None:
+    names = ["axpress-demo", "another"]
+    page.route("**/v1/models", lambda route: route.fulfill(json={"data": [{"id": name} for name in names]}))
+    asked = answer_with(page, "Yes.")
+    page.route("**/api/show", lambda route: route.fulfill(json={"parameters": "", "capabilities": []}))
+    page.reload()
+    page.get_by_label("Model", exact=True).select_option("another")
+    ask(page, "Hello")
+    assert asked[0]["model"] == "another" and not page.locator("#model").is_visible()

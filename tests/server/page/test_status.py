@@ -1,0 +1,141 @@
+"""What the page says of the server and the card: loading, hot, idle, whose answer is whose; for every width and eye."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browser import browser_needed
+from page_visitor import STORY, WAIT, answer, answer_with, ask, open_page, say, serve, text_of, until, until_some_text, until_state
+from server_process import RunningServer
+
+from axpress.core.model_files.hollow import hollow
+
+
+def notice(page: Any) -> str:
+    return str(page.locator("#notice-said").inner_text())
+
+
+@browser_needed
+def test_loading_is_said_with_a_bar_and_a_message_waits_for_it(browser: Any, tmp_path: Path) -> None:
+    name = "qwen3-0.6b-w8a16-pi5"
+    package = hollow(name, tmp_path / "package")
+    context = browser.new_context()
+    context.set_default_timeout(WAIT)
+    with RunningServer(package, "--emu-profile", name, "--emu-speed", "8", ready=False) as server:
+        page = context.new_page()
+        page.goto(server.url)
+        until(page, "document.querySelector('#notice-said').textContent.includes('being loaded')")
+        say(page, "Hello")
+        until_state(page, "waiting")
+        assert "Waits until the model can answer." in answer(page).locator(".figures").inner_text()
+        until(page, "document.querySelector('#notice-bar').value > 0.05")
+        assert re.search(r"\d+ of \d+ files.* Messages wait until then\.", notice(page))
+        assert page.locator("#notice").get_attribute("class") == "good"
+        until_some_text(page, 1)
+        assert not page.locator("#notice-bar").is_visible()
+        page.keyboard.press("Escape")
+        until_state(page, "stopped")
+    context.close()
+
+
+@browser_needed
+def test_a_hot_card_is_said(browser: Any, profile: Path) -> None:
+    context = browser.new_context()
+    context.set_default_timeout(WAIT)
+    with serve(profile, environment={"AXPRESS_EMU_FAULTS": "temperature=91000"}) as server:
+        page = open_page(context, server.url)
+        until(page, "document.querySelector('#notice-said').textContent.includes('hot: 91 °C')")
+        assert page.locator("#notice-bar").is_visible() and page.locator("#temperature-note").inner_text() == "hot"
+    context.close()
+
+
+WORDS = {
+    "recovering": "being brought back",
+    "failed": "cannot answer",
+    "stalled": "not brought a token",
+    "draining": "being shut down",
+}
+
+
+@browser_needed
+@pytest.mark.parametrize("status", WORDS)
+def test_what_ails_the_server_is_said_in_words(page: Any, status: str) -> None:
+    said = page.evaluate(
+        """async status => {
+          const { noticeStatus } = await import('/page/notice.js');
+          noticeStatus({ status, reason: 'the card is gone', picture: null });
+          return document.querySelector('#notice-said').textContent;
+        }""",
+        status,
+    )
+    assert WORDS[status] in said and said.endswith("(the card is gone)")
+
+
+@browser_needed
+def test_ones_own_answer_and_speed_are_told_from_everybodys(page: Any, context: Any, server: RunningServer) -> None:
+    assert page.locator("#speed").inner_text() == page.locator("#width").inner_text() == "–", "nothing goes on"
+    other = open_page(context, server.url)
+    say(page, STORY)
+    say(other, "Tell me a short story about a fox.")
+    for tab in (page, other):
+        until(tab, "document.querySelectorAll('#running .own').length === 1")
+    until(page, "document.querySelector('#speed').textContent !== '–'")
+    numbers = [tab.locator("#running .own th").inner_text() for tab in (page, other)]
+    assert len(set(numbers)) == 2 and all("yours" in number for number in numbers)
+    for tab in (page, other):
+        until_state(tab, "done")
+        assert "this answer" in answer(tab).locator(".figures").inner_text()
+    until(page, "document.querySelector('#speed').textContent === '–'")
+    until(page, "document.querySelector('#width').textContent === '–'")
+
+
+@browser_needed
+def test_a_visitor_reads_what_the_squares_are_and_the_answers_first(page: Any) -> None:
+    page.set_viewport_size({"width": 1400, "height": 900})
+    card = page.locator("#card")
+    assert "Each square is one token that the card remembers." in card.inner_text()
+    assert not re.search(r"\b(bank|row|batch)", card.inner_text(), re.I)
+    tops = [page.locator(name).bounding_box()["y"] for name in ("#running-title", ".legend", "#banks")]
+    assert tops == sorted(tops) and tops[1] < 800, "the colours' meaning is on the first screen"
+
+
+EVERYTHING = "## Title\n\n- [ ] box\n\n| a | b |\n|---|---|\n| 1 | $x^2$ |\n\n```python\n# remark\nx = 'text' + 1\n```\n\n$$y$$"
+
+
+def axe(page: Any) -> list[str]:
+    """What axe finds wrong."""
+    checks = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is missing: pip install .[test]")
+    found = checks.Axe().run(page).response["violations"]
+    return [f"{v['id']}: {node['html'][:150]} {node['failureSummary']}" for v in found for node in v["nodes"]]
+
+
+@browser_needed
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1400])
+def test_axe_finds_nothing(page: Any, scheme: str, width: int) -> None:
+    page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+    page.set_viewport_size({"width": width, "height": 740})
+    assert axe(page) == []
+    say(page, STORY)
+    until_some_text(page)
+    assert axe(page) == []
+    page.keyboard.press("Escape")
+    until_state(page, "stopped")
+    answer_with(page, EVERYTHING)
+    ask(page, "Everything")
+    answer(page).locator(".katex").first.wait_for()
+    answer(page).locator(".hljs-string").wait_for()
+    page.locator("#messages > li").nth(3).get_by_role("button", name="Retry").click()
+    until_state(page, "done")
+    assert "Title" in text_of(page) and axe(page) == []
+    for name in ("Chats", "Settings"):
+        page.get_by_role("button", name=name).click()
+        page.locator("dialog[open]").wait_for()
+        assert axe(page) == []
+        page.keyboard.press("Escape")
+    if width < 900:
+        page.get_by_role("button", name="Card").click()
+        assert axe(page) == []
