@@ -15,7 +15,7 @@ export async function fetchAnswer(chat, nodes, node, signal, changed) {
     const { kept, count } = await fitted(chat, nodes, signal);
     chat.firstSeen = kept[0].id;
     node.tokens = count;
-    own.begin(count);
+    own.begin(count, (picture) => showReading(node, picture, changed));
     clock.began = performance.now();
     await stream(requestBody(chat, kept), node, signal, clock, changed);
     node.state = "done";
@@ -24,7 +24,15 @@ export async function fetchAnswer(chat, nodes, node, signal, changed) {
     if (node.state === "failed") fail(node, error);
   }
   own.end();
+  delete node.reading;
   if (clock.first) node.timing = timing(node, clock);
+}
+
+/** How far the card is with the prompt, as long as it reads. */
+function showReading(node, { state, computed, prompt_tokens: prompt }, changed) {
+  if (node.content || node.reasoning || state !== "prompt") return;
+  node.reading = [Math.min(computed, prompt), prompt];
+  changed();
 }
 
 async function wait(node, signal, changed) {
@@ -53,6 +61,7 @@ async function stream(body, node, signal, clock, changed) {
     if (!choice || !take(node, choice)) continue;
     clock.last = performance.now();
     clock.first ||= clock.last;
+    delete node.reading;
     changed();
   }
 }

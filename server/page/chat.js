@@ -220,6 +220,7 @@ function drawSystem() {
 function busy(yes) {
   $("send").hidden = yes;
   $("stop").hidden = !yes;
+  if (yes) for (const button of $("messages").querySelectorAll(".change")) button.disabled = true;
 }
 
 const drawn = new WeakMap(); // node -> animation frame that will draw it

@@ -58,7 +58,9 @@ async function list() {
   const mine = ++asked;
   const found = await searchChats($("search").value);
   if (mine !== asked) return; // more was typed
-  dialog().querySelector("ul").replaceChildren(...found.map(item));
+  dialog()
+    .querySelector("ul")
+    .replaceChildren(...found.map(item));
   const none = dialog().querySelector(".none");
   none.hidden = found.length > 0;
   none.textContent = $("search").value ? "None has these words." : "None yet.";

@@ -28,8 +28,14 @@ export function code(text, language = "") {
 export function colour(node) {
   if (!node.language) return;
   const highlighter = library("hljs");
-  if (!highlighter) return void fetchHighlight().then(() => colour(node), () => {});
+  if (!highlighter)
+    return void fetchHighlight().then(
+      () => colour(node),
+      () => {},
+    );
   if (!highlighter.getLanguage(node.language)) return;
   const { value } = highlighter.highlight(node.inner.textContent, { language: node.language, ignoreIllegals: true });
-  node.inner.replaceChildren(library("DOMPurify").sanitize(value, { RETURN_DOM_FRAGMENT: true, ALLOWED_TAGS: ["span"] }));
+  node.inner.replaceChildren(
+    library("DOMPurify").sanitize(value, { RETURN_DOM_FRAGMENT: true, ALLOWED_TAGS: ["span"] }),
+  );
 }

@@ -82,6 +82,7 @@ function drawAll(picture) {
   $("temperature").textContent = celsius === null ? "–" : `${celsius.toFixed(0)} °C`;
   $("temperature-note").textContent = celsius === null ? "" : celsius >= HOT ? "hot" : celsius >= WARM ? "warm" : "";
   showMemory(card);
+  $("speed-note").hidden = idle || speed === null;
   $("speed").textContent = idle || speed === null ? "–" : rate(speed);
   drawLine($("speed-chart"), speeds, MINUTE);
   const [tokens, answers] = (!idle && passes.at(-1)) || [];

@@ -122,7 +122,11 @@ function build(tokens, env) {
 
 function setMath(formulas) {
   const katex = library("katex");
-  if (!katex) return fetchMath().then(() => setMath(formulas), () => {});
+  if (!katex)
+    return fetchMath().then(
+      () => setMath(formulas),
+      () => {},
+    );
   for (const node of formulas) {
     const displayMode = node.classList.contains("display");
     const tex = node.textContent;

@@ -11,6 +11,8 @@ const NOTES = {
   length: "It ended at the token limit.",
 };
 
+const CHANGE = "quiet change"; // not while an answer grows
+
 /** The list item of a message. `buttons` stand under it. */
 export function messageNode(message, buttons) {
   const actions = el("div", { className: "actions", role: "group", "aria-label": "What can be done" }, ...buttons);
@@ -71,8 +73,9 @@ function showTools(box, tools) {
 
 /** What the answer cost, as phrases. */
 function usage(message) {
-  const { usage: used, timing } = message;
+  const { usage: used, timing, reading } = message;
   const phrases = [];
+  if (reading) phrases.push(`reads the conversation: ${count(reading[0])} of ${many(reading[1], "token")}`);
   if (used) {
     const cached = used.prompt_tokens_details?.cached_tokens ?? 0;
     const thought = used.completion_tokens_details?.reasoning_tokens ?? 0;
@@ -81,7 +84,7 @@ function usage(message) {
   }
   if (timing) {
     phrases.push(`first after ${timing.first.toFixed(2)} s`);
-    if (timing.rate) phrases.push(`this answer ${rate(timing.rate)} tokens/s${timing.emulated ? ", emulated" : ""}`);
+    if (timing.rate) phrases.push(`this answer: ${rate(timing.rate)} tokens/s${timing.emulated ? ", emulated" : ""}`);
   }
   return phrases;
 }
@@ -96,9 +99,9 @@ export function button(label, title, act, className = "quiet") {
 export function messageButtons({ text, edit, retry, leaveOut, remove, asCurl, asPython, place, turn }) {
   const { index, of } = place;
   const another = of > 1 && [
-    button("‹", "The version before", () => turn(index - 1)),
+    button("‹", "The version before", () => turn(index - 1), CHANGE),
     el("span", { className: "place" }, `${index + 1} of ${of}`),
-    button("›", "The version after", () => turn(index + 1)),
+    button("›", "The version after", () => turn(index + 1), CHANGE),
   ];
   if (another) {
     another[0].disabled = index === 0;
@@ -106,11 +109,11 @@ export function messageButtons({ text, edit, retry, leaveOut, remove, asCurl, as
   }
   return [
     ...(another || []),
-    leaveOut && button("Leave out the oldest turns", "Ask again without the beginning", leaveOut, "quiet way-out"),
-    retry && button("Retry", "Ask again; this answer is kept beside the new one", retry, "quiet retry"),
+    leaveOut && button("Leave out the oldest turns", "Ask again without the beginning", leaveOut, `${CHANGE} way-out`),
+    retry && button("Retry", "Ask again; this answer is kept beside the new one", retry, `${CHANGE} retry`),
     copyButton("Copy", "Copy the text", text),
-    button("Edit", "Change it; what is here now is kept beside it", edit),
-    button("Delete", "Delete this message and what follows it", remove),
+    button("Edit", "Change it; what is here now is kept beside it", edit, CHANGE),
+    button("Delete", "Delete this message and what follows it", remove, CHANGE),
     asCurl && copyButton("Copy as curl", "Copy the request as a curl command", asCurl),
     asPython && copyButton("Copy as Python", "Copy the request as a Python program", asPython),
   ].filter(Boolean);
@@ -124,9 +127,22 @@ export function editMessage(node, message, action, done) {
     "div",
     { className: "edit" },
     field,
-    el("div", { className: "edit-buttons" },
-      button("Cancel", "Leave it as it is", end(() => null), ""),
-      button(action, "", end(() => field.value.trim()), "main")),
+    el(
+      "div",
+      { className: "edit-buttons" },
+      button(
+        "Cancel",
+        "Leave it as it is",
+        end(() => null),
+        "",
+      ),
+      button(
+        action,
+        "",
+        end(() => field.value.trim()),
+        "main",
+      ),
+    ),
   );
   field.addEventListener("keydown", (event) => {
     if (event.key === "Escape") done(null);

@@ -5,22 +5,27 @@ let running = new Set(); // numbers of the latest picture
 let before = new Set(); // those that ran when the question was sent
 let tokens = 0;
 let number = null;
+let tell = () => {};
 
-export function begin(promptTokens) {
-  [before, tokens, number] = [running, promptTokens, null];
+/** A question was sent; `progress(answer)` is called with what each picture says of its answer. */
+export function begin(promptTokens, progress) {
+  [before, tokens, number, tell] = [running, promptTokens, null, progress];
 }
 
 export function end() {
   tokens = 0;
 }
 
-/** Looks for it among the answers of a picture; its number, or null. */
+/** Looks for it among the answers of a picture. */
 export function find(answers) {
   running = new Set(answers.map((answer) => answer.number));
   if (number !== null && !running.has(number)) number = null;
-  if (number === null && tokens)
-    number = answers.find((a) => !before.has(a.number) && a.prompt_tokens === tokens)?.number ?? null;
-  return number;
+  if (!tokens) return;
+  const isIt = (a) => (number === null ? !before.has(a.number) && a.prompt_tokens === tokens : a.number === number);
+  const own = answers.find(isIt);
+  if (!own) return;
+  number = own.number;
+  tell(own);
 }
 
 export const isOwn = (other) => other === number;

@@ -9,7 +9,11 @@ import { keepSettings, local, readItem, writeItem } from "./store.js";
 
 const TEXTS = ["system", "stop"];
 const PRESETS = "axpress.presets";
-const GIVEN = { "As the package says": {}, "Always the same": { temperature: 0 }, Inventive: { temperature: 1, top_p: 0.95 } };
+const GIVEN = {
+  "As the package says": {},
+  "Always the same": { temperature: 0 },
+  Inventive: { temperature: 1, top_p: 0.95 },
+};
 
 const dialog = () => $("settings");
 const fields = () => dialog().querySelector("form").elements;

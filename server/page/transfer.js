@@ -14,7 +14,11 @@ function download(name, type, text) {
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }
 
-const fileName = (chat) => titleOf(chat).replace(/[^\p{L}\p{N}]+/gu, "-").replace(/^-|-$/g, "").slice(0, 60) || "chat";
+const fileName = (chat) =>
+  titleOf(chat)
+    .replace(/[^\p{L}\p{N}]+/gu, "-")
+    .replace(/^-|-$/g, "")
+    .slice(0, 60) || "chat";
 
 export function exportJson(chats) {
   const name = chats.length === 1 ? fileName(chats[0]) : "axpress-chats";

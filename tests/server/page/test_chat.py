@@ -10,10 +10,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
 from browser import browser_needed
 from page_visitor import (
-    STORY, WAIT, answer, open_page, say, serve, text_of, until, until_served, until_some_text, until_state,
+    STORY,
+    WAIT,
+    answer,
+    open_page,
+    say,
+    serve,
+    text_of,
+    until,
+    until_served,
+    until_some_text,
+    until_state,
 )  # fmt: skip
 from server_process import RunningServer
 
@@ -35,7 +44,8 @@ def test_an_answer_streams_and_says_what_it_cost(page: Any) -> None:
     assert lengths == sorted(set(lengths))
     figures = answer(page).locator(".figures").inner_text()
     assert re.search(
-        r"prompt \d+ tokens.* · answer \d+ tokens · first after [\d.]+ s · this answer [\d.]+ tokens/s, emulated", figures
+        r"prompt \d+ tokens.* · answer \d+ tokens · first after [\d.]+ s · this answer: [\d.]+ tokens/s, emulated",
+        figures,
     )
     spoken = page.locator("#spoken").inner_text()
     assert spoken.endswith("End of the answer.")

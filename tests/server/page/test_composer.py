@@ -44,7 +44,9 @@ def test_files_of_text_are_dropped_pasted_or_chosen_and_sent(page: Any) -> None:
 def test_sampling_shows_the_packages_own_and_sends_what_was_chosen(page: Any) -> None:
     asked = answer_with(page, "Yes.")
     page.get_by_role("button", name="Settings").click()
-    shown = {name: page.get_by_label(name, exact=True).get_attribute("placeholder") for name in ("Temperature", "Top p")}
+    shown = {
+        name: page.get_by_label(name, exact=True).get_attribute("placeholder") for name in ("Temperature", "Top p")
+    }
     parameters = page.evaluate(
         """async () => (await (await fetch('/api/show', { method: 'POST', body: '{"model":"default"}',
              headers: { 'content-type': 'application/json' } })).json()).parameters"""

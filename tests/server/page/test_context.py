@@ -21,7 +21,9 @@ def meter(page: Any) -> tuple[int, int]:
 @browser_needed
 def test_a_full_context_is_shown_and_is_no_dead_end(context: Any) -> None:
     with RunningServer("--emu-profile", "none") as fast:
-        fill_up(open_page(context, fast.url), context)
+        page = open_page(context, fast.url)
+        fill_up(page, context)
+        page.close()
 
 
 def fill_up(page: Any, context: Any) -> None:

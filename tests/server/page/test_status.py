@@ -8,7 +8,20 @@ from typing import Any
 
 import pytest
 from browser import browser_needed
-from page_visitor import STORY, WAIT, answer, answer_with, ask, open_page, say, serve, text_of, until, until_some_text, until_state
+from page_visitor import (
+    STORY,
+    WAIT,
+    answer,
+    answer_with,
+    ask,
+    open_page,
+    say,
+    serve,
+    text_of,
+    until,
+    until_some_text,
+    until_state,
+)  # fmt: skip
 from server_process import RunningServer
 
 from axpress.core.model_files.hollow import hollow
@@ -93,6 +106,22 @@ def test_ones_own_answer_and_speed_are_told_from_everybodys(page: Any, context: 
 
 
 @browser_needed
+def test_how_far_a_long_prompt_is_read_is_said(page: Any) -> None:
+    say(page, "The quick brown fox jumps over the lazy dog. " * 60)
+    pattern = r"reads the conversation: (\d+) of (\d+) tokens"
+    figures = answer(page).locator(".figures")
+    page.wait_for_function(
+        "() => /reads the conversation: [1-9]/.test(document.querySelector('.figures')?.textContent)"
+    )
+    read, of = map(int, re.search(pattern, figures.inner_text().replace(",", "")).groups())  # type: ignore[union-attr]
+    assert 0 < read < of
+    assert page.locator(".retry").is_disabled(), "nothing is changed while an answer grows"
+    page.keyboard.press("Escape")
+    until_state(page, "stopped")
+    assert "reads" not in figures.inner_text() and page.locator(".retry").is_enabled()
+
+
+@browser_needed
 def test_a_visitor_reads_what_the_squares_are_and_the_answers_first(page: Any) -> None:
     page.set_viewport_size({"width": 1400, "height": 900})
     card = page.locator("#card")
@@ -102,7 +131,9 @@ def test_a_visitor_reads_what_the_squares_are_and_the_answers_first(page: Any) -
     assert tops == sorted(tops) and tops[1] < 800, "the colours' meaning is on the first screen"
 
 
-EVERYTHING = "## Title\n\n- [ ] box\n\n| a | b |\n|---|---|\n| 1 | $x^2$ |\n\n```python\n# remark\nx = 'text' + 1\n```\n\n$$y$$"
+EVERYTHING = (
+    "## Title\n\n- [ ] box\n\n| a | b |\n|---|---|\n| 1 | $x^2$ |\n\n```python\n# remark\nx = 'text' + 1\n```\n\n$$y$$"
+)
 
 
 def axe(page: Any) -> list[str]:
