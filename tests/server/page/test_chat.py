@@ -81,7 +81,8 @@ def test_a_reload_in_the_middle_keeps_the_conversation(page: Any) -> None:
     answer(page).get_by_role("button", name="Retry").click()
     until_state(page, "done")
     page.reload()
-    assert page.locator("#messages > li").count() == 4 and answer(page).get_attribute("data-state") == "done"
+    until(page, "document.querySelectorAll('#messages > li').length === 4")
+    assert answer(page).get_attribute("data-state") == "done"
 
 
 @browser_needed
@@ -93,6 +94,7 @@ def test_two_tabs_keep_a_conversation_each(page: Any, context: Any, server: Runn
     until_state(other, "done")
     for tab, asked in ((page, "What is 2 + 3?"), (other, "Name three colours.")):
         tab.reload()
+        until(tab, "document.querySelector('.bubble')")
         assert [bubble.inner_text() for bubble in tab.locator(".bubble").all()] == [asked]
     # A tab that opens the other's conversation (or is a duplicate of it) goes on with a copy.
     other.get_by_role("button", name="Chats").click()
@@ -101,8 +103,10 @@ def test_two_tabs_keep_a_conversation_each(page: Any, context: Any, server: Runn
     until_state(other, "done")
     assert other.locator(".bubble").count() == 2
     page.reload()
+    until(page, "document.querySelector('.bubble')")
     assert page.locator(".bubble").count() == 1
     page.get_by_role("button", name="Chats").click()
+    page.get_by_role("dialog").wait_for()
     titles = page.get_by_role("dialog").locator("li .title")
     assert sorted(titles.all_inner_texts()) == ["Name three colours.", "What is 2 + 3?", "What is 2 + 3?"]
 

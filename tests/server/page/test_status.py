@@ -107,13 +107,13 @@ def test_ones_own_answer_and_speed_are_told_from_everybodys(page: Any, context: 
 
 @browser_needed
 def test_how_far_a_long_prompt_is_read_is_said(page: Any) -> None:
-    say(page, "The quick brown fox jumps over the lazy dog. " * 60)
-    pattern = r"reads the conversation: (\d+) of (\d+) tokens"
+    say(page, "The quick brown fox jumps over the lazy dog. " * 120)
     figures = answer(page).locator(".figures")
-    page.wait_for_function(
-        "() => /reads the conversation: [1-9]/.test(document.querySelector('.figures')?.textContent)"
+    words = page.wait_for_function(
+        "() => /reads the conversation: ([1-9]\\d*) of (\\d+) tokens/"
+        ".exec(document.querySelector('.figures')?.textContent.replaceAll(',', ''))"
     )
-    read, of = map(int, re.search(pattern, figures.inner_text().replace(",", "")).groups())  # type: ignore[union-attr]
+    read, of = map(int, words.json_value()[1:])
     assert 0 < read < of
     assert page.locator(".retry").is_disabled(), "nothing is changed while an answer grows"
     page.keyboard.press("Escape")
