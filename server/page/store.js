@@ -51,7 +51,7 @@ export async function saveChat(chat, touched = true) {
   if (isEmpty(chat)) return true;
   if (touched) chat.updated = Date.now();
   const { id, updated } = chat;
-  navigator.storage?.persist?.().catch(() => {}); // asks the browser not to throw it away when room is short
+  askToStay();
   try {
     await write((chats, summaries) => {
       chats.put(chat);
@@ -61,6 +61,14 @@ export async function saveChat(chat, touched = true) {
   } catch {
     return false;
   }
+}
+
+let asked = false;
+
+/** Asks the browser, once, not to throw conversations away when room is short. */
+function askToStay() {
+  if (!asked) navigator.storage?.persist?.().catch(() => {});
+  asked = true;
 }
 
 export async function removeChat(id) {

@@ -22,7 +22,8 @@ export function isTree(chat) {
         node?.id === id &&
         (node.parent === null || node.parent in nodes) &&
         ["user", "assistant"].includes(node.role) &&
-        typeof node.content === "string",
+        typeof node.content === "string" &&
+        (node.files ?? []).every(({ name, text }) => typeof name === "string" && typeof text === "string"),
     ) &&
     Object.values(nodes).every((node) => endsAtRoot(nodes, node))
   );
