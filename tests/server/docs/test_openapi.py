@@ -104,7 +104,7 @@ def test_the_document_accepts_its_examples_and_no_unknown_field(route: Route) ->
 
 def reach(server: RunningServer, path: str) -> str:
     """A path of the document as one that is there."""
-    names = {"/v1/models/{name}": "default", "/page/{name}": "docs.js"}
+    names = {"/v1/models/{name}": "default", "/page/{name}": "docs.js", "/page/vendor/{name}": "files.js"}
     return re.sub(r"\{\w+\}", lambda _: names.get(path, "default"), path)
 
 
