@@ -10,6 +10,8 @@ from server_process import RunningServer
 
 STORY = "Tell me a short story."
 """The demo model tells some 60 tokens, which take about 2 seconds here."""
+RAMBLE = "The quick brown fox jumps over the lazy dog. " * 60
+"""What makes the demo model talk on and on: an answer to it has to be stopped."""
 WAIT = 15_000  # ms
 
 
@@ -82,6 +84,12 @@ def ask(page: Any, text: str) -> None:
     say(page, text)
     until(page, f"document.querySelectorAll('#messages > li').length >= {before + 2}")
     until_state(page, "done")
+
+
+def stop(page: Any) -> None:
+    """Stops the answer."""
+    page.keyboard.press("Escape")
+    until_state(page, "stopped")
 
 
 def press_under(page: Any, index: int, name: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from browser import browser_needed
 from page_visitor import (
+    RAMBLE,
     STORY,
     WAIT,
     answer,
@@ -17,6 +18,7 @@ from page_visitor import (
     open_page,
     say,
     serve,
+    stop,
     text_of,
     until,
     until_some_text,
@@ -49,8 +51,7 @@ def test_loading_is_said_with_a_bar_and_a_message_waits_for_it(browser: Any, tmp
         assert page.locator("#notice").get_attribute("class") == "good"
         until_some_text(page, 1)
         assert not page.locator("#notice-bar").is_visible()
-        page.keyboard.press("Escape")
-        until_state(page, "stopped")
+        stop(page)
     context.close()
 
 
@@ -91,23 +92,26 @@ def test_what_ails_the_server_is_said_in_words(page: Any, status: str) -> None:
 def test_ones_own_answer_and_speed_are_told_from_everybodys(page: Any, context: Any, server: RunningServer) -> None:
     assert page.locator("#speed").inner_text() == page.locator("#width").inner_text() == "–", "nothing goes on"
     other = open_page(context, server.url)
-    say(page, STORY)
-    say(other, "Tell me a short story about a fox.")
+    say(page, RAMBLE)
+    say(other, f"Once more: {RAMBLE}")
     for tab in (page, other):
+        until(tab, "document.querySelectorAll('#running tbody tr').length === 2")
         until(tab, "document.querySelectorAll('#running .own').length === 1")
     until(page, "document.querySelector('#speed').textContent !== '–'")
     numbers = [tab.locator("#running .own th").inner_text() for tab in (page, other)]
     assert len(set(numbers)) == 2 and all("yours" in number for number in numbers)
     for tab in (page, other):
-        until_state(tab, "done")
-        assert "this answer" in answer(tab).locator(".figures").inner_text()
+        stop(tab)
+    page.keyboard.press("Control+Shift+O")
+    ask(page, STORY)
+    assert re.search(r"this answer: [\d.]+ tokens/s", answer(page).locator(".figures").inner_text())
     until(page, "document.querySelector('#speed').textContent === '–'")
     until(page, "document.querySelector('#width').textContent === '–'")
 
 
 @browser_needed
 def test_how_far_a_long_prompt_is_read_is_said(page: Any) -> None:
-    say(page, "The quick brown fox jumps over the lazy dog. " * 120)
+    say(page, RAMBLE * 2)
     figures = answer(page).locator(".figures")
     words = page.wait_for_function(
         "() => /reads the conversation: ([1-9]\\d*) of (\\d+) tokens/"
@@ -116,8 +120,7 @@ def test_how_far_a_long_prompt_is_read_is_said(page: Any) -> None:
     read, of = map(int, words.json_value()[1:])
     assert 0 < read < of
     assert page.locator(".retry").is_disabled(), "nothing is changed while an answer grows"
-    page.keyboard.press("Escape")
-    until_state(page, "stopped")
+    stop(page)
     assert "reads" not in figures.inner_text() and page.locator(".retry").is_enabled()
 
 
@@ -150,11 +153,10 @@ def test_axe_finds_nothing(page: Any, scheme: str, width: int) -> None:
     page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
     page.set_viewport_size({"width": width, "height": 740})
     assert axe(page) == []
-    say(page, STORY)
+    say(page, RAMBLE)
     until_some_text(page)
     assert axe(page) == []
-    page.keyboard.press("Escape")
-    until_state(page, "stopped")
+    stop(page)
     answer_with(page, EVERYTHING)
     ask(page, "Everything")
     answer(page).locator(".katex").first.wait_for()
