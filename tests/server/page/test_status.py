@@ -63,6 +63,9 @@ def test_a_hot_card_is_said(browser: Any, profile: Path) -> None:
         page = open_page(context, server.url)
         until(page, "document.querySelector('#notice-said').textContent.includes('too hot to work: 91 °C')")
         assert page.locator("#notice-bar").is_visible() and page.locator("#temperature-note").inner_text() == "hot"
+        say(page, "Hello")
+        until_state(page, "waiting")
+        stop(page)
     context.close()
 
 
