@@ -24,7 +24,7 @@ export async function setServed(facts) {
   served.context = facts.context_length ?? served.context;
   const news = facts.status === "ready" && status !== "ready";
   status = facts.status;
-  if (status !== "loading" && status !== "recovering") release();
+  if (!mustWait()) release();
   if (facts.model && !$("models").children.length) served.model = facts.model;
   if (news) await learn().catch(() => {}); // a key may be wanted: it begins anew then
 }
@@ -35,7 +35,7 @@ function release() {
 }
 
 /** Whether a message would have to wait for the model. */
-export const mustWait = () => status === "loading" || status === "recovering";
+export const mustWait = () => ["loading", "recovering", "hot"].includes(status);
 
 /** Until the model can answer, or the signal aborts. */
 export function untilReady(signal) {

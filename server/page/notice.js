@@ -3,7 +3,7 @@
 import { askHealth } from "./api.js";
 import { $ } from "./dom.js";
 
-const HOT = 85; // degrees Celsius at the chip, as `axpress doctor` has it
+const SLOW = 80; // degrees Celsius from which the server lets the card work less, unless --heat says others
 const RESET = 120; // where the card resets itself
 const WORDS = {
   recovering: "The card dropped out and is being brought back. Messages wait until then.",
@@ -40,20 +40,27 @@ export function noticeStatus({ status, reason, picture }) {
   if (status === "ready") return ready(picture?.card.temperature_c ?? 0);
   missed = true;
   if (status === "loading") return load(reason);
+  if (status === "hot") return tooHot(reason, picture?.card.temperature_c);
   const words = WORDS[status] ?? `The server is ${status}.`;
   notice(reason ? `${words} (${reason})` : words, "bad", status === "recovering" ? null : undefined);
 }
 
 function ready(celsius) {
   loaded = null;
-  if (celsius >= HOT) {
-    const words = `The card is hot: ${celsius.toFixed(0)} °C. At ${RESET} °C it resets itself; give it air.`;
+  if (celsius >= SLOW) {
+    const words = `The card is hot: ${celsius.toFixed(0)} °C. It works less until it is cooler; give it air.`;
     return notice(words, "bad", Math.min(celsius / RESET, 1));
   }
   if (!missed) return $("notice").className === "bad" && notice("");
   missed = false;
   notice("The server is ready again.", "good");
   setTimeout(() => $("notice").className === "good" && notice(""), 4000);
+}
+
+function tooHot(reason, celsius) {
+  const degrees = celsius ? `: ${celsius.toFixed(0)} °C, and at ${RESET} °C it resets itself` : "";
+  const words = `The card is too hot to work${degrees}. Give it air; ${reason}.`;
+  notice(words, "bad", celsius ? Math.min(celsius / RESET, 1) : undefined);
 }
 
 /** The server's own words on how far it is; /health tells how long the bar is. */

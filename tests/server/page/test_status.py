@@ -59,10 +59,13 @@ def test_loading_is_said_with_a_bar_and_a_message_waits_for_it(browser: Any, tmp
 def test_a_hot_card_is_said(browser: Any, profile: Path) -> None:
     context = browser.new_context()
     context.set_default_timeout(WAIT)
-    with serve(profile, environment={"AXPRESS_EMU_FAULTS": "temperature=91000"}) as server:
+    with serve(profile, environment={"AXPRESS_EMU_FAULTS": "temperature=91000"}, ready=False) as server:
         page = open_page(context, server.url)
-        until(page, "document.querySelector('#notice-said').textContent.includes('hot: 91 °C')")
+        until(page, "document.querySelector('#notice-said').textContent.includes('too hot to work: 91 °C')")
         assert page.locator("#notice-bar").is_visible() and page.locator("#temperature-note").inner_text() == "hot"
+        say(page, "Hello")
+        until_state(page, "waiting")
+        stop(page)
     context.close()
 
 
