@@ -15,7 +15,7 @@ run: $(VENV)/.run ## a server with a small real model on the emulated card, http
 	$(BIN)/axpress serve
 
 test: $(VENV)/.test ## everything that CI runs
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist loadfile
 
 $(VENV)/.run: $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
