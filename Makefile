@@ -56,7 +56,7 @@ sanitized: $(VENV)/.test
 	AXPRESS_SANITIZE=address,undefined $(BIN)/python setup.py -q build --build-base $(SANITIZED) --build-lib $(SANITIZED)/lib
 
 sanitize: sanitized ## the core and the emulator under AddressSanitizer, UBSan and ThreadSanitizer, driven by their own tests
-	$(MAKE) -s -C tests/native address thread OUT=$(CURDIR)/$(SANITIZED)/native OBJECTS=$$(echo $(CURDIR)/$(SANITIZED)/temp.*/csrc)
+	$(MAKE) -s -j -O -C tests/native address thread OUT=$(CURDIR)/$(SANITIZED)/native OBJECTS=$$(echo $(CURDIR)/$(SANITIZED)/temp.*/csrc)
 	$(UNDER_SANITIZERS) $(BIN)/python -c 'import sys, axpress.core.device.step as s; sys.exit("$(SANITIZED)" not in s.__file__ and s.__file__)'
 	$(UNDER_SANITIZERS) $(BIN)/pytest -q -p no:cacheprovider -p no:faulthandler --capture=sys $(SANITIZED_TESTS:%=tests/%.py)
 

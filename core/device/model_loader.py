@@ -186,9 +186,11 @@ def open_tokenizer(package: ModelPackage) -> Tokenizer:
 
 def runtime_of(package: ModelPackage, device: str | int) -> tuple[str, int, bool]:
     """Which runtime library `open_model` opens for these, which of its cards, and whether they are emulated.
-    RuntimeUnavailable."""
+    RuntimeUnavailable, and PackageError for a simulated model on a card."""
     if device == "emu" or (device == "auto" and package.simulated):
         return os.fspath(emulator_library()), 0, True
+    if package.simulated:
+        raise PackageError(f"{package.directory}: a simulated model runs on the emulated card only (--device emu)")
     library = find_library()
     if library is None:
         raise RuntimeUnavailable(
@@ -208,9 +210,7 @@ def _open_card(
             profile_path(chosen)  # the emulated runtime would tell where it looked, not what there is
         library, index, _ = runtime_of(package, device)
         return Card(library, index, {"profile": chosen, **settings}), chosen
-    if package.simulated:
-        raise PackageError(f"{package.directory}: a simulated model runs on the emulated card only (--device emu)")
-    if profile is not None:
+    if profile is not None and not package.simulated:
         raise RuntimeUnavailable(
             "an emulator profile was given, but the model goes to a real card; add --device emu or drop the profile"
         )

@@ -12,7 +12,7 @@ from argparse import Namespace
 from pathlib import Path
 
 import pytest
-from server_process import RunningServer
+from server_process import RunningServer, note_exits
 
 from axpress.server.service_command import make_unit
 
@@ -55,9 +55,10 @@ def test_systemd_hears_of_loading_readiness_life_and_the_end(tmp_path: Path) -> 
 def test_a_server_whose_card_fails_is_not_called_ready(tmp_path: Path) -> None:
     listener = Listener(tmp_path / "notify")
     environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "400000"}
-    environment["AXPRESS_EMU_FAULTS"] = "fail@execute:1"
+    environment["AXPRESS_EMU_FAULTS"] = "axclrtEngineLoadFromFile@1+=fail:0x8030070c"
+    note_exits(tmp_path, 3)  # so that this one stays
     try:
-        with RunningServer(ready=False, check=False, environment=environment) as server:
+        with RunningServer("--state-dir", tmp_path, ready=False, check=False, environment=environment) as server:
             listener.until("STATUS=failed")
             assert not {"READY=1", "WATCHDOG=1"} & set(listener.heard)
             server.stop(signal.SIGTERM)

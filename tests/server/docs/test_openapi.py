@@ -71,7 +71,9 @@ def every_object(schema: Any) -> Iterator[dict[str, Any]]:
             yield from every_object(one)
 
 
-@pytest.mark.parametrize("request_class", dict.fromkeys(route.request for route in WITH_BODY), ids=lambda one: one.__name__)
+@pytest.mark.parametrize(
+    "request_class", dict.fromkeys(route.request for route in WITH_BODY), ids=lambda one: one.__name__
+)
 def test_a_request_has_exactly_the_fields_of_its_class(request_class: type[RequestFields]) -> None:
     schema = document(ROUTES)["components"]["schemas"][request_class.__name__]
     assert set(schema["properties"]) == set(request_class.model_fields)

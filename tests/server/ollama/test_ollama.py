@@ -435,7 +435,7 @@ def test_errors_of_the_http_layer_have_the_same_shape(server: RunningServer) -> 
 def test_a_client_that_leaves_frees_the_card(server: RunningServer) -> None:
     asked = {**GOOD, "think": False, "options": {"seed": 8, "temperature": 1, "num_predict": -1}}
     _, (whole,) = post(server, "/api/chat", {**asked, "stream": False})
-    assert whole["eval_count"] > 300, "take another seed: this answer is too short to leave it"
+    assert whole["eval_count"] > 200, "take another seed: this answer is too short to leave it"
     body = json.dumps(asked).encode()
     head = f"POST /api/chat HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n\r\n".encode()
     with server.cut_short(whole["eval_count"] // 2), server.raw() as connection:
