@@ -76,7 +76,8 @@ static void check_step(const step *s) {
     CHECK(mask && fill(s, mask) == 0);
     for (size_t c = 0; c < cells; c++) {
         int32_t i = (int32_t)c / stride, column = (int32_t)c % stride;
-        CHECK(mask[c] == (sees(s, i, column) ? 0 : AX_MASK_HIDDEN));
+        uint16_t seen = i < s->count ? 0 : AX_MASK_PADDING;
+        CHECK(mask[c] == (sees(s, i, column) ? seen : AX_MASK_HIDDEN));
     }
     free(mask);
 }
