@@ -6,7 +6,7 @@ export AXPRESS_WERROR ?= 1
 
 SOURCES := $(wildcard csrc/*.[ch] csrc/emu/*/*.[ch] csrc/emu/*/*.inc csrc/emu/*.map core/*/*.pyx core/*/*.pxd) setup.py pyproject.toml
 
-.PHONY: run test build lint native sanitize sanitized soak campaign real tokenizers wheel clean help
+.PHONY: run test build lint native sanitize sanitized threads soak campaign real tokenizers wheel clean help
 
 MODEL := smollm2-135m
 
@@ -59,6 +59,9 @@ sanitize: sanitized ## the core and the emulator under AddressSanitizer, UBSan a
 	$(MAKE) -s -j -O -C tests/native address thread OUT=$(CURDIR)/$(SANITIZED)/native OBJECTS=$$(echo $(CURDIR)/$(SANITIZED)/temp.*/csrc)
 	$(UNDER_SANITIZERS) $(BIN)/python -c 'import sys, axpress.core.device.step as s; sys.exit("$(SANITIZED)" not in s.__file__ and s.__file__)'
 	$(UNDER_SANITIZERS) $(BIN)/pytest -q -p no:cacheprovider -p no:faulthandler --capture=sys $(SANITIZED_TESTS:%=tests/%.py)
+
+threads: ## ThreadSanitizer: arithmetic, runtime and loading of the emulator, in about a minute
+	$(MAKE) -s -j -O -C tests/native thread OUT=$(CURDIR)/build/native
 
 SOAK_MODEL ?= # of bench/soak.py: nothing for the demo model, or `--checkpoint HF_DIR`
 soak: sanitized ## minutes: 100 times load, 200 tokens, cancel, unload, under sanitizers and plain; then 2000 requests of one engine

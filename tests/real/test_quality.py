@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import calendar
 import json
+import os
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +18,7 @@ import real_model
 from server_process import RunningServer, openai_client
 
 
-@pytest.fixture(scope="module", params=["bf16", "int8"])
+@pytest.fixture(scope="module", params=["bf16", "int8"] if "AXPRESS_REAL_PROMPTS" in os.environ else ["bf16"])
 def server(request: pytest.FixtureRequest) -> Iterator[RunningServer]:
     """`axpress serve` of the real model, with weights of either type."""
     with RunningServer(real_model.package(request.param), "--device", "emu", "--emu-profile", "none") as running:

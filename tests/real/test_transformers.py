@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 from axpress.core.engine.engine import Engine
 from axpress.core.request import GenerationRequest, SamplingParams
 
-PROMPTS = real_model.PROMPTS[: int(os.environ.get("AXPRESS_REAL_PROMPTS", "6"))]
+PROMPTS = real_model.PROMPTS[: int(os.environ.get("AXPRESS_REAL_PROMPTS", "3"))]
 ANSWER_TOKENS = 128
 BF16_BITS = 8  # of the significand, the hidden one included
 
