@@ -104,10 +104,9 @@ class QueueFull(AxpressError):
 
 
 class EngineClosed(AxpressError):
-    """The engine is not taking requests: loading, draining, failed or closed. Try again after `retry_after` seconds."""
+    """The engine is not taking requests: loading, draining, failed or closed."""
 
     kind = FailureKind.CLOSED
-    retry_after = 5.0
 
 
 class CardBeyondHelp(AxpressError):

@@ -69,7 +69,6 @@ class Unit:
             "# Of `axpress service install`, which writes it anew: put changes into a drop-in (systemctl edit).",
             "[Unit]",
             "Description=axpress: a language model on an AXERA card",
-            "Documentation=https://pypi.org/project/axpress/",
             "After=network-online.target",
             "Wants=network-online.target",
             "StartLimitIntervalSec=0",

@@ -203,18 +203,16 @@ def runtime_of(package: ModelPackage, device: str | int) -> tuple[str, int, bool
 def _open_card(
     package: ModelPackage, device: str | int, profile: str | None, settings: dict[str, str]
 ) -> tuple[Card, str | None]:
-    emulated = device == "emu" or (device == "auto" and package.simulated)
+    if profile is not None and not package.simulated and device != "emu":
+        raise RuntimeUnavailable(
+            "an emulator profile was given, but the model goes to a real card; add --device emu or drop the profile"
+        )
+    library, index, emulated = runtime_of(package, device)
     if emulated:
         chosen = profile or package.profile or os.environ.get("AXPRESS_EMU_PROFILE") or "none"
         if chosen != "none":
             profile_path(chosen)  # the emulated runtime would tell where it looked, not what there is
-        library, index, _ = runtime_of(package, device)
         return Card(library, index, {"profile": chosen, **settings}), chosen
-    if profile is not None and not package.simulated:
-        raise RuntimeUnavailable(
-            "an emulator profile was given, but the model goes to a real card; add --device emu or drop the profile"
-        )
-    library, index, _ = runtime_of(package, device)
     return Card(library, index, settings), None
 
 

@@ -21,6 +21,7 @@ from .program import Program
 log = logging.getLogger(__name__)
 
 ALIGNMENT = 2048  # bytes: the offsets at which outputs inside a cache were seen to work on cards
+TIMINGS = 3  # of each figure, the shortest counts: the host may be busy, and a pause of its own doubles one
 NOTICEABLE = 0.5  # share of a chunk's time that an empty one must save to be believed: cards save nothing
 CLOSE = 0.05  # of the largest value: how far a chunk's K, V and logits may be from decode's
 
@@ -88,7 +89,8 @@ def measure(program: Program, deadline: Deadline) -> Costs:
 
     def layers(group: int, num_tokens: int) -> float:
         with deadline(f"the timing of group {group}"):
-            return program.time_layers(group, num_tokens, deadline.timeout_ms) * program.num_layers
+            seconds = min(program.time_layers(group, num_tokens, deadline.timeout_ms) for _ in range(TIMINGS))
+        return seconds * program.num_layers
 
     groups = [layers(number, group.width) for number, group in enumerate(program.groups)]
     empty = 0.0
@@ -97,12 +99,16 @@ def measure(program: Program, deadline: Deadline) -> Costs:
         if saved > NOTICEABLE * groups[chunk]:
             empty = saved / (program.groups[chunk].width - 1)
     with deadline("the timing of the head"):
-        head = min(program.time_head(deadline.timeout_ms) for _ in range(3))  # the host may be busy
+        head = min(program.time_head(deadline.timeout_ms) for _ in range(TIMINGS))
     with deadline("the timing of a row's move"):
-        start = time.perf_counter()
-        program.move_rows(0, np.array([0], np.int32), np.array([1], np.int32), deadline.timeout_ms)
-        copy = time.perf_counter() - start
+        copy = min(_time_move(program, deadline.timeout_ms) for _ in range(TIMINGS))
     return Costs(tuple(groups), head, copy, empty)
+
+
+def _time_move(program: Program, timeout_ms: int) -> float:
+    start = time.perf_counter()
+    program.move_rows(0, np.array([0], np.int32), np.array([1], np.int32), timeout_ms)
+    return time.perf_counter() - start
 
 
 @contextmanager

@@ -127,9 +127,9 @@ class Engine:
         def runtime() -> tuple[str, int, bool]:
             return runtime_of(open_package(directory), device)
 
-        state_dir = attempts_file(options.get("state_dir"), runtime()[2]) if device != "axengine" else None
+        attempts = attempts_file(options.get("state_dir"), runtime()[2]) if device != "axengine" else None
         policy = options.get("recovery") or RecoveryPolicy()
-        model = load_first(load, runtime, policy, AttemptLog(state_dir), meanwhile)
+        model = load_first(load, runtime, policy, AttemptLog(attempts), meanwhile)
         try:
             return cls(model, max_queue=max_queue, max_running=max_running, **options)
         except BaseException:

@@ -20,7 +20,7 @@ END_KEYS = tuple(f"tokenizer.ggml.{name}_token_id" for name in ("eos", "eot", "e
 
 def hf_config(metadata: Mapping[str, Any], embedding: tuple[int, ...], *, tied: bool, where: str) -> dict[str, Any]:
     """config.json's values; `embedding` is the shape of the embedding, `where` names the file in errors. PackageError:
-    an architecture or a variant of one that axpress does not run (read_spec refuses more)."""
+    an architecture or a variant of one that axpress does not run (spec_of refuses more)."""
     family = metadata.get("general.architecture")
     kind = metadata.get("general.type", "model")
     if kind != "model":

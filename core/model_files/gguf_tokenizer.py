@@ -99,8 +99,7 @@ def _byte_level(
         raise PackageError(f"{where} has an unsound tokenizer ({error}): download it again") from None
     if splits.nfc:
         tokenizer.normalizer = normalizers.NFC()
-    *first, last = splits.expressions
-    steps = [pre_tokenizers.Split(Regex(expression), "isolated") for expression in (*first, last)]
+    steps = [pre_tokenizers.Split(Regex(expression), "isolated") for expression in splits.expressions]
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [*steps, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )

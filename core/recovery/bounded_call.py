@@ -29,6 +29,14 @@ def nothing() -> None:
     """What to do meanwhile, where there is nothing."""
 
 
+def pause(seconds: float, meanwhile: Meanwhile = nothing) -> None:
+    """Waits so long, or until `meanwhile` raises."""
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        meanwhile()
+        time.sleep(min(POLL_SECONDS, left))
+
+
 class BoundedCall(Generic[T]):
     """`work`, begun at once. `what` it is, for people. `discard` gets its result where nobody waits for it any more."""
 

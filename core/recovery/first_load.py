@@ -10,7 +10,7 @@ from ..device.model_loader import Model
 from ..device.runtime import device_ids
 from ..errors import AxpressError, CardBeyondHelp, FailureKind, LogitsError, RuntimeCallError, failure_kind
 from .attempts import AttemptLog
-from .bounded_call import BoundedCall, Meanwhile, nothing
+from .bounded_call import BoundedCall, Meanwhile, nothing, pause
 from .firmware import reboot_firmware
 from .ladder import REBOOT_SECONDS, RecoveryPolicy, Rung
 
@@ -43,7 +43,7 @@ def load_first(
         attempts.add(rung.value)
         if rung is Rung.REBOOT:
             _reboot(*library(), policy, meanwhile)
-        _wait(policy.backoff, meanwhile)
+        pause(policy.backoff, meanwhile)
     exit_wanted = attempts.allow(Rung.EXIT.value, policy.max_exits)
     raise CardBeyondHelp(str(failure), failure_kind(failure), exit_wanted)
 
@@ -60,17 +60,10 @@ def _reboot(library: str, index: int, emulated: bool, policy: RecoveryPolicy, me
     except AxpressError as error:
         log.error("the card cannot be rebooted: %s", error)
         return
-    until, pause = time.monotonic() + policy.enumerate, 0.25
+    until, between = time.monotonic() + policy.enumerate, 0.25
     while time.monotonic() < until:
         listed = BoundedCall("listing the cards", lambda: device_ids(library)).result(policy.check, meanwhile)
         if len(listed) >= max(len(before), 1):
             return
-        _wait(pause, meanwhile)
-        pause *= 2
-
-
-def _wait(seconds: float, meanwhile: Meanwhile) -> None:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        meanwhile()
-        time.sleep(0.02)
+        pause(between, meanwhile)
+        between *= 2

@@ -4,8 +4,8 @@
     reopen    everything is freed and loaded again, in this process
     reboot    its firmware is started again; seconds until it is listed
     spare     another card of the list takes over
-    exit      nothing helped: the process ends for its supervisor to start it again; after MAX_EXITS of that in an hour
-              it stays, and says that power must be cut
+    exit      nothing helped: the process ends for its supervisor to start it again; after `max_exits` of that in an
+              hour it stays, and says that power must be cut
 
 A rung is believed only after a real pass. Every call may hang: see bounded_call.py."""
 
@@ -24,7 +24,7 @@ from ..device.model_loader import Model, OpenCard, check_card
 from ..device.runtime import device_ids
 from ..errors import AxpressError, CardBeyondHelp, EngineClosed, FailureKind, RuntimeUnavailable
 from .attempts import AttemptLog
-from .bounded_call import BoundedCall, CallHangs, Meanwhile, nothing
+from .bounded_call import POLL_SECONDS, BoundedCall, CallHangs, Meanwhile, nothing, pause
 from .firmware import reboot_firmware
 
 log = logging.getLogger(__name__)
@@ -134,7 +134,7 @@ class Ladder:
         until = time.monotonic() + seconds
         for call in self._pending:
             while not call.done and time.monotonic() < until:
-                time.sleep(0.02)
+                time.sleep(POLL_SECONDS)
         return all(call.done for call in self._pending)
 
     # ---- what is tried ----
@@ -156,10 +156,7 @@ class Ladder:
         if tries:
             seconds = min(self.policy.backoff * 2 ** (tries - 1), self.policy.max_backoff)
             self.status = RecoveryStatus(status.reason, status.kind, status.since, status.trying, time.time() + seconds)
-            until = time.monotonic() + seconds
-            while time.monotonic() < until:
-                meanwhile()
-                time.sleep(min(0.02, max(until - time.monotonic(), 0)))
+            pause(seconds, meanwhile)
         self.status = status
 
     def _try(self, rung: Rung, meanwhile: Meanwhile) -> None:
@@ -210,19 +207,16 @@ class Ladder:
             log.error("%s: the reboot may end that", error)
         self._call("rebooting the card", lambda: reboot_firmware(library, device, emulated), REBOOT_SECONDS, meanwhile)
         self._close(meanwhile)
-        until, pause = time.monotonic() + self.policy.enumerate, 0.25
+        until, between = time.monotonic() + self.policy.enumerate, 0.25
         while True:
             try:
                 self._open(device, meanwhile)
                 return
             except AxpressError as error:
-                if error.kind is not FailureKind.CARD_LOST or time.monotonic() + pause > until:
+                if error.kind is not FailureKind.CARD_LOST or time.monotonic() + between > until:
                     raise
-            again = time.monotonic() + pause  # a card that is not listed yet; each try costs the driver something
-            while time.monotonic() < again:
-                meanwhile()
-                time.sleep(0.02)
-            pause *= 2
+            pause(between, meanwhile)  # a card that is not listed yet; each try costs the driver something
+            between *= 2
 
     def _hand_over(self, meanwhile: Meanwhile) -> None:
         card = self.model.card

@@ -10,7 +10,7 @@ import orjson
 from axpress.core.errors import RequestError
 from axpress.core.structured_output.output_spec import JsonSchema
 
-from ..schema.tools import tools_asked
+from ..schema.tools import ToolMode, tools_asked
 from ..serving.generation_spec import FieldNames, Function, GenerationSpec, Tools, without_none
 from .requests import Message, PromptFields, TextBlock, ThinkingBlock, ToolChoice, ToolResultBlock, ToolUseBlock
 
@@ -36,10 +36,10 @@ def spec(request: PromptFields, **fields: Any) -> GenerationSpec:
 def _tools(request: PromptFields) -> Tools | None:
     functions = [Function(tool.name, tool.description, tool.input_schema) for tool in request.tools or ()]
     choice = request.tool_choice or ToolChoice(type="auto")
-    mode = {"auto": "auto", "none": "none"}.get(choice.type, "required")
+    mode: ToolMode = choice.type if choice.type in ("auto", "none") else "required"
     only = [choice.name] if choice.name is not None else []
     parallel = not (choice.disable_parallel_tool_use or only)
-    return tools_asked(functions, mode, only, parallel=parallel)  # type: ignore[arg-type]
+    return tools_asked(functions, mode, only, parallel=parallel)
 
 
 def neutral_messages(system: str | list[TextBlock] | None, messages: Sequence[Message]) -> list[dict[str, Any]]:

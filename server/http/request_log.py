@@ -58,8 +58,8 @@ def finish(request: Request, status: int | None = None) -> None:
 def route_of(request: Request) -> str:
     """The path as the route table has it. Of one that is not there only words that the table knows: what somebody put
     into it may be a key, or what they asked."""
-    if getattr(request, "route", None):
-        return f"/{request.route.path}"  # type: ignore[union-attr]
+    if route := getattr(request, "route", None):
+        return f"/{route.path}"
     words = {word for route in request.app.router.routes for word in route.path.split("/")}
     return "/".join([word if word in words else "*" for word in request.path.split("/")[:8]])
 

@@ -173,8 +173,7 @@ class ResponsesRequest(OpenAIRequest):
     """Goes before `input`, together with a system message that comes first there."""
     stream_options: ResponseStreamOptions | None = None
     max_output_tokens: MaxTokens | None = None
-    """-1: as many as the context holds, as where nothing is said."""
-    """Reasoning and calls count."""
+    """Reasoning and calls count. -1: as many as the context holds, as where nothing is said."""
     text: TextConfig | None = None
     tools: Annotated[list[Tool], Field(fail_fast=True, max_length=MAX_TOOLS)] | None = None
     """Functions only; tools that a server runs itself are refused."""

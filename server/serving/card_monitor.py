@@ -51,7 +51,8 @@ def of_runtime(properties: dict[str, Any]) -> CardReading | None:
 
 
 def of_tool(index: int) -> CardReading | None:
-    """From the vendor's program; None where there is none, or it does not tell."""
+    """From the vendor's program, of the card that is listed at `index`; None where there is none, or it does not
+    tell."""
     tool = next((tool for tool in TOOLS if shutil.which(tool)), None)
     if tool is None:
         return None

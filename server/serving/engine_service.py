@@ -114,7 +114,13 @@ class Service:
         assert self._engine is not None
         card = self._engine.model.card
         card.bind_thread()
-        return of_runtime(card.properties()) or of_tool(card.device)
+        reading = of_runtime(card.properties())
+        if reading is None:
+            from axpress.core.recovery.firmware import place_of
+
+            # PyAXEngine's card has no library, and its number is its place
+            reading = of_tool(place_of(card.library, card.device) if card.library else card.device)
+        return reading
 
     def _loads(self, progress: LoadProgress) -> None:
         """Called on other threads. Ends the loading before the next file where the server is told to stop."""

@@ -51,7 +51,8 @@ def test_a_prompt_that_cannot_fit_is_refused_when_the_context_is_full(text: str)
     with pytest.raises(ContextOverflow, match="messages"):
         check_length(spec, tokenizer, 4096)  # type: ignore[arg-type]
     assert tokenizer.read <= 2 * 4096 + SLICE
-    check_length(GenerationSpec(messages=[{"role": "user", "content": "x" * 8000}]), tokenizer, 4096)  # type: ignore[arg-type]
+    spec = GenerationSpec(messages=[{"role": "user", "content": "x" * 8000}])
+    check_length(spec, tokenizer, 4096)  # type: ignore[arg-type]
 
 
 def test_a_body_of_newlines_is_told_to_be_too_long(server: RunningServer) -> None:

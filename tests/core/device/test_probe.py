@@ -16,6 +16,7 @@ from axpress.core.device.backend import Modes
 from axpress.core.device.emulator import Emulator
 from axpress.core.device.load_watch import LoadWatch
 from axpress.core.device.model_loader import Model, open_model
+from axpress.core.device.probe import TIMINGS
 from axpress.core.device.probe_passes import choose_tokens
 from axpress.core.device.step import Step
 from axpress.core.errors import StepTimeout
@@ -181,7 +182,7 @@ def test_a_card_that_does_not_answer_is_not_waited_for(
         Emulator().reset_counters()
         probed(narrow)  # how many calls come before: all but the layers of six groups, one of them twice, and a head
         calls = Emulator().report()["calls"]["axclrtEngineExecuteAsync"]
-        fault = fault.format(timing=calls - 7 * 3)
+        fault = fault.format(timing=calls - TIMINGS * 7 * 3)
     monkeypatch.setattr(model_loader, "LoadWatch", partial(LoadWatch, probe_seconds=1.5))
     told: list[str] = []
     with pytest.raises(StepTimeout, match=f"did not answer within 1.5 s during {said}"):

@@ -281,8 +281,6 @@ def little_foresight(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda c: "-".join(f"{k}={v}" for k, v in c.items()))
 def test_any_schedule_gives_what_each_request_gets_alone(package, alone, config) -> None:
-    for setting in MODES:  # they stay with the process
-        Emulator().set(setting, 1)
     engine = Engine.open(
         package, "emu", "none", max_queue=1000, max_running=6, threaded=False, recovery=AT_ONCE, **config
     )
@@ -311,5 +309,5 @@ def test_any_schedule_gives_what_each_request_gets_alone(package, alone, config)
         assert engine.ladder.rungs["reopen"] and engine.ladder.rungs["reboot"] and stats["repeated_passes"]
     finally:
         engine.close()
-        for key, value in {"async": 1, "inplace_unaligned": 0}.items():  # they stay with the process
+        for key, value in {**dict.fromkeys(MODES, 1), "inplace_unaligned": 0}.items():  # they stay with the process
             Emulator().set(key, value)
