@@ -41,7 +41,7 @@ def test_loading_takes_the_modelled_time_of_its_files(tmp_path: Path) -> None:
     assert 132 < expected < 134  # as published
     open_model(hollow(LARGE, tmp_path / "out"), "emu", LARGE, {"speed": "1000"}, banks=1).close()
     report = Emulator().report()
-    assert expected <= report["modelled_ns"] * 1e-9 <= 1.1 * expected
+    assert expected <= report["modelled_ns"] * 1e-9 <= 1.12 * expected  # probes: 14.5 s
     assert report["calls"]["axclrtEngineLoadFromFile"] == len(files)
     assert "axclrtEngineGetUsage" not in report["calls"]  # it would load everything once more
 

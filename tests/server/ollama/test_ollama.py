@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Iterator
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Literal
 
 import httpx
@@ -37,9 +38,13 @@ CLOCK = {
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    package, profile = tiny_package(tmp_path_factory.mktemp("ollama"))
-    with RunningServer(package, "--emu-profile", profile, "--emu-speed", 3, "--model-name", NAME) as running:
+def package(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return tiny_package(tmp_path_factory.mktemp("ollama"))
+
+
+@pytest.fixture(scope="module")
+def server(package: tuple[Path, Path]) -> Iterator[RunningServer]:
+    with RunningServer(package[0], "--emu-profile", package[1], "--emu-speed", 3, "--model-name", NAME) as running:
         yield running
         running.wait(running.idle, 30, "idle")  # the last piece of an answer comes a moment before its end
 
@@ -432,13 +437,14 @@ def test_errors_of_the_http_layer_have_the_same_shape(server: RunningServer) -> 
     assert status == 400 and json.loads(raw)["error"]["type"] == "invalid_request_error"
 
 
-def test_a_client_that_leaves_frees_the_card(server: RunningServer) -> None:
+def test_a_client_that_leaves_frees_the_card(server: RunningServer, package: tuple[Path, Path]) -> None:
     asked = {**GOOD, "think": False, "options": {"seed": 8, "temperature": 1, "num_predict": -1}}
     _, (whole,) = post(server, "/api/chat", {**asked, "stream": False})
     assert whole["eval_count"] > 200, "take another seed: this answer is too short to leave it"
     body = json.dumps(asked).encode()
     head = f"POST /api/chat HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n\r\n".encode()
-    with server.cut_short(whole["eval_count"] // 2), server.raw() as connection:
+    slow = RunningServer(package[0], "--emu-profile", package[1], "--emu-speed", 0.2, "--model-name", NAME)
+    with slow, slow.cut_short(whole["eval_count"] // 2), slow.raw() as connection:  # of several seconds
         connection.sendall(head + body)
         received = b""
         while received.count(b"\n{") + received.count(b'{"model"') < 3:
