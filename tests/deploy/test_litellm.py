@@ -1,0 +1,50 @@
+"""Three servers behind a real LiteLLM proxy with the file of deploy/litellm, addresses changed: one is killed, one is
+drained, one card fails, while OpenAI's client asks with its own retries. The cards are emulated."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from proxied_load import free_port, listens, lose_nothing
+from repository import ROOT
+from server_process import RunningServer, hollow_package
+
+PROGRAM = os.environ.get("AXPRESS_TEST_LITELLM", "")
+pytestmark = pytest.mark.skipif(not PROGRAM, reason="AXPRESS_TEST_LITELLM is not the path of a litellm program")
+KEY = "sk-a-master-key"
+
+
+@contextmanager
+def proxy(servers: list[RunningServer], directory: Path) -> Iterator[str]:
+    """LiteLLM before these servers: its address."""
+    text, port = (ROOT / "deploy/litellm/config.yaml").read_text(), free_port()
+    for number, server in enumerate(servers, 11):
+        text, found = re.subn(rf"http://192.0.2.{number}:8000", server.url, text)
+        assert found == 1
+    (directory / "config.yaml").write_text(text)
+    environment = {**os.environ, "AXPRESS_API_KEY": "none", "LITELLM_MASTER_KEY": KEY, "NO_PROXY": "*"}
+    environment["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # asks nobody outside
+    command = [PROGRAM, "--config", "config.yaml", "--host", "127.0.0.1", "--port", str(port)]
+    with (directory / "litellm.log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=directory, env=environment, stdout=log, stderr=log)
+        try:
+            until = time.monotonic() + 120
+            while not listens(port):
+                assert process.poll() is None and time.monotonic() < until, (directory / "litellm.log").read_text()
+                time.sleep(0.2)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.kill()
+            process.wait()
+
+
+def test_no_request_is_lost(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    lose_nothing(hollow_package(tmp_path / "model"), lambda servers: proxy(servers, tmp_path), KEY, "chat")
