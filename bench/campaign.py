@@ -123,7 +123,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=1800.0)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    pass_runner.FLOOR_SECONDS = pass_runner.GRACE_SECONDS = 0.5  # so that hangs do not take all the time
+    pass_runner.HOST_FLOOR_SECONDS = pass_runner.GRACE_SECONDS = 0.5  # so that hangs do not take all the time
     rnd, stop = random.Random(options.seed), threading.Event()
     policy = RecoveryPolicy(backoff=0.01, max_backoff=0.1, healthy_passes=1, settle=2, max_reboots=10**6)
     engine = Engine.open(default_model(), "emu", "none", recovery=policy, max_running=AT_ONCE)

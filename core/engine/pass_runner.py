@@ -23,6 +23,7 @@ from .trace import Trace
 log = logging.getLogger(__name__)
 
 FLOOR_SECONDS = 2.5  # no pass is called hanging before
+HOST_FLOOR_SECONDS = 30.0  # nor before, where this machine's CPUs are the card (profile none): others may have them
 EXPECTED_TIMES = 8  # nor before so many times what it is expected to take
 FIRST_SECONDS = 20.0  # the first pass of a group after loading may take so long
 GRACE_SECONDS = 2.0  # on top of that for calls that keep no deadline
@@ -47,7 +48,7 @@ class PassRunner:
     def move_rows(self, bank: int, old: Rows, new: Rows) -> None:
         """Copies K and V of a bank's rows to other rows, on the card."""
         started = time.perf_counter()
-        seconds = max(FLOOR_SECONDS, EXPECTED_TIMES * self._costs.copy * len(old))
+        seconds = max(self._floor(), EXPECTED_TIMES * self._costs.copy * len(old))
         with self._watch.over("moving rows", seconds + GRACE_SECONDS):
             self._model.program.move_rows(bank, old, new, round(seconds * 1000))
         self._counters.seconds["move"] += time.perf_counter() - started
@@ -99,8 +100,11 @@ class PassRunner:
 
     def _patience(self, slot: int, num_heads: int) -> float:
         """Seconds that a pass may take."""
-        seconds = max(FLOOR_SECONDS, EXPECTED_TIMES * self._costs.pass_seconds(slot, num_heads))
+        seconds = max(self._floor(), EXPECTED_TIMES * self._costs.pass_seconds(slot, num_heads))
         return seconds if slot in self._tried else max(seconds, FIRST_SECONDS)
+
+    def _floor(self) -> float:
+        return HOST_FLOOR_SECONDS if self._model.info.profile == "none" else FLOOR_SECONDS
 
     def _more_logits(self, slot: int, queries: list[int], sequences: list[Sequence]) -> None:
         """Further heads of the step, twice where they give nonsense."""
