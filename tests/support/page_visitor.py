@@ -12,7 +12,7 @@ STORY = "Tell me a short story."
 """The demo model tells some 60 tokens, which take about 2 seconds here."""
 RAMBLE = "The quick brown fox jumps over the lazy dog. " * 60
 """What makes the demo model talk on and on: an answer to it has to be stopped."""
-WAIT = 15_000  # ms
+WAIT = 60_000  # ms
 
 
 def serve(profile: Path, *flags: object, **options: Any) -> RunningServer:

@@ -170,6 +170,11 @@ def paced(tmp_path_factory) -> tuple[dict[str, Any], Path]:
     return report, profile
 
 
+def timed_as(seen: float, modelled: float) -> bool:
+    """Whether a measured time can be that of the model: on a busy host it is longer, hardly ever shorter."""
+    return 0.6 * modelled < seen < 3 * modelled
+
+
 def test_a_profile_made_of_a_report_is_the_card_that_was_probed(paced, tmp_path) -> None:
     report, original = paced
     path = write_profile(report, str(tmp_path / "made.toml"))
@@ -178,14 +183,14 @@ def test_a_profile_made_of_a_report_is_the_card_that_was_probed(paced, tmp_path)
     for size in ("layers", "hidden", "vocab", "rows", "chunk", "history"):
         assert getattr(made.model, size) == getattr(true.model, size), size
     assert made.memory.cmm_mib == 7040
-    assert made.cost.decode_us(1023) == pytest.approx(2000, rel=0.35)
+    assert timed_as(made.cost.decode_us(1023), 2000)
     for rows in true.model.history:
-        assert made.cost.chunk_us(rows) == pytest.approx(true.cost.chunk_us(rows), rel=0.35)
-    assert made.cost.head_ms == pytest.approx(1.0, rel=0.3)
-    assert made.cost.bus_mb_s == pytest.approx(400, rel=0.3)
+        assert timed_as(made.cost.chunk_us(rows), true.cost.chunk_us(rows))
+    assert timed_as(made.cost.head_ms, 1.0)
+    assert timed_as(1 / made.cost.bus_mb_s, 1 / 400)
     assert 0 < made.cost.sync_call_ms < 2 and 500 < made.cost.unpinned_us < 3000
-    assert made.cost.load_s(9000000) == pytest.approx(true.cost.load_s(9000000), rel=0.3)
-    assert made.cost.load_s(1000000) == pytest.approx(true.cost.load_s(1000000), rel=0.5)
+    for nbytes in (1000000, 9000000):
+        assert timed_as(made.cost.load_s(nbytes), true.cost.load_s(nbytes))
     assert (made.model.layer_file_bytes, made.model.head_file_bytes) == (1000000, 9000000)
     with pytest.raises(PackageError, match="there already"):
         write_profile(report, str(path))
@@ -197,7 +202,7 @@ def test_a_made_profile_paces_a_hollow_model_that_is_served(paced, tmp_path) -> 
     model = open_model(hollow(str(path), tmp_path / "model"), "emu", str(path))
     decode = model.costs.groups[0]
     model.close()
-    assert decode == pytest.approx(2 * 0.0021, rel=0.4)  # two layers
+    assert timed_as(decode, 2 * 0.0021)  # two layers
 
 
 def test_a_paced_card_shows_what_an_unpaced_cannot(paced) -> None:
