@@ -23,6 +23,7 @@ from axpress.core.device.emulator import Emulator
 from axpress.core.engine.engine import Engine
 from axpress.core.request import Delta, GenerationRequest
 from axpress.server.serving import card_monitor
+from axpress.server.serving.card_reading import CardReader, CardReading
 
 NEVER = (117.0, 118.0, 119.0)
 
@@ -48,11 +49,11 @@ def measure(engine: Engine, limits: tuple[float, float, float], seconds: float) 
     """One run from a cool card on."""
     temperatures: list[float] = []
 
-    def ask() -> card_monitor.CardReading | None:
-        card = engine.model.card
-        card.bind_thread()
-        reading = card_monitor.of_runtime(card.properties())
-        temperatures.extend([reading.temperature_c] if reading else [])
+    reader = CardReader(lambda: engine.model.card, lambda: 0)
+
+    def ask() -> CardReading:
+        reading = reader.read()
+        temperatures.extend([] if reading.temperature_c is None else [reading.temperature_c])
         return reading
 
     monitor = card_monitor.CardMonitor(ask, engine.throttle, limits)

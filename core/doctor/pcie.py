@@ -66,6 +66,19 @@ def _trouble(host: Host, card: str) -> Check | None:
     return None
 
 
+def link_of(host: Host, bus: int) -> dict[str, float]:
+    """How fast the link to a card is, `link_gts` (GT/s) and `link_width` (lanes): to the one on this bus, or to the
+    only one. Empty where that cannot be told, and of a link that is lost."""
+    cards = find_cards(host)
+    mine = [card for card in cards if card.rpartition("/")[2].split(":")[1:2] == [f"{bus:02x}"]] or cards
+    if len(mine) != 1:
+        return {}
+    speed, width = (host.text(f"{mine[0]}/current_link_{what}") or "" for what in ("speed", "width"))
+    if (gts := _number(speed)) is None or not width.isdigit():
+        return {}
+    return {"link_gts": gts, "link_width": int(width)}
+
+
 def _number(text: str) -> float | None:
     try:
         return float(text.split()[0])

@@ -38,6 +38,17 @@ _GAUGES = (
     ("axpress_rows_used", "rows_used", "Rows that hold something, cached prefixes included"),
     ("axpress_seconds_since_pass", "seconds_since_progress", "Seconds since the last pass over the card ended"),
 )
+_CARD = (
+    ("axpress_card_temperature_celsius", "temperature_c", "At the chip"),
+    ("axpress_card_cmm_bytes", "total_cmm", "The card's memory for models"),
+    ("axpress_card_cmm_free_bytes", "free_cmm", "Of it free"),
+    ("axpress_card_npu_load", "npu_load", "As the card reports it"),
+    ("axpress_card_cpu_load", "cpu_load", "Of the card's processors, as it reports it"),
+    ("axpress_card_link_gts", "link_gts", "Speed of its PCI Express link, GT/s"),
+    ("axpress_card_link_lanes", "link_width", "Lanes of that link"),
+    ("axpress_host_undervoltage", "undervoltage", "1: the Raspberry Pi has too little voltage now"),
+    ("axpress_host_throttled", "throttled", "1: the Raspberry Pi runs slower, for its voltage or its heat"),
+)
 
 
 def metrics(service: Service) -> str:
@@ -125,11 +136,9 @@ def _engine(health: dict[str, Any], stats: dict[str, Any], model: Labels) -> Ite
 
 
 def _card(card: dict[str, Any], service: Service) -> Iterator[str]:
-    yield _gauge("axpress_card_temperature_celsius", "At the chip", card["temperature_c"])
-    yield _gauge("axpress_card_cmm_bytes", "The card's memory for models", card["total_cmm"])
-    yield _gauge("axpress_card_cmm_free_bytes", "Of it free", card["free_cmm"])
-    if card["npu_load"] is not None:
-        yield _gauge("axpress_card_npu_load", "As the card reports it", card["npu_load"])
+    for name, key, text in _CARD:
+        if card[key] is not None:
+            yield _gauge(name, text, int(card[key]) if isinstance(card[key], bool) else card[key])
     if service.monitor is not None:
         policy = service.monitor.policy
         yield _gauge(

@@ -39,14 +39,25 @@ class Status(TypedDict):
 
 @closed
 class CardReport(TypedDict):
-    """What the card said of itself not long ago; bytes, degrees Celsius."""
+    """What card and machine said of themselves not long ago; bytes, degrees Celsius. null: nobody says."""
 
     source: str
-    """runtime, or axcl-smi."""
-    temperature_c: float
-    total_cmm: Count
-    free_cmm: Count
+    """Who told of the card first: runtime, axcl-smi, pyaxcl; empty: nobody did."""
+    temperature_c: float | None
+    total_cmm: Count | None
+    free_cmm: Count | None
     npu_load: Count | None
+    """As the source tells it: percent, as far as is seen."""
+    cpu_load: Count | None
+    """Of the card's processors."""
+    link_gts: float | None
+    """Speed of the PCI Express link in GT/s; null for an emulated card."""
+    link_width: Count | None
+    """Its lanes."""
+    undervoltage: bool | None
+    """Whether a Raspberry Pi has too little voltage now."""
+    throttled: bool | None
+    """Whether it runs slower than it could, for that or for heat."""
 
 
 @closed

@@ -4,78 +4,26 @@ hang; and what is done about heat."""
 from __future__ import annotations
 
 import logging
-import re
-import shutil
-import subprocess
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from time import monotonic
-from typing import Any
 
 from axpress.core.engine.throttle import Throttle
 from axpress.core.errors import AxpressError
+
+from .card_reading import CardReading
 
 log = logging.getLogger("axpress.server")
 
 PERIOD = 5.0
 STALE_SECONDS = 30.0
 """What was read longer ago is not told any more."""
-TOOL_SECONDS = 6.0
-TOOLS = ("axcl-smi", "/usr/bin/axcl/axcl-smi")
 HYSTERESIS = 3.0
 LEAST_DUTY = 0.1
 LOST_MEMORY = 64 << 20
 """Bytes of free memory fewer than after loading that are worth a word."""
-
-
-@dataclass(frozen=True, slots=True)
-class CardReading:
-    """What a card said of itself; memory in bytes. `npu_load`: as the runtime reports it, percent as far as is seen;
-    None: not told. `source`: runtime, or axcl-smi."""
-
-    source: str
-    at: float
-    temperature_c: float
-    total_cmm: int
-    free_cmm: int
-    npu_load: int | None = None
-
-
-def of_runtime(properties: dict[str, Any]) -> CardReading | None:
-    """From `Card.properties`; None where it does not tell a temperature."""
-    if "temperature_c" not in properties:
-        return None
-    names = ("temperature_c", "total_cmm", "free_cmm", "npu_load")
-    return CardReading("runtime", monotonic(), *(properties[name] for name in names))
-
-
-def of_tool(index: int) -> CardReading | None:
-    """From the vendor's program, of the card that is listed at `index`; None where there is none, or it does not
-    tell."""
-    tool = next((tool for tool in TOOLS if shutil.which(tool)), None)
-    if tool is None:
-        return None
-    said = ""
-    for what in ("--temp", "--cmm"):
-        try:
-            command = [tool, "info", what, "-d", str(index)]
-            said += subprocess.run(command, capture_output=True, text=True, timeout=TOOL_SECONDS).stdout
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-    return read_tool(said)
-
-
-def read_tool(said: str) -> CardReading | None:
-    """What `axcl-smi info --temp` and `--cmm` print: millidegrees and KiB."""
-    numbers = {
-        name: re.search(pattern + r"\s*:\s*(\d+)", said, re.IGNORECASE)
-        for name, pattern in (("temperature", "temperature"), ("total", "CMM Total"), ("free", "CMM Remain"))
-    }
-    found = {name: int(match[1]) for name, match in numbers.items() if match}
-    if len(found) < 3:
-        return None
-    return CardReading("axcl-smi", monotonic(), found["temperature"] / 1000, found["total"] << 10, found["free"] << 10)
+EVENT_SECONDS = 600.0
+"""What comes and goes is told once in so many seconds."""
 
 
 class HeatPolicy:
@@ -120,13 +68,14 @@ LEVELS = ("cool again", "warm", "hot: fewer passes", "too hot: no passes until i
 class CardMonitor:
     """Reads the card and sets the engine's throttle. `ask` reads; it may hang, and takes only this thread with it."""
 
-    def __init__(
-        self, ask: Callable[[], CardReading | None], throttle: Throttle, limits: tuple[float, float, float]
-    ) -> None:
+    def __init__(self, ask: Callable[[], CardReading], throttle: Throttle, limits: tuple[float, float, float]) -> None:
         self._ask, self._throttle = ask, throttle
         self.policy = HeatPolicy(limits)
         self._latest: CardReading | None = None
         self._most_free = 0
+        self._first: CardReading | None = None
+        self._told: dict[str, float] = {}  # by event: when it was last told
+        self._on: set[str] = set()  # events that go on
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="axpress-monitor", daemon=True)
 
@@ -149,23 +98,42 @@ class CardMonitor:
     def look(self) -> None:
         """One reading, and what follows from it."""
         reading = self._ask()
-        if reading is None:
-            return
         self._latest = reading
-        if self.policy.see(reading.temperature_c):
+        self._first = self._first or reading
+        if reading.temperature_c is not None:
+            self._watch_heat(reading.temperature_c)
+        if reading.free_cmm is not None:
+            self._watch_memory(reading.free_cmm)
+        first, now = ((r.link_gts or 0.0, r.link_width or 0) for r in (self._first, reading))
+        slower = bool(reading.link_gts) and (now[0] < first[0] or now[1] < first[1])
+        self._event(
+            slower, "the card's link is at %g GT/s x%d, and was at %g GT/s x%d: reseat card and cable", *now, *first
+        )
+        self._event(bool(reading.undervoltage), "the machine has too little voltage: the card may drop out; see its"
+                    " power supply")  # fmt: skip
+        self._event(bool(reading.throttled), "the machine runs slower, for its heat or its voltage")
+
+    def _watch_heat(self, temperature: float) -> None:
+        if self.policy.see(temperature):
             weight = logging.WARNING if self.policy.level else logging.INFO
-            log.log(weight, "the card is at %.0f C: %s", reading.temperature_c, LEVELS[self.policy.level])
+            log.log(weight, "the card is at %.0f C: %s", temperature, LEVELS[self.policy.level])
         duty = self.policy.duty
         if (duty, self.policy.paused) != (self._throttle.duty, self._throttle.paused):
             self._throttle.set(duty, self.policy.paused)
-        self._watch_memory(reading)
 
-    def _watch_memory(self, reading: CardReading) -> None:
-        self._most_free = self._most_free or reading.free_cmm
-        lost = self._most_free - reading.free_cmm
+    def _watch_memory(self, free: int) -> None:
+        self._most_free = self._most_free or free
+        lost = self._most_free - free
         if lost > LOST_MEMORY:
             log.warning("the card has %d MiB less free memory than before: another program, or a leak", lost >> 20)
-            self._most_free = reading.free_cmm
+            self._most_free = free
+
+    def _event(self, on: bool, text: str, *values: float) -> None:
+        """Tells what begins, unless that was told not long ago."""
+        if on and text not in self._on and monotonic() - self._told.get(text, -EVENT_SECONDS) >= EVENT_SECONDS:
+            self._told[text] = monotonic()
+            log.warning(text, *values)
+        (self._on.add if on else self._on.discard)(text)
 
     def _run(self) -> None:
         while not self._ending.is_set():

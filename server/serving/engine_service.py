@@ -22,7 +22,8 @@ from axpress.core.errors import (
 from ..exit_codes import CARD, CONFIGURATION
 from ..settings import Settings
 from .answer_metrics import AnswerMetrics
-from .card_monitor import CardMonitor, CardReading, of_runtime, of_tool
+from .card_monitor import CardMonitor
+from .card_reading import CardReader
 from .engine_bridge import EngineBridge
 from .lenient import Lenience
 from .served_model import ServedModel
@@ -91,7 +92,9 @@ class Service:
         except Exception as exc:
             self._fail(exc)
             return
-        self.monitor = CardMonitor(self._ask_card, self._engine.throttle, self.settings.heat)
+        model = self._engine.model  # whose card may become another one
+        reader = CardReader(lambda: model.card, self._place_of_card)
+        self.monitor = CardMonitor(reader.read, self._engine.throttle, self.settings.heat)
         self.monitor.start()
         if self.state == "loading":
             self.state, self.reason = "ready", ""
@@ -109,18 +112,14 @@ class Service:
             meanwhile=self._check_stop, state_dir=s.state_dir, on_failure=self._tell_failed,
         )  # fmt: skip
 
-    def _ask_card(self) -> CardReading | None:
-        """On the monitor's thread."""
+    def _place_of_card(self) -> int:
+        """Where the vendor's program lists the card."""
+        from axpress.core.recovery.firmware import place_of
+
         assert self._engine is not None
         card = self._engine.model.card
-        card.bind_thread()
-        reading = of_runtime(card.properties())
-        if reading is None:
-            from axpress.core.recovery.firmware import place_of
-
-            # PyAXEngine's card has no library, and its number is its place
-            reading = of_tool(place_of(card.library, card.device) if card.library else card.device)
-        return reading
+        # PyAXEngine's card has no library, and its number is its place
+        return place_of(card.library, card.device) if card.library else card.device
 
     def _loads(self, progress: LoadProgress) -> None:
         """Called on other threads. Ends the loading before the next file where the server is told to stop."""

@@ -16,24 +16,12 @@ from axpress.core.device.emulator import Emulator
 from axpress.core.engine.engine import Engine
 from axpress.core.engine.throttle import Throttle
 from axpress.core.request import GenerationRequest
-from axpress.server.serving.card_monitor import LEAST_DUTY, CardMonitor, CardReading, HeatPolicy, of_runtime, read_tool
+from axpress.server.serving.card_monitor import LEAST_DUTY, CardMonitor, HeatPolicy
+from axpress.server.serving.card_reading import CardReading
 from axpress.server.serving.engine_service import Service
 from axpress.server.settings import Settings
 
 LIMITS = (75.0, 80.0, 85.0)
-SAID = """temperature         : 52125
-Device ID           : 129 (0x81)
-CMM Total           :  3145728 KiB
-CMM Used            :    18876 KiB
-CMM Remain          :  3126852 kiB
-"""
-
-
-def test_what_the_vendors_program_prints() -> None:
-    reading = read_tool(SAID)
-    assert reading is not None and reading.temperature_c == 52.125 and reading.source == "axcl-smi"
-    assert (reading.total_cmm, reading.free_cmm) == (3145728 << 10, 3126852 << 10)
-    assert read_tool("axcl init fail, ret = 0x80300181") is None and of_runtime({"uid": 1}) is None
 
 
 @pytest.mark.parametrize(("rise", "seconds"), [(40.0, 60.0), (60.0, 60.0), (70.0, 30.0)])
@@ -68,10 +56,10 @@ def test_levels_end_below_where_they_began() -> None:
 def test_a_question_that_hangs_takes_only_the_monitor_with_it(caplog: pytest.LogCaptureFixture) -> None:
     asked, answer = threading.Event(), threading.Event()
 
-    def ask() -> CardReading | None:
+    def ask() -> CardReading:
         asked.set()
         answer.wait(60)
-        return None
+        return CardReading("", 0.0)
 
     monitor = CardMonitor(ask, Throttle(), LIMITS)
     monitor.start()
@@ -93,6 +81,18 @@ def test_heat_and_lost_memory_are_events(caplog: pytest.LogCaptureFixture) -> No
     assert [r.levelname for r in caplog.records] == ["WARNING", "WARNING", "WARNING"]
     assert "81 C" in caplog.text and "1024 MiB less" in caplog.text and "90 C" in caplog.text
     assert throttle.paused and throttle.duty < 1
+
+
+def test_a_slower_link_and_a_weak_supply_are_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    now = time.monotonic()
+    links = [(5.0, 2), (None, None), (5.0, 1), (5.0, 1), (2.5, 2), (5.0, 2)]
+    readings = [CardReading("", now, link_gts=gts, link_width=width, undervoltage=gts == 5.0) for gts, width in links]
+    monitor = CardMonitor(lambda: readings.pop(0), Throttle(), LIMITS)
+    with caplog.at_level(logging.INFO):
+        for _ in links:
+            monitor.look()
+    assert len(caplog.records) == 2 and "5 GT/s x1, and was at 5 GT/s x2" in caplog.text
+    assert "too little voltage" in caplog.text
 
 
 def test_a_paused_engine_waits_and_goes_on_with_the_same_tokens(tmp_path: Path) -> None:
