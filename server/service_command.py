@@ -15,7 +15,7 @@ from typing import Any
 from axpress.core.errors import AxpressError
 
 from .model_arguments import find_model
-from .unit_file import Unit
+from .unit_file import RESET, Unit
 
 NAME = "axpress.service"
 
@@ -35,6 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser, check: Callable[[Sequence[str
         action.add_argument("--user", action="store_true", help="for this user, without root")
         if name == "install":
             action.add_argument("--print", action="store_true", dest="show", help="only print the unit")
+            action.add_argument("--helper", action="store_true",
+                                help="also units of root's, which start card and driver anew when nothing else helped")  # fmt: skip
             action.add_argument("arguments", nargs=argparse.REMAINDER, metavar="-- SERVE_ARGUMENTS",
                                 help="MODEL_DIR and options as axpress serve takes them")  # fmt: skip
         run = {"install": _install, "uninstall": _uninstall, "status": _status}[name]
@@ -67,7 +69,9 @@ def _version() -> int:
     return int(match[1]) if match else 0
 
 
-def make_unit(arguments: Sequence[str], settings: argparse.Namespace, user: bool, systemd: int) -> Unit:
+def make_unit(
+    arguments: Sequence[str], settings: argparse.Namespace, user: bool, systemd: int, helper: bool = False
+) -> Unit:
     """The unit for `axpress serve` with these arguments, read as `settings`. A model by name, or the default one, is
     found now, since the service's user has other directories. The key file becomes a credential, so that this user need
     not be able to read it. Raises OSError where there is no such model."""
@@ -86,7 +90,7 @@ def make_unit(arguments: Sequence[str], settings: argparse.Namespace, user: bool
     paths = [Path(sys.executable), Path(__file__).resolve(), Path(str(model or "/")).resolve()]
     at_home = next((path for path in paths if str(path).startswith(("/home/", "/root/"))), None)
     owner = None if at_home is None else at_home.owner()
-    return Unit([*program, *rest], user, systemd, None if keys is None else Path(keys).resolve(), owner)
+    return Unit([*program, *rest], user, systemd, None if keys is None else Path(keys).resolve(), owner, helper)
 
 
 def _without(arguments: Sequence[str], option: str) -> list[str]:
@@ -102,21 +106,30 @@ def _without(arguments: Sequence[str], option: str) -> list[str]:
 
 
 def _install(arguments: argparse.Namespace) -> int:
-    rest = arguments.arguments
-    unit = make_unit(rest, arguments.check([part for part in rest if part != "--"]), arguments.user, _version())
+    rest, user = arguments.arguments, arguments.user
+    if user and arguments.helper:
+        raise ServiceError("a driver is loaded by root alone: --helper goes with a service of the system, not --user")
+    checked = arguments.check([part for part in rest if part != "--"])
+    unit = make_unit(rest, checked, user, _version(), arguments.helper)
+    path = unit_path(user)
+    files = {path: unit.text()}
+    if arguments.helper:
+        files |= {path.with_name(name): text for name, text in unit.reset_units().items()}
     if arguments.show:
-        print(unit.text(), end="")
+        print("\n".join(files.values()), end="")
         return 0
-    path = unit_path(arguments.user)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(unit.text())
-    _systemctl(arguments.user, "daemon-reload")
-    _systemctl(arguments.user, "enable", NAME)
-    _systemctl(arguments.user, "restart", "--no-block", NAME)
-    flag = " --user" if arguments.user else ""
+    for file, text in files.items():
+        file.write_text(text)
+    _systemctl(user, "daemon-reload")
+    _systemctl(user, "enable", NAME)
+    _systemctl(user, "restart", "--no-block", NAME)
+    if arguments.helper:
+        _systemctl(user, "enable", "--now", f"{RESET}.path")
+    flag = " --user" if user else ""
     print(f"{path} is written, enabled and starting; how it is: axpress service status{flag}; its log: journalctl"
           f"{flag} -u axpress -f")  # fmt: skip
-    if arguments.user:
+    if user:
         print("it ends when you log out, unless `loginctl enable-linger` is set")
     return 0
 
@@ -125,8 +138,12 @@ def _uninstall(arguments: argparse.Namespace) -> int:
     path = unit_path(arguments.user)
     if not path.exists():
         raise ServiceError(f"there is no {path}: no service is installed")
+    helper = [path.with_name(f"{RESET}.{kind}") for kind in ("path", "service")]
+    if helper[0].exists():
+        _systemctl(arguments.user, "disable", "--now", helper[0].name)
     _systemctl(arguments.user, "disable", "--now", NAME)
-    path.unlink()
+    for file in (path, *helper):
+        file.unlink(missing_ok=True)
     _systemctl(arguments.user, "daemon-reload")
     print(f"{path} is removed")
     return 0

@@ -15,6 +15,7 @@ from axpress.core.errors import (
     CardBeyondHelp,
     EngineClosed,
     EngineFailed,
+    FailureKind,
     PackageError,
     RuntimeUnavailable,
 )
@@ -24,6 +25,7 @@ from ..settings import Settings
 from .answer_metrics import AnswerMetrics
 from .card_monitor import CardMonitor
 from .card_reading import CardReader
+from .card_reset import ask_for_reset
 from .engine_bridge import EngineBridge
 from .lenient import Lenience
 from .served_model import ServedModel
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("axpress.server")
 
+CARD_FAILURES = (FailureKind.CARD_LOST, FailureKind.CARD_HUNG, FailureKind.CARD_FAILED, FailureKind.BAD_OUTPUT)
 RECOVERY_SECONDS = 30.0
 """A recovery of so many seconds is no reason for a health check to turn away: requests wait."""
 STALLED_SECONDS = 30.0
@@ -149,7 +152,9 @@ class Service:
         # Wrong files stay wrong: end. A process started anew may do better with a card, but not again and again.
         if isinstance(exc, PackageError | RuntimeUnavailable | OSError):
             self.exit_code = CONFIGURATION if isinstance(exc, PackageError) else 1
-        elif isinstance(exc, CardBeyondHelp) and exc.exit_wanted:
+        elif isinstance(exc, CardBeyondHelp) and (
+            exc.exit_wanted or ask_for_reset(self.settings.state_dir, self.reason)
+        ):
             self.exit_code = CARD
 
     def _check_stop(self) -> None:
@@ -164,7 +169,11 @@ class Service:
     def _engine_failed(self) -> None:
         """Nothing brought the card back."""
         engine = self._engine
-        if engine is None or not engine.exit_wanted:
+        exit_wanted = engine is not None and (
+            engine.exit_wanted
+            or (engine.failure in CARD_FAILURES and ask_for_reset(self.settings.state_dir, engine.reason or ""))
+        )
+        if not exit_wanted:
             log.error("restarts did not help either: the card's power must be cut. Until then every request is refused")
             return
         log.error("ending with exit code %d, to be started again", CARD)
