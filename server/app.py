@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import re
@@ -21,6 +22,7 @@ from .docs.routes import ROUTES
 from .http.access import Access, GuardedProtocol, mark
 from .http.connections import SafeRequest, check_head, watch_slow_senders
 from .http.errors import ShapedErrors
+from .http.port_holder import port_holder
 from .http.routing import register
 from .monitor.live import Feed
 from .notify import Notifier, Supervised
@@ -155,7 +157,9 @@ def listen(settings: Settings) -> socket.socket:
     try:
         sock = socket.create_server((settings.host, settings.port), family=family, backlog=128)
     except OSError as exc:
-        raise OSError(f"cannot listen on {settings.host} port {settings.port}: {exc.strerror or exc}") from exc
+        holder = port_holder(settings.port) if exc.errno == errno.EADDRINUSE else ""
+        more = f"; {holder} has it" if holder else ""
+        raise OSError(f"cannot listen on {settings.host} port {settings.port}: {exc.strerror or exc}{more}") from exc
     sock.setblocking(False)
     return sock
 

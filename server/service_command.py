@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser, check: Callable[[Sequence[str
         if name == "install":
             action.add_argument("--print", action="store_true", dest="show", help="only print the unit")
             action.add_argument("--helper", action="store_true",
-                                help="also units of root's, which start card and driver anew when nothing else helped")  # fmt: skip
+                                help="also units of root's, for a card that nothing else brings back")  # fmt: skip
             action.add_argument("arguments", nargs=argparse.REMAINDER, metavar="-- SERVE_ARGUMENTS",
                                 help="MODEL_DIR and options as axpress serve takes them")  # fmt: skip
         run = {"install": _install, "uninstall": _uninstall, "status": _status}[name]

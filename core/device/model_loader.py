@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -128,6 +129,7 @@ def open_model(
     *,
     banks: int | None = None,
     logits_slots: int = 1,
+    examine: Callable[[CardHandle], None] | None = None,
 ) -> Model:
     """Loads a model directory on a card.
 
@@ -135,7 +137,8 @@ def open_model(
     "auto": the emulated card for simulated packages, card 0 for others; "axengine": card 0 through the vendor's
     PyAXEngine, slow, for a card that only that can open. `settings` are further emulator settings. `banks`: caches of R
     rows each (None: as many as fit, at most MAX_BANKS); `logits_slots`: how many queries of a pass may want logits at
-    once. `progress` is called as the loading goes on (load_watch.py). Raises PackageError for everything that can be
+    once. `progress` is called as the loading goes on (load_watch.py), `examine` with the opened card before anything is
+    loaded on it; both may raise. Raises PackageError for everything that can be
     known without the card and where its memory will not do, RuntimeUnavailable, RuntimeCallError.
     """
     started = time.monotonic()
@@ -150,6 +153,8 @@ def open_model(
     card, profile = _open_card(package, device, profile, settings or {})
     program = None
     try:
+        if examine is not None:
+            examine(card)
         sizes = [published_bytes(path) for path in _files(package)]
         watch = LoadWatch(sizes, progress)
         program = _load(card, package, watch, sizes, banks, logits_slots)

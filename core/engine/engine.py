@@ -31,6 +31,7 @@ from ..recovery.attempts import AttemptLog, attempts_file
 from ..recovery.bounded_call import BoundedCall, CallHangs, Meanwhile, nothing
 from ..recovery.first_load import load_first
 from ..recovery.ladder import Ladder, RecoveryPolicy
+from ..recovery.left_memory import LeftMemory
 from ..recovery.pass_watch import Abandoned, PassWatch
 from ..request import EngineInfo, FinishReason, GenerationRequest, Sink
 from ..sampling.sampler import check_params
@@ -115,21 +116,35 @@ class Engine:
         banks: int | None = None,
         max_running: int = 16,
         meanwhile: Meanwhile = nothing,
+        holders: Callable[[], str | None] = lambda: None,
         **options: Any,
     ) -> Engine:
         """Loads a model directory and starts serving it; blocks until a token can be had. A card that fails meanwhile
-        is tried again, and rebooted. `meanwhile` is called while that is waited for, and may raise. See `open_model`
+        is tried again, and rebooted. `meanwhile` is called while that is waited for, and may raise; `holders`: see
+        LeftMemory. See `open_model`
         for errors, the constructor for `options`."""
 
         def load() -> Model:
-            return open_model(directory, device, profile, settings, progress, banks=banks, logits_slots=max_running)
+            return open_model(
+                directory,
+                device,
+                profile,
+                settings,
+                progress,
+                banks=banks,
+                logits_slots=max_running,
+                examine=left.check,
+            )
 
         def runtime() -> tuple[str, int, bool]:
             return runtime_of(open_package(directory), device)
 
-        attempts = attempts_file(options.get("state_dir"), runtime()[2]) if device != "axengine" else None
-        policy = options.get("recovery") or RecoveryPolicy()
-        model = load_first(load, runtime, policy, AttemptLog(attempts), meanwhile)
+        emulated = device != "axengine" and runtime()[2]
+        path = attempts_file(options.get("state_dir"), emulated) if device != "axengine" else None
+        policy, attempts = options.get("recovery") or RecoveryPolicy(), AttemptLog(path)
+        others = (lambda: "") if emulated else holders  # an emulated card is this process's own
+        left = LeftMemory(attempts, policy.max_reboots, others, meanwhile)
+        model = load_first(load, runtime, policy, attempts, meanwhile)
         try:
             return cls(model, max_queue=max_queue, max_running=max_running, **options)
         except BaseException:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from time import monotonic, time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from axpress.core.errors import (
     AxpressError,
@@ -23,6 +23,7 @@ from axpress.core.errors import (
 from ..exit_codes import CARD, CONFIGURATION
 from ..settings import Settings
 from .answer_metrics import AnswerMetrics
+from .card_claim import card_holders, claim_card
 from .card_monitor import CardMonitor
 from .card_reading import CardReader
 from .card_reset import ask_for_reset
@@ -69,6 +70,7 @@ class Service:
         self.started = monotonic()
         self.created = time()
         self._engine: Engine | None = None
+        self._claim: TextIO | None = None
         self.monitor: CardMonitor | None = None
         self._served: ServedModel | None = None
         self._loading: asyncio.Future[Engine] | None = None
@@ -104,15 +106,21 @@ class Service:
             log.info("%s", self.banner())
 
     def _open(self) -> Engine:
+        from axpress.core.device.model_loader import runtime_of
         from axpress.core.engine.engine import Engine
+        from axpress.core.model_files.model_package import open_package
 
         s = self.settings
+        if s.effective_device != "axengine":
+            _, index, emulated = runtime_of(open_package(s.directory), s.effective_device)
+            self._claim = claim_card(s.state_dir, index, emulated, self._check_stop)
         extra = {"speed": f"{s.emu_speed:g}"} if s.emu_speed is not None else None
         return Engine.open(
             s.directory, s.effective_device, s.profile, s.max_queue, settings=extra, progress=self._loads,
             max_running=s.max_running, banks=s.banks, exact=s.exact, drafts=s.drafts,
             draft_history=s.draft_history, trace=s.trace,
             meanwhile=self._check_stop, state_dir=s.state_dir, on_failure=self._tell_failed,
+            holders=card_holders,
         )  # fmt: skip
 
     def _place_of_card(self) -> int:
@@ -328,6 +336,8 @@ class Service:
             self.bridge.close()
         for executor in (self._slow, self.preparing, self.submitting):
             executor.shutdown(wait=False)
+        if self._claim is not None and not self.card_hangs:
+            self._claim.close()
         log.info("closed after %.1f seconds", monotonic() - begun)
 
     async def _close(self, engine: Engine) -> None:

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -93,12 +94,32 @@ def test_the_model_is_found_when_the_unit_is_written(tmp_path: Path, monkeypatch
         make_unit(["nowhere"], Namespace(model_dir=Path("nowhere")), False, 257)
 
 
+def test_the_helper_looks_where_the_server_writes() -> None:
+    made = make_unit([], Namespace(api_keys=None, model_dir=None), False, 252, helper=True)
+    assert "Environment=AXPRESS_CARD_RESET=%S/axpress/card-reset\n" in made.text()
+    assert "AXPRESS_CARD_RESET" not in unit()
+    for who, file in ((None, "/var/lib/private/axpress/card-reset"), ("pi", "/var/lib/axpress/card-reset")):
+        texts = "".join(replace(made, home_of=who).reset_units().values())
+        assert f"PathChanged={file}\n" in texts
+        assert not [word for word in ("unbind", "rescan", "/sys/", "remove") if word in texts]
+    command = [sys.executable, "-m", "axpress.server", "service", "install", "--print", "--helper"]
+    done = subprocess.run([*command, "--"], capture_output=True, text=True)
+    assert done.returncode == 0 and "modprobe -a ax_pcie_host_dev" in done.stdout
+    done = subprocess.run([*command, "--user", "--"], capture_output=True, text=True)
+    assert done.returncode == 1 and "--user" in done.stderr
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
 @pytest.mark.parametrize("user", [False, True])
 def test_systemd_takes_the_unit_and_finds_it_closed(user: bool, tmp_path: Path) -> None:
     path = tmp_path / "axpress.service"
-    path.write_text(unit("--device", "0", user=user, systemd=252, keys="/etc/keys"))
-    command = ["systemd-analyze", *(["--user"] if user else []), "verify", str(path)]
+    made = make_unit(["--device", "0"], Namespace(api_keys="/etc/keys", model_dir=None), user, 252, helper=not user)
+    path.write_text(made.text())
+    paths = [path]
+    for name, text in made.reset_units().items() if not user else ():
+        paths.append(tmp_path / name)
+        paths[-1].write_text(text)
+    command = ["systemd-analyze", *(["--user"] if user else []), "verify", *map(str, paths)]
     environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
