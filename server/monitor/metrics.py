@@ -38,7 +38,7 @@ _GAUGES = (
     ("axpress_rows_used", "rows_used", "Rows that hold something, cached prefixes included"),
     ("axpress_seconds_since_pass", "seconds_since_progress", "Seconds since the last pass over the card ended"),
 )
-_CARD = (
+CARD_METRICS = (
     ("axpress_card_temperature_celsius", "temperature_c", "At the chip"),
     ("axpress_card_cmm_bytes", "total_cmm", "The card's memory for models"),
     ("axpress_card_cmm_free_bytes", "free_cmm", "Of it free"),
@@ -136,7 +136,7 @@ def _engine(health: dict[str, Any], stats: dict[str, Any], model: Labels) -> Ite
 
 
 def _card(card: dict[str, Any], service: Service) -> Iterator[str]:
-    for name, key, text in _CARD:
+    for name, key, text in CARD_METRICS:
         if card[key] is not None:
             yield _gauge(name, text, int(card[key]) if isinstance(card[key], bool) else card[key])
     if service.monitor is not None:
