@@ -17,7 +17,6 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.error
 import urllib.request
 from contextlib import suppress
 from pathlib import Path
@@ -62,11 +61,10 @@ class Prometheus:
         with urllib.request.urlopen(f"{self.url}/{path}?{query}", timeout=30) as reply:
             return json.load(reply)["data"]
 
-    def value(self, query: str) -> float | None:
-        """The latest value of a query that has one."""
-        with suppress(urllib.error.URLError, IndexError):
-            return float(self.get("query", query=query)["result"][0]["value"][1])
-        return None
+    def value(self, query: str) -> float:
+        """The latest value of a query; nan where it has none."""
+        result = self.get("query", query=query)["result"]
+        return float(result[0]["value"][1]) if result else float("nan")
 
 
 def load(server: RunningServer, until: float, number: int) -> None:
@@ -80,12 +78,10 @@ def load(server: RunningServer, until: float, number: int) -> None:
 
 
 def promtool(*arguments: str, given: bytes = b"") -> None:
-    """Prints what promtool says; ends the program where it finds fault."""
-    done = subprocess.run(["promtool", "check", *arguments], input=given, capture_output=True)
-    said = (done.stdout + done.stderr).decode().strip()
-    print(f"promtool check {' '.join(arguments)}: {'fine' if done.returncode == 0 else 'FAILED'}\n{said}".strip())
-    if done.returncode:
-        raise SystemExit(1)
+    """Ends the program where promtool finds fault."""
+    if subprocess.run(["promtool", "check", *arguments], input=given).returncode:
+        raise SystemExit(f"promtool check {arguments[0]} has found faults")
+    print(f"promtool check {arguments[0]}: fine", flush=True)
 
 
 def compare(prometheus: Prometheus, server: RunningServer) -> int:
@@ -96,7 +92,7 @@ def compare(prometheus: Prometheus, server: RunningServer) -> int:
     for query, of in SAME.items():
         read, said = prometheus.value(query), of(health)
         differ += read != said
-        print(f"{query}: Prometheus {read:g}, /health {said}" if read is not None else f"{query}: nothing read")
+        print(f"{query}: Prometheus {read:.10g}, /health {said}")
     return differ
 
 
@@ -115,16 +111,12 @@ def draw(prometheus: Prometheus, begun: float, picture: Path) -> None:
         for target in panel["targets"]:
             found = prometheus.get("query_range", query=target["expr"], start=begun, end=time.time(), step=2)["result"]
             for series in found:
-                labels = {
-                    k: v for k, v in series["metric"].items() if k not in ("instance", "job", "__name__", "model_name")
-                }
+                labels = [value for name, value in series["metric"].items() if name not in COMMON]
                 points = [(float(at) - begun, float(value)) for at, value in series["values"]]
                 axes.plot(*zip(*points, strict=True), linewidth=1, label=" ".join(labels) or target.get("legendFormat"))
             print(f"{panel['title']}: {len(found)} series")
         if axes.get_legend_handles_labels()[1]:
             axes.legend(fontsize=5)
-    for axes in grid.flat[len(panels) :]:
-        axes.axis("off")
     figure.suptitle(
         "emulated: no card, a made-up model's times; the dashboard's queries, seconds since the start", fontsize=9
     )

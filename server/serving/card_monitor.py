@@ -52,8 +52,8 @@ class HeatPolicy:
                 self.level = 2
         elif self.level and temperature < self.limits[self.level - 1] - HYSTERESIS:
             self.level -= 1
-        # as warm as it will be at the next look, should it go on so
-        soon = temperature + max(0.0, temperature - (self._last if self._last is not None else temperature))
+        # as warm as it will be at the look after the next one, should it go on so
+        soon = temperature + 2 * max(0.0, temperature - (self._last if self._last is not None else temperature))
         self._last = temperature
         if soon >= self.limits[1]:
             self.duty = max(LEAST_DUTY, self.duty * 0.75)
