@@ -120,7 +120,7 @@ def draw(prometheus: Prometheus, begun: float, picture: Path) -> None:
     figure.suptitle(
         "emulated: no card, a made-up model's times; the dashboard's queries, seconds since the start", fontsize=9
     )
-    figure.savefig(picture, dpi=80)
+    figure.savefig(picture, dpi=72)
     print(f"{picture}: {picture.stat().st_size >> 10} kB")
 
 
