@@ -6,6 +6,7 @@ import fcntl
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import TextIO
@@ -18,36 +19,49 @@ from axpress.core.recovery.bounded_call import pause
 
 log = logging.getLogger("axpress.server")
 
-CLAIM_SECONDS = 10.0
-"""A server that is told to end may take so long until the next one has the card."""
+CLAIM_SECONDS = 40.0
+"""A server that was told to end lets its answers end before the next one has the card."""
 
 
-def card_holders() -> str | None:
-    """Who else has a card open, in words; empty: nobody, None: nobody that this user may look at."""
-    users, complete = card_users(Host())
-    names = ", ".join(f"{command} (process {pid})" for pid, command in users)
-    return names or ("" if complete else None)
+@dataclass(frozen=True)
+class Claim:
+    """Of one card; `lock` None: there is no state directory. `after_crash`: who had it before did not give it up, so
+    what is held on the card may be his."""
+
+    lock: TextIO | None = None
+    after_crash: bool = False
+
+    def holders(self) -> str | None:
+        """Who else has a card open, in words; empty: nobody, as far as this user can see and the one before tells;
+        None: that cannot be told."""
+        users, complete = card_users(Host())
+        complete = complete and Path("/proc/1").exists()  # a service sees its own processes only
+        names = ", ".join(f"{command} (process {pid})" for pid, command in users)
+        return names or ("" if complete or self.after_crash else None)
+
+    def give_up(self) -> None:
+        """The card is closed: the next one may have it."""
+        if self.lock is not None and not self.lock.closed:
+            self.lock.truncate(0)
+            self.lock.close()
 
 
-def claim_card(state_dir: Path | None, index: int, emulated: bool, meanwhile: Callable[[], None]) -> TextIO | None:
-    """The lock, to be closed when the card is; None where there is no state directory: an emulated card is its
-    process's own. RuntimeUnavailable where another server has the card."""
-    if not emulated and (others := card_holders()):
-        log.warning("open on the card already: %s", others)
+def claim_card(state_dir: Path | None, index: int, emulated: bool, meanwhile: Callable[[], None]) -> Claim:
+    """Waits for one who is about to give the card up. An emulated card is its process's own, unless there is a state
+    directory. RuntimeUnavailable where another server keeps it."""
     state = attempts_file(state_dir, emulated)
     if state is None:
-        return None
+        return Claim()
     path = state.with_name(f"card-{index}.lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = path.open("a+")
     except OSError as error:
         log.warning("whether another server has this card cannot be told: %s (%s)", error.strerror or error, path)
-        return None
+        return Claim()
     until, told = monotonic() + CLAIM_SECONDS, False
     while not _locked(lock):
-        lock.seek(0)
-        holder = f"process {lock.read().strip() or 'of another user'}"
+        holder = f"process {_read(lock) or 'of another user'}"
         if monotonic() > until:
             lock.close()
             raise RuntimeUnavailable(
@@ -58,10 +72,20 @@ def claim_card(state_dir: Path | None, index: int, emulated: bool, meanwhile: Ca
             log.warning("card %d is served by %s: waiting up to %g s for its end", index, holder, CLAIM_SECONDS)
             told = True
         pause(0.2, meanwhile)
+    claim = Claim(lock, after_crash=bool(_read(lock)))
+    if claim.after_crash:
+        log.warning("process %s had card %d and did not close it", _read(lock), index)
+    if not emulated and (others := claim.holders()):
+        log.warning("open on the card already: %s", others)
     lock.truncate(0)
     lock.write(str(os.getpid()))
     lock.flush()
-    return lock
+    return claim
+
+
+def _read(lock: TextIO) -> str:
+    lock.seek(0)
+    return lock.read().strip()
 
 
 def _locked(lock: TextIO) -> bool:

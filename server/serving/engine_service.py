@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from time import monotonic, time
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from axpress.core.errors import (
     AxpressError,
@@ -23,7 +23,7 @@ from axpress.core.errors import (
 from ..exit_codes import CARD, CONFIGURATION
 from ..settings import Settings
 from .answer_metrics import AnswerMetrics
-from .card_claim import card_holders, claim_card
+from .card_claim import Claim, claim_card
 from .card_monitor import CardMonitor
 from .card_reading import CardReader
 from .card_reset import ask_for_reset
@@ -70,7 +70,7 @@ class Service:
         self.started = monotonic()
         self.created = time()
         self._engine: Engine | None = None
-        self._claim: TextIO | None = None
+        self._claim = Claim()
         self.monitor: CardMonitor | None = None
         self._served: ServedModel | None = None
         self._loading: asyncio.Future[Engine] | None = None
@@ -120,7 +120,7 @@ class Service:
             max_running=s.max_running, banks=s.banks, exact=s.exact, drafts=s.drafts,
             draft_history=s.draft_history, trace=s.trace,
             meanwhile=self._check_stop, state_dir=s.state_dir, on_failure=self._tell_failed,
-            holders=card_holders,
+            holders=self._claim.holders,
         )  # fmt: skip
 
     def _place_of_card(self) -> int:
@@ -336,8 +336,8 @@ class Service:
             self.bridge.close()
         for executor in (self._slow, self.preparing, self.submitting):
             executor.shutdown(wait=False)
-        if self._claim is not None and not self.card_hangs:
-            self._claim.close()
+        if not self.card_hangs:
+            self._claim.give_up()
         log.info("closed after %.1f seconds", monotonic() - begun)
 
     async def _close(self, engine: Engine) -> None:

@@ -32,10 +32,14 @@ def test_a_second_server_says_who_has_the_card(tmp_path: Path, monkeypatch: pyte
             second.wait(lambda: second.health()[0] == 200, 60, "ready")
             second.process.kill()  # which leaves no claim
             second.process.wait()
-            lock, other = (claim_card(folder, 0, True, lambda: None) for folder in (tmp_path, tmp_path / "other"))
-    assert lock is not None and other is not None
-    lock.close()
-    other.close()
+            assert f"process {pid} had card 0" not in second.log
+    claims = [claim_card(folder, 0, True, lambda: None) for folder in (tmp_path, tmp_path / "other")]
+    assert [claim.after_crash for claim in claims] == [True, False]
+    for claim in claims:
+        claim.give_up()
+    claim = claim_card(tmp_path, 0, True, lambda: None)
+    assert not claim.after_crash
+    claim.give_up()
 
 
 def test_who_listens_on_a_port_is_told() -> None:
