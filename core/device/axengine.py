@@ -88,9 +88,12 @@ class AxengineProgram:
     """The Backend, over one InferenceSession per layer. K and V live in the host's memory."""
 
     num_banks = 1
+    embeds = False
 
     def __init__(self, package: ModelPackage, logits_slots: int = 1) -> None:
         """Loads the head, then the layers. PackageError where the files do not fit each other."""
+        if package.embeds:
+            raise PackageError(f"{package.directory}: embedding models are not served through PyAXEngine")
         axengine = _import_axengine()
         self.logits_slots = logits_slots
         sessions = [axengine.InferenceSession(os.fspath(p)) for p in (package.head_file, *package.layer_files)]
