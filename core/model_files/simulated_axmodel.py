@@ -206,7 +206,7 @@ def is_simulated(path: str | os.PathLike[str]) -> bool:
 def tensor_shapes(meta: SimMeta) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
     """Names and shapes of the tensors that a file with this metadata must have, and of those that it may have."""
     if meta.layer is None:
-        norm = {"norm": (meta.hidden,)}
+        norm: dict[str, tuple[int, ...]] = {"norm": (meta.hidden,)}
         if meta.head_gives in NORM_ALONE:
             return norm, {}
         return {**norm, "head": (meta.vocab, meta.hidden)}, {"head_scale": (meta.vocab,)}
