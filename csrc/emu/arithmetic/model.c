@@ -150,6 +150,7 @@ static emu_model *make(const void *data, size_t size, bool mapped, const char *n
     m->rope_factor = (float)h->rope_factor;
     m->output_fp32 = h->output_fp32;
     m->gives = h->gives;
+    if (!emu_gives_logits(m->gives)) m->info.vocab = 0;
     make_groups(m, h);
     if (m->info.kind == EMU_HEAD) {
         make_head_tensors(m);
