@@ -12,7 +12,7 @@ from ..serving.dialect import Answer, Dialect, NothingToGenerate, Totals
 from ..serving.generation_spec import EmbeddingSpec, FieldNames, GenerationSpec
 from ..serving.model_names import ModelNames
 from ..serving.prepared_request import PreparedRequest
-from .requests import CardOptions, Context, KeepAlive, OllamaFields
+from .requests import Count, KeepAlive, OllamaFields, Options
 
 MAX_INPUTS = 2048
 Inputs = Annotated[
@@ -21,10 +21,17 @@ Inputs = Annotated[
 ]
 
 
-class EmbedOptions(CardOptions):
-    """Options of sampling are refused: nothing is chosen here."""
+class EmbedOptions(Options):
+    """Those of /api/chat, which clients send along; of them `num_ctx` counts."""
 
-    num_ctx: Context | None = None
+    harmless: ClassVar[dict[str, str]] = {
+        **dict.fromkeys(Options.model_fields, "an embedding is not sampled"),
+        **Options.harmless,
+        "num_keep": "the beginning of a text that is too long is what is kept",
+    }
+    del harmless["num_ctx"]
+
+    num_ctx: Annotated[Count, Field(ge=1)] | None = None
     """Tokens of a text at most, where that is less than the model's context."""
 
 

@@ -64,14 +64,17 @@ def _duration(value: str) -> str:
 
 
 Count = Annotated[int, Field(ge=-(2**31), lt=2**31)]
-Context = Annotated[Count, Field(ge=1)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
-class CardOptions(RequestFields):
-    """How a model lies on the machine that Ollama runs on."""
+class Options(RequestFields):
+    """How to sample, and within which limits. What is not given is the model's own default, not Ollama's.
+
+    The options are those of Ollama's model files, by name and number.
+    """
 
     harmless: ClassVar[dict[str, str]] = {
+        "num_keep": "no token is ever dropped from a context to go on",
         "num_batch": "prompts go through the card in its own chunks",
         "num_gpu": "all layers are on the card",
         "main_gpu": "there is one card",
@@ -81,28 +84,6 @@ class CardOptions(RequestFields):
         "f16_kv": "the model's files say how keys and values are kept",
         "use_mmap": "the model is on the card already",
         "use_mlock": "the model is on the card already",
-    }
-
-    num_batch: Count | None = None
-    num_gpu: Count | None = None
-    main_gpu: Count | None = None
-    num_thread: Count | None = None
-    numa: bool | None = None
-    low_vram: bool | None = None
-    f16_kv: bool | None = None
-    use_mmap: bool | None = None
-    use_mlock: bool | None = None
-
-
-class Options(CardOptions):
-    """How to sample, and within which limits. What is not given is the model's own default, not Ollama's.
-
-    The options are those of Ollama's model files, by name and number.
-    """
-
-    harmless: ClassVar[dict[str, str]] = {
-        **CardOptions.harmless,
-        "num_keep": "no token is ever dropped from a context to go on",
         "logits_all": "only logits that are needed are computed; answers do not depend on it",
         "mirostat": "0, the only value taken, is off",
         "mirostat_tau": "a setting of mirostat, which is off",
@@ -119,7 +100,7 @@ class Options(CardOptions):
         | None
     ) = None
     """Tokens of the answer at most. More than the context holds, -1 and -2: as many as it holds."""
-    num_ctx: Context | None = None
+    num_ctx: Annotated[Count, Field(ge=1)] | None = None
     """Tokens of prompt and answer together, where that is less than the model's context; else the model's context
     counts. A prompt that is longer is refused, never cut."""
     temperature: Temperature | None = None
@@ -145,6 +126,15 @@ class Options(CardOptions):
     ) = None
     # Harmless, or only taken where they do nothing.
     num_keep: Count | None = None
+    num_batch: Count | None = None
+    num_gpu: Count | None = None
+    main_gpu: Count | None = None
+    num_thread: Count | None = None
+    numa: bool | None = None
+    low_vram: bool | None = None
+    f16_kv: bool | None = None
+    use_mmap: bool | None = None
+    use_mlock: bool | None = None
     logits_all: bool | None = None
     mirostat: Annotated[Count, _neutral(0, "mirostat"), Field(json_schema_extra={"const": 0})] | None = None
     mirostat_tau: Number | None = None

@@ -133,7 +133,7 @@ def test_it_generates_no_text(served: Served, client: openai.OpenAI, ollama_clie
 
 def test_ollama(served: Served, ollama_client: ollama.Client) -> None:
     client = ollama_client
-    answer = client.embed("default", TEXTS, keep_alive="5m", options={"num_ctx": 2048, "num_gpu": 1})
+    answer = client.embed("default", TEXTS, keep_alive="5m", options={"num_ctx": 2048, "temperature": 0, "stop": None})
     served.expect(answer.embeddings, TEXTS)
     assert answer.prompt_eval_count == sum(len(served.ids(text)) for text in TEXTS)
     assert answer.model == "default" and answer.total_duration
@@ -154,8 +154,9 @@ def test_ollama_cuts_where_it_may(served: Served) -> None:
     assert status == 400 and f"context is {CONTEXT} tokens" in refused["error"]
     few = served.post("/api/embed", model="default", input=long, options={"num_ctx": 9})[1]
     assert few["prompt_eval_count"] == 9
-    status, refused = served.post("/api/embed", model="default", input="a", options={"temperature": 0})
-    assert status == 400 and "options.temperature" in refused["error"]
+    for options, name in (({"temperature": 9}, "temperature"), ({"num_ctx": 0}, "num_ctx"), ({"nope": 1}, "nope")):
+        status, refused = served.post("/api/embed", model="default", input="a", options=options)
+        assert status == 400 and f"options.{name}" in refused["error"]
     huge = served.post("/api/embed", model="default", input="word " * 200_000)
     assert huge[0] == 200 and huge[1]["prompt_eval_count"] == CONTEXT
 
