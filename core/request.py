@@ -166,13 +166,12 @@ class EngineInfo:
         if embeds == bool(self.embedding_size):
             return
         text = (
-            "This server makes no embeddings: its model generates text. Ask one that serves an embedding model"
-            " (Qwen3-Embedding)."
+            "This model makes no embeddings: it generates text. Ask an embedding model for them (Qwen3-Embedding)."
             if embeds
-            else "This server generates no text: it serves an embedding model. Ask it for embeddings (/v1/embeddings,"
+            else "This model generates no text: it is an embedding model. Ask it for embeddings (/v1/embeddings,"
             " /api/embed)."
         )
-        raise RequestError(text, None, "unsupported")
+        raise RequestError(text, "model", "unsupported")
 
 
 def choice_seed(seed: int, choice: int) -> int:

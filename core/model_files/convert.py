@@ -85,14 +85,13 @@ def convert(
     decode = (rows,) if isinstance(rows, int) else tuple(rows)
     ladder = default_history(max(decode, default=0), chunk) if history is None else list(history)
     base = replace(_base_meta(spec, decode, chunk, ladder), p0_width=p0_width)
-    embeds = isinstance(opened, Checkpoint) and opened.embeds
-    jobs = _plan(opened, spec, base, name, embeds)
+    jobs = _plan(opened, spec, base, name)
     if weights == "int8":
         jobs = [(file, meta, int8_tensors(tensors) if meta else tensors) for file, meta, tensors in jobs]
     elif weights != "bf16":
         raise PackageError(f"--weights is bf16 or int8, not {weights}")
     tokenizer = opened.tokenizer()
-    if embeds:
+    if spec.embedding is not None:
         embedding_models.check_end(tokenizer.get("tokenizer.json", b"{}"), source)
     with new_directory(target) as work:
         _write_all(work, jobs, progress)
@@ -104,9 +103,7 @@ def convert(
         if spec.max_positions:
             extra["max_positions"] = spec.max_positions
         config = package_config(name, base, spec.eos, spec.bos, extra)
-        if isinstance(opened, Checkpoint) and embeds:
-            config |= {"is_embedding": True, **opened.matryoshka}
-        write_json(work / "config.json", config)
+        write_json(work / "config.json", {**config, **(spec.embedding or {})})
     return target
 
 
@@ -177,7 +174,7 @@ PreparedRequest = tuple[str, SimMeta | None, Mapping[str, TensorSource]]
 """File name, metadata (None: the embedding file, raw bytes) and tensors."""
 
 
-def _plan(checkpoint: AnyCheckpoint, spec: ModelSpec, base: SimMeta, name: str, embeds: bool) -> list[PreparedRequest]:
+def _plan(checkpoint: AnyCheckpoint, spec: ModelSpec, base: SimMeta, name: str) -> list[PreparedRequest]:
     """Every file to write, with its shapes checked against the configuration; nothing is written yet."""
     embed = checkpoint.source("model.embed_tokens.weight")
     if embed.shape != (spec.vocab, spec.hidden):
@@ -194,10 +191,11 @@ def _plan(checkpoint: AnyCheckpoint, spec: ModelSpec, base: SimMeta, name: str, 
             {key: tensor.shape for key, tensor in tensors.items()}, meta, f"layer {layer} of {checkpoint.path}"
         )
         jobs.append((layer_pattern(name, base.chunk) % layer, meta, tensors))
-    head = {"norm": checkpoint.source("model.norm.weight")}
-    meta = replace(base, layer=None, head_rows=HEAD_ROWS, head_gives="norm" if embeds else "logits")
-    if not embeds:
+    head, gives = {"norm": checkpoint.source("model.norm.weight")}, "norm"
+    if spec.embedding is None:
+        gives = "logits"
         head["head"] = embed if spec.tied else checkpoint.source("lm_head.weight")
+    meta = replace(base, layer=None, head_rows=HEAD_ROWS, head_gives=gives)
     check_shapes({key: tensor.shape for key, tensor in head.items()}, meta, f"the head of {checkpoint.path}")
     jobs.append((f"{name}_post.axmodel", meta, head))
     unknown = sorted(key for key in checkpoint.names if key not in used and not key.endswith("rotary_emb.inv_freq"))

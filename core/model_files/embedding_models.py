@@ -66,6 +66,12 @@ def matryoshka(values: Mapping[str, Any], names: Iterable[str]) -> bool | tuple[
     return any("qwen3-embedding" in re.sub("[^a-z0-9]+", "-", name.lower()) for name in names)
 
 
+def package_keys(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a package's configuration says of a model whose checkpoint has this one."""
+    told = {key: config[key] for key in ("is_matryoshka", "matryoshka_dimensions") if key in config}
+    return {"is_embedding": True, **told}
+
+
 def vector_sizes(trained: bool | tuple[int, ...], hidden: int) -> Sequence[int]:
     """How many values a vector may have; last, the whole one's `hidden`."""
     if isinstance(trained, tuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,8 @@ TOKENIZER_FILES = (
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """The sizes and constants of a supported model, from its config.json. Sizes in elements."""
+    """The sizes and constants of a supported model, from its config.json. Sizes in elements. `embedding`: what a
+    package says of a model that embeds texts; None: it generates some."""
 
     family: str
     layers: int
@@ -46,6 +47,7 @@ class ModelSpec:
     max_positions: int | None
     eos: tuple[int, ...]
     bos: int | None
+    embedding: Mapping[str, Any] | None = None
 
 
 class Checkpoint:
@@ -94,24 +96,13 @@ class Checkpoint:
     @cached_property
     def spec(self) -> ModelSpec:
         """Sizes and constants; PackageError names what axpress does not run."""
-        config = read_json(self.path / "config.json")
-        if self.embeds:  # whatever class it was saved as
-            config.pop("architectures", None)
-        spec = spec_of(config, self.generation, str(self.path / "config.json"))
-        if self.embeds:
-            embedding_models.check_family(spec.family, self.path)
-        return spec
-
-    @cached_property
-    def embeds(self) -> bool:
-        """Whether it was made to embed texts. PackageError: in a way that is not supported."""
-        return embedding_models.is_checkpoint(self.path) or self._bare
-
-    @cached_property
-    def matryoshka(self) -> dict[str, Any]:
-        """What config.json says of shorter vectors, by its keys."""
-        config = read_json(self.path / "config.json")
-        return {key: config[key] for key in ("is_matryoshka", "matryoshka_dimensions") if key in config}
+        config, where = read_json(self.path / "config.json"), str(self.path / "config.json")
+        if not (embedding_models.is_checkpoint(self.path) or self._bare):
+            return spec_of(config, self.generation, where)
+        config.pop("architectures", None)  # whatever class it was saved as
+        spec = spec_of(config, self.generation, where)
+        embedding_models.check_family(spec.family, self.path)
+        return replace(spec, embedding=embedding_models.package_keys(config))
 
     @cached_property
     def generation(self) -> Mapping[str, Any]:

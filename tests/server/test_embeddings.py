@@ -121,7 +121,7 @@ def test_what_is_refused_is_named(served: Served, client: openai.OpenAI) -> None
 
 
 def test_it_generates_no_text(served: Served, client: openai.OpenAI, ollama_client: ollama.Client) -> None:
-    with pytest.raises(openai.BadRequestError, match="generates no text: it serves an embedding model"):
+    with pytest.raises(openai.BadRequestError, match="generates no text: it is an embedding model"):
         client.chat.completions.create(model="default", messages=[{"role": "user", "content": "hi"}])
     with pytest.raises(openai.BadRequestError, match="generates no text"):
         client.completions.create(model="default", prompt="hi", stream=True)

@@ -176,12 +176,12 @@ def test_many_texts_wait_as_one_and_let_others_in(package: Path) -> None:
 
 def test_each_model_does_its_own(package: Path, tmp_path: Path) -> None:
     engine = open_engine(package)
-    with pytest.raises(RequestError, match="generates no text: it serves an embedding model"):
+    with pytest.raises(RequestError, match="generates no text: it is an embedding model"):
         engine.submit(GenerationRequest([1, 2]), Collector())
     with pytest.raises(RequestError, match="1 to 64 values, not 65"):
         engine.submit(GenerationRequest([1, 2], dimensions=65), Collector())
     engine.close()
     chat = open_engine(convert_tiny(tmp_path, Tiny("qwen3"), rows=ROWS, chunk=CHUNK, history=HISTORY))
-    with pytest.raises(RequestError, match="makes no embeddings: its model generates text"):
+    with pytest.raises(RequestError, match="makes no embeddings: it generates text"):
         chat.submit(GenerationRequest([1, 2], dimensions=8), Collector())
     chat.close()
