@@ -33,6 +33,8 @@ def open_backend(package: ModelPackage, logits_slots: int) -> tuple[AxengineCard
 
     The costs are only a plausible order: measuring all groups through sessions would take minutes. Errors as for
     `open_model`."""
+    if package.embeds:
+        raise PackageError(f"{package.directory}: embedding models are not served through PyAXEngine")
     program = AxengineProgram(package, logits_slots=logits_slots)
     log.warning(
         "%s: served through PyAXEngine, which moves the whole cache for every layer: expect it to be slow", package.name
@@ -92,8 +94,6 @@ class AxengineProgram:
 
     def __init__(self, package: ModelPackage, logits_slots: int = 1) -> None:
         """Loads the head, then the layers. PackageError where the files do not fit each other."""
-        if package.embeds:
-            raise PackageError(f"{package.directory}: embedding models are not served through PyAXEngine")
         axengine = _import_axengine()
         self.logits_slots = logits_slots
         sessions = [axengine.InferenceSession(os.fspath(p)) for p in (package.head_file, *package.layer_files)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from axpress.core.device.emulator import Emulator
 from axpress.core.engine.engine import Engine
 from axpress.core.errors import ContextOverflow, PackageError, RequestError
 from axpress.core.model_files.convert import convert
+from axpress.core.model_files.model_package import open_package
 from axpress.core.recovery.ladder import RecoveryPolicy
 from axpress.core.request import GenerationRequest
 
@@ -141,6 +143,17 @@ def test_a_card_that_fails(package: Path, alone: np.ndarray, fault: str) -> None
 @pytest.mark.parametrize("gives", ["norm_as_output", "both"])
 def test_heads_that_give_it_otherwise(gives: str, tmp_path: Path, alone: np.ndarray) -> None:
     made = embedding_package(tmp_path, head_gives=gives, rows=ROWS, chunk=CHUNK, history=HISTORY)
+    engine = open_engine(made)
+    assert np.array_equal(embed(engine, make_prompts()[:4]), alone[:4])
+    engine.close()
+
+
+def test_a_head_tells_what_the_package_does_not(tmp_path: Path, alone: np.ndarray) -> None:
+    made = embedding_package(tmp_path, head_gives="norm_as_output", rows=ROWS, chunk=CHUNK, history=HISTORY)
+    config = json.loads((made / "config.json").read_text())
+    del config["is_embedding"]
+    (made / "config.json").write_text(json.dumps(config))
+    assert not open_package(made).embeds
     engine = open_engine(made)
     assert np.array_equal(embed(engine, make_prompts()[:4]), alone[:4])
     engine.close()
