@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import vendor_tokenizers
 from tiny_models import Tiny, save_checkpoint, write_checkpoint
 
 from axpress.core.model_files.convert import convert
@@ -61,6 +63,24 @@ def with_head(package: Path, tiny: Tiny, head_gives: str) -> Path:
     if head_gives in ("both", "logits"):
         tensors["head"] = array_source(np.zeros((tiny.vocab, tiny.hidden), np.uint16))
     write_axmodel(path, replace(meta, head_gives=head_gives), tensors)
+    return package
+
+
+def published_layout(package: Path) -> Path:
+    """The same package as the vendor publishes them: flat, with the tokenizer in one .txt file and no sampling."""
+    config = json.loads((package / "config.json").read_text())
+    spec = json.loads((package / "tokenizer" / "tokenizer.json").read_text())
+    vendor_tokenizers.huggingface(package / "tokenizer.txt", spec, config["eos"])
+    for path in package.glob("*.axmodel"):
+        path.rename(package / f"qwen3_{path.name.partition('_')[2]}")
+    shutil.rmtree(package / "tokenizer")
+    (package / "post_config.json").unlink()
+    names = ("template_filename_axmodel", "filename_post_axmodel")
+    changed = {name: f"qwen3_{config[name].partition('_')[2]}" for name in names}
+    gone = ("axpress", "post_config_path", "eos", "bos")
+    kept = {key: value for key, value in config.items() if key not in gone} | changed
+    more = {"model_name": "AXERA-TECH/Qwen3-Embedding-0.6B", "url_tokenizer_model": "tokenizer.txt", "devices": [0]}
+    (package / "config.json").write_text(json.dumps(kept | more))
     return package
 
 

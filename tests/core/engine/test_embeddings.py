@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from collecting import Collector
-from embedding_models import NAME, TINY, embedding_package, reference, reference_vectors
+from embedding_models import NAME, TINY, embedding_package, published_layout, reference, reference_vectors
 from tiny_models import Tiny, convert_tiny
 
 from axpress.core.device.emulator import Emulator
@@ -155,6 +155,15 @@ def test_a_head_tells_what_the_package_does_not(tmp_path: Path, alone: np.ndarra
     (made / "config.json").write_text(json.dumps(config))
     assert not open_package(made).embeds
     engine = open_engine(made)
+    assert np.array_equal(embed(engine, make_prompts()[:4]), alone[:4])
+    engine.close()
+
+
+def test_a_package_as_published(tmp_path: Path, alone: np.ndarray) -> None:
+    made = published_layout(embedding_package(tmp_path, rows=ROWS, chunk=CHUNK, history=HISTORY))
+    engine = open_engine(made)
+    assert engine.package.tokenizer_path.name == "tokenizer.txt" and engine.text.has_control("<|endoftext|>")
+    assert engine.package.matryoshka is True and engine.info.model == "AXERA-TECH/Qwen3-Embedding-0.6B"
     assert np.array_equal(embed(engine, make_prompts()[:4]), alone[:4])
     engine.close()
 
