@@ -37,8 +37,9 @@ def is_checkpoint(directory: Path) -> bool:
     if not pooling.is_file():
         return (directory / SIGN).is_file()
     said = read_json(pooling)
-    modes = {key.removeprefix("pooling_mode_") for key, value in said.items() if value is True}
-    mode = said.get("pooling_mode", LAST_TOKEN if LAST_TOKEN in modes else "another way")
+    start = "pooling_mode_"
+    modes = [key.removeprefix(start) for key, value in said.items() if key.startswith(start) and value is True]
+    mode = said.get("pooling_mode", " and ".join(modes))
     if mode != LAST_TOKEN:
         raise PackageError(f"{pooling} gathers vectors by {mode}: {SUPPORTED}")
     return True

@@ -20,7 +20,12 @@ from axpress.core.model_files.simulated_axmodel import read_axmodel, write_axmod
 
 TINY = Tiny("qwen3", layers=2, vocab=512, tied=True)
 NAME = "Qwen3-Embedding-tiny"
-POOLING = {"word_embedding_dimension": 64, "pooling_mode_cls_token": False, "pooling_mode_lasttoken": True}
+POOLING = {
+    "word_embedding_dimension": 64,
+    "pooling_mode_cls_token": False,
+    "pooling_mode_lasttoken": True,
+    "include_prompt": True,
+}
 
 
 def as_published(directory: Path, pooling: dict[str, Any] = POOLING) -> Path:

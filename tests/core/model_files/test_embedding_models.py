@@ -48,12 +48,13 @@ def pooled(**modes: Any) -> Any:
     ("family", "change", "said"),
     [
         ("qwen3", pooled(**POOLING | {"pooling_mode_lasttoken": False, "pooling_mode_mean_tokens": True}), "1_Pooling"),
+        ("qwen3", pooled(**POOLING | {"pooling_mode_mean_tokens": True}), "by lasttoken and mean_tokens"),
         ("qwen3", pooled(pooling_mode="mean"), "gathers vectors by mean"),
         ("qwen3", lambda path: (path / "2_Dense").mkdir(), "2_Dense"),
         ("qwen3", without_the_end, r"does not end a text with <\|endoftext\|>"),
         ("qwen2", lambda path: None, "of the family qwen2"),
     ],
-    ids=["mean", "mean, said anew", "dense", "no end token", "family"],
+    ids=["mean", "two", "mean, said anew", "dense", "no end token", "family"],
 )
 def test_other_kinds_are_refused(family: str, change: Any, said: str, tmp_path: Path) -> None:
     write_checkpoint(Tiny(family, vocab=512, tied=True), tmp_path / NAME)
