@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from .errors import FailureKind
+from .errors import FailureKind, RequestError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 FinishReason = Literal["stop", "length", "cancelled", "error"]
 
@@ -71,7 +75,9 @@ class GenerationRequest:
     occurrence of this text in the answer; with `stop_after_begin`, that is so for an answer only that begins, blanks
     aside, with that other text. `cache_salt` separates tenants: prefixes are shared among equal salts only.
     `low_priority` requests come after all others and do not push their prefixes out of the cache. `client`: who asks;
-    of those that wait, the next place is for a client that has fewest."""
+    of those that wait, the next place is for a client that has fewest. `dimensions` not 0: nothing is generated, the
+    one Delta has the embedding of the prompt, its first so many values; of the other fields those about the answer are
+    not looked at."""
 
     prompt_ids: list[int]
     params: SamplingParams = SamplingParams()
@@ -85,6 +91,7 @@ class GenerationRequest:
     cache_salt: bytes = b""
     low_priority: bool = False
     client: bytes = b""
+    dimensions: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +127,7 @@ class Delta:
 
     `num_tokens` tokens were generated for this piece. The last piece has `finish_reason`; with "error", `error` says
     why and `failure` of what kind that is; `error_code` is set where it is the request's own fault. `stop_string`: the
-    one that ended the answer."""
+    one that ended the answer. `embedding`: float32 [dimensions] of length 1, where that was asked for."""
 
     text: str
     num_tokens: int
@@ -131,6 +138,7 @@ class Delta:
     error_code: str | None = None
     failure: FailureKind | None = None
     stop_string: str | None = None
+    embedding: NDArray[np.float32] | None = None
 
 
 Sink = Callable[[Delta], None]
@@ -139,7 +147,8 @@ Sink = Callable[[Delta], None]
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """What is being served, and on what. `emulated` is True when no real card is involved."""
+    """What is being served, and on what. `emulated` is True when no real card is involved. `embedding_size`: values of
+    a text's embedding; 0: a model that generates text."""
 
     model: str
     device: str
@@ -150,6 +159,19 @@ class EngineInfo:
     context_length: int
     runtime_version: str
     num_banks: int = 1
+    embedding_size: int = 0
+
+    def check_kind(self, *, embeds: bool) -> None:
+        """Raises RequestError where the model does not do what is asked for: embed texts, or generate some."""
+        if embeds == bool(self.embedding_size):
+            return
+        text = (
+            "This model makes no embeddings: it generates text. Ask an embedding model for them (Qwen3-Embedding)."
+            if embeds
+            else "This model generates no text: it is an embedding model. Ask it for embeddings (/v1/embeddings,"
+            " /api/embed)."
+        )
+        raise RequestError(text, "model", "unsupported")
 
 
 def choice_seed(seed: int, choice: int) -> int:

@@ -33,6 +33,8 @@ def open_backend(package: ModelPackage, logits_slots: int) -> tuple[AxengineCard
 
     The costs are only a plausible order: measuring all groups through sessions would take minutes. Errors as for
     `open_model`."""
+    if package.embeds:
+        raise PackageError(f"{package.directory}: embedding models are not served through PyAXEngine")
     program = AxengineProgram(package, logits_slots=logits_slots)
     log.warning(
         "%s: served through PyAXEngine, which moves the whole cache for every layer: expect it to be slow", package.name
@@ -88,6 +90,7 @@ class AxengineProgram:
     """The Backend, over one InferenceSession per layer. K and V live in the host's memory."""
 
     num_banks = 1
+    embeds = False
 
     def __init__(self, package: ModelPackage, logits_slots: int = 1) -> None:
         """Loads the head, then the layers. PackageError where the files do not fit each other."""

@@ -66,7 +66,8 @@ class Backend(Protocol):
     """Runs steps of one model over `num_banks` caches of `bank_rows` rows.
 
     `groups` are what `Step.group` counts: decode groups by growing cache, then chunks by growing history. At most
-    `logits_slots` queries of a step want logits, `vocab_size` each."""
+    `logits_slots` queries of a step want logits, `vocab_size` each; with `embeds` the head gives a normed hidden state
+    in their place."""
 
     shape: LayerShape
     groups: tuple[Group, ...]
@@ -74,6 +75,7 @@ class Backend(Protocol):
     num_banks: int
     bank_rows: int
     vocab_size: int
+    embeds: bool
     logits_slots: int
 
     def run(self, step: Step, timeout_ms: int = -1) -> None:
@@ -84,8 +86,8 @@ class Backend(Protocol):
         """Logits of these queries of the last step, into slots 0 and up. Errors as for `run`."""
 
     def logits(self, slot: int = 0) -> NDArray[Any]:
-        """What the last step's query with this slot got: uint16 (bf16 bits) or float32 [vocab_size]. The next step
-        writes over it."""
+        """What the last step's query with this slot got: uint16 (bf16 bits) or float32 [vocab_size], or with
+        `embeds` [shape.hidden]. The next step writes over it."""
 
     def bad_logits(self, count: int) -> list[int]:
         """Which of the first `count` slots hold what cannot be believed: NaN, +inf, or the same for every token."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import LogitsError, PackageError, RuntimeUnavailable
+from ..model_files.embedding_models import END_OF_TEXT, check_family
 from ..model_files.model_package import ModelPackage, open_package
 from ..model_files.simulated_axmodel import published_bytes
 from ..model_files.timing_profile import profile_path
@@ -26,7 +27,7 @@ from .probe import probe
 from .probe_passes import choose_tokens
 from .program import Program
 from .runtime import Card, find_library
-from .shape_groups import find_tensor
+from .shape_groups import gives_norm_alone, head_output
 from .step import Step
 
 log = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ class Model:
             context_length=program.bank_rows,
             runtime_version=card.version(),
             num_banks=program.num_banks,
+            embedding_size=program.shape.hidden if program.embeds else 0,
         )
 
     def close(self, settle_ms: int = 5000) -> None:
@@ -158,6 +160,8 @@ def open_model(
         sizes = [published_bytes(path) for path in _files(package)]
         watch = LoadWatch(sizes, progress)
         program = _load(card, package, watch, sizes, banks, logits_slots)
+        if program.embeds and not text.has_control(END_OF_TEXT):
+            raise PackageError(f"{package.tokenizer_path} has no token {END_OF_TEXT}, with which texts to embed end")
         watch.probing()
         model = Model(package, text, card, program, *probe(program, watch), profile)
         program.clear_bank(0)  # a NaN that a probe left in a row would be in every answer
@@ -236,12 +240,15 @@ def _load(
     head, layers = models[0], models[1:]
     embedding = package.embedding(head.inputs[0].shapes[0][-1])
     num_banks = memory.num_banks(layers)
-    width = head.outputs[find_tensor(head.outputs, "output", head.path)].shapes[0][-1]
-    token_ids = package.head_token_ids(width, len(embedding))
-    program = Program(
-        card, layers, head, embedding, num_banks=num_banks, logits_slots=logits_slots, token_ids=token_ids
-    )
-    return program
+    embeds = package.embeds or (package.head_ids_file is None and gives_norm_alone(head, len(embedding)))
+    width = head.outputs[head_output(head, embeds)].shapes[0][-1]
+    if embeds:
+        check_family(package.family, head.path)
+    token_ids = None if embeds else package.head_token_ids(width, len(embedding))
+    return Program(
+        card, layers, head, embedding, num_banks=num_banks, logits_slots=logits_slots, token_ids=token_ids,
+        embeds=embeds,
+    )  # fmt: skip
 
 
 def _files(package: ModelPackage) -> list[Path]:

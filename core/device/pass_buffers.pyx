@@ -16,7 +16,7 @@ from .kv_buffers cimport KVBuffers
 from .runtime cimport AXCL_TYPE_BF16, AXCL_TYPE_FP32, Card, axclError, axclrtEngineIO
 
 from ..errors import PackageError
-from .shape_groups import LAYER_INPUTS, LAYER_OUTPUTS, find_tensor
+from .shape_groups import LAYER_INPUTS, LAYER_OUTPUTS, find_tensor, head_output
 
 
 cdef class PassBuffers:
@@ -27,7 +27,9 @@ cdef class PassBuffers:
     Raises PackageError where head and layers do not fit each other, RuntimeCallError where the card refuses.
     """
 
-    def __init__(self, card: Card, layers: list, head: LoadedModel, common, kv: KVBuffers, int logits_slots):
+    def __init__(
+            self, card: Card, layers: list, head: LoadedModel, common, kv: KVBuffers, int logits_slots,
+            bint embeds=False):
         cdef int i
         self.card, self.layers, self.head, self.kv = card, layers, head, kv
         self.num_layers, shape = len(layers), common.shape
@@ -47,7 +49,7 @@ cdef class PassBuffers:
             self.layer_handles[i].model = (<LoadedModel>layers[i]).model
             self.layer_handles[i].context = (<LoadedModel>layers[i]).context
         self._bind_groups(groups, common.numbers)
-        self._bind_heads(shape.hidden)
+        self._bind_heads(shape.hidden, embeds)
         self.logits = PinnedBuffer(card, self.logits_bytes * logits_slots)
 
     def _shared(self, role: str, size_t nbytes) -> DeviceBuffer:
@@ -101,11 +103,12 @@ cdef class PassBuffers:
         binding.set_output(tensors["V_cache_out"], buffers["rows"][1])
         return binding
 
-    def _bind_heads(self, int hidden_size):
-        """The head in all its groups; fp32 or bf16 logits, possibly of a trimmed vocabulary."""
+    def _bind_heads(self, int hidden_size, bint embeds):
+        """The head in all its groups; fp32 or bf16 logits, possibly of a trimmed vocabulary, or normed hidden states in
+        their place."""
         cdef LoadedModel head = self.head
         cdef head_io *bound
-        source, logits = find_tensor(head.inputs, "input", head.path), find_tensor(head.outputs, "output", head.path)
+        source, logits = find_tensor(head.inputs, "input", head.path), head_output(head, embeds)
         taken, given = head.inputs[source], head.outputs[logits]
         if any(size % self.hidden_bytes for size in taken.sizes) or taken.shapes[0][-1] != hidden_size:
             raise PackageError(

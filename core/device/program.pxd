@@ -34,6 +34,8 @@ cdef class Program:
     cdef bint rounds                    # rows are to be asked for first: the table is not of bf16
     cdef list logits_views              # of the tokens that the vocabulary has
     cdef readonly int vocab_size
+    cdef readonly bint embeds
+    cdef int num_values         # that a query gets: logits, or those of its hidden state
     cdef object token_ids               # of a trimmed head's logits, or None
     cdef object spread_logits           # [slot, token] of a trimmed head; what it does not give is -inf
     cdef size_t row_bytes

@@ -38,6 +38,7 @@ class Program:
     in_place_decode: bool
     closed: bool
     vocab_size: int
+    embeds: bool
     use_async: bool
     def __init__(
         self,
@@ -49,10 +50,11 @@ class Program:
         num_banks: int = 1,
         logits_slots: int = 1,
         token_ids: NDArray[np.int32] | None = None,
+        embeds: bool = False,
     ) -> None:
         """`layers` and `head` are loaded; `embedding` is an EmbeddingTable [V, H], kept, not copied. `token_ids` int32:
         which token each of a trimmed head's logits is; None: logit i is token i, and what a padded head gives beyond V
-        is no token.
+        is no token. `embeds`: queries get their normed hidden state [H] in place of logits.
 
         Raises PackageError where the models do not fit each other, RuntimeCallError where the card refuses."""
     def set_modes(self, *, use_async: bool, in_place_decode: bool) -> None:
@@ -75,8 +77,8 @@ class Program:
 
         ValueError: no such query, or more than there are slots. Other errors as for `run`."""
     def logits(self, slot: int = 0) -> NDArray[Any]:
-        """Logits of the last step's query with this slot: uint16 (bf16 bits) or float32 [vocab_size], zero-copy but for
-        trimmed heads."""
+        """What the head gave the last step's query with this slot, logits or a hidden state: uint16 (bf16 bits) or
+        float32 [vocab_size or hidden], zero-copy but for trimmed heads."""
     def bad_logits(self, count: int) -> list[int]:
         """Which of the first `count` slots hold what cannot be believed: NaN, +inf, or the same for every token."""
     def clear_logits(self, slot: int = 0) -> None:

@@ -46,10 +46,10 @@ cdef class Program:
 
     def __init__(
             self, card: Card, layers: list, head: LoadedModel, embedding, *, num_banks: int = 1, logits_slots: int = 1,
-            token_ids=None):
+            token_ids=None, embeds: bool = False):
         """`layers` and `head` are loaded; `embedding` is an EmbeddingTable [V, H], kept, not copied. `token_ids` int32:
         which token each of a trimmed head's logits is; None: logit i is token i, and what a padded head gives beyond V
-        is no token.
+        is no token. `embeds`: queries get their normed hidden state [H] in place of logits.
 
         Raises PackageError where the models do not fit each other, RuntimeCallError where the card refuses.
         """
@@ -65,13 +65,16 @@ cdef class Program:
                                f" {self.shape.hidden}: files of two models?")
         self.table, self.embedding, self.rounds = embedding, embedding.array, embedding.rounds
         self.kv = KVBuffers(card, num_banks, self.num_layers, self.bank_rows, self.row_bytes)
-        self.buffers = PassBuffers(card, layers, head, common, self.kv, logits_slots)
+        self.buffers = PassBuffers(card, layers, head, common, self.kv, logits_slots, embeds)
         self.row_runs = <row_run *>PyMem_Calloc(max(group.width for group in self.groups), sizeof(row_run))
         self.wanted = <int32_t *>PyMem_Calloc(logits_slots, sizeof(int32_t))
         if self.row_runs == NULL or self.wanted == NULL:
             raise MemoryError
         self.token_ids = token_ids
-        self.vocab_size = min(self.buffers.vocab_size, len(embedding)) if token_ids is None else len(embedding)
+        self.embeds = embeds
+        whole = embeds or token_ids is not None
+        self.vocab_size = len(embedding) if whole else min(self.buffers.vocab_size, len(embedding))
+        self.num_values = self.shape.hidden if embeds else self.vocab_size
         if token_ids is not None:
             minus_inf = 0xff80 if self.buffers.logits_dtype == "uint16" else -np.inf
             self.spread_logits = np.full((logits_slots, self.vocab_size), minus_inf, self.buffers.logits_dtype)
@@ -84,7 +87,7 @@ cdef class Program:
 
     def _view_logits(self):
         views = self.buffers.logits.view(self.buffers.logits_dtype, (self.logits_slots, self.buffers.vocab_size))
-        self.logits_views = [views[i, :self.vocab_size] for i in range(self.logits_slots)]
+        self.logits_views = [views[i, :self.num_values] for i in range(self.logits_slots)]
 
     # ---- load time ----
 
@@ -192,8 +195,8 @@ cdef class Program:
             self.stream.give_up(code)
 
     def logits(self, slot: int = 0):
-        """Logits of the last step's query with this slot: uint16 (bf16 bits) or float32 [vocab_size], zero-copy but for
-        trimmed heads."""
+        """What the head gave the last step's query with this slot, logits or a hidden state: uint16 (bf16 bits) or
+        float32 [vocab_size or hidden], zero-copy but for trimmed heads."""
         if self.token_ids is None:
             return self.logits_views[slot]
         self.spread_logits[slot, self.token_ids] = self.logits_views[slot]
@@ -202,7 +205,7 @@ cdef class Program:
     def bad_logits(self, count: int) -> list[int]:
         """Which of the first `count` slots hold what cannot be believed: NaN, +inf, or the same for every token."""
         cdef const char *logits
-        cdef size_t num_tokens = self.buffers.vocab_size if self.token_ids is not None else self.vocab_size
+        cdef size_t num_values = self.buffers.vocab_size if self.token_ids is not None else self.num_values
         cdef bint wide = self.buffers.logits_dtype == "float32", believable
         cdef int slot
         bad = []
@@ -210,9 +213,9 @@ cdef class Program:
             logits = self.buffers.logits.data + slot * self.buffers.logits_bytes
             with nogil:
                 if wide:
-                    believable = ax_believable_f32(<const float *>logits, num_tokens)
+                    believable = ax_believable_f32(<const float *>logits, num_values)
                 else:
-                    believable = ax_believable_bf16(<const uint16_t *>logits, num_tokens)
+                    believable = ax_believable_bf16(<const uint16_t *>logits, num_values)
             if not believable:
                 bad.append(slot)
         return bad

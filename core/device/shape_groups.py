@@ -71,6 +71,35 @@ def find_tensor(tensors: list[TensorInfo], name: str, where: str) -> int:
     )
 
 
+def head_output(head: HasTensors, embeds: bool) -> int:
+    """Index of what a head gives of each token: its logits, or with `embeds` its normed hidden state. PackageError:
+    it has no such output."""
+    names = [tensor.name for tensor in head.outputs]
+    if embeds and "output_norm" in names:
+        return names.index("output_norm")
+    index = find_tensor(head.outputs, "output", head.path)
+    given, hidden = head.outputs[index].shapes[0][-1], _hidden_size(head)
+    if embeds and given != hidden:
+        raise PackageError(
+            f"{head.path}: it gives {given} logits of a token, an embedding model's head gives its normed hidden state"
+            f" of {hidden} values: compile it with --ret_postnorm"
+        )
+    return index
+
+
+def gives_norm_alone(head: HasTensors, vocab: int) -> bool:
+    """Whether the head gives hidden states and no logits over `vocab` tokens: it is then an embedding model's, whatever
+    its package says."""
+    given = {tensor.name: tensor.shapes[0][-1] for tensor in head.outputs}
+    if "output" not in given:
+        return "output_norm" in given
+    return given["output"] == _hidden_size(head) < vocab
+
+
+def _hidden_size(head: HasTensors) -> int:
+    return head.inputs[find_tensor(head.inputs, "input", head.path)].shapes[0][-1]
+
+
 def layer_shape(inputs: list[TensorInfo], outputs: list[TensorInfo], where: str) -> LayerShape:
     """Reads groups from a layer's IO. PackageError where the shapes contradict each other or are of another kind of
     model, whatever its name."""

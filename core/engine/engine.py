@@ -17,12 +17,10 @@ from ..errors import (
     AxpressError,
     CardBeyondHelp,
     CardRecovering,
-    ContextOverflow,
     EngineClosed,
     FailureKind,
     LogitsError,
     QueueFull,
-    RequestError,
     RuntimeCallError,
     failure_kind,
 )
@@ -34,8 +32,7 @@ from ..recovery.ladder import Ladder, RecoveryPolicy
 from ..recovery.left_memory import LeftMemory
 from ..recovery.pass_watch import Abandoned, PassWatch
 from ..request import EngineInfo, FinishReason, GenerationRequest, Sink
-from ..sampling.sampler import check_params
-from ..tokenizer.detokenizer import check_stop
+from .request_checks import check_request
 from .scheduler import Scheduler
 from .sequence import Generation, Sequence, SequenceState
 from .snapshot import EngineSnapshot, Live
@@ -164,17 +161,26 @@ class Engine:
         return self.submit_all([request], [sink])[0]
 
     def submit_all(self, requests: list[GenerationRequest], sinks: list[Sink]) -> list[Generation]:
-        """Queues several requests, all or none (choices of one prompt). Raises as `submit`.
+        """Queues several requests, all or none: choices of one prompt, or texts to embed, which take one place in the
+        queue. Raises as `submit`.
 
         Takes milliseconds for long prompts and rules, which keep nobody else waiting: not for an event loop."""
         for request in requests:
-            self._check(request)
+            check_request(request, self.info, self.package.vocab_size or self.info.vocab_size)
+        numbers = [next(self._numbers) for _ in requests]
+        batches = [
+            numbers[0] if request.dimensions else number for number, request in zip(numbers, requests, strict=True)
+        ]
+        places = len(set(batches))
         with self._change:
-            self._check_room(len(requests))  # before anything is made in vain
-        generations = [Generation(next(self._numbers), r, s, self.wake) for r, s in zip(requests, sinks, strict=True)]
+            self._check_room(places)  # before anything is made in vain
+        generations = [
+            Generation(number, request, sink, self.wake, batch)
+            for number, request, sink, batch in zip(numbers, requests, sinks, batches, strict=True)
+        ]
         sequences = [self.scheduler.make_sequence(generation) for generation in generations]
         with self._change:
-            self._check_room(len(requests))
+            self._check_room(places)
             self.scheduler.add(sequences)
             self._notify()
         return generations
@@ -185,7 +191,7 @@ class Engine:
         if self.state != "ready" and not recovering:
             raise EngineClosed(f"the engine is {self.state}" + (f": {self.reason}" if self.reason else ""))
         scheduler = self.scheduler
-        num_waiting, max_running = scheduler.num_in(SequenceState.WAITING), scheduler.max_running
+        num_waiting, max_running = len({s.generation.batch for s in scheduler.waiting}), scheduler.max_running
         idle = max(0, max_running - scheduler.num_running) if not scheduler.num_in(SequenceState.PREEMPTED) else 0
         if num_waiting + count <= self.max_queue + idle:
             return
@@ -200,30 +206,6 @@ class Engine:
         raise QueueFull(
             f"{waiting} {are} waiting{more} and the queue holds {self.max_queue}; try again in {wait:.0f} s", wait
         )
-
-    def _check(self, request: GenerationRequest) -> None:
-        ids, context = request.prompt_ids, self.info.context_length
-        if not ids:
-            raise RequestError("the prompt is empty: a model needs at least one token to continue", "messages")
-        if len(ids) >= context:
-            raise ContextOverflow(
-                f"the prompt has {len(ids)} tokens, the model's context holds {context} with the answer; shorten the"
-                " prompt"
-            )
-        if request.max_tokens < 1:
-            raise RequestError(f"max_tokens is {request.max_tokens}; an answer has at least one token", "max_tokens")
-        if len(ids) + request.max_tokens > context:
-            raise ContextOverflow(
-                f"the prompt has {len(ids)} tokens and {request.max_tokens} are asked for, the model's context holds"
-                f" {context}; ask for at most {context - len(ids)} or shorten the prompt",
-                "max_tokens",
-            )
-        known = self.package.vocab_size or self.info.vocab_size
-        for what, tokens in (("prompt", ids), ("prediction", request.prediction)):
-            if tokens and (min(tokens) < 0 or max(tokens) >= known):
-                raise RequestError(f"{what} token ids go from 0 to {known - 1}", what)
-        check_params(request.params, self.info.vocab_size)
-        check_stop(request.stop)
 
     def stats(self) -> dict[str, Any]:
         """Counters and gauges: requests, tokens, rows, passes and seconds by kind, drafts, preemptions, seconds since

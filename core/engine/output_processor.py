@@ -6,8 +6,10 @@ import logging
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 from numpy.typing import NDArray
 
+from ..model_files.safetensors import from_bf16
 from ..request import Constraint, FinishReason, GenerationRequest, TokenLogprob
 from ..sampling.sampler import Sampler, Scratch
 from ..structured_output.constraint import OneToken
@@ -15,6 +17,8 @@ from ..tokenizer.detokenizer import StopChecker
 from ..tokenizer.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
+
+TINY = 1e-12  # no vector is divided by less
 
 
 class Piece(NamedTuple):
@@ -24,6 +28,15 @@ class Piece(NamedTuple):
     text: str
     finish: FinishReason | None = None
     ended: bool = False
+
+
+def embedding(hidden: NDArray[Any], dimensions: int) -> NDArray[np.float32]:
+    """A text's vector, float32 [dimensions]: the first values of its last token's normed hidden state, bf16 bits or
+    float32, scaled to length 1."""
+    first = hidden[:dimensions]
+    values = from_bf16(first) if first.dtype == np.uint16 else first.astype(np.float32)
+    length = np.sqrt(np.square(values, dtype=np.float64).sum())
+    return (values / max(length, TINY)).astype(np.float32)
 
 
 class OutputProcessor:

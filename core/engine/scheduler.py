@@ -112,7 +112,7 @@ class Scheduler:
         vocab_size = self.model.info.vocab_size
         output = OutputProcessor(generation.request, self.model.text, vocab_size, self._scratch)
         request, proposer = generation.request, None
-        if self.planner.drafts:
+        if self.planner.drafts and not request.dimensions:
             proposer = DraftProposer(request.prompt_ids, request.prediction, self.history, request.cache_salt)
         return Sequence(generation, output, proposer)
 
@@ -141,10 +141,17 @@ class Scheduler:
                 self._enter_state(sequence, FINISHED)
 
     def _next_waiting(self) -> Sequence | None:
-        """Of the client that has fewest places; among equals the one that came first, low-priority ones last."""
-        places = Counter(s.generation.request.client for b in self.banks for s in b.sequences)
+        """Of the client that has fewest places, and of its requests one that has fewest; among equals the one that came
+        first, low-priority ones last."""
+        placed = [s.generation for b in self.banks for s in b.sequences]
+        places, batches = Counter(g.request.client for g in placed), Counter(g.batch for g in placed)
+
+        def turn(sequence: Sequence) -> tuple[bool, int, int]:
+            generation = sequence.generation
+            return sequence.low_priority, places[generation.request.client], batches[generation.batch]
+
         with self.lock:
-            return min(self.waiting, key=lambda s: (s.low_priority, places[s.generation.request.client]), default=None)
+            return min(self.waiting, key=turn, default=None)
 
     def _enter(self, sequence: Sequence) -> bool:
         """Gives the sequence its place; False where no bank has room for it. It may have ended with that (see

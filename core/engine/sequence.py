@@ -18,7 +18,7 @@ from ..kv_cache.radix_cache import Cursor
 from ..kv_cache.row_pool import Rows
 from ..request import Delta, FinishReason, GenerationRequest, Sink, Spent, TokenLogprob
 from .draft_proposer import AnswerDrafts, DraftProposer
-from .output_processor import OutputProcessor
+from .output_processor import OutputProcessor, embedding
 
 log = logging.getLogger(__name__)
 
@@ -29,11 +29,14 @@ class Generation:
     """One answer being generated, as its client holds it. `cancel()` may be called from any thread, at any time, more
     than once."""
 
-    __slots__ = ("_wake", "cancelled", "created", "first_pass", "first_token", "id", "request", "sink")
+    __slots__ = ("_wake", "batch", "cancelled", "created", "first_pass", "first_token", "id", "request", "sink")
 
-    def __init__(self, number: int, request: GenerationRequest, sink: Sink, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, number: int, request: GenerationRequest, sink: Sink, wake: Callable[[], None], batch: int | None = None
+    ) -> None:
         self._wake = wake
         self.id = number
+        self.batch = number if batch is None else batch  # those that wait in the queue as one
         self.request = request
         self.sink = sink
         self.cancelled = False
@@ -122,7 +125,7 @@ class Sequence:
     @property
     def num_to_generate(self) -> int:
         """Tokens that the answer may still take."""
-        return self.request.max_tokens - self.output.num_generated
+        return 0 if self.request.dimensions else self.request.max_tokens - self.output.num_generated
 
     # ---- its place ----
 
@@ -161,8 +164,13 @@ class Sequence:
         self.drafts.propose(min(MAX_DRAFT, self.num_to_generate - 1), self.output.forced, self.output.num_possible)
 
     def sample(self, logits: NDArray[Any]) -> None:
-        """Chooses the next token, takes those that must follow it, and tells the client. May end the answer."""
+        """Chooses the next token, takes those that must follow it, and tells the client. May end the answer, as an
+        embedding always does."""
         try:
+            if self.request.dimensions:
+                self.generation.first_token = time.monotonic()
+                self.end("stop", embedding=embedding(logits, self.request.dimensions))
+                return
             token, logprobs = self.output.sample(logits)
             if self.generation.first_token is None:  # forced ones before it came without a pass: the prompt was unread
                 self.generation.first_token = time.monotonic()
@@ -210,12 +218,16 @@ class Sequence:
         error: str | None = None,
         error_code: str | None = None,
         failure: FailureKind | None = None,
+        embedding: NDArray[np.float32] | None = None,
     ) -> None:
         """The answer is over: the last Delta, with what it cost."""
         self.finish = reason
         text += self.output.flush()
         stop = self.output.stop_string if reason == "stop" else None
-        self.generation.sink(Delta(text, num_tokens, reason, logprobs, error, self.spent(), error_code, failure, stop))
+        spent = self.spent()
+        self.generation.sink(
+            Delta(text, num_tokens, reason, logprobs, error, spent, error_code, failure, stop, embedding)
+        )
 
     def spent(self) -> Spent:
         """What the answer cost so far."""

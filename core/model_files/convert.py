@@ -19,6 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..errors import PackageError
+from . import embedding_models
 from .gguf_checkpoint import GgufCheckpoint
 from .hf_checkpoint import Checkpoint, ModelSpec
 from .int8_weights import int8_tensors
@@ -90,6 +91,8 @@ def convert(
     elif weights != "bf16":
         raise PackageError(f"--weights is bf16 or int8, not {weights}")
     tokenizer = opened.tokenizer()
+    if spec.embedding is not None:
+        embedding_models.check_end(tokenizer.get("tokenizer.json", b"{}"), source)
     with new_directory(target) as work:
         _write_all(work, jobs, progress)
         (work / TOKENIZER_DIR).mkdir()
@@ -99,7 +102,8 @@ def convert(
         extra: dict[str, Any] = {"weights": weights}
         if spec.max_positions:
             extra["max_positions"] = spec.max_positions
-        write_json(work / "config.json", package_config(name, base, spec.eos, spec.bos, extra))
+        config = package_config(name, base, spec.eos, spec.bos, extra)
+        write_json(work / "config.json", {**config, **(spec.embedding or {})})
     return target
 
 
@@ -187,11 +191,11 @@ def _plan(checkpoint: AnyCheckpoint, spec: ModelSpec, base: SimMeta, name: str) 
             {key: tensor.shape for key, tensor in tensors.items()}, meta, f"layer {layer} of {checkpoint.path}"
         )
         jobs.append((layer_pattern(name, base.chunk) % layer, meta, tensors))
-    head = {
-        "norm": checkpoint.source("model.norm.weight"),
-        "head": embed if spec.tied else checkpoint.source("lm_head.weight"),
-    }
-    meta = replace(base, layer=None, head_rows=HEAD_ROWS)
+    head, gives = {"norm": checkpoint.source("model.norm.weight")}, "norm"
+    if spec.embedding is None:
+        gives = "logits"
+        head["head"] = embed if spec.tied else checkpoint.source("lm_head.weight")
+    meta = replace(base, layer=None, head_rows=HEAD_ROWS, head_gives=gives)
     check_shapes({key: tensor.shape for key, tensor in head.items()}, meta, f"the head of {checkpoint.path}")
     jobs.append((f"{name}_post.axmodel", meta, head))
     unknown = sorted(key for key in checkpoint.names if key not in used and not key.endswith("rotary_emb.inv_freq"))

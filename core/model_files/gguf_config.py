@@ -33,6 +33,8 @@ def hf_config(metadata: Mapping[str, Any], embedding: tuple[int, ...], *, tied: 
     for key in CHANGES_ARITHMETIC:
         if own.get(key):
             raise PackageError(f"{where} sets {family}.{key} to {own[key]}, which is not supported")
+    if own.get("pooling_type"):
+        raise PackageError(f"{where} is an embedding model's ({family}.pooling_type): convert the original checkpoint")
     heads, hidden = own.get("attention.head_count"), own.get("embedding_length")
     head_dim = own.get("attention.key_length")
     if head_dim is None and isinstance(heads, int) and isinstance(hidden, int) and heads > 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from ..errors import PackageError
 from ..files import check_not_pointer, read_json
+from . import embedding_models
 from .model_kind import unserved_kind
 from .safetensors import SafetensorsFile, TensorSource, bf16_source
 
@@ -29,7 +30,8 @@ TOKENIZER_FILES = (
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """The sizes and constants of a supported model, from its config.json. Sizes in elements."""
+    """The sizes and constants of a supported model, from its config.json. Sizes in elements. `embedding`: what a
+    package says of a model that embeds texts; None: it generates some."""
 
     family: str
     layers: int
@@ -45,6 +47,7 @@ class ModelSpec:
     max_positions: int | None
     eos: tuple[int, ...]
     bos: int | None
+    embedding: Mapping[str, Any] | None = None
 
 
 class Checkpoint:
@@ -63,6 +66,10 @@ class Checkpoint:
             self._where = dict.fromkeys(self._open(single.name).tensors, single.name)
         else:
             raise PackageError(self._no_weights())
+        # as a model without a head is saved; here all are called alike
+        self._bare = "embed_tokens.weight" in self._where
+        if self._bare:
+            self._where = {f"model.{name}": shard for name, shard in self._where.items()}
 
     def _shard_name(self, shard: object) -> str:
         if not isinstance(shard, str) or Path(shard).name != shard:
@@ -89,7 +96,13 @@ class Checkpoint:
     @cached_property
     def spec(self) -> ModelSpec:
         """Sizes and constants; PackageError names what axpress does not run."""
-        return spec_of(read_json(self.path / "config.json"), self.generation, str(self.path / "config.json"))
+        config, where = read_json(self.path / "config.json"), str(self.path / "config.json")
+        if not (embedding_models.is_checkpoint(self.path) or self._bare):
+            return spec_of(config, self.generation, where)
+        config.pop("architectures", None)  # whatever class it was saved as
+        spec = spec_of(config, self.generation, where)
+        embedding_models.check_family(spec.family, self.path)
+        return replace(spec, embedding=embedding_models.package_keys(config))
 
     @cached_property
     def generation(self) -> Mapping[str, Any]:
@@ -120,22 +133,25 @@ class Checkpoint:
             raise PackageError(
                 f"{self.path} has no tensor {name!r}: it is not a checkpoint of the family that config.json says"
             )
-        file = self._open(self._where[name])
-        if name not in file.tensors:
-            raise PackageError(f"{file.path} lacks the tensor {name!r} that {INDEX_NAME} promises: download it again")
-        return file.tensors[name].shape
+        file, stored = self._open(self._where[name]), self._stored(name)
+        if stored not in file.tensors:
+            raise PackageError(f"{file.path} lacks the tensor {stored!r} that {INDEX_NAME} promises: download it again")
+        return file.tensors[stored].shape
+
+    def _stored(self, name: str) -> str:
+        return name.removeprefix("model.") if self._bare else name
 
     def source(self, name: str) -> TensorSource:
         """Tensor `name` as bf16, read and rounded while it is written. PackageError: absent, or not a plain float
         type."""
         self.shape(name)
-        file = self._open(self._where[name])
-        dtype = file.tensors[name].dtype
+        file, stored = self._open(self._where[name]), self._stored(name)
+        dtype = file.tensors[stored].dtype
         if dtype not in FLOAT_DTYPES:
             raise PackageError(
                 f"tensor {name!r} in {file.path} has type {dtype}: convert the original, not a quantised checkpoint"
             )
-        return bf16_source(file.array(name))
+        return bf16_source(file.array(stored))
 
 
 def spec_of(config: Mapping[str, Any], generation: Mapping[str, Any], where: str) -> ModelSpec:

@@ -17,7 +17,7 @@ ADVICE = "which is not supported yet: use a plain text model of the Qwen2.5, Qwe
 IMAGES = "a model with vision inputs"
 SOUND = "a speech model"
 EITHER = "a model with inputs beside text (an encoder of images or sound)"
-EMBEDDING = "an embedding model, whose head gives a vector and no next token"
+EMBEDDING = "an embedding model of another type than Qwen3-Embedding"
 RECURRENT = "a hybrid model with recurrent (linear attention) layers"
 PICTURES = "a model that makes images"
 
@@ -26,7 +26,7 @@ ENCODER_KEY = re.compile(r"filename_\w*(image|vision|visual|vit|vpm)\w*", re.IGN
 SOUND_KEY = re.compile(r"filename_\w*(audio|speech|decoder|token2wav|vocoder)\w*|token2wav\w*", re.IGNORECASE)
 VISION_CONFIG = re.compile(r"(vision|visual|vit|image)_?\w*config(\..+)?|visual|vision_enabled", re.IGNORECASE)
 SOUND_CONFIG = re.compile(r"(audio|speech|thinker|talker|vocoder)_\w*config|audio_enabled", re.IGNORECASE)
-EMBEDDING_KEYS = ("is_embedding", "embedding", "embedding_type", "EMBEDDING_TYPE", "encoder_axmodels")
+EMBEDDING_KEYS = ("embedding", "embedding_type", "EMBEDDING_TYPE", "encoder_axmodels")  # is_embedding: what is served
 SOUND_WORDS = {
     *("whisper", "audio", "speech", "sensevoice", "token2wav", "vocoder", "melotts", "kokoro", "tts", "asr", "hift"),
     *("paraformer", "zipformer", "cosyvoice"),
@@ -150,8 +150,6 @@ def _file_kind(path: Path, shown: str) -> str | None:
     """The kind that a file beside the layers tells."""
     if path.name in ("preprocessor_config.json", "video_preprocessor_config.json"):
         return EITHER
-    if path.name == "config_sentence_transformers.json" or path.parent.name == "1_Pooling":
-        return EMBEDDING
     words, text = _words(shown), shown.lower()
     if path.suffix.lower() == ".bin" and "speech_embedding" in text:
         return SOUND

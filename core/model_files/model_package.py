@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from ..errors import PackageError
 from .embedding_file import EmbeddingFile, EmbeddingTable
+from .embedding_models import check_family, matryoshka
 from .hf_checkpoint import token_ids
 from .package_config import AGAIN, PackageConfig
 from .package_parts import with_likely_shape
@@ -31,7 +32,8 @@ class ModelPackage:
     """A model directory that has passed the checks. Paths are absolute; sizes in elements, None where only the card can
     say.
 
-    `aliases`: every name that it answers to, `name` first. `tokenizer_path`: the directory with tokenizer.json or
+    `embeds`: its files say that it embeds texts; `matryoshka`: for which shorter vectors it was trained. `aliases`:
+    every name that it answers to, `name` first. `tokenizer_path`: the directory with tokenizer.json or
     tokenizer.model, or a .txt file in the vendor's format, whose family is `tokenizer_type` (the configuration's own
     word, None: not said). `eos` and `bos` override the tokenizer's; empty and None: its own hold. `family`: what the
     compiled checkpoint called its kind, as far as files tell. `vocab_size`: rows of the embedding; a head may give
@@ -57,6 +59,8 @@ class ModelPackage:
     system_prompt: str | None
     enable_thinking: bool | None
     family: str | None
+    embeds: bool
+    matryoshka: bool | tuple[int, ...]
     simulated: bool
     hollow: bool
     profile: str | None
@@ -96,11 +100,6 @@ class ModelPackage:
             if width > vocab + max(MOST_PADDING, vocab // 10):
                 raise PackageError(f"{self.head_file} gives {width} logits for {vocab} tokens: files of two models?")
             return None
-        if self.head_ids_file is None and width == self.hidden_size:
-            raise PackageError(
-                f"{self.head_file} gives {width} values, as many as a hidden state has: it is an embedding model's,"
-                " which is not supported yet"
-            )
         if self.head_ids_file is None:
             raise PackageError(
                 f"{self.head_file} gives {width} logits for a vocabulary of {vocab}, and no list says which tokens they"
@@ -127,6 +126,8 @@ def inspect_package(directory: str | os.PathLike[str]) -> tuple[ModelPackage | N
     if not survey.problems:
         with survey.noting(PARTS):
             package = _with_meta(_package(survey))
+            if package.embeds:
+                check_family(package.family, package.directory)
             shaped = _shaped(package, survey)
             package = replace(package, embedding_file=shaped, vocab_size=shaped.rows, hidden_size=shaped.hidden)
             if package.simulated and shaped.rows:
@@ -159,6 +160,8 @@ def _package(found: Survey) -> ModelPackage:
         system_prompt=config.text("system_prompt"),
         enable_thinking=_thinking(config.values),
         family=package_family(found),
+        embeds=found.embeds,
+        matryoshka=matryoshka(config.values, found.aliases),
         simulated=simulated,
         hollow=simulated and bool(own.values.get("hollow")),
         profile=own.text("profile"),

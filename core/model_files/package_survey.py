@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ..errors import PackageError
 from .embedding_file import EmbeddingFile
+from .embedding_models import POOLING, SIGN
 from .layer_files import (
     Build,
     check_chip,
@@ -67,6 +68,8 @@ class Survey:
     """The configuration, or the run script, that gives the number of layers and the embedding's shape."""
     id_list: Path | None = None
     tokenizer: Path | None = None
+    embeds: bool = False
+    """It is an embedding model, as its configuration or the files beside its tokenizer say."""
     sidecars: list[PackageConfig] = field(default_factory=list)
     """The original model's config.json, where it lies beside the tokenizer, or in other folders of a .txt file's."""
     sampling: SamplingDefaults = field(default_factory=SamplingDefaults)
@@ -271,7 +274,10 @@ def _is_text_model(found: Survey) -> bool:
     with found.noting(KIND):
         for config in (found.config, *found.sidecars):
             refuse_keys(config)
-        refuse_files(found.build.files if found.build else [], _beside(found))
+        others = list(_beside(found))
+        refuse_files(found.build.files if found.build else [], others)
+        signs = any(path.name == SIGN or path.parent.name == POOLING for path, _ in others)
+        found.embeds = signs or found.config.asks("is_embedding") is not None
     return len(found.ranked) == before
 
 

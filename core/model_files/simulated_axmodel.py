@@ -11,6 +11,7 @@ from .safetensors import SafetensorsFile, TensorSource, write_safetensors
 
 FORMAT = "axpress-sim-1"
 COMPILER = "axpress-sim 1"
+NORM_ALONE = ("norm", "norm_as_output")  # `head_gives` of heads without a vocabulary
 # what such a layer cannot lack
 FAMILY_TENSORS = {"qwen3": ("q_norm", "k_norm"), "qwen2": ("q_bias", "k_bias", "v_bias")}
 
@@ -22,8 +23,9 @@ class SimMeta:
     `layer` is None for the head. `history` has one entry per chunk group. `cost_*` and `cmm_bytes` None: the emulator's
     profile and the file's size decide. `hollow`: the file has no tensors, only shapes and costs; `file_bytes` is then
     the size of the published file. `p0_width`: how wide the one row is that a group without history takes for a cache,
-    "hidden" or "kv": published packages have both. `tensors`: inputs and outputs of a hollow file that no plain layer
-    has, in the words of csrc/emu/arithmetic/tensors.c.
+    "hidden" or "kv": published packages have both. `head_gives`: "logits"; or, for embedding models, the normed hidden
+    state: "norm" as `output_norm`, "norm_as_output" as `output`, "both" beside the logits. `tensors`: inputs and
+    outputs of a hollow file that no plain layer has, in the words of csrc/emu/arithmetic/tensors.c.
     """
 
     family: str
@@ -42,6 +44,7 @@ class SimMeta:
     rope_attention_factor: float = 1.0
     head_rows: tuple[int, ...] = (1,)
     output_dtype: str = "bf16"
+    head_gives: str = "logits"
     p0_width: str = "hidden"
     hollow: bool = False
     tensors: str | None = None
@@ -128,9 +131,9 @@ _LAYER_ONLY = (
     *("layer", "heads", "kv_heads", "head_dim", "ffn", "decode_rows", "chunk", "history", "p0_width"),
     *("rope_attention_factor", "cost_decode_us", "cost_chunk_us"),
 )
-_HEAD_ONLY = ("vocab", "head_rows", "output_dtype", "cost_head_us")
+_HEAD_ONLY = ("vocab", "head_rows", "output_dtype", "head_gives", "cost_head_us")
 _PARSERS: dict[str, Callable[[str], object]] = {
-    **dict.fromkeys(("family", "output_dtype", "p0_width", "tensors", "profile", "compiler"), str),
+    **dict.fromkeys(("family", "output_dtype", "head_gives", "p0_width", "tensors", "profile", "compiler"), str),
     **dict.fromkeys(("layer", "layers", "hidden", "heads", "kv_heads", "head_dim", "ffn", "vocab", "chunk"), int),
     **dict.fromkeys(("cmm_bytes", "file_bytes"), int),
     **dict.fromkeys(("rms_eps", "rope_attention_factor", "cost_decode_us", "cost_head_us"), float),
@@ -203,7 +206,10 @@ def is_simulated(path: str | os.PathLike[str]) -> bool:
 def tensor_shapes(meta: SimMeta) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
     """Names and shapes of the tensors that a file with this metadata must have, and of those that it may have."""
     if meta.layer is None:
-        return {"norm": (meta.hidden,), "head": (meta.vocab, meta.hidden)}, {"head_scale": (meta.vocab,)}
+        norm: dict[str, tuple[int, ...]] = {"norm": (meta.hidden,)}
+        if meta.head_gives in NORM_ALONE:
+            return norm, {}
+        return {**norm, "head": (meta.vocab, meta.hidden)}, {"head_scale": (meta.vocab,)}
     width, kv_width = meta.heads * meta.head_dim, meta.kv_heads * meta.head_dim
     required: dict[str, tuple[int, ...]] = {
         "input_norm": (meta.hidden,),

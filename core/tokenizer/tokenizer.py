@@ -101,6 +101,10 @@ class Tokenizer:
         """The id of one token by its exact text, special ones too. Raises KeyError if there is none."""
         return self._vocabulary.ids[token]
 
+    def has_control(self, token: str) -> bool:
+        """Whether there is a token of just this text."""
+        return token in self._vocabulary.ids
+
     def render(
         self, messages: Sequence[Mapping[str, Any]], /, *, add_generation_prompt: bool = True, **template_kwargs: Any
     ) -> list[int]:

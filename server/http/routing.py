@@ -64,10 +64,12 @@ class Route:
     refuses: int = 0
     """The status of all its answers, where it is there only to tell clients of other servers why something cannot
     be."""
+    embeds: bool = False
+    """For embedding models: one that generates text refuses it with 400."""
     query: tuple[str, ...] = ()
     """Parameters that clients send and nobody reads."""
     example: Any = None
-    """A request that works on every server."""
+    """A request that works on every server, or with `embeds` on those of an embedding model."""
     note: str = ""
     """More than the summary, for whoever reads on."""
 

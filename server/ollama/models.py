@@ -144,6 +144,8 @@ def _modified(served: ServedModel) -> str:
 
 def capabilities(served: ServedModel) -> list[str]:
     """What the model can do here. Whatever can chat can be told of tools."""
+    if served.engine.info.embedding_size:
+        return ["embedding"]
     can = {
         "completion": True,
         "tools": served.engine.text.can_render,

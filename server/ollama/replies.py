@@ -88,6 +88,25 @@ class OllamaGenerateReply(_Head, _Last):
 
 
 @closed
+class OllamaEmbedReply(TypedDict):
+    """The vectors, of length 1, in the order of the inputs; none where there was no input."""
+
+    model: str
+    embeddings: list[list[float]]
+    total_duration: NotRequired[Count]
+    load_duration: NotRequired[Count]
+    prompt_eval_count: NotRequired[Count]
+    """Tokens of all inputs, their end tokens included."""
+
+
+@closed
+class OllamaEmbeddingsReply(TypedDict):
+    """The vector, of length 1; empty where there was no prompt."""
+
+    embedding: list[float]
+
+
+@closed
 class OllamaDetails(TypedDict):
     """What kind of model it is. Empty: not known."""
 
@@ -151,7 +170,7 @@ class OllamaShown(TypedDict):
     parameters: str
     """The model's own sampling defaults, one in a line."""
     model_info: dict[str, Any]
-    capabilities: list[Literal["completion", "tools", "thinking"]]
+    capabilities: list[Literal["completion", "tools", "thinking", "embedding"]]
 
 
 @closed

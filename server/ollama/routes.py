@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from ..http.routing import LINES, Handler, Method, Route, Stream
-from ..serving.handler import answers, no_embeddings, refuses
+from ..serving.handler import answers, refuses
 from . import replies
 from .dialect import OllamaChat, OllamaGenerate
+from .embeddings import OllamaEmbed, OllamaEmbeddings, OllamaEmbeddingsRequest, OllamaEmbedRequest
 from .errors import OLLAMA_ERRORS
 from .models import get_version, list_loaded, list_tags, no_changes, show
 from .requests import OllamaChatRequest, OllamaGenerateRequest, OllamaShowRequest
@@ -23,8 +24,7 @@ DURATIONS = (
     " `emulated`."
 )
 REFUSED_CHANGE = "Refused: the server has the model it was started with"
-REFUSED_EMBEDDING = "Refused: no embeddings here"
-refuse_change, refuse_embedding = refuses(no_changes), refuses(no_embeddings)
+refuse_change = refuses(no_changes)
 
 
 def _ollama(method: Method, name: str, handler: Handler, summary: str, **fields: Any) -> Route:
@@ -56,6 +56,15 @@ ROUTES: tuple[Route, ...] = (
     _ollama(
         "GET", "version", get_version, "The version of Ollama whose API this is", reply=replies.OllamaVersion
     ),
-    *(_ollama("POST", name, refuse_embedding, REFUSED_EMBEDDING, refuses=400) for name in ("embed", "embeddings")),
+    _ollama(
+        "POST", "embed", answers(OllamaEmbed.read, any_content_type=True), "Embed texts",
+        request=OllamaEmbedRequest, reply=replies.OllamaEmbedReply, not_found=NO_MODEL, note=DURATIONS, embeds=True,
+        example={"model": "default", "input": "What is 7 + 5?"},
+    ),
+    _ollama(
+        "POST", "embeddings", answers(OllamaEmbeddings.read, any_content_type=True), "Embed a text",
+        request=OllamaEmbeddingsRequest, reply=replies.OllamaEmbeddingsReply, not_found=NO_MODEL, embeds=True,
+        example={"model": "default", "prompt": "What is 7 + 5?"},
+    ),
     *(_ollama(method, name, refuse_change, REFUSED_CHANGE, refuses=400) for method, name in CHANGES),
 )  # fmt: skip

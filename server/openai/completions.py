@@ -15,7 +15,7 @@ from ..serving.dialect import Answer, Dialect, StreamWriter, Totals
 from ..serving.generation_spec import FieldNames, GenerationSpec
 from ..serving.model_names import ModelNames
 from ..serving.prepared_request import PreparedRequest
-from .completions_request import DEFAULT_MAX_TOKENS, CompletionRequest
+from .completions_request import DEFAULT_MAX_TOKENS, CompletionRequest, each_prompt
 from .reply_parts import AnswerHead, Chunks
 
 
@@ -63,7 +63,7 @@ def spec(request: CompletionRequest) -> GenerationSpec:
     return GenerationSpec(
         model=request.model,
         stream=bool(request.stream),
-        prompts=request.prompts,
+        prompts=each_prompt(request.prompt),
         control_tokens=bool(request.parse_special),
         body=request.asked_body()[1],
         n=request.n or 1,

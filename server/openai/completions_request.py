@@ -13,8 +13,8 @@ from ..schema.fields import Choices, MaxTokens, Text
 from ..schema.tools import ResponseFormat, format_body
 from .common_request import CompletionFields
 
-MAX_PROMPTS = 1024
-"""Far above what an engine takes together, which is the limit that a request meets."""
+MAX_PROMPTS = 2048
+"""OpenAI's, for texts to embed. Of prompts to go on from an engine takes far fewer together."""
 DEFAULT_MAX_TOKENS = 16
 """OpenAI's."""
 
@@ -38,6 +38,15 @@ Prompt = Annotated[
     | Annotated[IdLists, Tag("<lists>")],
     Discriminator(_prompt_kind),
 ]
+
+
+def each_prompt(prompt: str | list[Any]) -> tuple[str | tuple[int, ...], ...]:
+    """One for each prompt of a Prompt: text or ids."""
+    if isinstance(prompt, str):
+        return (prompt,)
+    if isinstance(prompt[0], int):
+        return (tuple(prompt),)
+    return tuple(one if isinstance(one, str) else tuple(one) for one in prompt)
 
 
 class CompletionRequest(CompletionFields):
@@ -90,12 +99,3 @@ class CompletionRequest(CompletionFields):
     def asked_body(self) -> tuple[str, Body | None]:
         """The form of the answer and the field that asks for it. Raises RequestError for more than one."""
         return self.guided(("response_format", format_body(self.response_format)))
-
-    @property
-    def prompts(self) -> tuple[str | tuple[int, ...], ...]:
-        """One for each prompt: text or ids."""
-        if isinstance(self.prompt, str):
-            return (self.prompt,)
-        if isinstance(self.prompt[0], int):
-            return (tuple(self.prompt),)  # type: ignore[arg-type]
-        return tuple(prompt if isinstance(prompt, str) else tuple(prompt) for prompt in self.prompt)  # type: ignore[arg-type]

@@ -240,6 +240,34 @@ class TextChunk(TypedDict):
 
 
 @closed
+class Embedding(TypedDict):
+    """The vector of input number `index`, of length 1."""
+
+    object: Literal["embedding"]
+    index: Count
+    embedding: list[float] | str
+    """A text where `encoding_format` is base64."""
+
+
+@closed
+class EmbeddingUsage(TypedDict):
+    """Tokens of all inputs, their end tokens included."""
+
+    prompt_tokens: Count
+    total_tokens: Count
+
+
+@closed
+class EmbeddingList(TypedDict):
+    """The vectors, in the order of the inputs."""
+
+    object: Literal["list"]
+    data: list[Embedding]
+    model: str
+    usage: EmbeddingUsage
+
+
+@closed
 class TokenPiece(TypedDict):
     """A token: its text, or its bytes where it is a part of a character."""
 

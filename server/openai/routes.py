@@ -6,13 +6,14 @@ from dataclasses import replace
 from typing import Any
 
 from ..http.routing import Route, Stream
-from ..serving.handler import answers, no_embeddings, refuses
+from ..serving.handler import answers
 from . import replies
 from .azure import azure, of_deployment
 from .chat import ChatDialect
 from .chat_request import ChatRequest
 from .completions import CompletionDialect
 from .completions_request import CompletionRequest
+from .embeddings import EmbeddingDialect, EmbeddingRequest
 from .models import get_model, list_models
 from .responses import ResponsesDialect, not_stored
 from .responses_replies import Response, ResponsesEvent
@@ -55,8 +56,10 @@ RESPONSES = _openai(
     example={"input": "What is 7 + 5?"},
 )  # fmt: skip
 EMBEDDINGS = _openai(
-    "/v1/embeddings", "Refused: no embeddings here", method="POST", handler=refuses(no_embeddings), refuses=400
-)
+    "/v1/embeddings", "Embed texts",
+    method="POST", handler=answers(EmbeddingDialect.read), request=EmbeddingRequest, reply=replies.EmbeddingList,
+    not_found=NO_MODEL, example={"input": "What is 7 + 5?"}, embeds=True,
+)  # fmt: skip
 MODELS = _openai("/v1/models", "The served model", method="GET", handler=list_models, reply=replies.ModelList)
 MODEL = _openai(
     "/v1/models/{name}", "A model by its name",
@@ -78,7 +81,7 @@ AZURE: tuple[Route, ...] = (
     *azure(RESPONSES, of_deployment(ResponsesDialect), "/openai/responses", "/openai/v1/responses"),
     *_stored("/openai/responses/{name}", "Azure"),
     *_stored("/openai/v1/responses/{name}", "Azure"),
-    *azure(EMBEDDINGS, EMBEDDINGS.handler, f"{DEPLOYMENT}/embeddings", "/openai/v1/embeddings"),
+    *azure(EMBEDDINGS, of_deployment(EmbeddingDialect), f"{DEPLOYMENT}/embeddings", "/openai/v1/embeddings"),
     *azure(MODELS, MODELS.handler, "/openai/models", "/openai/v1/models"),
 )
 ROUTES: tuple[Route, ...] = (

@@ -48,7 +48,10 @@ class Canary:
                 ended.set()
 
         engine = self._service.ready().engine
-        request = GenerationRequest([0], max_tokens=1, ignore_eos=True, cache_salt=_SALT, low_priority=True)
+        request = GenerationRequest(
+            [0], max_tokens=1, ignore_eos=True, cache_salt=_SALT, low_priority=True,
+            dimensions=engine.info.embedding_size,
+        )  # fmt: skip
         stream = self._service.bridge.channel(receive)
         try:
             generation = engine.submit(request, stream.sink)

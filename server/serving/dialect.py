@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from axpress.core.errors import AxpressError
 from axpress.core.request import Delta, Spent, TokenLogprob
@@ -15,6 +15,10 @@ from .generation_spec import GenerationSpec
 from .model_names import ModelNames
 from .output_parser import OutputParser
 from .prepared_request import PreparedRequest
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,13 @@ class Answer:
     def logprobs(self) -> list[TokenLogprob]:
         """Of all its tokens, where they were wanted."""
         return [logprob for delta in self.deltas for logprob in delta.logprobs]
+
+    @property
+    def embedding(self) -> NDArray[np.float32]:
+        """The vector that was asked for."""
+        vector = self.deltas[-1].embedding
+        assert vector is not None
+        return vector
 
     @property
     def finish_reason(self) -> str:
@@ -94,9 +105,9 @@ class Dialect(ABC):
         """Checks the parsed JSON body; `names`: the model's. Raises RequestError, naming the field, HttpError, or
         NothingToGenerate."""
 
-    @abstractmethod
     def stream(self, prepared: PreparedRequest) -> StreamWriter:
-        """The writer for `spec.stream`."""
+        """The writer for `spec.stream`; a dialect that has none reads no such request."""
+        raise AssertionError(f"{type(self).__name__} is never streamed")
 
     @abstractmethod
     def whole(self, prepared: PreparedRequest, answers: list[Answer], totals: Totals) -> bytes:

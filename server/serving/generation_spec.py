@@ -49,6 +49,15 @@ class FieldNames:
     tool_parameters: str = "tools[{}].function.parameters"
 
 
+@dataclass(frozen=True, slots=True)
+class EmbeddingSpec:
+    """The vectors that a request wants: of so many values (None: all). `truncate`: of a text that is longer than the
+    context its beginning counts."""
+
+    dimensions: int | None = None
+    truncate: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationSpec:
     """One request. None means "not said": the model's own default.
@@ -58,13 +67,15 @@ class GenerationSpec:
     values of SamplingParams, but `logit_bias` still by text, as JSON has it. `body`: what the answer must look like.
     `thinking`: whether the model should reason first, at most `thinking_budget` tokens. `clip`: a max_tokens beyond the
     context is cut, not refused. `control_tokens`: what spells a control token in `prompts` is one. `context`: prompt
-    and answer together have at most as many tokens, where that is less than the model's context."""
+    and answer together have at most as many tokens, where that is less than the model's context. `embedding`: the
+    prompts are texts to embed, and nothing is generated."""
 
     model: str | None = None
     stream: bool = False
     messages: list[dict[str, Any]] | None = None
     prompts: tuple[str | tuple[int, ...], ...] = ()
     control_tokens: bool = False
+    embedding: EmbeddingSpec | None = None
     tools: Tools | None = None
     body: Body | None = None
     thinking: bool | None = None

@@ -50,12 +50,6 @@ def refuses(error: Callable[[], HttpError]) -> Handler:
     return handler
 
 
-def no_embeddings() -> HttpError:
-    """What whoever asks for embeddings is told."""
-    text = "This server makes no embeddings: a card holds one model here, and it generates text."
-    return HttpError(400, text, code="unsupported")
-
-
 async def _answer(request: Request, read: Reader, any_content_type: bool) -> HTTPResponse | None:
     """Answers one request, streamed or whole."""
     service: Service = request.app.ctx.service
@@ -70,7 +64,7 @@ async def _answer(request: Request, read: Reader, any_content_type: bool) -> HTT
     take_rate(request, "tokens", prepared.prompt_tokens)
     service.begin_answer()
     try:
-        with slot(request, len(prepared.requests)):
+        with slot(request, 1 if prepared.spec.embedding else len(prepared.requests)):
             if prepared.spec.stream:
                 await _stream(request, service, dialect, prepared)
                 return None
@@ -159,7 +153,8 @@ async def _whole(request: Request, service: Service, dialect: Dialect, prepared:
             _note(request, prepared, answer.progress, outcome)
     if error is not None:
         raise error
-    document = dialect.whole(prepared, answer.answers(), answer.progress.totals())
+    write = partial(dialect.whole, prepared, answer.answers(), answer.progress.totals())
+    document = await in_thread(service, write) if prepared.spec.embedding else write()  # numbers in megabytes
     return HTTPResponse(document, content_type=JSON)
 
 

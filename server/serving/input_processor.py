@@ -11,6 +11,7 @@ from axpress.core.errors import ContextOverflow, RequestError
 from axpress.core.request import GenerationRequest, SamplingParams, choice_seed
 
 from .answer_constraint import make_constraint
+from .embedding_input import embedding_requests
 from .generation_spec import GenerationSpec
 from .model_limits import ModelLimits, check_together
 from .output_parser import OutputParser
@@ -28,6 +29,10 @@ def prepare_request(
     """
     limits, text, thinking = served.limits, served.engine.text, None
     limits.names.check(spec.model)
+    served.engine.info.check_kind(embeds=spec.embedding is not None)
+    if spec.embedding is not None:
+        texts = embedding_requests(spec, spec.embedding, served, cache_salt, client)
+        return PreparedRequest(spec, texts, served.engine, served.name, served.fingerprint)
     check_size(spec, limits.max_characters)
     check_length(spec, text, limits.context_length)
     if spec.messages is not None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from axpress.core.errors import RequestError
+from axpress.core.model_files.embedding_models import vector_sizes
 from axpress.core.request import SamplingParams
 
 from .model_names import ModelNames
@@ -24,7 +26,7 @@ SHRINKS = 4
 class ModelLimits:
     """`names`: under which the model is served. `max_choices`: answers of one prompt; `max_together`: answers that the
     engine takes at one time, all prompts of a request together; `max_characters`: a prompt of more is too long,
-    whatever is in it."""
+    whatever is in it. `embedding_sizes`: how many values an embedding may have, all of them last."""
 
     names: ModelNames
     vocab_size: int
@@ -33,6 +35,7 @@ class ModelLimits:
     max_choices: int = MAX_CHOICES
     max_together: int = MAX_CHOICES
     max_characters: int = 1 << 62
+    embedding_sizes: Sequence[int] = ()
 
 
 def model_limits(engine: Engine, names: ModelNames, max_together: int) -> ModelLimits:
@@ -42,6 +45,7 @@ def model_limits(engine: Engine, names: ModelNames, max_together: int) -> ModelL
     return ModelLimits(
         names, info.vocab_size, info.context_length, defaults, min(MAX_CHOICES, max_together), max_together,
         max_characters=SHRINKS * longest * info.context_length,
+        embedding_sizes=vector_sizes(engine.package.matryoshka, info.embedding_size),
     )  # fmt: skip
 
 

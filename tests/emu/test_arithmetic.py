@@ -339,6 +339,30 @@ def test_head_of_one_and_more_rows(library: ctypes.CDLL, dtype: str) -> None:
     model.close()
 
 
+@pytest.mark.parametrize("gives", ["norm", "norm_as_output", "both"])
+@pytest.mark.parametrize("dtype", ["bf16", "fp32"])
+def test_head_that_gives_normed_states(library: ctypes.CDLL, gives: str, dtype: str) -> None:
+    rng = np.random.default_rng(5)
+    norm, matrix = bf16(rng.normal(1, 0.2, 40)), bf16(rng.normal(0, 0.2, (333, 40)))
+    metadata = {"format": "axpress-sim-1", "kind": "head", "family": "qwen3", "hidden": 40, "head_rows": "1,19"}
+    metadata |= {"output_dtype": dtype, "head_gives": gives, **({"vocab": 333} if gives == "both" else {})}
+    tensors = {"norm": norm, **({"head": matrix} if gives == "both" else {})}
+    model = Model(library, safetensors(metadata, tensors))
+    x, kind = bf16(rng.normal(0, 1, (19, 40))), np.uint16 if dtype == "bf16" else np.float32
+    wx = wide(x).astype(np.float64)
+    want = wx / np.sqrt((wx * wx).mean(-1, keepdims=True) + 1e-6) * wide(norm)
+    normed, logits = np.zeros((19, 40), kind), np.zeros((19, 333), kind)
+    model.execute(1, [x], [logits, normed] if gives == "both" else [normed])
+    np.testing.assert_allclose(wide(normed) if dtype == "bf16" else normed, want, rtol=2**-8, atol=1e-6)
+    if gives == "both":
+        plain = {key: value for key, value in metadata.items() if key != "head_gives"}
+        other, alone = Model(library, safetensors(plain, tensors)), np.zeros_like(logits)
+        other.execute(1, [x], [alone])
+        np.testing.assert_array_equal(logits, alone)
+        other.close()
+    model.close()
+
+
 def hollow(kind: str, **more: object) -> bytes:
     metadata = {
         "format": "axpress-sim-1",

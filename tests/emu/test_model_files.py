@@ -47,11 +47,18 @@ def refusal(library: ctypes.CDLL, data: bytes) -> str:
         ("cost_chunk_us", "1,2,3", "3 entries for 2 chunk groups"),
         ("ffn", "73", "tensor gate has shape [72, 48]"),
         ("profile", "x" * 64, "too long"),
+        ("head_gives", "states", "not logits, norm, norm_as_output or both"),
     ],
 )
 def test_bad_metadata_is_named(library: ctypes.CDLL, key: str, value: str, words: str) -> None:
     shape = LayerShape()
     assert words in refusal(library, safetensors({**shape.metadata(), key: value}, shape.tensors))
+
+
+def test_a_head_of_states_needs_weights(library: ctypes.CDLL) -> None:
+    metadata = {"format": "axpress-sim-1", "kind": "head", "family": "qwen3", "hidden": 40, "vocab": 9}
+    assert "file is hollow" in refusal(library, safetensors({**metadata, "head_gives": "norm", "hollow": 1}, {}))
+    assert "tensor norm is missing" in refusal(library, safetensors({**metadata, "head_gives": "norm"}, {}))
 
 
 @pytest.mark.parametrize("key", ["hidden", "heads", "kv_heads", "head_dim", "ffn", "kind", "format", "family"])

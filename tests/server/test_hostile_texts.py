@@ -123,6 +123,10 @@ EMPTY: list[tuple[str, dict[str, Any], int]] = [
     ("/tokenize", {"prompt": ""}, 200),
     *[("/detokenize", {"tokens": value}, 400) for value in ([[]], {}, None, "", [None])],
     ("/detokenize", {"tokens": []}, 200),
+    *[("/v1/embeddings", {"input": value}, 400) for value in ([], [[]], None, {}, [None], [1, "a"])],
+    *[("/api/embed", {"input": value}, 400) for value in ({}, [1], [[1]], [None])],
+    *[("/api/embed", {"input": value}, 200) for value in ("", [], None)],
+    *[("/api/embeddings", {"prompt": value}, 200) for value in ("", None)],
 ]
 
 

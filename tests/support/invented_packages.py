@@ -55,6 +55,13 @@ def without(files: Mapping[str, Any], *names: str) -> dict[str, Any]:
     return {name: value for name, value in files.items() if name not in names}
 
 
+EMBEDS: dict[str, dict[str, Any]] = {
+    "by its key": FLAT | {"config.json": config(is_embedding=True)},
+    "by its folders": {**OLD, "qwen3_tokenizer/config_sentence_transformers.json": {}},
+    "by its pooling": {**OLD, "qwen3_tokenizer/1_Pooling/config.json": {}},
+}
+"""Embedding models."""
+
 OPENS: dict[str, tuple[dict[str, Any], str, str, str]] = {
     # name: files, directory given, layers' directory from there, tokenizer from there
     "flat": (FLAT, "", ".", "qwen3_tokenizer.txt"),
@@ -369,9 +376,13 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "speech by a key": (FLAT | {"config.json": config(filename_audio_encoder_axmodel_30s="a.axmodel")}, "", r"speech"),
     "an architecture that is no language model": (
         OLD | {"config.json": {"architectures": ["Qwen9ForSequenceClassification"]}}, "", r"SequenceClassification"),
-    "embedding by its key": (FLAT | {"config.json": config(is_embedding=True)}, "", r"embedding model.*is_embedding"),
-    "embedding by its folders": (
-        {**OLD, "qwen3_tokenizer/config_sentence_transformers.json": {}}, "", r"embedding model"),
+    "embedding of another family": (
+        {**build("", "bert_p128"), "config.json": config(
+            template_filename_axmodel="bert_p128_l%d_together.axmodel", filename_post_axmodel="bert_post.axmodel",
+            is_embedding=True), "post_config.json": GREEDY, "qwen3_tokenizer.txt": None},
+        "", r"embedding model of the family bert.*Qwen3-Embedding"),
+    "embedding by another's keys": (
+        FLAT | {"config.json": config(encoder_axmodels="a.axmodel")}, "", r"embedding model.*encoder_axmodels"),
     "recurrent by layer_types": (
         FLAT | {"config.json": config(layer_types=["linear_attention"] * 3 + ["full_attention"])}, "",
         r"linear_attention"),

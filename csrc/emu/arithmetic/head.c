@@ -1,4 +1,4 @@
-/* The head: final norm and vocabulary matrix, one or more rows. */
+/* The head: final norm and vocabulary matrix, one or more rows; of an embedding model, the norm alone. */
 #include "model_impl.h"
 #include "pool.h"
 
@@ -12,13 +12,12 @@ typedef struct head_run {
     int tokens;
 } head_run;
 
-static void store(const head_run *run, const float *logits, int token, size_t first, size_t count)
+static void store(const emu_model *m, void *output, size_t at, const float *values, size_t count)
 {
-    size_t at = (size_t)token * (size_t)run->m->info.vocab + first;
-    if (run->m->output_fp32) {
-        memcpy((float *)run->output + at, logits, count * sizeof(float));
+    if (m->output_fp32) {
+        memcpy((float *)output + at, values, count * sizeof(float));
     } else {
-        emu_narrow((uint16_t *)run->output + at, logits, count);
+        emu_narrow((uint16_t *)output + at, values, count);
     }
 }
 
@@ -34,11 +33,14 @@ static void head_item(void *context, int item, int worker)
         int some = run->tokens - t < TOKENS ? run->tokens - t : TOKENS;
         const float *x = run->normed + (size_t)t * (size_t)hidden;
         emu_matrix_rows(&matrix, first, rows, x, (size_t)hidden, some, logits, BLOCK);
-        for (int i = 0; i < some; i++) store(run, logits + (size_t)i * BLOCK, t + i, (size_t)first, (size_t)rows);
+        for (int i = 0; i < some; i++) {
+            size_t at = (size_t)(t + i) * (size_t)vocab + (size_t)first;
+            store(run->m, run->output, at, logits + (size_t)i * BLOCK, (size_t)rows);
+        }
     }
 }
 
-int emu_head_run(const emu_model *m, const emu_group *g, const void *input, void *output)
+int emu_head_run(const emu_model *m, const emu_group *g, const void *input, void *const *out)
 {
     size_t hidden = (size_t)m->info.hidden, tokens = (size_t)g->tokens;
     float *normed = emu_scratch_take(tokens * hidden * sizeof(float));
@@ -48,8 +50,9 @@ int emu_head_run(const emu_model *m, const emu_group *g, const void *input, void
         emu_widen(x, (const uint16_t *)input + t * hidden, hidden);
         emu_rmsnorm(x, x, m->weights[EMU_W_NORM], hidden, m->rms_eps);
     }
-    head_run run = {m, normed, output, g->tokens};
-    emu_pool_run(head_item, &run, (m->info.vocab + BLOCK - 1) / BLOCK);
+    head_run run = {m, normed, out[EMU_HEAD_OUT_OUTPUT], g->tokens};
+    if (emu_gives_logits(m->gives)) emu_pool_run(head_item, &run, (m->info.vocab + BLOCK - 1) / BLOCK);
+    if (m->gives != EMU_LOGITS) store(m, out[m->info.num_outputs - 1], 0, normed, tokens * hidden);
     emu_scratch_give(normed);
     return g->tokens;
 }

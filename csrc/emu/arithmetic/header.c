@@ -17,7 +17,7 @@ typedef struct reading {
     char *err;
     uint64_t data_start, file_size;
     uint32_t seen; /* metadata keys, a bit each */
-    char format[32], kind[16], dtype[16], p0_width[16];
+    char format[32], kind[16], dtype[16], p0_width[16], gives[16];
     double hollow;
 } reading;
 
@@ -127,6 +127,7 @@ static int metadata_entry(reading *r, const char *name, const char *text)
         {"compiler", TEXT, i->compiler, sizeof i->compiler, 0, 0},
         {"output_dtype", TEXT, r->dtype, sizeof r->dtype, 0, 0},
         {"p0_width", TEXT, r->p0_width, sizeof r->p0_width, 0, 0},
+        {"head_gives", TEXT, r->gives, sizeof r->gives, 0, 0},
         {"tensors", TEXT, h->unusual, sizeof h->unusual, 0, 0},
         {"layer", INTEGER, &i->layer, 0, 0, 10000},
         {"layers", INTEGER, &i->layers, 0, 1, 10000},
@@ -333,11 +334,26 @@ static int check_layer(const reading *r)
 static int check_head(const reading *r)
 {
     const emu_model_info *i = &r->header->info;
+    bool logits = emu_gives_logits(r->header->gives);
     if (i->hidden <= 0) return complain(r, ": metadata hidden is missing");
-    if (i->vocab <= 0) return complain(r, ": metadata vocab is missing");
+    if (logits && i->vocab <= 0) return complain(r, ": metadata vocab is missing");
+    if (i->hollow && r->header->gives != EMU_LOGITS)
+        return complain(r, ": head_gives \"%s\" needs weights, the file is hollow", r->gives);
     if (i->hollow) return 0;
     if (check_shape(r, EMU_W_NORM, true, (uint64_t)i->hidden, 0) != 0) return -1;
-    return check_matrix(r, EMU_W_HEAD, (uint64_t)i->vocab, (uint64_t)i->hidden);
+    return logits ? check_matrix(r, EMU_W_HEAD, (uint64_t)i->vocab, (uint64_t)i->hidden) : 0;
+}
+
+static bool head_gives(const reading *r)
+{
+    static const char *const names[] = {[EMU_LOGITS] = "logits", [EMU_NORM] = "norm",
+        [EMU_NORM_AS_OUTPUT] = "norm_as_output", [EMU_LOGITS_AND_NORM] = "both"};
+    for (int i = 0; i < 4; i++) {
+        if (r->gives[0] && strcmp(r->gives, names[i]) != 0) continue;
+        r->header->gives = (emu_head_gives)i;
+        return true;
+    }
+    return false;
 }
 
 static int check(reading *r)
@@ -360,6 +376,7 @@ static int check(reading *r)
     h->p0_kv = strcmp(r->p0_width, "kv") == 0;
     if (r->p0_width[0] && !h->p0_kv && strcmp(r->p0_width, "hidden") != 0)
         return complain(r, ": p0_width \"%s\" is not hidden or kv", r->p0_width);
+    if (!head_gives(r)) return complain(r, ": head_gives \"%s\" is not logits, norm, norm_as_output or both", r->gives);
     i->kind = head ? EMU_HEAD : EMU_LAYER;
     i->hollow = r->hollow != 0;
     if (h->unusual[0] && !i->hollow)

@@ -60,12 +60,22 @@ static void name_tensor(emu_tensor *t, const char *name, int type)
 static void make_head_tensors(emu_model *m)
 {
     int type = m->output_fp32 ? EMU_TYPE_FP32 : EMU_TYPE_BF16;
-    m->info.num_inputs = m->info.num_outputs = 1;
+    int hidden = m->info.hidden, widths[2], n = 0;
+    if (emu_gives_logits(m->gives)) {
+        name_tensor(&m->outputs[n], "output", type);
+        widths[n++] = m->info.vocab;
+    }
+    if (m->gives != EMU_LOGITS) {
+        name_tensor(&m->outputs[n], m->gives == EMU_NORM_AS_OUTPUT ? "output" : "output_norm", type);
+        widths[n++] = hidden;
+    }
+    m->info.num_inputs = 1;
+    m->info.num_outputs = n;
     name_tensor(&m->inputs[0], "input", EMU_TYPE_BF16);
-    name_tensor(&m->outputs[0], "output", type);
     for (int g = 0; g < m->info.num_groups; g++) {
-        m->inputs[0].shape[g] = shape(m->groups[g].tokens, m->info.hidden, 2);
-        m->outputs[0].shape[g] = shape(m->groups[g].tokens, m->info.vocab, m->output_fp32 ? 4 : 2);
+        m->inputs[0].shape[g] = shape(m->groups[g].tokens, hidden, 2);
+        for (int i = 0; i < n; i++)
+            m->outputs[i].shape[g] = shape(m->groups[g].tokens, widths[i], m->output_fp32 ? 4 : 2);
     }
 }
 
@@ -139,6 +149,8 @@ static emu_model *make(const void *data, size_t size, bool mapped, const char *n
     m->rms_eps = (float)h->rms_eps;
     m->rope_factor = (float)h->rope_factor;
     m->output_fp32 = h->output_fp32;
+    m->gives = h->gives;
+    if (!emu_gives_logits(m->gives)) m->info.vocab = 0;
     make_groups(m, h);
     if (m->info.kind == EMU_HEAD) {
         make_head_tensors(m);
@@ -236,6 +248,6 @@ int emu_model_execute(const emu_model *m, int group, void *const *inputs, void *
     if (!g) return -1;
     if (!flags) flags = &none;
     if (m->info.hollow) return emu_hollow_run(m, g, inputs, outputs, flags->output_unchanged != 0);
-    if (m->info.kind == EMU_HEAD) return emu_head_run(m, g, inputs[EMU_HEAD_IN_INPUT], outputs[EMU_HEAD_OUT_OUTPUT]);
+    if (m->info.kind == EMU_HEAD) return emu_head_run(m, g, inputs[EMU_HEAD_IN_INPUT], outputs);
     return emu_layer_run(m, g, inputs, outputs, flags->scan_nan != 0);
 }

@@ -32,11 +32,15 @@ typedef struct emu_extent {
     uint64_t begin, end; /* bytes in the file */
 } emu_extent;
 
+/* What a head gives of a token: logits as `output`, its normed hidden state as `output_norm` or as `output`, or both. */
+typedef enum emu_head_gives { EMU_LOGITS, EMU_NORM, EMU_NORM_AS_OUTPUT, EMU_LOGITS_AND_NORM } emu_head_gives;
+
 typedef struct emu_header {
     emu_model_info info;
     double rms_eps, rope_factor, cost_decode, cost_head;
     emu_list decode_rows, history, head_rows, cost_chunk;
     bool output_fp32;
+    emu_head_gives gives;
     bool p0_kv;              /* the row that groups without history take is as wide as K and V, not as hidden */
     char unusual[EMU_VALUE]; /* tensors that differ from the usual ones: tensors.c */
     emu_extent tensors[EMU_NUM_WEIGHTS];
@@ -59,8 +63,14 @@ struct emu_model {
     const void *weights[EMU_NUM_WEIGHTS]; /* NULL: absent (or hollow) */
     float *singles;                       /* what weights of type fp32 point into */
     bool output_fp32;
+    emu_head_gives gives;
     emu_hollow *hollow; /* heads: the pattern of pseudo-logits */
 };
+
+static inline bool emu_gives_logits(emu_head_gives gives)
+{
+    return gives == EMU_LOGITS || gives == EMU_LOGITS_AND_NORM;
+}
 
 static inline emu_matrix emu_model_matrix(const emu_model *m, int which, int rows, int cols)
 {
@@ -69,7 +79,7 @@ static inline emu_matrix emu_model_matrix(const emu_model *m, int which, int row
 
 /* The three ways to run a group; the rows computed, or -2 when out of memory. */
 int emu_layer_run(const emu_model *m, const emu_group *g, void *const *in, void *const *out, bool scan_nan);
-int emu_head_run(const emu_model *m, const emu_group *g, const void *input, void *output);
+int emu_head_run(const emu_model *m, const emu_group *g, const void *input, void *const *out);
 int emu_hollow_run(const emu_model *m, const emu_group *g, void *const *in, void *const *out, bool unchanged);
 
 /* tensors.c: changes and adds tensors of a hollow model as the metadata says; 0, or -1 with a sentence. */

@@ -247,6 +247,7 @@ double emu_cost_execute(const emu_model *model, int group)
     const emu_group *g = emu_model_group(model, group);
     if (!emu_paced || !g) return 0;
     if (g->cost_us >= 0) return g->cost_us * 1e3;
+    if (g->kind == EMU_GROUP_HEAD && emu_model_get_info(model)->vocab == 0) return 0; /* a norm: no more than its call */
     if (g->kind == EMU_GROUP_HEAD) return current.head_ms * 1e6 * g->tokens; /* several at once: not known */
     if (g->kind == EMU_GROUP_DECODE) return look_up(&current.decode, g->rows, false) * 1e6;
     return look_up(&current.chunk, g->rows, true) * 1e6;

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from invented_packages import BYTES, EMBED, HIDDEN, OLD, OPENS, REFUSED, VOCAB, build, hf
+from invented_packages import BYTES, EMBED, EMBEDS, HIDDEN, OLD, OPENS, REFUSED, VOCAB, build, hf
 from stub_packages import npy, sparse, tokenizer_file, tree
 
 from axpress.core.model_files.model_package import inspect_package, open_package
@@ -22,6 +22,13 @@ def test_it_opens(name: str, tmp_path: Path) -> None:
     assert os.path.relpath(package.layers_dir, root) == layers
     assert os.path.relpath(package.tokenizer_path, root) == tokenizer
     assert package.embedding(HIDDEN).shape == (VOCAB, HIDDEN)
+
+
+@pytest.mark.parametrize("name", EMBEDS)
+def test_an_embedding_model_is_told(name: str, tmp_path: Path) -> None:
+    package = open_package(tree(tmp_path / "model dir", EMBEDS[name]))
+    assert package.embeds and package.matryoshka is False
+    assert not open_package(tree(tmp_path / "other dir", OLD)).embeds
 
 
 @pytest.mark.parametrize("name", REFUSED)

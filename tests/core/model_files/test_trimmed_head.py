@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from invented_packages import FLAT, HIDDEN, OLD, VOCAB
+from invented_packages import OLD, VOCAB
 from stub_packages import tree
 from tiny_models import Tiny, convert_tiny
 
@@ -73,12 +73,6 @@ def test_a_wrong_list_is_named(ids: list[int], words: str, tmp_path: Path) -> No
     with pytest.raises(PackageError, match=words) as caught:
         package.head_token_ids(len(IDS), VOCAB)
     assert "kept_ids.json" in str(caught.value)
-
-
-def test_a_head_that_gives_a_hidden_state_is_an_embedding_models(tmp_path: Path) -> None:
-    package = open_package(tree(tmp_path / "m", FLAT))
-    with pytest.raises(PackageError, match=rf"gives {HIDDEN} values.*embedding model"):
-        package.head_token_ids(HIDDEN, VOCAB)
 
 
 def test_two_lists_need_a_choice(tmp_path: Path) -> None:
