@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
+from typing import Any
 
 from .commands import Commands, Leave
 from .connection import ServerError
@@ -24,8 +25,10 @@ def chat(conversation: Conversation, question: str = "", plain: bool = False) ->
     """Answers `question`, with all of stdin behind it where that is no terminal; without either, talks until Ctrl-D.
 
     `plain`: no Markdown. Returns the exit code; raises ServerError, in a conversation before it begins only."""
-    health = _ready(conversation)
-    if question or not sys.stdin.isatty():
+    with keys_wait():
+        health = _ready(conversation)
+        if sys.stdin.isatty() and not question:
+            return _talk(conversation, health, plain)
         if not sys.stdin.isatty():
             question = "\n\n".join(part for part in (question, sys.stdin.read().strip()) if part)
         if not question:
@@ -33,6 +36,9 @@ def chat(conversation: Conversation, question: str = "", plain: bool = False) ->
         if not _answer(conversation, question, plain):
             raise KeyboardInterrupt
         return 0
+
+
+def _talk(conversation: Conversation, health: dict[str, Any], plain: bool) -> int:
     where, note = conversation.models.connection.url, health.get("note")
     print(f"{health.get('model') or 'a model'} at {where}" + (f" ({note})" if note else "") + ". /help, Ctrl-D leaves")
     commands = Commands(conversation, _say)
@@ -55,7 +61,7 @@ def _say(text: str) -> None:
     print(visible(text), flush=True)
 
 
-def _ready(conversation: Conversation) -> dict[str, object]:
+def _ready(conversation: Conversation) -> dict[str, Any]:
     """/health, once the model is loaded and the card is there; until then it is said why not."""
     with _spinner() as tell:
         return conversation.models.connection.wait(lambda reason: tell(f"waiting: {visible(reason)}"))
@@ -115,7 +121,7 @@ def _answer(conversation: Conversation, question: str, plain: bool) -> bool:
 
 def _show(conversation: Conversation, question: str, screen: Screen) -> bool:
     answer, stop, first = conversation.ask(question), _Stop(), None
-    with keys_wait(), stop:
+    with stop:
         pieces = stop.heeding(answer)
         try:
             first = _first_piece(conversation, pieces)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
@@ -99,7 +100,7 @@ class Conversation:
         try:
             document = json.loads(file.read_text(encoding="utf-8"))
             settings, messages = _read(document)
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError, IndexError, argparse.ArgumentTypeError):
             raise ValueError(f"{file} holds no conversation that /save or the page wrote") from None
         self.system = "\n\n".join(message["content"] for message in messages if message["role"] == "system")
         self.messages = [message for message in messages if message["role"] != "system"]

@@ -89,12 +89,9 @@ class _ReadlineEditor:
     """One line, or what is pasted where readline knows bracketed paste."""
 
     def __init__(self, history: History, complete: Complete) -> None:
-        self._history = history
-        self._remember: Callable[[str], object] = str
-        try:
-            import readline
-        except ImportError:  # a Python without it: bare lines
-            return
+        import readline
+
+        self._history, self._remember = history, readline.add_history
 
         def candidate(_: str, number: int) -> str | None:
             found = complete(readline.get_line_buffer()[: readline.get_endidx()])[1]
@@ -103,16 +100,17 @@ class _ReadlineEditor:
         readline.set_completer(candidate)
         readline.set_completer_delims(" ")
         readline.parse_and_bind("tab: complete")
-        readline.parse_and_bind("set enable-bracketed-paste on")
+        paste = "off" if os.environ.get("TERM") == "dumb" else "on"
+        readline.parse_and_bind(f"set enable-bracketed-paste {paste}")
         readline.set_auto_history(False)
         for line in history.lines:
             readline.add_history(line)
-        self._remember = readline.add_history
 
     def read(self) -> str:
-        text = input(PROMPT)
-        while is_open(text):
-            text += "\n" + input(MORE)
+        with _terminal_mode(termios.ECHO, 0):  # readline shows nothing where a terminal does not
+            text = input(PROMPT)
+            while is_open(text):
+                text += "\n" + input(MORE)
         if text.strip():
             self._history.add(text)
             self._remember(text)
@@ -121,14 +119,21 @@ class _ReadlineEditor:
 
 @contextmanager
 def keys_wait() -> Iterator[None]:
-    """What is typed inside is not shown and waits for whoever reads it; Ctrl-C does not wait."""
+    """What is typed inside is shown by whoever reads it only, and waits for that; Ctrl-C does not wait."""
     if not sys.stdin.isatty():
         yield
         return
+    with _terminal_mode(0, termios.ECHO | termios.ICANON):
+        yield
+
+
+@contextmanager
+def _terminal_mode(on: int, off: int) -> Iterator[None]:
+    """Local modes of the terminal, as termios has them."""
     before = termios.tcgetattr(sys.stdin)
-    quiet = [*before]
-    quiet[3] &= ~(termios.ECHO | termios.ICANON)
-    termios.tcsetattr(sys.stdin, termios.TCSANOW, quiet)
+    inside = [*before]
+    inside[3] = (inside[3] | on) & ~off
+    termios.tcsetattr(sys.stdin, termios.TCSANOW, inside)
     try:
         yield
     finally:

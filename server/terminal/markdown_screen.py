@@ -3,6 +3,7 @@ again below them, its end where it is higher than the screen, and printed whole 
 
 from __future__ import annotations
 
+import re
 from time import perf_counter
 from typing import TextIO
 
@@ -16,6 +17,7 @@ from .text import visible
 # html, reference, image: rich would leave out what they are made of, and here every word is to be seen.
 _PARSER = MarkdownIt("commonmark", {"html": False}).enable(["strikethrough", "table"]).disable(["reference", "image"])
 _SYNC, _SYNC_END = "\x1b[?2026h", "\x1b[?2026l"  # terminals that know it show all between at once
+_PADDING = re.compile(r" +((?:\x1b\[[\d;]*m)*)$")  # rich fills lines up; who copies them has no use for that
 PATIENCE = 4
 """The open block is drawn when this many times longer has passed as drawing it took."""
 
@@ -91,5 +93,5 @@ class MarkdownScreen:
         markdown.parsed = _PARSER.parse(text)
         with self._console.capture() as capture:
             self._console.print(markdown)
-        lines = capture.get().rstrip("\n").split("\n")
+        lines = [_PADDING.sub(r"\1", line) for line in capture.get().rstrip("\n").split("\n")]
         return ["", *lines] if self._printed else lines

@@ -90,12 +90,11 @@ class Watch:
         live, picture = self._live, self._live["picture"]
         where = f"  {card_words(live)}  {self._connection.url}"
         lines = [Text.assemble((visible(live["model"]) or "?", "bold"), where)]
-        state = visible(" ".join(part for part in (live["status"], live["reason"]) if part))
+        state = live["status"] + (f": {visible(live['reason'])}" if live["reason"] else "")
         lines.append(_line("state", self.trouble or state, "" if state == "ready" and not self.trouble else "red"))
         if picture is not None:
             lines += self._facts(live, picture, width)
-            for bank in picture["banks"][:MAX_BANKS]:
-                lines.append(_bar(bank, width))
+            lines += [_bar(number, bank, width) for number, bank in enumerate(picture["banks"][:MAX_BANKS])]
             lines.append(_legend(len(picture["banks"])))
             lines += _answers(picture["running"], height - len(lines) - 3)
         for line in lines:
@@ -126,15 +125,15 @@ def _line(label: str, text: str, style: str = "") -> Text:
     return Text.assemble((f"{label:<{LABEL}}", "dim"), (text, style))
 
 
-def _bar(bank: dict[str, int], width: int) -> Text:
+def _bar(number: int, bank: dict[str, int], width: int) -> Text:
     """Whose the rows of a bank are."""
-    rows, length = bank["rows"], max(width - LABEL - 20, 10)
+    rows, length = bank["rows"], max(width - LABEL - 22, 10)
     counts = (rows - bank["free"] - bank["idle"] - bank["shared"], bank["shared"], bank["idle"], bank["free"])
-    line, before = Text.assemble((f"{'rows':<{LABEL}}", "dim")), 0
+    line, before = _line(f"cache {number}", ""), 0
     for count, (mark, style) in zip(counts, ROWS.values(), strict=True):
         line.append(mark * (round((before + count) * length / rows) - round(before * length / rows)), style)
         before += count
-    return line.append(f"  {rows - bank['free']} of {rows}")
+    return line.append(f"  {rows - bank['free']} of {rows} rows")
 
 
 def _legend(num_banks: int) -> Text:
