@@ -91,8 +91,8 @@ def test_only_what_a_command_takes_is_proposed(capsys: pytest.CaptureFixture[str
 
 def test_words_behind_options_belong_to_the_question() -> None:
     parser = _parser()
-    for text in ("run tiny --device emu what is it", "run tiny what is it --device emu", "run --device emu tiny what is it"):
-        arguments = parser.parse_args(text.split())
+    for text in ("tiny --device emu what is it", "tiny what is it --device emu", "--device emu tiny what is it"):
+        arguments = parser.parse_args(["run", *text.split()])
         assert (str(arguments.model), arguments.device, arguments.question) == ("tiny", "emu", ["what", "is", "it"])
 
 
