@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from axpress.core.errors import AxpressError
 
-POLL_SECONDS = 1.0
+POLL_SECONDS = 0.5
 """Between two looks at a server that loads."""
 
 

@@ -55,8 +55,8 @@ def card_words(facts: dict[str, Any]) -> str:
     """Which card it is, for people; that it is emulated where it is."""
     if not facts["emulated"]:
         return "?" if facts["device"] is None else f"card {facts['device']}"
-    profile = facts["profile"]
-    return "emulated" + (f" ({profile})" if profile not in (None, "none") else "")
+    profile = str(facts["profile"] or "none").rpartition("/")[2].removesuffix(".toml")
+    return "emulated" + (f" ({visible(profile)})" if profile != "none" else "")
 
 
 def memory_words(used: int | None, total: int | None) -> str:

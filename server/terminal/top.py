@@ -96,7 +96,7 @@ class Watch:
             lines += self._facts(live, picture, width)
             lines += [_bar(number, bank, width) for number, bank in enumerate(picture["banks"][:MAX_BANKS])]
             lines.append(_legend(len(picture["banks"])))
-            lines += _answers(picture["running"], height - len(lines) - 3)
+            lines += _answers(picture["running"], height - len(lines) - 2)
         for line in lines:
             line.no_wrap, line.overflow = True, "ellipsis"
             line.truncate(width)

@@ -19,13 +19,13 @@ from axpress.server.terminal.top import MAX_BANKS, Watch
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     package, profile = hollow_package(tmp_path_factory.mktemp("ps"))
-    with RunningServer(package, "--emu-profile", profile, environment={"AXPRESS_API_KEYS": "secret"}) as running:
+    with RunningServer(package, "--emu-profile", profile, environment={"AXPRESS_API_KEYS": "secret-key"}) as running:
         yield running
 
 
 @pytest.fixture(autouse=True)
 def key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AXPRESS_API_KEY", "secret")
+    monkeypatch.setenv("AXPRESS_API_KEY", "secret-key")
 
 
 def test_ps(server: RunningServer, capsys: pytest.CaptureFixture[str]) -> None:
@@ -60,7 +60,9 @@ def test_who_has_no_key_is_told_so(server: RunningServer, capsys: pytest.Capture
 def test_top_once(server: RunningServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     body = json.dumps(chat(max_tokens=2)).encode()
-    server.request("POST", "/v1/chat/completions", body, {"content-type": "application/json", "x-api-key": "secret"})
+    server.request(
+        "POST", "/v1/chat/completions", body, {"content-type": "application/json", "x-api-key": "secret-key"}
+    )
     assert main(["top", "--once", "--url", server.url]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "test-hollow-hollow  emulated (test-hollow)" in lines[0] and all(len(line) <= 80 for line in lines)
