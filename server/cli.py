@@ -4,6 +4,7 @@ service | doctor | completion."""
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -41,6 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         return int(arguments.run(arguments))
+    except BrokenPipeError:  # as in `axpress top | head -3`; what is not written yet is not wanted either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (AxpressError, OSError) as exc:
         print(f"axpress: {exc}", file=sys.stderr)
         return CONFIGURATION if isinstance(exc, PackageError) and arguments.run is _serve else 1

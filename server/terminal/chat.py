@@ -30,7 +30,8 @@ def chat(conversation: Conversation, question: str = "", plain: bool = False) ->
         if sys.stdin.isatty() and not question:
             return _talk(conversation, health, plain)
         if not sys.stdin.isatty():
-            question = "\n\n".join(part for part in (question, sys.stdin.read().strip()) if part)
+            piped = sys.stdin.buffer.read().decode(errors="replace").strip()
+            question = "\n\n".join(part for part in (question, piped) if part)
         if not question:
             raise ServerError("nothing was asked: give a question, or pipe one in")
         if not _answer(conversation, question, plain):

@@ -122,7 +122,7 @@ class Commands:
         models = self._conversation.models
         if rest:
             models.switch(rest, self._say)
-        now = models.connection.health().get("model") or models.model
+        now = models.model if models.model != "default" else models.connection.health().get("model") or "default"
         for name in dict.fromkeys((now, *models.names())):
             self._say(f"{'*' if name == now else ' '} {name}")
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import termios
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from .history import History
 
@@ -123,8 +124,16 @@ def keys_wait() -> Iterator[None]:
     if not sys.stdin.isatty():
         yield
         return
-    with _terminal_mode(0, termios.ECHO | termios.ICANON):
-        yield
+    before = signal.signal(signal.SIGTERM, _end)  # the terminal is to be left as it was
+    try:
+        with _terminal_mode(0, termios.ECHO | termios.ICANON):
+            yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _end(number: int, _: object) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
 @contextmanager

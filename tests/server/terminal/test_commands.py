@@ -19,15 +19,10 @@ from axpress.server.terminal.line_editor import is_open, message_of
 from axpress.server.terminal.settings import request_fields
 
 
-class Health(Connection):
-    def health(self) -> dict[str, Any]:
-        return {"status": "ready"}
-
-
 class TwoModels:
     """Models of nobody."""
 
-    connection: Connection = Health("http://127.0.0.1:1")
+    connection: Connection = Connection("http://127.0.0.1:1")
     model = "first"
 
     def names(self) -> list[str]:
