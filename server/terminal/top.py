@@ -88,14 +88,16 @@ class Watch:
     def frame(self, width: int, height: int) -> Group:
         """The picture for a terminal of that size."""
         live, picture = self._live, self._live["picture"]
-        where = f"  {card_words(live)}  {self._connection.url}"
-        lines = [Text.assemble((visible(live["model"]) or "?", "bold"), where)]
         state = live["status"] + (f": {visible(live['reason'])}" if live["reason"] else "")
-        lines.append(_line("state", self.trouble or state, "" if state == "ready" and not self.trouble else "red"))
+        lines = [Text.assemble((visible(live["model"]) or "?", "bold"), f"  {card_words(live)}")]
+        lines.append(_line("server", f"{self._connection.url}  "))
+        lines[1].append(self.trouble or state, "" if state == "ready" and not self.trouble else "red")
         if picture is not None:
             lines += self._facts(live, picture, width)
-            lines += [_bar(number, bank, width) for number, bank in enumerate(picture["banks"][:MAX_BANKS])]
-            lines.append(_legend(len(picture["banks"])))
+            banks = list(enumerate(picture["banks"]))
+            fullest = sorted(sorted(banks, key=lambda bank: bank[1]["free"])[:MAX_BANKS], key=lambda bank: bank[0])
+            lines += [_bar(number, bank, width) for number, bank in fullest]
+            lines.append(_legend(len(banks)))
             lines += _answers(picture["running"], height - len(lines) - 2)
         for line in lines:
             line.no_wrap, line.overflow = True, "ellipsis"

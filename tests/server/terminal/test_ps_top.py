@@ -67,7 +67,13 @@ def test_top_once(server: RunningServer, capsys: pytest.CaptureFixture[str], mon
     lines = capsys.readouterr().out.splitlines()
     assert "test-hollow-hollow  emulated (test-hollow)" in lines[0] and all(len(line) <= 80 for line in lines)
     text = "\n".join(lines)
-    for part in ("state     ready", "answers   0 of 16, 0 of 32 waiting", " tokens/s ", " C, memory ", " of 1023 rows"):
+    for part in (
+        f"server    {server.url}  ready",
+        "answers   0 of 16, 0 of 32 waiting",
+        " tokens/s ",
+        " C, memory ",
+        " of 1023 rows",
+    ):
         assert part in text
     assert "\x1b" not in text
 
@@ -87,13 +93,15 @@ def picture(answers: int, banks: int) -> dict[str, Any]:
         {"number": n, "state": "answer", "bank": None if n else 0, "prompt_tokens": 100, "cached": 50, "generated": n}
         for n in range(answers)
     ]
-    bank = {"rows": 2047, "free": 1000, "idle": 500, "shared": 47, "runs": []}
+    used = {"rows": 2047, "free": 1000, "idle": 500, "shared": 47, "runs": []}
+    free = {"rows": 2047, "free": 2047, "idle": 0, "shared": 0, "runs": []}
     return {
         "status": "hot", "reason": "answers wait until the card is below 80 C " * 9, "model": "m\x1b[31m" * 30,
         "device": "0", "emulated": False, "profile": None, "max_running": 256, "max_queue": 32,
         "picture": {
             "running": running, "num_waiting": 7, "tokens_per_s": 12.5, "passes": [[8, 3], [2, 1]],
-            "banks": [bank] * banks, "card": {"temperature_c": 81.5, "memory_bytes": None, "memory_free_bytes": None},
+            "banks": [free] * (banks - 1) + [used],
+            "card": {"temperature_c": 81.5, "memory_bytes": None, "memory_free_bytes": None},
         },
     }  # fmt: skip
 
