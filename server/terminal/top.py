@@ -8,6 +8,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from rich.console import Console, Group
@@ -38,18 +39,16 @@ def top(connection: Connection, once: bool) -> int:
     if once or not console.is_terminal:
         console.print(watch.frame(console.width, 24))
         return 0
-    with keys_wait(), Live(console=console, screen=True, auto_refresh=False) as live:
-        while True:
-            live.update(watch.frame(*console.size), refresh=True)
+    with suppress(KeyboardInterrupt), keys_wait(), Live(console=console, screen=True, auto_refresh=False) as live:
+        live.update(watch.frame(*console.size), refresh=True)
+        while not _q_within(SECONDS):
             try:
-                if _q_within(SECONDS):
-                    return 0
                 watch.look()
                 watch.trouble = ""
             except ServerError as error:
                 watch.trouble = str(error)
-            except KeyboardInterrupt:
-                return 0
+            live.update(watch.frame(*console.size), refresh=True)
+    return 0
 
 
 def _q_within(seconds: float) -> bool:
