@@ -19,7 +19,7 @@ test: $(VENV)/.test ## everything that CI runs
 
 $(VENV)/.run: $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[gguf]'
+	$(BIN)/python -m pip install --quiet --editable '.[gguf,terminal]'
 	touch $@
 
 $(VENV)/.test: $(SOURCES)

@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 MODELS = (
     "models for the card are on Hugging Face under AXERA-TECH (`axpress pull AXERA-TECH/Qwen3-0.6B`); `axpress convert`"
@@ -18,6 +18,19 @@ MODELS = (
 
 class ArgumentParser(argparse.ArgumentParser):
     """argparse's, but a wrong argument is answered by one sentence instead of a page of usage."""
+
+    rest: str | None = None
+    """The argument, a list, that takes words which come behind options."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """As argparse does; a command refuses itself what it does not know, so that its own options are proposed."""
+        namespace, unknown = super().parse_known_args(args, namespace)
+        if self.rest and not any(word.startswith("-") for word in unknown):
+            getattr(namespace, self.rest).extend(unknown)
+            unknown = []
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return namespace, unknown
 
     def error(self, message: str) -> NoReturn:
         """Prints what is wrong and what to do, and ends with exit code 2."""

@@ -1,9 +1,10 @@
-"""The command line: axpress serve | run | chat | pull | list | show | rm | check | convert | hollow | plan | service |
-doctor."""
+"""The command line: axpress serve | run | chat | ps | top | pull | list | show | rm | check | convert | hollow | plan |
+service | doctor | completion."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -18,8 +19,9 @@ from . import doctor_command, service_command, version
 from .argument_parser import ArgumentParser
 from .exit_codes import CONFIGURATION
 from .model_arguments import add_commands as add_model_commands
-from .model_arguments import find_model, known_directory, talk
+from .model_arguments import find_model, known_directory
 from .settings import Settings
+from .terminal_arguments import add_commands as add_terminal_commands
 
 DEFAULTS = Settings()
 MAX_HISTORY = 1 << 24  # tokens: 400 MB
@@ -40,6 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         return int(arguments.run(arguments))
+    except BrokenPipeError:  # as in `axpress top | head -3`; what is not written yet is not wanted either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (AxpressError, OSError) as exc:
         print(f"axpress: {exc}", file=sys.stderr)
         return CONFIGURATION if isinstance(exc, PackageError) and arguments.run is _serve else 1
@@ -47,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         "axpress",
         description=(
@@ -57,8 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"axpress {version()}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_serve(commands.add_parser("serve", help="serve a model over HTTP", argument_default=argparse.SUPPRESS))
-    _add_run(commands.add_parser("run", help="serve a model for this terminal only, and talk to it"))
-    _add_chat(commands.add_parser("chat", help="talk to a server in the terminal (its key: AXPRESS_API_KEY)"))
+    add_terminal_commands(commands.add_parser, _device, _parser)
     add_model_commands(commands.add_parser)
     _add_check(commands.add_parser("check", help="whether a model directory opens, and what is in it, without a card"))
     _add_convert(commands.add_parser("convert", help="make a simulated package from a checkpoint or a GGUF file"))
@@ -264,56 +268,6 @@ def _serve(arguments: argparse.Namespace) -> int:
     open_package(settings.directory)  # what is wrong with the files is said before anybody is told where to connect
     logs.configure(settings.log_level, settings.log_format)
     return serve(settings)
-
-
-def _add_run(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Ctrl-C stops an answer, Ctrl-D leaves and ends the server, /new starts over."
-    add = parser.add_argument
-    add("model", nargs="?", type=Path, metavar="MODEL", help="as for axpress serve")
-    add("--device", type=_device, default="auto", help="auto (default), emu, a card's index, or axengine")
-    _add_conversation(parser)
-    parser.set_defaults(run=_run)
-
-
-def _run(arguments: argparse.Namespace) -> int:
-    return talk(arguments, _sampling(arguments))
-
-
-def _add_chat(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--url", default="http://127.0.0.1:8000", help="the server (default http://127.0.0.1:8000)")
-    add("--model", default="default", help="model name (default: the served one)")
-    parser.description = (
-        "Ctrl-C stops an answer, Ctrl-D leaves, /new starts over. The server's key is read from AXPRESS_API_KEY."
-    )
-    _add_conversation(parser)
-    parser.set_defaults(run=_chat)
-
-
-def _add_conversation(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--system", metavar="TEXT", help="system message")
-    add = parser.add_argument_group(
-        "sampling", "where nothing is said, as the server's model package says"
-    ).add_argument
-    add("--temperature", type=float, metavar="X")
-    add("--top-p", type=float, metavar="X")
-    add("--top-k", type=int, metavar="N")
-    add("--min-p", type=float, metavar="X")
-    add("--repetition-penalty", type=float, metavar="X")
-    add("--seed", type=int, metavar="N")
-    add("--max-tokens", type=int, metavar="N")
-
-
-def _sampling(arguments: argparse.Namespace) -> dict[str, Any]:
-    from .terminal_chat import SAMPLING
-
-    return {name: value for name in SAMPLING if (value := getattr(arguments, name)) is not None}
-
-
-def _chat(arguments: argparse.Namespace) -> int:
-    from .terminal_chat import run
-
-    return run(arguments.url, arguments.model, arguments.system, _sampling(arguments))
 
 
 def _add_check(parser: argparse.ArgumentParser) -> None:

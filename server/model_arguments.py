@@ -29,12 +29,18 @@ def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
             parser.add_argument(
                 "--revision", metavar="REV", help="branch, tag or commit of the hub (default: main, now)"
             )
+        if command == "list":
+            names = parser.add_mutually_exclusive_group()
+            names.add_argument("--names", action="store_true", help="names only of what is here, one a line")
+            names.add_argument("--known", action="store_true", help="names only of what can be pulled")
         parser.add_argument("--json", action="store_true", help="print it for programs")
         parser.set_defaults(run=_command(command))
 
 
 def _command(name: str) -> Callable[[argparse.Namespace], int]:
     def run(arguments: argparse.Namespace) -> int:
+        if name == "list" and (arguments.names or arguments.known):
+            return _list_names(arguments.known)
         from . import models_command as commands
 
         run_it = {"pull": commands.pull_model, "list": commands.list_models, "show": commands.show_model,
@@ -42,6 +48,14 @@ def _command(name: str) -> Callable[[argparse.Namespace], int]:
         return run_it(arguments)
 
     return run
+
+
+def _list_names(known: bool) -> int:
+    """`axpress list --names` and --known, of which shells ask at each Tab: no model is looked into."""
+    from axpress.core.model_store import ModelStore, known_names
+
+    print(*(known_names() if known else [model.name for model in ModelStore().models()]), sep="\n")
+    return 0
 
 
 def find_model(options: dict[str, Any]) -> None:
@@ -54,16 +68,6 @@ def find_model(options: dict[str, Any]) -> None:
     if found is not None:
         options["model_dir"], names = found
         options["aliases"] += names
-
-
-def talk(arguments: argparse.Namespace, sampling: dict[str, Any]) -> int:
-    """`axpress run`; the exit code."""
-    from .models_command import default_directory, model_directory
-    from .run_command import run
-
-    found = default_directory() if arguments.model is None else model_directory(arguments.model)
-    options = ["--device", str(arguments.device)]
-    return run(found[0] if found else None, options, arguments.system, sampling)
 
 
 def known_directory(given: Path) -> Path:

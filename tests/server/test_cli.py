@@ -1,28 +1,20 @@
-"""The axpress command: arguments, errors in one line, hollow and convert, and the terminal client."""
+"""The axpress command: arguments, errors in one line, hollow and convert."""
 
 from __future__ import annotations
 
-import io
 import json
-import os
-import pty
 import re
-import select
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import chat_templates
 import pytest
 from server_process import RunningServer, hollow_package
 
-from axpress.server.cli import main
+from axpress.server.cli import _parser, main
 from axpress.server.http.logs import escape
 from axpress.server.settings import Settings
-from axpress.server.terminal_chat import ChatClient, ChatError, Printer, _print_answer, visible
 
 COMMAND = (sys.executable, "-m", "axpress.server")
 
@@ -73,12 +65,35 @@ def test_wrong_arguments(arguments: list[str], capsys: pytest.CaptureFixture[str
 
 @pytest.mark.parametrize(
     ("arguments", "meant"),
-    [(["serv"], "serve"), (["serve", "--prot", "1"], "--port"), (["serve", "--alow-host=x"], "--allow-host")],
+    [
+        (["serv"], "serve"),
+        (["serve", "--prot", "1"], "--port"),
+        (["serve", "--alow-host=x"], "--allow-host"),
+        (["chat", "--temprature", "1"], "--temperature"),
+        (["service", "instal"], "install"),
+    ],
 )
 def test_what_was_probably_meant(arguments: list[str], meant: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit) as end:
         main(arguments)
-    assert f"; did you mean {meant}?" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert end.value.code == 2 and f"; did you mean {meant}?" in error
+    assert error.startswith(f"axpress {arguments[0]}: " if len(arguments) > 1 else "axpress: ")
+
+
+def test_only_what_a_command_takes_is_proposed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["chat", "--prot", "1"])
+    assert capsys.readouterr().err.splitlines() == [
+        "axpress chat: unrecognized arguments: --prot", "axpress chat: `axpress chat --help` lists what it takes"
+    ]  # fmt: skip
+
+
+def test_words_behind_options_belong_to_the_question() -> None:
+    parser = _parser()
+    for text in ("tiny --device emu what is it", "tiny what is it --device emu", "--device emu tiny what is it"):
+        arguments = parser.parse_args(["run", *text.split()])
+        assert (str(arguments.model), arguments.device, arguments.question) == ("tiny", "emu", ["what", "is", "it"])
 
 
 def test_a_directory_is_looked_at_before_anybody_is_told_where_to_connect(
@@ -199,127 +214,6 @@ def test_serve_without_a_model() -> None:
         r"emulated card: decode \S+ ms over \d+ rows, chunks of \d+ \S+ to \S+ ms, head \S+ ms\n", running.log
     )
     assert "cost:" not in running.log  # the groups one by one are for --log-level debug
-
-
-def test_chat_reads_lines_and_keeps_the_conversation(server: RunningServer) -> None:
-    def talk(lines: str, *arguments: str) -> str:
-        done = subprocess.run(
-            [*COMMAND, "chat", "--url", server.url, "--max-tokens", "5", "--seed", "3", *arguments],
-            input=lines, capture_output=True, text=True, timeout=60,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    once = talk("hello\n")
-    assert once.strip()
-    again = talk("hello\n/new\nhello\n")
-    assert again == once + once
-    assert talk("hello\nhello\n") != once + once  # the second prompt has the first answer in it
-    wrong = [*COMMAND, "chat", "--url", server.url, "--temperature", "9"]
-    done = subprocess.run(wrong, input="hello\nhello\n", capture_output=True, text=True, timeout=60)
-    assert (
-        (done.returncode, done.stdout) == (1, "")
-        and done.stderr.startswith("axpress: 'temperature'")
-        and done.stderr.count("\n") == 1
-    )
-
-
-def test_chat_without_a_server(server: RunningServer, capsys: pytest.CaptureFixture[str]) -> None:
-    for url, said in (
-        ("http://127.0.0.1:1", "cannot reach 127.0.0.1:1: "),
-        ("nowhere.invalid", "cannot reach nowhere.invalid:80: "),
-        (
-            f"https://127.0.0.1:{server.port}",
-            f"127.0.0.1:{server.port} does not speak https; try --url http://127.0.0.1:{server.port}",
-        ),
-        *(
-            (url, f"'{url}' is not the address of a server")
-            for url in ("ftp://x", "http://x:99999", "http://", "http://[::1")
-        ),
-    ):
-        began = time.monotonic()
-        assert main(["chat", "--url", url]) == 1
-        assert said in capsys.readouterr().err and time.monotonic() - began < 8, url  # https: not after --read-timeout
-
-
-class Screen(io.StringIO):
-    """What a terminal shows."""
-
-    def isatty(self) -> bool:
-        return True
-
-
-def test_chat_shows_what_a_model_thinks_on_terminals_only(tmp_path: Path) -> None:
-    package = chat_templates.random_package(tmp_path, chat_templates.ALWAYS)
-    with RunningServer(package, "--emu-profile", "none") as running:
-        client = ChatClient(running.url, "default", None, {"max_tokens": 60, "seed": 5, "temperature": 2})
-        client._fields["thinking_budget"] = 10
-        shown: list[str] = []
-        for screen, plain in ((Screen(), False), (Screen(), True), (io.StringIO(), False)):
-            client.reset()
-            _print_answer(client, "hi", Printer(screen, plain))
-            shown.append(screen.getvalue())
-    dimmed, marked, piped = shown
-    assert piped.strip() and visible(client.messages[-1]["content"]) + "\n" == piped
-    assert dimmed.startswith("\x1b[2m") and dimmed.endswith(f"\x1b[22m\n\n{piped}") and len(dimmed) > len(piped) + 12
-    assert marked.startswith("(thinking) ") and marked.endswith(f"\n\n{piped}") and "\x1b" not in marked
-
-
-def test_chat_client_stops_an_answer(server: RunningServer) -> None:
-    client = ChatClient(server.url + "/v1", "default", "Be brief.", {"max_tokens": 900})
-    client._fields["ignore_eos"] = True
-    with server.cut_short(450):
-        answer = client.ask("hello")
-        first = next(answer)
-        answer.close()  # type: ignore[attr-defined]
-    assert client.messages[-1] == {"role": "assistant", "content": first}
-    client.reset()
-    assert client.messages == [{"role": "system", "content": "Be brief."}]
-    with pytest.raises(ChatError, match="model"):
-        list(ChatClient(server.url, "nope", None, {}).ask("x"))
-
-
-def read_until(fd: int, mark: str, seconds: float = 20.0) -> str:
-    text, until = "", time.monotonic() + seconds
-    while mark not in text:
-        assert time.monotonic() < until, text
-        if select.select([fd], [], [], 0.2)[0]:
-            text += os.read(fd, 4096).decode(errors="replace")
-    return text
-
-
-def test_chat_in_a_terminal(server: RunningServer, tmp_path: Path) -> None:
-    environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path), "TERM": "dumb"}
-    child, terminal = pty.fork()
-    if child == 0:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # programs in the background are begun deaf to Ctrl-C
-        os.execvpe(
-            COMMAND[0],
-            [*COMMAND, "chat", "--url", server.url, "--max-tokens", "900", "--temperature", "1"],
-            environment,
-        )
-    try:
-        assert "emulated" in read_until(terminal, "> ")
-        os.write(terminal, b"hello there\n")
-        with server.cut_short(450):
-            server.wait(lambda: server.health()[1]["num_answers"] == 1, 30, "answering")
-            os.write(terminal, b"\x03")  # Ctrl-C stops the answer
-            read_until(terminal, "(stopped)\r\n> ")
-        os.write(terminal, b"\x04")  # Ctrl-D leaves
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    except BaseException:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        raise
-    finally:
-        os.close(terminal)
-    history = tmp_path / "axpress" / "chat_history"
-    assert "hello there" in history.read_text() and history.stat().st_mode & 0o077 == 0
-
-
-def test_answers_cannot_drive_the_terminal() -> None:
-    assert visible("eins\u00a0zwei \U0001f468\u200d\U0001f469\u202e") == "eins\u00a0zwei \U0001f468\u200d\U0001f469"
-    assert visible("a\x1b[31mb\x07\r\nc\td\x9b") == "a[31mb\nc\td"
 
 
 def test_log_escapes() -> None:

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import re
-import select
-import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,12 +14,12 @@ from pathlib import Path
 import pytest
 from gguf_wheels import pip_settings, write_catalogue, write_wheel
 from local_hub import COMMIT, LocalHub
+from own_terminal import COMMAND, Terminal
 from server_process import RunningServer
 from tiny_models import Tiny, convert_tiny
 
 from axpress.server.cli import main
 
-COMMAND = (sys.executable, "-m", "axpress.server")
 NAME = "smollm2-135m"
 
 
@@ -110,38 +106,6 @@ def test_serve_by_name_and_by_default(models: Path) -> None:
             assert running.post(body)[0] == 200
 
 
-class Terminal:
-    """`axpress` with arguments on a terminal of its own."""
-
-    def __init__(self, *arguments: str) -> None:
-        self._end, side = pty.openpty()
-        self.process = subprocess.Popen([*COMMAND, *arguments], stdin=side, stdout=side, stderr=side, close_fds=True)
-        os.close(side)
-        self.text = ""
-
-    def type(self, text: str) -> None:
-        os.write(self._end, text.encode())
-
-    def until(self, pattern: str, seconds: float = 60) -> None:
-        """Reads until the pattern has been shown."""
-        deadline = time.monotonic() + seconds
-        while not re.search(pattern, self.text):
-            assert time.monotonic() < deadline, f"not shown: {pattern}\n{self.text}"
-            if select.select([self._end], [], [], 0.1)[0]:
-                try:
-                    self.text += os.read(self._end, 4096).decode(errors="replace")
-                except OSError:
-                    raise AssertionError(f"it ended before it had shown {pattern}\n{self.text}") from None
-
-    def __enter__(self) -> Terminal:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait(30)
-        os.close(self._end)
-
-
 def test_on_a_terminal_the_default_model_is_offered(models: Path) -> None:
     with Terminal("serve", "--port", "0") as terminal:
         terminal.until(rf"{NAME} is not here yet \(Tiny; Apache-2.0\). Fetch it now, 0 MB to download.*\[Y/n\]")
@@ -167,11 +131,12 @@ def test_where_the_default_model_cannot_be_had_the_toy_is_served(models: Path, m
         terminal.until("serving axpress-toy")
 
 
-def test_run_serves_for_this_conversation_only(models: Path) -> None:
+def test_run_serves_for_this_conversation_only(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["pull", NAME]) == 0
     ask = [*COMMAND, "run", NAME, "--max-tokens", "5", "--temperature", "0"]
     said = subprocess.run(ask, input="Hello\nAnd now?\n", capture_output=True, text=True, timeout=100)
     assert said.returncode == 0 and len(said.stdout) > 1, said.stderr
+    assert main(["list", "--names"]) == 0 and capsys.readouterr().out.endswith(f"\n{NAME}\n")
     wrong = subprocess.run([*ask, "--device", "0"], input="hi\n", capture_output=True, text=True, timeout=100)
     assert wrong.returncode == 1 and "the server has ended: " in wrong.stderr
     assert "a simulated model runs on the emulated card only" in wrong.stderr
@@ -180,7 +145,11 @@ def test_run_serves_for_this_conversation_only(models: Path) -> None:
 def test_the_server_of_a_run_ends_with_it(models: Path) -> None:
     assert main(["pull", NAME]) == 0
     with Terminal("run", NAME) as terminal:
-        terminal.until("> ")
+        terminal.until(f"{NAME} at .*emulated: no card.*leaves")
+        terminal.type("/model nowhere\n")
+        terminal.until("! there is no model directory nowhere")
+        terminal.type(f"/model {models / NAME}\n")
+        terminal.until(rf"\* {NAME}")
         tasks = Path(f"/proc/{terminal.process.pid}/task/{terminal.process.pid}/children").read_text().split()
         assert len(tasks) == 1
         terminal.process.kill()
