@@ -51,7 +51,7 @@ def _command(parser: argparse.ArgumentParser, level: int = 1) -> Iterator[str]:
         yield f"{_text(parser.description)}\n"
     plain = [action for action in parser._actions if action.help != argparse.SUPPRESS and action.dest != "help"]
     below = [action for action in plain if isinstance(action, argparse._SubParsersAction)]
-    rows = [_row(action) for action in plain if action not in below]
+    rows = [_row(parser, action) for action in plain if action not in below]
     if rows:
         yield "\n".join(["| argument | |", "| --- | --- |", *rows]) + "\n"
     for action in below:
@@ -61,15 +61,16 @@ def _command(parser: argparse.ArgumentParser, level: int = 1) -> Iterator[str]:
             yield from _command(command, level + 1)
 
 
-def _row(action: argparse.Action) -> str:
+def _row(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
     value = action.metavar or ("|".join(map(str, action.choices)) if action.choices else action.dest.upper())
     takes = "" if action.nargs == 0 else f" {value}"
     names = ", ".join(f"`{name}{takes}`" for name in action.option_strings) or f"`{value}`"
-    return f"| {names.replace('|', chr(92) + '|')} | {_text(action.help or '')} |"
+    text = parser._get_formatter()._expand_help(action) if action.help else ""
+    return f"| {names.replace('|', chr(92) + '|')} | {_text(text)} |"
 
 
 def _text(text: str) -> str:
-    """Help as Markdown takes it: no placeholders of argparse are in ours."""
+    """Help as Markdown takes it."""
     return text.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")
 
 
