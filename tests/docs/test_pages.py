@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shlex
 import sys
 from collections.abc import Iterator
 
@@ -12,11 +13,12 @@ from repository import ROOT
 from server_process import RunningServer
 
 from axpress.core.errors import FailureKind
-from axpress.server import exit_codes
+from axpress.server import cli, exit_codes
 from axpress.server.http import errors
 from axpress.server.schema import fields
 
 sys.path.insert(0, str(ROOT / "tools"))
+import follow_page
 import reference_pages as pages
 
 DOCS = ROOT / "docs"
@@ -74,3 +76,12 @@ def test_exit_codes_stand_in_the_page() -> None:
     known = {value for name, value in vars(exit_codes).items() if name.isupper()}
     section = ERRORS.partition("## Exit codes")[2].partition("\n## ")[0]
     assert known <= {int(code) for code in re.findall(r"^\| (\d+) \|", section, re.MULTILINE)}
+
+
+def test_the_steps_without_a_card_are_found_and_the_command_line_takes_them() -> None:
+    steps = "".join(follow_page.blocks((DOCS / "on-your-pi.md").read_text()))
+    assert "axpress pull smollm2-135m" in steps and "dtparam" not in steps and "sudo ~/axpress" not in steps
+    commands = [shlex.split(line)[1:] for line in steps.splitlines() if line.startswith("axpress ")]
+    for words in commands:
+        assert words == ["--version"] or cli._parser().parse_args(words)
+    assert len(commands) > 6
