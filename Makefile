@@ -6,7 +6,7 @@ export AXPRESS_WERROR ?= 1
 
 SOURCES := $(wildcard csrc/*.[ch] csrc/emu/*/*.[ch] csrc/emu/*/*.inc csrc/emu/*.map core/*/*.pyx core/*/*.pxd) setup.py pyproject.toml
 
-.PHONY: run test build lint native sanitize sanitized threads soak campaign real tokenizers wheel clean help
+.PHONY: run test build lint docs bench native sanitize sanitized threads soak campaign real tokenizers wheel clean help
 
 MODEL := smollm2-135m
 
@@ -25,13 +25,13 @@ $(VENV)/.run: $(SOURCES)
 $(VENV)/.test: $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet torch==2.13.0
-	$(BIN)/python -m pip install --quiet --editable '.[test,lint]'
+	$(BIN)/python -m pip install --quiet --editable '.[test,lint,docs]'
 	touch $@ $(VENV)/.run
 
 build: ## extensions and emulator in place, into whatever environment is active
 	mkdir -p build && flock build/.lock $(PYTHON) setup.py -q build_ext --inplace
 
-lint: $(VENV)/.test ## style and types, and who may import whom: Python, Cython, C
+lint: $(VENV)/.test docs ## style and types, and who may import whom: Python, Cython, C; the documents' links
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	MYPYPATH=build/pxd $(BIN)/mypy -p axpress.core -p axpress.server
@@ -39,6 +39,14 @@ lint: $(VENV)/.test ## style and types, and who may import whom: Python, Cython,
 	$(BIN)/lint-imports --no-logo --no-cache
 	$(BIN)/python tools/import_circles.py
 	$(BIN)/python tools/c_layers.py
+
+docs: $(VENV)/.test ## the documents as a site in build/site, every link checked; cli.md, metrics.md: tools/reference_pages.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	! grep -rnE '<(script|link|img|iframe)[^>]+(src|href)="?https?:' build/site --include='*.html'
+
+bench: $(VENV)/.run ## under 10 minutes: how fast it is for people, emulated and modelled: table, picture, docs/benchmarks.md
+	$(BIN)/python -m pip install --quiet matplotlib
+	$(BIN)/python bench/people.py
 
 native: ## one C test without sanitizers, in seconds: make native TEST=math (or mask, sampler, runtime, loading)
 	$(MAKE) -s -C tests/native plain OUT=$(CURDIR)/build/native TEST=$(TEST) ARGS='$(ARGS)'

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from axpress.core.device.emulator import Emulator
 from axpress.core.engine.engine import Engine
 from axpress.core.model_files.hollow import hollow
 from axpress.core.request import Delta, GenerationRequest, SamplingParams, Spent
@@ -24,6 +25,7 @@ from axpress.core.request import Delta, GenerationRequest, SamplingParams, Spent
 PROFILES = ("qwen3-0.6b-w8a16-pi5", "qwen3-1.7b-w8a16-pi5", "qwen3-4b-w8a16-pi5")
 INT4 = "qwen3-0.6b-int4-pi5"
 TIMEOUT_S = 300.0  # of real time, for one answer
+LATE = 0.05  # of a modelled pass: later than that is said
 
 
 class Client:
@@ -104,9 +106,25 @@ def serving(profile: str, speed: float, **options) -> Iterator[Engine]:
         engine = Engine.open(directory, "emu", profile, max_queue=1000, settings=settings, **options)
         try:
             submit(engine, numbers(0, 20), 2).wait()
+            before = _pass_seconds(engine)
             yield engine
+            _tell_if_late(before, _pass_seconds(engine), speed)
         finally:
             engine.close()
+
+
+def _pass_seconds(engine: Engine) -> tuple[float, float]:
+    """Of all passes so far: wall seconds, and the modelled seconds in which the card was busy with them."""
+    seconds = engine.stats()["seconds"]
+    return seconds["decode"] + seconds["chunk"] + seconds["move"], Emulator().report()["modelled_ns"] / 1e9
+
+
+def _tell_if_late(before: tuple[float, float], after: tuple[float, float], speed: float) -> None:
+    """Says that figures are not to be believed where this machine could not keep the modelled card's time."""
+    took, modelled = (after[i] - before[i] for i in range(2))
+    late = took * speed / modelled - 1 if modelled else 0.0
+    if late > LATE:
+        print(f"  unreliable: passes took {late:.0%} longer than the modelled card's: this machine was late")
 
 
 def announce(what: str, speed: float) -> None:

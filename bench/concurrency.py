@@ -18,6 +18,7 @@ import time
 from typing import Any
 
 from clients import PROFILES, Client, announce, cpu_seconds, numbers, serving, submit, verdict
+from plots import Plot, plot_lines
 from results import write_results
 
 from axpress.core.capacity.report import plan
@@ -165,7 +166,7 @@ def main() -> None:
         "--fresh", action="store_true", help="a new engine for each case: nothing of earlier ones in the cache"
     )
     parser.add_argument("--arrival", action="store_true")
-    parser.add_argument("--plot", action="store_true", help="also bench/results/concurrency.png")
+    parser.add_argument("--plot", action=Plot, help="also bench/results/concurrency.png")
     args = parser.parse_args()
     announce("Many clients against one" if not args.arrival else "A prompt arrives while 4 streams run", args.speed)
     profiles = args.profile or PROFILES
@@ -178,8 +179,6 @@ def main() -> None:
         rows += profile_rows(profile, args.speed, args.kind, args.fresh)
         write_results("concurrency", {"speed": args.speed, "fresh": args.fresh, "rows": rows})
     if args.plot:
-        from plots import plot_lines
-
         shared = {p: [r for r in rows if r["profile"] == p and r["kind"] == "shared"] for p in profiles}
         series = {p: ([r["clients"] for r in rs], [r["gain"] for r in rs]) for p, rs in shared.items()}
         plot_lines(

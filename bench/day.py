@@ -20,6 +20,7 @@ import time
 from typing import Any
 
 from clients import announce, cpu_seconds, numbers, serving
+from plots import Plot, plot_lines
 from results import write_results
 
 from axpress.core.device.emulator import Emulator
@@ -188,7 +189,7 @@ def main() -> None:
     parser.add_argument("--speed", type=float, default=300.0, help="how many times faster than the card (default 300)")
     parser.add_argument("--banks", type=int, default=2, help="few, so that rows run out (default 2)")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--plot", action="store_true", help="also bench/results/day.png")
+    parser.add_argument("--plot", action=Plot, help="also bench/results/day.png")
     args = parser.parse_args()
     announce(f"{args.hours:g} simulated hours, {PROFILE}", args.speed)
     with serving(PROFILE, args.speed, banks=args.banks, max_running=16, draft_history=1 << 16) as engine:
@@ -203,8 +204,6 @@ def main() -> None:
     show(result, wrong)
     write_results("day", {"hours": args.hours, "speed": args.speed, "banks": args.banks, "wrong": wrong, **result})
     if args.plot:
-        from plots import plot_lines
-
         hours, megabytes = [at / 3600 for at, _ in result["memory"]], [m / 1e6 for _, m in result["memory"]]
         plot_lines(
             "day", "Memory of the process through a simulated day", "hour", "MB", {"resident": (hours, megabytes)}

@@ -14,6 +14,7 @@ from typing import Any
 
 from clients import INT4, PROFILES, announce, numbers, serving, submit, verdict
 from concurrency import crowd, steady
+from plots import Plot, plot_bars
 from results import write_results
 
 from axpress.core.capacity.report import plan
@@ -62,14 +63,12 @@ def main() -> None:
         "--profile", action="append", choices=[*PROFILES, INT4], help="only this profile (may be given again)"
     )
     parser.add_argument("--speed", type=float, default=2.0, help="how many times faster than the card (default 2)")
-    parser.add_argument("--plot", action="store_true", help="also bench/results/plan_check.png")
+    parser.add_argument("--plot", action=Plot, help="also bench/results/plan_check.png")
     args = parser.parse_args()
     announce(f"Plan against the emulated card, goal within {LIMIT:.0%}", args.speed)
     rows = [check(profile, args.speed) for profile in args.profile or [*PROFILES, INT4]]
     write_results("plan_check", {"speed": args.speed, "rows": rows})
     if args.plot:
-        from plots import plot_bars
-
         labels = ["memory", "banks", "first token", "one client", "many clients"]
         series = {r["profile"]: [100 * f["off"] for f in r["figures"].values()] for r in rows}
         plot_bars("plan_check", "Measured against planned", "percent off", labels, series)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib.util
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,18 +14,37 @@ from results import FOLDER
 NOTE = "emulated card, modelled times"
 
 
-def _figure(title: str, xlabel: str, ylabel: str) -> tuple[Any, Any]:
-    try:
-        import matplotlib
-    except ImportError:
-        raise SystemExit("--plot needs matplotlib: pip install -e '.[bench]'") from None
+def require_matplotlib() -> None:
+    """Ends the program where there is none: said before anything is measured."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise SystemExit("a plot needs matplotlib: pip install -e '.[bench]'")
+
+
+class Plot(argparse.Action):
+    """`--plot`, a switch that is refused at once where it cannot be obeyed."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, nargs=0, default=False, **options)
+
+    def __call__(self, parser: object, namespace: argparse.Namespace, *_: object) -> None:
+        require_matplotlib()
+        setattr(namespace, self.dest, True)
+
+
+def _pyplot() -> Any:
+    import matplotlib
+
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(7, 4.2), layout="constrained")
+    return pyplot
+
+
+def _figure(title: str, xlabel: str, ylabel: str) -> tuple[Any, Any]:
+    figure, axes = _pyplot().subplots(figsize=(7, 4.2), layout="constrained")
     axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
     axes.grid(alpha=0.3)
-    axes.text(0.995, 0.01, NOTE, transform=axes.transAxes, ha="right", va="bottom", fontsize=7, color="gray")
+    figure.text(0.995, 0.995, NOTE, ha="right", va="top", fontsize=7, color="gray")  # no bar stands before it there
     return figure, axes
 
 
@@ -64,3 +86,28 @@ def plot_shares(name: str, title: str, xlabel: str, series: Mapping[str, Sequenc
         axes.step(ordered, [(i + 1) / len(ordered) for i in range(len(ordered))], where="post", label=label)
     axes.axhline(0.95, color="black", linewidth=0.8, linestyle="--")
     return _save(name, figure, axes)
+
+
+def plot_groups(
+    path: Path, panels: Mapping[str, tuple[Sequence[str], Mapping[str, Sequence[Sequence[float]]]]]
+) -> Path:
+    """A panel for each unit, side by side: names down its side, for each a bar of every series, as long as the median
+    of its values, with their range. Returns `path`."""
+    figure, axes = _pyplot().subplots(1, len(panels), figsize=(10, 3.6), layout="constrained")
+    for panel, (unit, (names, series)) in zip(axes, panels.items(), strict=True):
+        height = 0.8 / len(series)
+        for i, (label, values) in enumerate(series.items()):
+            middles = [statistics.median(some) for some in values]
+            ranges = [[m - min(some) for m, some in zip(middles, values, strict=True)],
+                      [max(some) - m for m, some in zip(middles, values, strict=True)]]  # fmt: skip
+            places = [place + (i - (len(series) - 1) / 2) * height for place in range(len(names))]
+            bars = panel.barh(places, middles, height, xerr=ranges, label=label)
+            panel.bar_label(bars, fmt="%.3g", padding=3, fontsize=8)
+        panel.set_yticks(range(len(names)), names, fontsize=8)
+        panel.set(xlabel=unit)
+        panel.margins(x=0.15)
+        panel.invert_yaxis()
+    axes[0].legend(fontsize=8)
+    figure.suptitle("No real card: modelled by a timing profile; computed by this machine's processor", fontsize=10)
+    figure.savefig(path, dpi=110)
+    return path

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from clients import announce, numbers, serving, submit, verdict
+from plots import Plot, plot_bars
 from results import write_results
 
 from axpress.core.capacity.report import plan
@@ -156,7 +157,7 @@ def main() -> None:
     )
     parser.add_argument("--profile", default=PROFILE)
     parser.add_argument("--speed", type=float, default=1.0, help="how many times faster than the card (default 1)")
-    parser.add_argument("--plot", action="store_true", help="also bench/results/prefix.png")
+    parser.add_argument("--plot", action=Plot, help="also bench/results/prefix.png")
     args = parser.parse_args()
     if args.data is not None and not args.data.is_file():
         parser.error(f"there is no file {args.data}")
@@ -174,8 +175,6 @@ def main() -> None:
         results["at_once"] = at_once(engine, costs, args.speed)
     write_results("prefix", results)
     if args.plot and "turns" in results:
-        from plots import plot_bars
-
         turns = [t for t in results["turns"] if t["live"]]
         series = {
             "cached": [t["cached_tokens"] for t in turns],

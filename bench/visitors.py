@@ -16,6 +16,7 @@ import time
 from typing import Any
 
 from clients import Client, announce, cpu_seconds, numbers, quantile, serving, submit, verdict
+from plots import Plot, plot_shares
 from results import write_results
 
 from axpress.core.engine.engine import Engine
@@ -83,14 +84,12 @@ def main() -> None:
     parser.add_argument("--profile", default=PROFILE)
     parser.add_argument("--visitors", type=int, default=100, help="of each load (default 100)")
     parser.add_argument("--speed", type=float, default=10.0, help="how many times faster than the card (default 10)")
-    parser.add_argument("--plot", action="store_true", help="also bench/results/visitors.png")
+    parser.add_argument("--plot", action=Plot, help="also bench/results/visitors.png")
     args = parser.parse_args()
     announce(f"Visitors, {args.profile}, answers of 40 to 125 tokens", args.speed)
     rows = [load(name, args.profile, args.visitors, args.speed) for name in args.load or GOALS]
     write_results("visitors", {"speed": args.speed, "profile": args.profile, "rows": rows})
     if args.plot:
-        from plots import plot_shares
-
         plot_shares(
             "visitors",
             f"Time to first token, {args.profile}",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from ..schema.fields import RequestFields, Strict
+from .openapi import common_first
 from .routes import ROUTES
 
 COMMAND = "python -m axpress.server.docs.field_table"
@@ -55,7 +56,8 @@ def _table(request: type[RequestFields]) -> str:
 def rows(request: type[Strict], prefix: str = "", inside: tuple[type, ...] = ()) -> Iterator[Row]:
     """What becomes of each field of a class, and of those of the objects in it."""
     harmless: dict[str, str] = getattr(request, "harmless", {})
-    for name, field in request.model_fields.items():
+    for name in request.model_fields if prefix else common_first(request.model_fields):
+        field = request.model_fields[name]
         remark = " ".join((field.description or "").split())
         spelled = prefix + (field.alias or name)
         if name in harmless:

@@ -6,7 +6,7 @@ supported, `x-accepted` those that change nothing here, each with the reason."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -37,6 +37,12 @@ REFUSALS = {
 }
 OTHER = "Other"
 """Begins the names of classes that no value is of: they are there to tell what is wrong with it."""
+COMMON_FIELDS = (
+    *("model", "messages", "input", "prompt", "instructions", "system", "stream", "temperature", "top_p"),
+    *("max_tokens", "max_completion_tokens", "max_output_tokens", "stop", "stop_sequences", "seed", "tools"),
+    *("tool_choice", "response_format", "text", "format", "options"),
+)
+"""Fields of requests that most clients send: they come first wherever fields are listed."""
 ANY_REQUEST = (400, 403, 408, 413, 417, 500, 503)
 WITH_BODY = (415, 429, 504)
 SECURITY = {
@@ -154,7 +160,17 @@ def _schemas(routes: Sequence[Route]) -> tuple[Schemas, Schemas]:
     if len(set(names.values())) != len(names):
         raise AssertionError("two schemas of one name: rename a class")
     tidied = {names[name]: _tidy(schema, names) for name, schema in components.items() if not _is_nothing(name)}
+    for route in routes:
+        if route.request is not None:
+            body = tidied[names[schemas[route.request, "validation"]["$ref"].rpartition("/")[2]]]
+            body["properties"] = {name: body["properties"][name] for name in common_first(body["properties"])}
     return {kind: _tidy(schema, names) for (kind, _), schema in schemas.items()}, tidied
+
+
+def common_first(names: Iterable[str]) -> list[str]:
+    """The names of a request's fields, COMMON_FIELDS before all others."""
+    places = {name: place for place, name in enumerate(COMMON_FIELDS)}
+    return sorted(names, key=lambda name: places.get(name, len(places)))
 
 
 def _is_nothing(name: str) -> bool:

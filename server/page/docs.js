@@ -1,6 +1,10 @@
 // Shows /openapi.json to people. Nothing is asked of anybody else.
 
+import { getKey, setKey } from "./api.js";
 import { $, copyButton, el } from "./dom.js";
+
+const SAMPLES = { name: "default", deployment: "gpt-4o" };
+const MOST_SHOWN = 20_000; // characters of an answer
 
 let api = {};
 
@@ -98,7 +102,7 @@ function fieldRows(name, schema, needed) {
 
 function fieldTable(schema) {
   const needed = new Set(schema.required ?? []);
-  const fields = Object.entries(schema.properties).sort(([a], [b]) => needed.has(b) - needed.has(a));
+  const fields = Object.entries(schema.properties); // common ones first
   const rows = fields.flatMap(([name, one]) => fieldRows(name, one, needed.has(name)));
   const head = el("tr", {}, ...["Field", "Takes", "Remarks"].map((text) => el("th", { scope: "col" }, text)));
   return el("table", { className: "fields" }, el("thead", {}, head), el("tbody", {}, ...rows));
@@ -125,21 +129,65 @@ function requestPart(media) {
   return parts;
 }
 
-function curl(path, method, example) {
+/** A path that can be asked for: its parameters have values. */
+const sample = (path) => path.replace(/{(\w+)}/g, (_, name) => SAMPLES[name] ?? name);
+
+function curl(path, method, body) {
   const url = location.origin + path;
-  if (example === undefined) return `curl -s ${method === "head" ? "-I " : ""}'${url}'`;
-  const body = JSON.stringify(example).replaceAll("'", "'\\''");
-  return `curl -s '${url}' -H 'Content-Type: application/json' -d '${body}'`;
+  const verb = { get: "", post: "", head: "-I " }[method] ?? `-X ${method.toUpperCase()} `;
+  if (body === undefined) return `curl -s ${verb}'${url}'`;
+  return `curl -s ${verb}'${url}' -H 'Content-Type: application/json' -d '${body.replaceAll("'", "'\\''")}'`;
 }
 
-function examplePart(text) {
-  const head = el(
-    "div",
-    { className: "code-head" },
-    el("span", {}, "shell"),
-    copyButton("Copy", "Copy this command", () => text),
-  );
-  return titled("Try it", el("div", { className: "code" }, head, el("pre", { tabIndex: 0 }, code(text))));
+/** Asks, and gives what comes back to `show`, piece by piece. */
+async function ask(path, method, body, signal, show) {
+  const headers = getKey() ? { authorization: `Bearer ${getKey()}` } : {};
+  if (body !== undefined) headers["content-type"] = "application/json";
+  const response = await fetch(path, { method: method.toUpperCase(), headers, body, signal, cache: "no-store" });
+  show(`${response.status} ${response.statusText}\n\n`);
+  const reader = response.body?.pipeThrough(new TextDecoderStream()).getReader();
+  for (let piece = await reader?.read(); piece && !piece.done; piece = await reader.read()) show(piece.value);
+}
+
+/** A button that asks and, while the answer comes, stops it. */
+function sendButton(path, method, text, shown) {
+  const button = el("button", { type: "button", textContent: "Send" });
+  let asking = null;
+  button.addEventListener("click", async () => {
+    if (asking) return asking.abort();
+    asking = new AbortController();
+    button.textContent = "Stop";
+    shown.hidden = false;
+    shown.textContent = "";
+    const show = (piece) => {
+      shown.textContent += piece;
+      if (shown.textContent.length > MOST_SHOWN) asking.abort();
+    };
+    try {
+      await ask(path, method, text(), asking.signal, show);
+    } catch (error) {
+      shown.textContent += asking.signal.aborted ? "\n(stopped)" : `The server does not answer: ${error.message}`;
+    }
+    asking = null;
+    button.textContent = "Send";
+  });
+  return button;
+}
+
+/** An example to copy, to change and to send. */
+function examplePart(template, method, example) {
+  const path = sample(template);
+  const body =
+    example && el("textarea", { rows: 8, spellcheck: false, "aria-label": `Body for ${path}`, className: "body" });
+  if (body) body.value = JSON.stringify(example, null, 2);
+  const text = () => body?.value;
+  const shown = el("pre", { tabIndex: 0, hidden: true, "aria-label": `Answer of ${path}` });
+  const command = el("pre", { tabIndex: 0 }, code(curl(path, method, example && JSON.stringify(example))));
+  const copy = copyButton("Copy as curl", "Copy this command", () => curl(path, method, text()));
+  const head = el("div", { className: "code-head" }, el("span", {}, "shell"), copy);
+  const send = sendButton(path, method, text, shown);
+  const parts = [el("div", { className: "code" }, head, command), ...(body ? [body] : []), el("p", {}, send), shown];
+  return titled("Try it", ...parts);
 }
 
 function responseRow(status, response) {
@@ -179,13 +227,23 @@ function operationPart(path, method, operation) {
       ...(parameters.length
         ? titled("Parameters", el("table", { className: "fields" }, el("tbody", {}, ...parameters)))
         : []),
+      ...(path.startsWith("/page/") ? [] : examplePart(path, method, media?.example)),
       ...(media ? requestPart(media) : []),
-      ...(path.includes("{") ? [] : examplePart(curl(path, method, media?.example))),
       ...responsePart(operation.responses),
     );
   });
   details.id = operation.operationId;
+  const fields = media ? Object.keys(resolve(media.schema).schema.properties ?? {}) : [];
+  details.dataset.words = [path, method, operation.summary, ...fields].join(" ").toLowerCase();
   return details;
+}
+
+/** Shows only the operations in whose path, summary or fields all words stand. */
+function find() {
+  const wanted = $("find").value.toLowerCase().split(/\s+/);
+  for (const one of document.querySelectorAll(".operation")) {
+    one.hidden = !wanted.every((word) => one.dataset.words.includes(word));
+  }
 }
 
 function showAll() {
@@ -224,6 +282,9 @@ try {
   api = await response.json();
   showAll();
   openNamed();
+  $("find").addEventListener("input", find);
+  $("key").value = getKey();
+  $("key").addEventListener("input", () => setKey($("key").value));
   window.addEventListener("hashchange", openNamed);
 } catch (error) {
   $("about").className = "bad";

@@ -18,7 +18,7 @@ from openapi_spec_validator.validation.validators import OpenAPIV31SpecValidator
 from server_process import RunningServer, chat
 
 from axpress.server.app import make_app
-from axpress.server.docs.openapi import document, operation_id
+from axpress.server.docs.openapi import COMMON_FIELDS, document, operation_id
 from axpress.server.docs.routes import ROUTES, Route
 from axpress.server.schema.fields import RequestFields
 from axpress.server.settings import Settings
@@ -263,6 +263,36 @@ def test_the_docs_page_shows_every_operation_and_asks_nobody_else(server: Runnin
         assert page.locator(".operation[open]").count() == shown
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "wider than a phone"
         assert trouble == []
+
+
+@pytest.mark.parametrize("route", WITH_BODY, ids=ids)
+def test_common_fields_come_first(route: Route) -> None:
+    schema = API.document["paths"][route.path]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    names = list(API.document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]["properties"])
+    common = [name for name in COMMON_FIELDS if name in names]
+    assert names[: len(common)] == common
+
+
+@browser_needed
+def test_the_docs_page_finds_operations_and_sends_what_was_made_of_an_example(server: RunningServer) -> None:
+    with launched_browser() as browser:
+        page = browser.new_page()
+        page.goto(server.url + "/docs")
+        page.wait_for_selector(".operation")
+        page.get_by_label("Search paths and fields").fill("v1/chat top_logprobs")
+        found = [one.get_attribute("id") for one in page.locator(".operation").all() if one.is_visible()]
+        assert "post_v1_chat_completions" in found and "get_health" not in found and len(found) < 5
+        page.locator("#post_v1_chat_completions > summary").click()
+        body = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 2, "stream": True}
+        page.get_by_label("Body for /v1/chat/completions").fill(json.dumps(body))
+        page.locator("#post_v1_chat_completions").get_by_role("button", name="Send").click()
+        answer = page.get_by_label("Answer of /v1/chat/completions")
+        answer.get_by_text("data: [DONE]").wait_for(timeout=30_000)
+        assert answer.inner_text().startswith("200") and answer.inner_text().count("data: ") > 2
+        page.get_by_label("Search paths and fields").fill("v1/models/{name}")
+        page.locator("#get_v1_models_name > summary").click()
+        page.locator("#get_v1_models_name").get_by_role("button", name="Send").click()
+        page.get_by_label("Answer of /v1/models/default").get_by_text('"object":"model"').wait_for(timeout=30_000)
 
 
 def test_requests_made_from_the_document(server: RunningServer) -> None:
