@@ -121,6 +121,11 @@ def _rate(text: str) -> tuple[int | None, int | None]:
     return int(requests) or None, int(tokens or "0") or None
 
 
+def _store_limit(text: str) -> tuple[int, int]:
+    number, comma, mib = text.partition(",")
+    return _count(number), _count(mib) << 20 if comma else DEFAULTS.store_limit[1]
+
+
 def _kib(text: str) -> int:
     return _count(text) * 1024
 
@@ -175,6 +180,11 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     add("--lenient", action="store_true",
         help="ignore unknown fields (each is logged once) and cut max_tokens to the context, as other servers do, "
         "instead of refusing")  # fmt: skip
+    add("--store-responses", type=Path, metavar="FILE",
+        help="keep what /v1/responses answers in this file (SQLite), unless a request says store false, so that "
+        "previous_response_id works; without it nothing is ever stored")  # fmt: skip
+    add("--store-limit", type=_store_limit, metavar="N[,MIB]",
+        help="responses kept, and their size; the oldest go (default 10000,256)")  # fmt: skip
     add("--state-dir", type=Path, metavar="DIR",
         help="where restarts and reboots of a card are counted (default: the service's, or user's)")  # fmt: skip
     levels = ("debug", "info", "warning", "error")

@@ -65,7 +65,7 @@ class Route:
     """The status of all its answers, where it is there only to tell clients of other servers why something cannot
     be."""
     query: tuple[str, ...] = ()
-    """Parameters that clients send and nobody reads."""
+    """Parameters that clients send."""
     example: Any = None
     """A request that works on every server."""
     note: str = ""

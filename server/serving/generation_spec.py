@@ -57,14 +57,16 @@ class GenerationSpec:
     reasoning_content), or `prompts`, plain texts or token ids, each of which gets `n` answers. `sampling` has names and
     values of SamplingParams, but `logit_bias` still by text, as JSON has it. `body`: what the answer must look like.
     `thinking`: whether the model should reason first, at most `thinking_budget` tokens. `clip`: a max_tokens beyond the
-    context is cut, not refused. `control_tokens`: what spells a control token in `prompts` is one. `context`: prompt
-    and answer together have at most as many tokens, where that is less than the model's context."""
+    context is cut, not refused. `control_tokens`: what spells a control token in `prompts` is one. `suffix`: text
+    that comes after the answer to a prompt. `context`: prompt and answer together have at most as many tokens, where
+    that is less than the model's context."""
 
     model: str | None = None
     stream: bool = False
     messages: list[dict[str, Any]] | None = None
     prompts: tuple[str | tuple[int, ...], ...] = ()
     control_tokens: bool = False
+    suffix: str | None = None
     tools: Tools | None = None
     body: Body | None = None
     thinking: bool | None = None

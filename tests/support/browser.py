@@ -1,4 +1,4 @@
-"""A Chromium for the tests of pages."""
+"""A browser for the tests of pages: Chromium, or with AXPRESS_BROWSER=firefox an unchanged Firefox (`make firefox`)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,13 @@ from typing import Any
 
 import pytest
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-browser_needed = pytest.mark.skipif(CHROMIUM is None, reason="the page's tests need a Chromium: `apt install chromium`")
+NAME = os.environ.get("AXPRESS_BROWSER", "chromium")
+PROGRAMS = {"chromium": ("chromium", "chromium-browser", "google-chrome"), "firefox": ("firefox-esr", "firefox")}
+PROGRAM = next(filter(None, map(shutil.which, PROGRAMS[NAME])), None)
+browser_needed = pytest.mark.skipif(PROGRAM is None, reason=f"the page's tests need a browser: apt install {NAME}")
+chromium_only = pytest.mark.skipif(NAME != "chromium", reason="only Chromium can be asked this")
+CLIPBOARD = {"dom.events.testing.asyncClipboard": True}
+"""Firefox asks a person before a page reads the clipboard."""
 
 
 @contextmanager
@@ -21,6 +26,11 @@ def launched_browser() -> Iterator[Any]:
 
     flags = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=flags)
+        if NAME == "firefox":  # by WebDriver BiDi, as it comes; Playwright's usual way needs a Firefox of its own
+            browser = started.firefox.launch(
+                channel="moz-firefox", executable_path=PROGRAM, firefox_user_prefs=CLIPBOARD
+            )
+        else:
+            browser = started.chromium.launch(executable_path=PROGRAM, args=flags)
         yield browser
         browser.close()
