@@ -10,8 +10,8 @@ from page_visitor import STORY, answer, answer_with, ask, say, sent, until, unti
 DROP = """([name, bytes, kind]) => {
   const files = new DataTransfer();
   files.items.add(new File([new Uint8Array(bytes)], name));
-  const given = kind === 'drop' ? { dataTransfer: files } : { clipboardData: files };
-  const event = new (kind === 'drop' ? DragEvent : ClipboardEvent)(kind, { ...given, bubbles: true, cancelable: true });
+  const event = new Event(kind, { bubbles: true, cancelable: true });
+  event[kind === 'drop' ? 'dataTransfer' : 'clipboardData'] = files; // Firefox lets no program paste
   document.querySelector('#prompt').dispatchEvent(event);
 }"""
 
