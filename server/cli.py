@@ -267,6 +267,8 @@ def _serve(arguments: argparse.Namespace) -> int:
         options[repeatable] = tuple(options.get(repeatable, ()))
     if options["model_dir"] is None and options.get("device", "auto") not in ("auto", "emu"):
         raise OSError("give MODEL: without one a model is served that runs on the emulated card only")
+    if "store_limit" in options and "store_responses" not in options:
+        raise OSError("--store-limit bounds stored responses and none are stored: give --store-responses FILE")
     find_model(options)
     settings = Settings(**options)
     if settings.trace is not None and not settings.trace.parent.is_dir():
