@@ -102,6 +102,13 @@ def test_wrong_pages_are_refused_by_name(server: RunningServer, client: openai.O
     assert server.request("GET", f"/v1/responses/{made.id}?stream=true")[0] == 400
 
 
+@pytest.mark.parametrize("name", ["%00", "%FF", "%ED%A0%80", "'; DROP TABLE responses; --", "a" * 2000])
+def test_odd_names_are_not_found(server: RunningServer, name: str) -> None:
+    for method, path in (("GET", ""), ("DELETE", ""), ("GET", "/input_items")):
+        status = server.request(method, f"/v1/responses/{name.replace(' ', '%20')}{path}")[0]
+        assert status in (400, 404)
+
+
 def test_each_key_has_its_own_and_the_file_none_of_them(tmp_path: Path) -> None:
     file = tmp_path / "responses.db"
     arguments = ("--emu-profile", "none", "--store-responses", file)
