@@ -6,7 +6,7 @@ export AXPRESS_WERROR ?= 1
 
 SOURCES := $(wildcard csrc/*.[ch] csrc/emu/*/*.[ch] csrc/emu/*/*.inc csrc/emu/*.map core/*/*.pyx core/*/*.pxd) setup.py pyproject.toml
 
-.PHONY: run test build lint docs bench native sanitize sanitized threads soak campaign real tokenizers wheel clean help
+.PHONY: run test build lint docs bench native sanitize sanitized threads soak campaign real firefox tokenizers wheel clean help
 
 MODEL := smollm2-135m
 
@@ -82,6 +82,11 @@ campaign: $(VENV)/.test ## half an hour of faults of the card under load: make c
 
 real: $(VENV)/.test ## minutes: all prompts of the real model against transformers, token by token, and its evaluation
 	AXPRESS_REAL_PROMPTS=40 $(BIN)/pytest -s tests/real
+
+FIREFOX := build/firefox
+firefox: $(VENV)/.test ## minutes, needs a Firefox: the page's tests in it
+	test -d $(FIREFOX) || $(BIN)/python -m pip install --quiet --target $(FIREFOX) playwright==1.64.0  # 1.65 asks for more than Firefox 153 has
+	AXPRESS_BROWSER=firefox PYTHONPATH=$(FIREFOX) $(BIN)/pytest tests/server/page
 
 tokenizers: $(VENV)/.test ## minutes, needs npm: .txt tokenizers against the published ones, 10,000 texts each
 	$(BIN)/python tests/real/compare_tokenizers.py

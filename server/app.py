@@ -26,6 +26,7 @@ from .http.port_holder import port_holder
 from .http.routing import register
 from .monitor.live import Feed
 from .notify import Notifier, Supervised
+from .openai.response_store import ResponseStore
 from .serving.canary import Canary
 from .serving.engine_service import Service
 from .settings import Settings
@@ -40,6 +41,8 @@ FOREVER = 10.0**9
 def make_app(settings: Settings, service: Service | None = None) -> Sanic:
     """A Sanic app that serves `settings`. One per process: Sanic keeps a registry of them."""
     access = Access(settings)  # first: Sanic keeps an app that was made, whatever becomes of it
+    path = settings.store_responses
+    responses = None if path is None else ResponseStore(path, *settings.store_limit)
     app = Sanic(
         "axpress",
         config=_config(settings),
@@ -49,6 +52,7 @@ def make_app(settings: Settings, service: Service | None = None) -> Sanic:
     )
     app.ctx.service = service or Service(settings)
     app.ctx.access = access
+    app.ctx.responses = responses
     app.ctx.connections = set()
     app.ctx.signalled = False
     app.ctx.live = Feed(app.ctx.service)
@@ -146,6 +150,8 @@ async def _stop(app: Sanic) -> None:
     app.ctx.supervised.stopping()
     await service.stop()
     app.ctx.live.close()
+    if app.ctx.responses is not None:
+        app.ctx.responses.close()
     for task in app.ctx.tasks:
         task.cancel()
     app.ctx.notifier.close()

@@ -125,6 +125,11 @@ def _rate(text: str) -> tuple[int | None, int | None]:
     return int(requests) or None, int(tokens or "0") or None
 
 
+def _store_limit(text: str) -> tuple[int, int]:
+    number, comma, mib = text.partition(",")
+    return _count(number), _count(mib) << 20 if comma else DEFAULTS.store_limit[1]
+
+
 def _kib(text: str) -> int:
     return _count(text) * 1024
 
@@ -179,6 +184,11 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     add("--lenient", action="store_true",
         help="ignore unknown fields (each is logged once) and cut max_tokens to the context, as other servers do, "
         "instead of refusing")  # fmt: skip
+    add("--store-responses", type=Path, metavar="FILE",
+        help="keep what /v1/responses answers in this file (SQLite), unless a request says store false, so that "
+        "previous_response_id works; without it nothing is ever stored")  # fmt: skip
+    add("--store-limit", type=_store_limit, metavar="N[,MIB]",
+        help="responses kept, and their size; the oldest go (default 10000,256)")  # fmt: skip
     add("--state-dir", type=Path, metavar="DIR",
         help="where restarts and reboots of a card are counted (default: the service's, or user's)")  # fmt: skip
     levels = ("debug", "info", "warning", "error")
@@ -261,6 +271,8 @@ def _serve(arguments: argparse.Namespace) -> int:
         options[repeatable] = tuple(options.get(repeatable, ()))
     if options["model_dir"] is None and options.get("device", "auto") not in ("auto", "emu"):
         raise OSError("give MODEL: without one a model is served that runs on the emulated card only")
+    if "store_limit" in options and "store_responses" not in options:
+        raise OSError("--store-limit bounds stored responses and none are stored: give --store-responses FILE")
     find_model(options)
     settings = Settings(**options)
     if settings.trace is not None and not settings.trace.parent.is_dir():

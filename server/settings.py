@@ -69,6 +69,10 @@ class Settings:
     """Names under which this server is reached, besides localhost and the machine's own."""
     lenient: bool = False
     """Leave out unknown fields, and cut what is asked for beyond the context, as others do, instead of refusing."""
+    store_responses: Path | None = None
+    """SQLite file of what /v1/responses answered, for previous_response_id; None: nothing is ever stored."""
+    store_limit: tuple[int, int] = (10_000, 256 << 20)
+    """Responses that are stored, and bytes of them; the oldest go."""
     state_dir: Path | None = None
     """Where restarts and reboots of a card are counted, so that nothing loops; None: what systemd gives, else the
     user's state directory (for an emulated card: nowhere)."""

@@ -18,6 +18,14 @@ from .vocabulary import JsonVocabulary, SentencePieceVocabulary, Vocabulary
 __all__ = ["Detokenizer", "StopChecker", "Tokenizer", "check_stop"]
 
 
+GAP_TOKENS = (
+    ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"),  # Qwen, CodeGemma
+    ("<fim_prefix>", "<fim_suffix>", "<fim_middle>"),  # StarCoder, Granite
+    ("<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"),  # DeepSeek-Coder
+)
+"""How tokenizers spell them."""
+
+
 class Tokenizer:
     """A model's tokenizer and chat template. Safe to use from several threads at once.
 
@@ -104,6 +112,14 @@ class Tokenizer:
     def has_control(self, token: str) -> bool:
         """Whether there is a token of just this text."""
         return token in self._vocabulary.ids
+
+    def gap_tokens(self) -> tuple[int, int, int] | None:
+        """The tokens before the text before a gap, before the text after it, and before what fills it; None where the
+        model has none."""
+        for before, between, after in GAP_TOKENS:
+            if {before, between, after} <= self._control.keys():
+                return self._control[before].id, self._control[between].id, self._control[after].id
+        return None
 
     def render(
         self, messages: Sequence[Mapping[str, Any]], /, *, add_generation_prompt: bool = True, **template_kwargs: Any

@@ -259,6 +259,12 @@ def client_of(request: Request) -> bytes:
     return request.ip.encode() if identity is None else identity.digest
 
 
+def owner_of(request: Request) -> str:
+    """Whose something stored is: the same after a restart too. Without keys it is everybody's."""
+    identity: Identity | None = request.ctx.key
+    return "" if identity is None else identity.lasting
+
+
 def take_rate(request: Request, name: str, amount: int) -> None:
     """Counts "requests" or "tokens" against --rate. Raises HttpError 429; the answer has the x-ratelimit headers in any
     case."""

@@ -7,6 +7,7 @@ message."""
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import logging
 import os
@@ -35,10 +36,11 @@ class KeyFileError(AxpressError):
 @dataclass(frozen=True, slots=True)
 class Identity:
     """Whom a key stands for. `digest` tells tenants apart (32 bytes, for this process only: nobody can try keys against
-    it)."""
+    it). `lasting` tells them apart in what outlives the process: the key's name, or SHA-256 of a key without one."""
 
     name: str
     digest: bytes = field(repr=False)
+    lasting: str = field(repr=False)
 
 
 class Keyring:
@@ -66,7 +68,8 @@ class Keyring:
                 raise KeyFileError(f"{where} repeats the key of {seen[digest]}; each key is given once.")
             seen[digest] = where
             tenant = self._digest(b"name", name) if name else digest
-            keys.append((digest, Identity(name or f"key {len(keys) + 1}", tenant)))
+            lasting = f"name {name}" if name else f"key {hashlib.sha256(key.encode()).hexdigest()}"
+            keys.append((digest, Identity(name or f"key {len(keys) + 1}", tenant, lasting)))
         if not keys:
             text = f"There is no key in {self._source()}; add one, or serve without keys by not giving it at all."
             raise KeyFileError(text)

@@ -67,7 +67,7 @@ class Route:
     embeds: bool = False
     """For embedding models: one that generates text refuses it with 400."""
     query: tuple[str, ...] = ()
-    """Parameters that clients send and nobody reads."""
+    """Parameters that clients send."""
     example: Any = None
     """A request that works on every server, or with `embeds` on those of an embedding model."""
     note: str = ""

@@ -65,6 +65,7 @@ def spec(request: CompletionRequest) -> GenerationSpec:
         stream=bool(request.stream),
         prompts=each_prompt(request.prompt),
         control_tokens=bool(request.parse_special),
+        suffix=request.suffix or None,
         body=request.asked_body()[1],
         n=request.n or 1,
         max_tokens=request.max_tokens or DEFAULT_MAX_TOKENS,

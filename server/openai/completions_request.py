@@ -53,7 +53,6 @@ class CompletionRequest(CompletionFields):
     """POST /v1/completions."""
 
     refused: ClassVar[dict[str, str]] = {
-        "suffix": "filling of gaps",
         "stop_token_ids": "stop token ids",
         "min_tokens": "min_tokens",
         "prompt_logprobs": "log-probabilities of prompts",
@@ -67,6 +66,8 @@ class CompletionRequest(CompletionFields):
     prompt: Prompt
     """A text, token ids, or a list of either: each gets `n` answers. Texts are text throughout, also where they spell
     control tokens; but see `parse_special`."""
+    suffix: Text | None = None
+    """Text that comes after the answer, for models whose tokenizer has tokens for filling a gap; others refuse it."""
     max_tokens: MaxTokens | None = None
     """16 where the request does not say, as OpenAI has it; -1: as many as the context holds."""
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None

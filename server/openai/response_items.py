@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, TypeAdapter, model_validator
 
 from axpress.core.errors import RequestError
 
@@ -144,16 +144,45 @@ Item = Annotated[
 Items = Annotated[list[Item], Field(fail_fast=True, min_length=1, max_length=MAX_MESSAGES)]
 
 
-def neutral_items(conversation: str | list[Any], instructions: str | None) -> list[dict[str, Any]]:
-    """The conversation as chat templates know it: items of one turn of the assistant's become one message.
+_STORED: TypeAdapter[list[Any]] = TypeAdapter(list[Item])
+_PREFIXES = {"message": "msg", "reasoning": "rs", "function_call": "fc", "function_call_output": "fco"}
+
+
+def _as_items(conversation: str | list[Any]) -> list[Any]:
+    return [MessageItem(role="user", content=conversation)] if isinstance(conversation, str) else conversation
+
+
+def listed_items(
+    conversation: str | list[Any], nonce: str, earlier: Sequence[dict[str, Any]] = ()
+) -> list[dict[str, Any]]:
+    """`earlier` and the items of a request after it, as they are stored and listed: each with a type and an id that no
+    other has; `nonce` makes new ids unique."""
+    items = list(earlier)
+    taken = {item["id"] for item in items}
+    for number, item in enumerate(_as_items(conversation)):
+        kind = item.type or "message"
+        document = {"type": kind, "status": "completed", **item.model_dump(mode="json", exclude_none=True)}
+        if document.setdefault("id", "") in taken | {""}:
+            document["id"] = f"{_PREFIXES[kind]}_{nonce}i{number:x}"
+        if kind == "message" and isinstance(document["content"], str):
+            part = "output_text" if document["role"] == "assistant" else "input_text"
+            document["content"] = [{"type": part, "text": document["content"]}]
+        taken.add(document["id"])
+        items.append(document)
+    return items
+
+
+def neutral_items(
+    conversation: str | list[Any], instructions: str | None, earlier: Sequence[dict[str, Any]] = ()
+) -> list[dict[str, Any]]:
+    """The conversation as chat templates know it: items of one turn of the assistant's become one message. `earlier`:
+    items as they were stored, which come before.
 
     Raises RequestError for a result without a call before it.
     """
-    items = conversation
-    if isinstance(items, str):
-        items = [MessageItem(role="user", content=items)]
-    _check_calls(items)
-    messages = list(_messages(items))
+    before, items = _STORED.validate_python(list(earlier)), _as_items(conversation)
+    _check_calls(before, items)
+    messages = list(_messages([*before, *items]))
     if instructions:
         first = messages[0]
         if first["role"] == "system":
@@ -163,8 +192,8 @@ def neutral_items(conversation: str | list[Any], instructions: str | None) -> li
     return messages
 
 
-def _check_calls(items: list[Any]) -> None:
-    calls = set()
+def _check_calls(before: list[Any], items: list[Any]) -> None:
+    calls = {item.call_id for item in before if isinstance(item, CallItem)}
     for index, item in enumerate(items):
         if isinstance(item, CallItem):
             calls.add(item.call_id)

@@ -1,8 +1,9 @@
-"""POST /v1/responses: OpenAI's Responses, without a store."""
+"""POST /v1/responses: OpenAI's Responses."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Self
 
@@ -10,42 +11,64 @@ import orjson
 from sanic.request import Request
 from sanic.response import HTTPResponse
 
-from ..http.errors import HttpError
+from axpress.core.errors import RequestError
+
+from ..http.routing import Handler
 from ..serving.dialect import Answer, Dialect, StreamWriter, Totals
 from ..serving.generation_spec import FieldNames, GenerationSpec
+from ..serving.handler import answer_request
 from ..serving.model_names import ModelNames
 from ..serving.prepared_request import PreparedRequest
-from .response_items import neutral_items
+from .response_items import listed_items, neutral_items
+from .response_store import OwnResponses
 from .responses_request import ResponsesRequest
 from .responses_stream import Output, ResponseStream
+from .stored_responses import own_responses
 
 
-async def not_stored(request: Request, name: str) -> HTTPResponse:
-    """The handler for an earlier response: none is ever found, since none is stored."""
-    text = f"There is no response '{name[:128]}': nothing is stored here, each answer is given once."
-    raise HttpError(404, text, param="response_id", code="response_not_found")
+def responds(read: Callable[..., Dialect]) -> Handler:
+    """The handler of a route whose requests `read` understands, which takes the sender's `own` stored responses too."""
+
+    async def handler(request: Request, **_: str) -> HTTPResponse | None:
+        return await answer_request(request, partial(read, own=own_responses(request)))
+
+    return handler
 
 
 class ResponsesDialect(Dialect):
     """OpenAI's Responses."""
 
-    def __init__(self, request: ResponsesRequest) -> None:
+    def __init__(self, request: ResponsesRequest, own: OwnResponses | None = None) -> None:
+        """Raises RequestError where the response to go on from is not there."""
         self.request = request
-        self.spec = spec(request)
+        self._own = None if request.store is False else own
+        self._earlier = earlier_items(request, own)
+        self.spec = spec(request, self._earlier)
 
     @classmethod
-    def read(cls, document: Any, names: ModelNames) -> Self:
-        return cls(ResponsesRequest.read(document))
+    def read(cls, document: Any, names: ModelNames, own: OwnResponses | None = None) -> Self:
+        """`own`: the sender's stored responses; None where nothing is stored."""
+        request = ResponsesRequest.read(document)
+        if own is None:
+            request.refuse_store()
+        return cls(request, own)
 
     def stream(self, prepared: PreparedRequest) -> StreamWriter:
-        return ResponseStream(prepared, partial(self._response, prepared))
+        return ResponseStream(prepared, partial(self._response, prepared), partial(self._finished, prepared))
 
     def whole(self, prepared: PreparedRequest, answers: list[Answer], totals: Totals) -> bytes:
         output = Output(prepared)
         for _ in output.take(answers[0].deltas):
             pass
         status = "completed" if answers[0].finish_reason == "stop" else "incomplete"
-        return orjson.dumps(self._response(prepared, status, output.items, totals=totals))
+        return orjson.dumps(self._finished(prepared, status, output.items, totals=totals))
+
+    def _finished(self, prepared: PreparedRequest, status: str, output: list[Any], *, totals: Totals) -> dict[str, Any]:
+        """The response object in the end, which is stored where it shall be."""
+        response = self._response(prepared, status, output, totals=totals)
+        if self._own is not None:
+            self._own.put(response, listed_items(self.request.input, prepared.nonce, self._earlier))
+        return response
 
     def _response(
         self,
@@ -99,8 +122,8 @@ class ResponsesDialect(Dialect):
             "safety_identifier": request.safety_identifier,
             "user": request.user,
             "background": False,
-            "previous_response_id": None,
-            "store": False,
+            "previous_response_id": request.previous_response_id,
+            "store": self._own is not None,
             "truncation": "disabled",
         }
 
@@ -119,13 +142,28 @@ def usage(totals: Totals) -> dict[str, Any]:
     }
 
 
-def spec(request: ResponsesRequest) -> GenerationSpec:
-    """The request in neutral form."""
+def earlier_items(request: ResponsesRequest, own: OwnResponses | None) -> list[dict[str, Any]]:
+    """What the conversation begins with: all of the response that the request goes on from, its output too. Raises
+    RequestError where there is no such response."""
+    name = request.previous_response_id
+    if name is None or own is None:
+        return []
+    stored = own.get(name)
+    if stored is None:
+        text = f"'previous_response_id': there is no response '{name[:128]}': it never was stored, was deleted, or is"
+        text += " older than what is kept. Send the whole conversation as 'input'."
+        raise RequestError(text, "previous_response_id", "previous_response_not_found")
+    output: list[dict[str, Any]] = stored.response["output"]
+    return [*stored.items, *output]
+
+
+def spec(request: ResponsesRequest, earlier: Sequence[dict[str, Any]] = ()) -> GenerationSpec:
+    """The request in neutral form. `earlier`: items that come before its input."""
     thinking, budget = request.asked_thinking()
     return GenerationSpec(
         model=request.model,
         stream=bool(request.stream),
-        messages=neutral_items(request.input, request.instructions),
+        messages=neutral_items(request.input, request.instructions, earlier),
         tools=request.asked_tools(),
         body=request.asked_body(),
         thinking=thinking,

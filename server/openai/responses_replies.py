@@ -160,8 +160,8 @@ class Response(TypedDict):
     safety_identifier: str | None
     user: str | None
     background: Literal[False]
-    previous_response_id: None
-    store: Literal[False]
+    previous_response_id: str | None
+    store: bool
     truncation: Literal["disabled"]
 
 

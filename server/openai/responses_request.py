@@ -1,4 +1,4 @@
-"""POST /v1/responses, stateless: nothing is stored, so every request carries its whole conversation."""
+"""POST /v1/responses. Where nothing is stored every request carries its whole conversation."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag
 
+from axpress.core.errors import RequestError
 from axpress.core.structured_output.output_spec import Body, JsonObject
 
 from ..schema.fields import MaxTokens, Metadata, Strict, Text, TopLogprobs, kind, type_of
@@ -29,14 +30,6 @@ from .common_request import OpenAIRequest
 from .response_items import Items
 
 LOGPROBS = "message.output_text.logprobs"
-
-
-def _not_stored(value: bool) -> bool:
-    if value:
-        raise ValueError(
-            "nothing is stored here: send false, or leave it out, and send the whole conversation each time"
-        )
-    return value
 
 
 def _not_background(value: bool) -> bool:
@@ -146,7 +139,6 @@ class ResponsesRequest(OpenAIRequest):
     """POST /v1/responses: the fields are all those of OpenAI, and what local servers share."""
 
     refused: ClassVar[dict[str, str]] = {
-        "previous_response_id": "stored answer to go on from; send the whole conversation as 'input'",
         "conversation": "stored conversation; send it whole as 'input'",
         "prompt": "stored prompt template; send 'instructions' and 'input'",
         "background_options": "answers in the background",
@@ -158,13 +150,12 @@ class ResponsesRequest(OpenAIRequest):
         "image": "images",
     }
     harmless: ClassVar[dict[str, str]] = {
-        "store": "nothing is stored; true is refused",
         "background": "false is what happens; true is refused",
         "truncation": "disabled is what happens; auto is refused",
         "max_tool_calls": "counts calls of tools that a server runs itself; there are none here",
-        "metadata": "labels of the caller's own, echoed in the answer; never stored, never logged",
-        "user": "a label of the caller's own, echoed in the answer; never stored, never logged",
-        "safety_identifier": "a label of the caller's own, echoed in the answer; never stored, never logged",
+        "metadata": "labels of the caller's own, echoed in the answer and stored with it only; never logged",
+        "user": "a label of the caller's own, echoed in the answer and stored with it only; never logged",
+        "safety_identifier": "a label of the caller's own, echoed in the answer and stored with it only; never logged",
     }
 
     input: Annotated[Annotated[Text, Tag("<text>")] | Annotated[Items, Tag("<list>")], Discriminator(kind)]
@@ -190,8 +181,12 @@ class ResponsesRequest(OpenAIRequest):
     """Log-probabilities of the text's tokens and of so many likely others."""
     service_tier: Literal["auto", "default", "flex"] | None = None
     """flex: in the background of all other requests and without pushing their prompts out of the cache."""
+    previous_response_id: Annotated[Text, Field(max_length=256)] | None = None
+    """A stored response to go on from: its input and its output come before `input`; its instructions do not. Refused
+    where nothing is stored."""
+    store: bool | None = None
+    """false: the answer is not stored. Where the server stores nothing (no --store-responses), true is refused."""
     # Harmless.
-    store: Annotated[bool, AfterValidator(_not_stored)] | None = None
     background: Annotated[bool, AfterValidator(_not_background)] | None = None
     truncation: Literal["disabled"] | None = None
     max_tool_calls: Annotated[int, Field(ge=1, lt=2**31)] | None = None
@@ -202,6 +197,16 @@ class ResponsesRequest(OpenAIRequest):
     def check(self) -> None:
         super().check()
         self.asked_tools()
+
+    def refuse_store(self) -> None:
+        """Raises RequestError where something is asked for that a server without a store cannot do."""
+        if self.store:
+            text = "'store': nothing is stored here: send false, or leave it out, and send the whole conversation each"
+            raise RequestError(f"{text} time.", "store", "invalid_value")
+        if self.previous_response_id is not None:
+            text = "'previous_response_id' is not supported: this server has no stored answer to go on from; send the"
+            text += " whole conversation as 'input'."
+            raise RequestError(text, "previous_response_id", "unsupported_parameter")
 
     @property
     def logprobs(self) -> int | None:

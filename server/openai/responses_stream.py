@@ -195,8 +195,10 @@ class Output:
 class ResponseStream(StreamWriter):
     """The events of one answer. `response` gives the response object: status, output, and what else is to be said."""
 
-    def __init__(self, prepared: PreparedRequest, response: Callable[..., Fields]) -> None:
-        self._response = response
+    def __init__(
+        self, prepared: PreparedRequest, response: Callable[..., Fields], finished: Callable[..., Fields]
+    ) -> None:
+        self._response, self._finished = response, finished
         self._output = Output(prepared)
         self._reason = "stop"
         self._number = 0
@@ -217,7 +219,7 @@ class ResponseStream(StreamWriter):
 
     def end(self, totals: Totals) -> bytes:
         status = "completed" if self._reason == "stop" else "incomplete"
-        return self._event(status, {"response": self._response(status, self._output.items, totals=totals)})
+        return self._event(status, {"response": self._finished(status, self._output.items, totals=totals)})
 
     def fail(self, error: HttpError) -> bytes:
         """An `error` event, which has the error twice: as its type says, and as clients look for it; then the failed

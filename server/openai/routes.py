@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from ..http.routing import Route, Stream
@@ -15,26 +14,19 @@ from .completions import CompletionDialect
 from .completions_request import CompletionRequest
 from .embeddings import EmbeddingDialect, EmbeddingRequest
 from .models import get_model, list_models
-from .responses import ResponsesDialect, not_stored
+from .responses import ResponsesDialect, responds
 from .responses_replies import Response, ResponsesEvent
 from .responses_request import ResponsesRequest
+from .stored_responses import DeletedResponse, InputItems, delete_response, get_response, list_input_items
 from .tokens import detokenize, tokenize
 from .tokens_request import DetokenizeRequest, TokenizeRequest
 
 NO_MODEL = "The model that the request names is not served here."
+NO_RESPONSE = "There is no such response, or nothing is stored here (axpress serve --store-responses FILE)."
 
 
 def _openai(path: str, summary: str, **fields: Any) -> Route:
     return Route(path=path, group="OpenAI", summary=summary, **fields)
-
-
-def _stored(path: str, group: str) -> tuple[Route, Route]:
-    """What a client with a store asks for."""
-    summary, no_response = "Refused: nothing is stored", "Nothing is stored here."
-    get = Route(
-        method="GET", path=path, handler=not_stored, group=group, summary=summary, refuses=404, not_found=no_response
-    )
-    return get, replace(get, method="DELETE")
 
 
 CHAT = _openai(
@@ -51,9 +43,22 @@ COMPLETIONS = _openai(
 )  # fmt: skip
 RESPONSES = _openai(
     "/v1/responses", "Answer a conversation, item by item",
-    method="POST", handler=answers(ResponsesDialect.read), request=ResponsesRequest, reply=Response,
+    method="POST", handler=responds(ResponsesDialect.read), request=ResponsesRequest, reply=Response,
     stream=Stream(ResponsesEvent), not_found=NO_MODEL,
     example={"input": "What is 7 + 5?"},
+)  # fmt: skip
+STORED = "/v1/responses/{name}"
+STORED_RESPONSE = _openai(
+    STORED, "A stored response",
+    method="GET", handler=get_response, reply=Response, not_found=NO_RESPONSE, query=("stream",),
+)  # fmt: skip
+DELETE_RESPONSE = _openai(
+    STORED, "Forget a stored response",
+    method="DELETE", handler=delete_response, reply=DeletedResponse, not_found=NO_RESPONSE,
+)  # fmt: skip
+RESPONSE_ITEMS = _openai(
+    f"{STORED}/input_items", "What a stored response was made from",
+    method="GET", handler=list_input_items, reply=InputItems, not_found=NO_RESPONSE, query=("order", "after", "limit"),
 )  # fmt: skip
 EMBEDDINGS = _openai(
     "/v1/embeddings", "Embed texts",
@@ -76,19 +81,26 @@ DETOKENIZE = Route(
 
 DEPLOYMENT = "/openai/deployments/{deployment}"
 AZURE: tuple[Route, ...] = (
-    *azure(CHAT, of_deployment(ChatDialect), f"{DEPLOYMENT}/chat/completions", "/openai/v1/chat/completions"),
-    *azure(COMPLETIONS, of_deployment(CompletionDialect), f"{DEPLOYMENT}/completions", "/openai/v1/completions"),
-    *azure(RESPONSES, of_deployment(ResponsesDialect), "/openai/responses", "/openai/v1/responses"),
-    *_stored("/openai/responses/{name}", "Azure"),
-    *_stored("/openai/v1/responses/{name}", "Azure"),
-    *azure(EMBEDDINGS, of_deployment(EmbeddingDialect), f"{DEPLOYMENT}/embeddings", "/openai/v1/embeddings"),
+    *azure(CHAT, answers(of_deployment(ChatDialect)), f"{DEPLOYMENT}/chat/completions", "/openai/v1/chat/completions"),
+    *azure(
+        COMPLETIONS, answers(of_deployment(CompletionDialect)), f"{DEPLOYMENT}/completions", "/openai/v1/completions"
+    ),
+    *azure(RESPONSES, responds(of_deployment(ResponsesDialect)), "/openai/responses", "/openai/v1/responses"),
+    *(
+        row
+        for route in (STORED_RESPONSE, DELETE_RESPONSE, RESPONSE_ITEMS)
+        for row in azure(route, route.handler, f"/openai{route.path.removeprefix('/v1')}", f"/openai{route.path}")
+    ),
+    *azure(EMBEDDINGS, answers(of_deployment(EmbeddingDialect)), f"{DEPLOYMENT}/embeddings", "/openai/v1/embeddings"),
     *azure(MODELS, MODELS.handler, "/openai/models", "/openai/v1/models"),
 )
 ROUTES: tuple[Route, ...] = (
     CHAT,
     COMPLETIONS,
     RESPONSES,
-    *_stored("/v1/responses/{name}", "OpenAI"),
+    STORED_RESPONSE,
+    DELETE_RESPONSE,
+    RESPONSE_ITEMS,
     EMBEDDINGS,
     MODELS,
     MODEL,

@@ -7,6 +7,8 @@ import * as own from "./own.js";
 import { requestBody } from "./request.js";
 import { hear } from "./speech.js";
 
+const LEAVES = 250; // ms: Firefox breaks the answers of a page that is left before the page hears that it is
+
 /** Fills `node` with the answer to `nodes`. `changed()` is called whenever it grew; never throws. */
 export async function fetchAnswer(chat, nodes, node, signal, changed) {
   const clock = { began: performance.now(), first: 0, last: 0 };
@@ -15,11 +17,12 @@ export async function fetchAnswer(chat, nodes, node, signal, changed) {
     const { kept, count } = await fitted(chat, nodes, signal);
     chat.firstSeen = kept[0].id;
     node.tokens = count;
-    own.begin(count, (picture) => showReading(node, picture, changed));
+    own.begin(kept.at(-1).content, count, (picture) => showReading(node, picture, changed));
     clock.began = performance.now();
     await stream(requestBody(chat, kept), node, signal, clock, changed);
     node.state = "done";
   } catch (error) {
+    if (!signal.aborted && !error.status) await new Promise((go) => setTimeout(go, LEAVES));
     node.state = signal.aborted ? "stopped" : "failed";
     if (node.state === "failed") fail(node, error);
   }

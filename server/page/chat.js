@@ -5,6 +5,7 @@ import { fetchAnswer } from "./answer.js";
 import { ask } from "./ask.js";
 import { countSoon } from "./context.js";
 import { $, many } from "./dom.js";
+import { fetchMarkdown } from "./libraries.js";
 import { editMessage, messageButtons, messageNode, updateAnswer } from "./messages.js";
 import { requestBody } from "./request.js";
 import { curl, python } from "./snippets.js";
@@ -35,6 +36,7 @@ export async function startChat(onCannotKeep, onDraft) {
   addEventListener("pageshow", (event) => event.persisted && location.reload());
   chat = await openChat();
   showChat(chat);
+  if (chat.leaf) await fetchMarkdown().catch(() => {}); // drawn once, not as plain text first
   drawAll();
 }
 

@@ -59,6 +59,7 @@ async function follow(signal, facts, locked) {
 
 function show(document) {
   latest = document;
+  $("card").classList.remove("unknown");
   const { emulated, toy, profile, picture } = document;
   $("card-title").textContent = emulated ? "Emulated card" : "Card";
   const pace =

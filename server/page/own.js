@@ -1,15 +1,18 @@
 // Which of the answers on the card is this page's. The live view tells numbers only: it is the one that came after the
 // question was sent and whose prompt is as long.
 
+const LONGEST = 60; // characters of a question that are shown
+
 let running = new Set(); // numbers of the latest picture
 let before = new Set(); // those that ran when the question was sent
 let tokens = 0;
 let number = null;
+let asked = "";
 let tell = () => {};
 
-/** A question was sent; `progress(answer)` is called with what each picture says of its answer. */
-export function begin(promptTokens, progress) {
-  [before, tokens, number, tell] = [running, promptTokens, null, progress];
+/** The question was sent; `progress(answer)` is called with what each picture says of its answer. */
+export function begin(question, promptTokens, progress) {
+  [asked, before, tokens, number, tell] = [question, running, promptTokens, null, progress];
 }
 
 export function end() {
@@ -29,3 +32,6 @@ export function find(answers) {
 }
 
 export const isOwn = (other) => other === number;
+
+/** How the question begins whose answer is this page's. */
+export const ownQuestion = () => (asked.length > LONGEST ? `${asked.slice(0, LONGEST)}…` : asked);

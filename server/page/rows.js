@@ -1,7 +1,7 @@
 // The map of a bank: one square for each row of the cache, which is one token's, coloured by who holds it.
 
 import { count, el, many } from "./dom.js";
-import { isOwn } from "./own.js";
+import { isOwn, ownQuestion } from "./own.js";
 
 const NUM_COLOURS = 12;
 const HEIGHTS = [
@@ -148,7 +148,8 @@ function holderOf(runs, row) {
 function describe(holder) {
   if (holder === 0) return "free";
   if (holder === -1) return "cached, not in use";
-  return holder > 0 ? `answer ${holder}${isOwn(holder) ? ", yours" : ""}` : `shared by ${-holder} answers`;
+  if (holder < 0) return `shared by ${-holder} answers`;
+  return isOwn(holder) ? `your answer, to “${ownQuestion()}”` : `answer ${holder}`;
 }
 
 const maps = [];

@@ -66,9 +66,9 @@ class GenerationSpec:
     reasoning_content), or `prompts`, plain texts or token ids, each of which gets `n` answers. `sampling` has names and
     values of SamplingParams, but `logit_bias` still by text, as JSON has it. `body`: what the answer must look like.
     `thinking`: whether the model should reason first, at most `thinking_budget` tokens. `clip`: a max_tokens beyond the
-    context is cut, not refused. `control_tokens`: what spells a control token in `prompts` is one. `context`: prompt
-    and answer together have at most as many tokens, where that is less than the model's context. `embedding`: the
-    prompts are texts to embed, and nothing is generated."""
+    context is cut, not refused. `control_tokens`: what spells a control token in `prompts` is one. `suffix`: text
+    that comes after the answer to a prompt. `context`: prompt and answer together have at most as many tokens, where
+    that is less than the model's context. `embedding`: the prompts are texts to embed, and nothing is generated."""
 
     model: str | None = None
     stream: bool = False
@@ -76,6 +76,7 @@ class GenerationSpec:
     prompts: tuple[str | tuple[int, ...], ...] = ()
     control_tokens: bool = False
     embedding: EmbeddingSpec | None = None
+    suffix: str | None = None
     tools: Tools | None = None
     body: Body | None = None
     thinking: bool | None = None

@@ -36,7 +36,7 @@ def answers(read: Reader, any_content_type: bool = False) -> Handler:
     pages, may send JSON under any content type."""
 
     async def handler(request: Request, **_: str) -> HTTPResponse | None:
-        return await _answer(request, read, any_content_type)
+        return await answer_request(request, read, any_content_type)
 
     return handler
 
@@ -50,7 +50,7 @@ def refuses(error: Callable[[], HttpError]) -> Handler:
     return handler
 
 
-async def _answer(request: Request, read: Reader, any_content_type: bool) -> HTTPResponse | None:
+async def answer_request(request: Request, read: Reader, any_content_type: bool = False) -> HTTPResponse | None:
     """Answers one request, streamed or whole."""
     service: Service = request.app.ctx.service
     take_rate(request, "requests", 1)

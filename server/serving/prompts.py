@@ -25,7 +25,7 @@ SLICE, SLACK = 1 << 14, 16
 def check_size(spec: GenerationSpec, max_characters: int) -> None:
     """Raises ContextOverflow for a prompt of more than `max_characters`, which can be no fewer tokens than the context
     holds: before seconds are spent on laying it out and counting them."""
-    size = max((len(prompt) for prompt in spec.prompts if isinstance(prompt, str)), default=0)
+    size = max((len(prompt) for prompt in spec.prompts if isinstance(prompt, str)), default=0) + len(spec.suffix or "")
     size += sum(len(message["content"].strip()) for message in spec.messages or ())
     prompt = f"'{spec.names.prompt}'"
     if spec.tools is not None:
@@ -46,7 +46,7 @@ def check_length(spec: GenerationSpec, text: Tokenizer, context_length: int) -> 
     full: nobody else's prompt waits until all of it is.
 
     Counted slice by slice, blanks included, in favour of the prompt; one that passes is counted exactly later."""
-    alone = [[prompt] for prompt in spec.prompts if isinstance(prompt, str)]
+    alone = [[prompt, spec.suffix or ""] for prompt in spec.prompts if isinstance(prompt, str)]
     for texts in (*alone, [str(message["content"]) for message in spec.messages or ()] + _tool_texts(spec)):
         if sum(map(len, texts)) < SHORT_CHARACTERS * context_length:
             continue
@@ -86,24 +86,49 @@ def plain_prompts(spec: GenerationSpec, text: Tokenizer, vocab_size: int) -> lis
     token has.
 
     Texts begin with the model's begin token, where it has one, and are text throughout: what looks like a control token
-    is not one, but for `spec.control_tokens`. Whoever wants no begin token sends ids."""
+    is not one, but for `spec.control_tokens`. Whoever wants no begin token sends ids. With `spec.suffix` the model is
+    to fill the gap between both; one that has no tokens for that raises RequestError."""
     field, several = spec.names.prompt, len(spec.prompts) > 1
     names = [f"{field}[{i}]" if several else field for i in range(len(spec.prompts))]
     control = spec.control_tokens
-    return [_ids(prompt, name, text, vocab_size, control) for prompt, name in zip(spec.prompts, names, strict=True)]
+    gap = _around_gap(spec.suffix, text)
+    return [
+        _ids(prompt, name, text, vocab_size, control, gap) for prompt, name in zip(spec.prompts, names, strict=True)
+    ]
 
 
-def _ids(prompt: str | tuple[int, ...], name: str, text: Tokenizer, vocab_size: int, control: bool) -> list[int]:
+def _around_gap(suffix: str | None, text: Tokenizer) -> tuple[list[int], list[int]]:
+    """What stands before and after a prompt where `suffix` follows the answer; nothing where there is none."""
+    if suffix is None:
+        return [], []
+    tokens = text.gap_tokens()
+    if tokens is None:
+        message = "'suffix' is not supported: this model has no tokens for filling a gap (such as <|fim_prefix|>)."
+        raise RequestError(message, "suffix", "unsupported_parameter")
+    before, between, after = tokens
+    return [before], [between, *text.encode(suffix), after]
+
+
+def _ids(
+    prompt: str | tuple[int, ...],
+    name: str,
+    text: Tokenizer,
+    vocab_size: int,
+    control: bool,
+    gap: tuple[list[int], list[int]],
+) -> list[int]:
+    before, after = gap
     if isinstance(prompt, str):
-        ids = text.encode(prompt, control=control)
-        if ids[: len(text.begin)] != text.begin:  # a prompt with control tokens may have it
-            ids = text.begin + ids
+        ids, begin = text.encode(prompt, control=control), text.begin
+        if begin and ids[: len(begin)] == begin:  # a prompt with control tokens may have it
+            ids = ids[len(begin) :]
+        ids = [*begin, *before, *ids, *after]
         if not ids:
             message = f"'{name}' is empty: this model needs at least one token to go on from."
             raise RequestError(message, name, "invalid_value")
         return ids
     check_tokens(prompt, name, vocab_size)
-    return list(prompt)
+    return [*before, *prompt, *after]
 
 
 def check_tokens(tokens: Sequence[int], name: str, vocab_size: int) -> None:

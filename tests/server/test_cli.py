@@ -135,6 +135,8 @@ def test_serve_says_what_to_give_instead(
 ) -> None:
     assert main(["serve", "--device", "0"]) == 1
     assert capsys.readouterr().err.startswith("axpress: give MODEL: ")
+    assert main(["serve", "--store-limit", "5"]) == 1
+    assert "give --store-responses FILE" in capsys.readouterr().err
     done = subprocess.run(
         [*COMMAND, "serve", "--port", "0", "--emu-profile", "nope"], capture_output=True, text=True, timeout=60
     )

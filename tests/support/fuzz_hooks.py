@@ -27,7 +27,7 @@ LIMITS = {  # path: where a request says how long its answer may get
 DELICATE = (
     "guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs", "response_format", "text",
     "format",
-    "output_config", "thinking",
+    "output_config", "thinking", "suffix", "previous_response_id",
     "logit_bias", "best_of", "echo", "stream_options", "top_logprobs", "prediction", "tools", "tool_choice",
     "functions", "function_call",
     "think", "raw", "reasoning", "reasoning_effort", "thinking_budget", "chat_template_kwargs", "max_completion_tokens",

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from browser import NAME
 from server_process import RunningServer
 
 STORY = "Tell me a short story."
@@ -20,8 +21,20 @@ def serve(profile: Path, *flags: object, **options: Any) -> RunningServer:
     return RunningServer("--emu-profile", profile, "--emu-speed", "0.4", "--banks", "2", *flags, **options)
 
 
+NOTE_BODIES = """() => {
+  const real = fetch;
+  globalThis.bodies = [];
+  globalThis.fetch = (path, options) => {
+    if (options?.body) bodies.push([path, JSON.parse(options.body)]);
+    return real(path, options);
+  };
+}"""
+"""A page of which this is run first keeps what it sends: Firefox does not tell it from outside."""
+
+
 def open_page(context: Any, url: str) -> Any:
     page = context.new_page()
+    page.add_init_script(f"({NOTE_BODIES})()")
     page.goto(url)
     until_served(page)
     return page
@@ -59,13 +72,17 @@ def until_served(page: Any) -> None:
     until(page, "document.querySelector('#model').textContent !== ''")
 
 
-def answer_with(page: Any, text: str) -> list[dict[str, Any]]:
-    """From now on every question is answered with `text`, in small pieces, as a model might; the requests as they come
-    in. The demo model writes no Markdown."""
-    asked: list[dict[str, Any]] = []
+def sent(page: Any, path: str = "/v1/chat/completions") -> list[dict[str, Any]]:
+    """What the page has sent there since it was loaded."""
+    found: list[dict[str, Any]] = page.evaluate("path => bodies.filter((b) => b[0] === path).map((b) => b[1])", path)
+    return found
+
+
+def answer_with(page: Any, text: str) -> None:
+    """From now on every question is answered with `text`, in small pieces, as a model might. The demo model writes no
+    Markdown."""
 
     def answer(route: Any) -> None:
-        asked.append(json.loads(route.request.post_data))
         pieces = [{"content": text[i : i + 7]} for i in range(0, len(text), 7)]
         chunks: list[dict[str, Any]] = [
             {"choices": [{"index": 0, "delta": d, "finish_reason": None}]} for d in ({"role": "assistant"}, *pieces)
@@ -75,7 +92,6 @@ def answer_with(page: Any, text: str) -> list[dict[str, Any]]:
         route.fulfill(content_type="text/event-stream", body=body)
 
     page.route("**/v1/chat/completions", answer)
-    return asked
 
 
 def ask(page: Any, text: str) -> None:
@@ -101,3 +117,10 @@ def said(page: Any) -> list[str]:
     """The texts of all messages on show."""
     texts = page.locator("#messages .said, #messages .assistant > .text").all_inner_texts()
     return [str(text).strip() for text in texts]
+
+
+def take_complaint(context: Any) -> None:
+    """Chromium says of a refused request that it is one; there must be just this."""
+    of_chromium = ["Failed to load resource: the server responded with a status of 400 (Bad Request)"]
+    assert context.complaints == (of_chromium if NAME == "chromium" else [])
+    context.complaints.clear()

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import tiny_tokenizers
+import tokenizers
 import transformers
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from axpress.core.errors import PackageError, RequestError
 from axpress.core.tokenizer import chat_template as template_module
 from axpress.core.tokenizer.template_guard import NONCHARACTERS
-from axpress.core.tokenizer.tokenizer import Tokenizer
+from axpress.core.tokenizer.tokenizer import GAP_TOKENS, Tokenizer
 from axpress.core.tokenizer.tokenizer_files import TokenizerFiles
 
 FAMILIES: dict[str, Callable[[Path], Path]] = {
@@ -450,3 +451,15 @@ def test_broken_neighbours_are_named(tmp_path: Path, directories: dict[str, Path
         Tokenizer.open(tmp_path / "p")
     with pytest.raises(PackageError, match="no such tokenizer"):
         TokenizerFiles.find(tmp_path / "missing")
+
+
+@pytest.mark.parametrize("spelled", GAP_TOKENS)
+def test_tokens_for_filling_a_gap_are_found(
+    directories: dict[str, Path], texts: dict[str, Tokenizer], tmp_path: Path, spelled: tuple[str, str, str]
+) -> None:
+    assert texts["qwen"].gap_tokens() is None
+    directory = shutil.copytree(directories["qwen"], tmp_path / "qwen")
+    reference = tokenizers.Tokenizer.from_file(str(directory / "tokenizer.json"))
+    reference.add_special_tokens(list(spelled))
+    reference.save(str(directory / "tokenizer.json"))
+    assert Tokenizer.open(directory).gap_tokens() == tuple(map(reference.token_to_id, spelled))

@@ -15,7 +15,7 @@ from documented_client import usual
 from fuzz_api import fuzz
 from openapi_spec_validator import validate
 from openapi_spec_validator.validation.validators import OpenAPIV31SpecValidator
-from server_process import RunningServer, chat
+from server_process import RunningServer, chat, post
 
 from axpress.server.app import make_app
 from axpress.server.docs.openapi import COMMON_FIELDS, document, operation_id
@@ -31,8 +31,8 @@ ids = operation_id
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
-    with RunningServer() as running:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    with RunningServer("--store-responses", tmp_path_factory.mktemp("store") / "responses.db") as running:
         yield running
 
 
@@ -108,6 +108,8 @@ def test_the_document_accepts_its_examples_and_no_unknown_field(route: Route) ->
 def reach(server: RunningServer, path: str) -> str:
     """A path of the document as one that is there."""
     names = {"/v1/models/{name}": "default", "/page/{name}": "docs.js", "/page/vendor/{name}": "files.js"}
+    if "responses/{name}" in path:
+        names[path] = post(server, "/v1/responses", input="Hi", max_output_tokens=1)[1].get("id", "of-a-stranger")
     return re.sub(r"\{\w+\}", lambda _: names.get(path, "default"), path)
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
-from server_process import RunningServer, events, post
+from server_process import RunningServer, events, hollow_package, post
 
 STORY = "Once upon a time there was a"
 
@@ -25,8 +26,8 @@ def complete(server: RunningServer, **fields: Any) -> tuple[int, Any]:
     return post(server, "/v1/completions", **fields)
 
 
-def tokens(server: RunningServer, text: str) -> list[int]:
-    status, answer = post(server, "/tokenize", prompt=text)
+def tokens(server: RunningServer, text: str, control: bool = False) -> list[int]:
+    status, answer = post(server, "/tokenize", prompt=text, parse_special=control)
     assert status == 200
     found: list[int] = answer["tokens"]
     return found
@@ -241,6 +242,24 @@ def test_another_model_is_not_found(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError) as raised:
         client.completions.create(model="davinci-002", prompt="a")
     assert raised.value.code == "model_not_found"
+
+
+def test_a_gap_is_filled_where_the_model_has_tokens_for_it(tmp_path: Path) -> None:
+    """The hollow model's tokenizer is laid out as Qwen's; its text is noise, and the same for the same prompt."""
+    package, _ = hollow_package(tmp_path)
+    with RunningServer(package, "--emu-profile", "none") as server:
+        fields: dict[str, Any] = {"max_tokens": 6, "temperature": 0, "ignore_eos": True}
+        before, suffix, middle = "<|fim_prefix|>def f(<|fim_suffix|>", "): return <|fim_middle|>", "<|fim_middle|>"
+        laid_out = [*tokens(server, before, True), *tokens(server, suffix), *tokens(server, middle, True)]
+        filled = complete(server, prompt="def f(", suffix=suffix, **fields)[1]
+        plain = complete(server, prompt=laid_out, **fields)[1]
+        assert filled["choices"] == plain["choices"] and filled["usage"]["prompt_tokens"] == len(laid_out)
+        by_ids = complete(server, prompt=tokens(server, "def f("), suffix=suffix, **fields)[1]
+        assert by_ids["choices"] == plain["choices"]
+        unfilled = complete(server, prompt="def f(", suffix="", **fields)[1]
+        assert unfilled["choices"] == complete(server, prompt="def f(", **fields)[1]["choices"] != plain["choices"]
+        status, refusal = complete(server, prompt="a", suffix="b " * 3000)
+        assert status == 400 and refusal["error"]["code"] == "context_length_exceeded"
 
 
 def test_harmless_fields_change_nothing(client: openai.OpenAI) -> None:

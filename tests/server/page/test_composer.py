@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from browser import browser_needed
-from page_visitor import STORY, answer, answer_with, ask, say, until, until_some_text, until_state
+from page_visitor import STORY, answer, answer_with, ask, say, sent, until, until_some_text, until_state
 
 DROP = """([name, bytes, kind]) => {
   const files = new DataTransfer();
   files.items.add(new File([new Uint8Array(bytes)], name));
-  const given = kind === 'drop' ? { dataTransfer: files } : { clipboardData: files };
-  const event = new (kind === 'drop' ? DragEvent : ClipboardEvent)(kind, { ...given, bubbles: true, cancelable: true });
+  const event = new Event(kind, { bubbles: true, cancelable: true });
+  event[kind === 'drop' ? 'dataTransfer' : 'clipboardData'] = files; // Firefox lets no program paste
   document.querySelector('#prompt').dispatchEvent(event);
 }"""
 
 
 @browser_needed
 def test_files_of_text_are_dropped_pasted_or_chosen_and_sent(page: Any) -> None:
-    asked = answer_with(page, "Read.")
+    answer_with(page, "Read.")
     page.evaluate(DROP, ["one.py", list(b"print('```')\n"), "drop"])
     page.get_by_role("button", name="Remove one.py").wait_for()
     page.evaluate(DROP, ["two.txt", list("zwölf\n".encode()), "paste"])
@@ -31,8 +30,8 @@ def test_files_of_text_are_dropped_pasted_or_chosen_and_sent(page: Any) -> None:
     assert refusal.inner_text() == "Not taken: picture.png. Files of text of up to 1 MiB can be sent."
     page.get_by_role("button", name="Remove three.md").click()
     ask(page, "What is in them?")
-    sent = "File one.py:\n````\nprint('```')\n````\n\nFile two.txt:\n```\nzwölf\n```\n\nWhat is in them?"
-    assert asked[0]["messages"] == [{"role": "user", "content": sent}]
+    content = "File one.py:\n````\nprint('```')\n````\n\nFile two.txt:\n```\nzwölf\n```\n\nWhat is in them?"
+    assert sent(page)[0]["messages"] == [{"role": "user", "content": content}]
     assert page.locator(".user summary").all_inner_texts() == ["one.py (13 characters)", "two.txt (6 characters)"]
     assert page.locator(".said").inner_text() == "What is in them?" and page.locator(".chip").count() == 0
     page.reload()
@@ -42,7 +41,7 @@ def test_files_of_text_are_dropped_pasted_or_chosen_and_sent(page: Any) -> None:
 
 @browser_needed
 def test_sampling_shows_the_packages_own_and_sends_what_was_chosen(page: Any) -> None:
-    asked = answer_with(page, "Yes.")
+    answer_with(page, "Yes.")
     page.get_by_role("button", name="Settings").click()
     shown = {
         name: page.get_by_label(name, exact=True).get_attribute("placeholder") for name in ("Temperature", "Top p")
@@ -66,7 +65,7 @@ def test_sampling_shows_the_packages_own_and_sends_what_was_chosen(page: Any) ->
     page.get_by_role("button", name="Save").click()
     ask(page, "Hello")
     wanted = {label.lower().replace(" ", "_"): value for label, value in chosen.items()}
-    assert {**wanted, "stop": ["END", "DONE"]}.items() <= asked[0].items()
+    assert {**wanted, "stop": ["END", "DONE"]}.items() <= sent(page)[0].items()
     page.reload()
     page.get_by_role("button", name="Settings").click()
     page.get_by_label("Preset", exact=True).select_option("Always the same")
@@ -85,16 +84,15 @@ def test_thinking_can_be_switched_where_the_model_can_think(page: Any) -> None:
         "**/api/show",
         lambda route: route.fulfill(json={"parameters": "temperature 0.6", "capabilities": ["completion", "thinking"]}),
     )
-    counted: list[Any] = []
-    page.on("request", lambda r: counted.append(json.loads(r.post_data)) if r.url.endswith("/tokenize") else None)
     page.reload()
     page.get_by_label("Thinking").wait_for()
-    asked = answer_with(page, "Yes.")
+    answer_with(page, "Yes.")
     ask(page, "Hello")
     page.get_by_label("Thinking").select_option(label="off")
     ask(page, "Again")
-    assert "reasoning_effort" not in asked[0] and asked[1]["reasoning_effort"] == "none"
-    assert counted[-1]["reasoning_effort"] == "none", "the meter counts what is sent"
+    assert ["reasoning_effort" in body for body in sent(page)] == [False, True]
+    assert sent(page)[1]["reasoning_effort"] == "none"
+    assert sent(page, "/tokenize")[-1]["reasoning_effort"] == "none", "the meter counts what is sent"
     page.keyboard.press("Control+Shift+O")  # a new conversation begins as this one was
     assert page.get_by_label("Thinking").input_value() == "none"
 
@@ -112,9 +110,9 @@ def test_escape_stops_an_answer(page: Any) -> None:
 def test_several_models_can_be_picked(page: Any) -> None:
     names = ["axpress-demo", "another"]
     page.route("**/v1/models", lambda route: route.fulfill(json={"data": [{"id": name} for name in names]}))
-    asked = answer_with(page, "Yes.")
+    answer_with(page, "Yes.")
     page.route("**/api/show", lambda route: route.fulfill(json={"parameters": "", "capabilities": []}))
     page.reload()
     page.get_by_label("Model", exact=True).select_option("another")
     ask(page, "Hello")
-    assert asked[0]["model"] == "another" and not page.locator("#model").is_visible()
+    assert sent(page)[0]["model"] == "another" and not page.locator("#model").is_visible()

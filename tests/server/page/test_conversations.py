@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from browser import browser_needed
-from page_visitor import answer_with, ask, open_page, press_under, said, until, until_state
+from browser import browser_needed, download
+from page_visitor import answer_with, ask, open_page, press_under, said, sent, until, until_state
 from server_process import RunningServer
 
 
@@ -69,7 +69,7 @@ def test_renaming_and_deleting_ask_first(page: Any) -> None:
 
 @browser_needed
 def test_export_and_import_bring_everything_along(
-    page: Any, context: Any, server: RunningServer, tmp_path: Path
+    page: Any, context: Any, server: RunningServer, downloads: Path, tmp_path: Path
 ) -> None:
     answer_with(page, "One\n\n```\ncode\n```")
     ask(page, "Ask")
@@ -79,10 +79,8 @@ def test_export_and_import_bring_everything_along(
     open_chats(page)
     saved: dict[str, Path] = {}
     for button, name in (("JSON Ask", "json"), ("Markdown Ask", "md"), ("Export all", "all")):
-        with page.expect_download() as download:
-            page.get_by_role("button", name=button).click()
         saved[name] = tmp_path / name
-        download.value.save_as(saved[name])
+        saved[name].write_text(download(page, downloads, page.get_by_role("button", name=button).click))
     assert saved["md"].read_text() == "# Ask\n\n## You\n\nAsk\n\n## Answer\n\nTwo\n"
     assert json.loads(saved["all"].read_text()) == json.loads(saved["json"].read_text())
     other = context.browser.new_context()
@@ -107,7 +105,7 @@ def test_export_and_import_bring_everything_along(
 
 @browser_needed
 def test_every_message_can_be_changed_and_both_versions_stay(page: Any) -> None:
-    asked = answer_with(page, "Blue.")
+    answer_with(page, "Blue.")
     ask(page, "Colour of the sky?")
     answer_with(page, "Green.")
     ask(page, "And of grass?")
@@ -115,11 +113,11 @@ def test_every_message_can_be_changed_and_both_versions_stay(page: Any) -> None:
     field = page.get_by_label("Text of the message")
     assert field.input_value() == "Colour of the sky?"
     field.fill("Colour of snow?")
-    asked = answer_with(page, "White.")
+    answer_with(page, "White.")
     field.press("Control+Enter")
     until_state(page, "done")
     assert said(page) == ["Colour of snow?", "White."]
-    assert [m["content"] for m in asked[0]["messages"]] == ["Colour of snow?"]
+    assert [m["content"] for m in sent(page)[-1]["messages"]] == ["Colour of snow?"]
     press_under(page, 0, "‹")
     assert said(page) == ["Colour of the sky?", "Blue.", "And of grass?", "Green."]
     press_under(page, 1, "Retry")  # not the last one

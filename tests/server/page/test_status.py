@@ -91,6 +91,20 @@ def test_what_ails_the_server_is_said_in_words(page: Any, status: str) -> None:
     assert WORDS[status] in said and said.endswith("(the card is gone)")
 
 
+POINT_EVERYWHERE = """() => {
+  const said = new Set();
+  for (const canvas of document.querySelectorAll('#banks canvas')) {
+    const { x, y, width, height } = canvas.getBoundingClientRect();
+    for (let down = 1; down < height; down += 3) for (let right = 1; right < width; right += 3) {
+      canvas.dispatchEvent(new PointerEvent('pointermove', { clientX: x + right, clientY: y + down }));
+      said.add(document.querySelector('#pointed').textContent.split(': ').at(-1));
+    }
+  }
+  return [...said];
+}"""
+"""What the map says of its squares."""
+
+
 @browser_needed
 def test_ones_own_answer_and_speed_are_told_from_everybodys(page: Any, context: Any, server: RunningServer) -> None:
     assert page.locator("#speed").inner_text() == page.locator("#width").inner_text() == "–", "nothing goes on"
@@ -103,6 +117,9 @@ def test_ones_own_answer_and_speed_are_told_from_everybodys(page: Any, context: 
     until(page, "document.querySelector('#speed').textContent !== '–'")
     numbers = [tab.locator("#running .own th").inner_text() for tab in (page, other)]
     assert len(set(numbers)) == 2 and all("yours" in number for number in numbers)
+    said = page.evaluate(POINT_EVERYWHERE)
+    beginning = RAMBLE[:60]
+    assert {f"your answer, to “{beginning}…”", f"answer {numbers[1].removesuffix('yours')}", "free"} <= set(said), said
     for tab in (page, other):
         stop(tab)
     page.keyboard.press("Control+Shift+O")
