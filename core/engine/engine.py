@@ -17,6 +17,7 @@ from ..errors import (
     AxpressError,
     CardBeyondHelp,
     CardRecovering,
+    CardTrouble,
     ContextOverflow,
     EngineClosed,
     FailureKind,
@@ -93,6 +94,7 @@ class Engine:
             watch=self._watch,
         )
         self._change = threading.Condition(self.scheduler.lock)
+        self._trouble: CardTrouble | None = None  # that somebody else saw
         self._wakes = 0  # times that somebody had news for the engine's thread; guarded by the lock
         self._numbers = itertools.count(1)
         self.throttle = Throttle()
@@ -117,20 +119,21 @@ class Engine:
         meanwhile: Meanwhile = nothing,
         **options: Any,
     ) -> Engine:
-        """Loads a model directory and starts serving it; blocks until a token can be had. A card that fails meanwhile
-        is tried again, and rebooted. `meanwhile` is called while that is waited for, and may raise. See `open_model`
-        for errors, the constructor for `options`."""
+        """Loads a model directory and starts serving it; blocks until a token can be had. A card that fails or hangs
+        meanwhile is tried again, and rebooted. `meanwhile` is called while that is waited for, and may raise. See
+        `open_model` for errors, the constructor for `options`."""
 
-        def load() -> Model:
-            return open_model(directory, device, profile, settings, progress, banks=banks, logits_slots=max_running)
+        def load(tell: Progress) -> Model:
+            return open_model(directory, device, profile, settings, tell, banks=banks, logits_slots=max_running)
 
         def runtime() -> tuple[str, int, bool]:
             return runtime_of(open_package(directory), device)
 
         attempts = attempts_file(options.get("state_dir"), runtime()[2]) if device != "axengine" else None
         policy = options.get("recovery") or RecoveryPolicy()
-        model = load_first(load, runtime, policy, AttemptLog(attempts), meanwhile)
+        model = load_first(load, runtime, policy, AttemptLog(attempts), progress, meanwhile)
         try:
+            model.card.bind_thread()  # it was loaded on another
             return cls(model, max_queue=max_queue, max_running=max_running, **options)
         except BaseException:
             model.close()
@@ -271,6 +274,15 @@ class Engine:
         log.error("a call to the card does not return, so it is left as it is. Should it not answer the next program"
                   " either, cut its power")  # fmt: skip
 
+    def report_trouble(self, kind: FailureKind, why: str) -> None:
+        """Somebody saw what no pass shows, or not yet: a link that is lost, a card that is not listed any more, memory
+        that shrinks. Recovery begins between two passes, on an idle engine at once; where it is under way, or over,
+        nothing does. From any thread."""
+        with self._change:
+            if self.state == "ready":
+                self._trouble = CardTrouble(why, kind)
+                self._notify()
+
     def wake(self) -> None:
         """Makes the engine look at its queue again."""
         with self._change:
@@ -334,6 +346,7 @@ class Engine:
             self.live.quiet = False
         self.scheduler.counters.last_progress = time.monotonic()
         with self._change:
+            self._trouble = None  # was of the card before
             if self.state == "recovering":
                 self.state, self.reason = "ready", None
 
@@ -371,6 +384,8 @@ class Engine:
         while True:
             wakes = self._wakes  # what comes from here on is looked at in the next turn
             self.scheduler.drop_cancelled()
+            if self._trouble is not None:
+                self._recover(self._trouble)
             if self.live.asked:
                 with self._watch.over("asking the card how it is", ASK_SECONDS):
                     self.live.take_asked()

@@ -15,6 +15,7 @@ from axpress.core.errors import (
     CardBeyondHelp,
     EngineClosed,
     EngineFailed,
+    FailureKind,
     PackageError,
     RuntimeUnavailable,
 )
@@ -113,8 +114,13 @@ class Service:
         """On the monitor's thread."""
         assert self._engine is not None
         card = self._engine.model.card
-        card.bind_thread()
-        reading = of_runtime(card.properties())
+        try:
+            card.bind_thread()
+            reading = of_runtime(card.properties())
+        except AxpressError as exc:
+            if exc.kind is FailureKind.CARD_LOST and not card.closed:  # closed: it is being brought back
+                self._engine.report_trouble(exc.kind, f"the card's monitor: {exc}")
+            raise
         if reading is None:
             from axpress.core.recovery.firmware import place_of
 
@@ -150,8 +156,9 @@ class Service:
         # Wrong files stay wrong: end. A process started anew may do better with a card, but not again and again.
         if isinstance(exc, PackageError | RuntimeUnavailable | OSError):
             self.exit_code = CONFIGURATION if isinstance(exc, PackageError) else 1
-        elif isinstance(exc, CardBeyondHelp) and exc.exit_wanted:
-            self.exit_code = CARD
+        elif isinstance(exc, CardBeyondHelp):
+            self.card_hangs = exc.kind is FailureKind.CARD_HUNG
+            self.exit_code = CARD if exc.exit_wanted else 0
 
     def _check_stop(self) -> None:
         """Called on the loading thread while a card is waited for."""
