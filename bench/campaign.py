@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import argparse
 import collections
+import ctypes
 import gc
+import logging
 import os
 import random
 import signal
@@ -25,6 +27,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +52,7 @@ CARD = {  # rules that are no calls: kind, rule, how often drawn
     "leak": ("axclrtEngineExecuteAsync@{n}=fail:0x8030070c; leak=1000000",),
     "driver": ("axclrtEngineExecuteAsync@{n}=fail:0x8030070c; driver=missing",),
 }
-WEIGHTS = {"fail": 12, "later": 8, "nan": 8, "hang": 3, "block": 3, "offline": 3, "heat": 1, "memory": 1, "leak": 1,
+WEIGHTS = {"fail": 12, "later": 8, "nan": 12, "hang": 3, "block": 3, "offline": 3, "heat": 1, "memory": 1, "leak": 1,
            "driver": 1, "dead": 0.15}  # fmt: skip
 Calls = dict[str, dict[str, int]]
 
@@ -61,16 +64,18 @@ class Faults:
         self._rnd, self._calls = rnd, calls
 
     def draw(self, phase: str) -> str:
-        """A rule for the emulator."""
+        """Rules for the emulator."""
+        return "; ".join(self._rule(phase) for _ in range(self._rnd.choice((1, 1, 2, 3))))
+
+    def _rule(self, phase: str) -> str:
         rnd = self._rnd
         kind = rnd.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
         if kind in CARD:
-            return rnd.choice(CARD[kind]).format(n=rnd.randrange(1, 120))
-        calls = self._calls[phase]
-        name = rnd.choice(list(calls))
+            return rnd.choice(CARD[kind]).format(n=rnd.randrange(1, 80))
+        name, most = rnd.choice(list(self._calls[phase].items()))
         action = f"{kind}:{rnd.choice(CODES)}" if kind in ("fail", "later") else kind
         onward = "+" if rnd.random() < 0.05 else ""
-        return f"{name}@{rnd.randrange(1, min(calls[name], 60) + 1)}{onward}={action}"
+        return f"{name}@{rnd.randrange(1, min(most, 20) + 1)}{onward}={action}"
 
 
 class Answer:
@@ -99,21 +104,21 @@ class EngineHalf:
         self.recoveries: collections.Counter[str] = collections.Counter()
         self.wrong: list[str] = []
         self.over_time: list[dict[str, Any]] = []
-        self.engine = self._open()
+        self.engine: Any = None
+        self._open()
         self.requests = self._make_requests()
         self.calls = self._count_calls()
         self.loaded = self.emulator.report()["memory"]
         self.faults = Faults(self.rnd, self.calls)
         self._open_answers: list[tuple[Answer, Generation]] = []
-        self._gave_up = False
 
     @property
     def num_faults(self) -> int:
         """That took effect."""
         return sum(counter.total() for counter in self.counts.values())
 
-    def _open(self) -> Engine:
-        return Engine.open(default_model(), "emu", "none", max_running=AT_ONCE)
+    def _open(self) -> None:
+        self.engine = Engine.open(default_model(), "emu", "none", max_running=AT_ONCE)
 
     def _make_requests(self) -> list[GenerationRequest]:
         """Prompts with common beginnings, long and short."""
@@ -143,11 +148,7 @@ class EngineHalf:
             self.texts = [answer.text for answer in answers]
 
         calls = {"pass": counted(alone), "shutdown": counted(self.engine.close)}
-
-        def open_again() -> None:
-            self.engine = self._open()
-
-        calls["load"] = counted(open_again)
+        calls["load"] = counted(self._open)
         calls["recovery"] = {**calls["load"], **calls["shutdown"], "axclrtRebootDevice": 2}
         return calls
 
@@ -173,7 +174,7 @@ class EngineHalf:
     def _judge(self, answer: Answer) -> None:
         whole = self.texts[answer.number]
         right = whole.startswith(answer.text) if answer.reason in ("cancelled", "error") else answer.text == whole
-        needless = answer.reason == "error" and not self._gave_up
+        needless = answer.reason == "error" and self.engine.failure is None
         self.answers[f"{answer.reason}"] += 1
         if not right or answer.ends != 1 or needless:
             self.wrong.append(f"request {answer.number} ended {answer.ends} times with {answer.reason} ({answer.error})"
@@ -184,24 +185,33 @@ class EngineHalf:
     def _effects(self) -> collections.Counter[str]:
         return collections.Counter(self.emulator.report()["faults"])
 
-    def _break(self, phase: str) -> None:
+    def _break(self) -> None:
         """Sets a fault, and waits until it took effect; not for long, for it may never. A dead card is waited with
-        until it is given up."""
-        before, rule = self._effects(), self.faults.draw(phase)
-        self.emulator.set("faults", rule)
-        until = time.monotonic() + (30.0 if "dead" in rule else 1.0)
-        while time.monotonic() < until and self.engine.state != "failed":
-            if "dead" not in rule and self._effects() != before:
-                break
-            self._feed()
-            time.sleep(0.003)
+        until it is given up; else mostly until the card works again."""
+        phase = "recovery" if self.engine.state == "recovering" else "pass"
+        before, rules = self._effects(), self.faults.draw(phase)
+        self.emulator.set("faults", rules)
+        patience = 30.0 if "dead" in rules else 0.5
+        self._feed_while(lambda: "dead" in rules or self._effects() == before, patience)
+        if self.rnd.random() < 0.7:
+            self._feed_while(lambda: self.engine.state == "recovering", 0.5)
+            self.counts[phase] += self._effects() - before
+            before = self._effects()
+            self.emulator.set("faults", "")
+            self._feed_while(lambda: self.engine.state == "recovering", 5.0)
         self.counts[phase] += self._effects() - before
 
+    def _feed_while(self, condition: Callable[[], bool], seconds: float) -> None:
+        """So long at most, and not for an engine that was given up."""
+        until = time.monotonic() + seconds
+        while condition() and time.monotonic() < until and self.engine.state != "failed":
+            self._feed()
+            time.sleep(0.003)
+
     def _during(self, phase: str, work: Callable[[], object]) -> None:
-        """A fault while `work` is done, twice as many for some, or none."""
+        """Faults while `work` is done, or none."""
         before = self._effects()
-        rules = [self.faults.draw(phase) for _ in range(self.rnd.choice((0, 1, 1, 2)))]
-        self.emulator.set("faults", ";".join(rules))
+        self.emulator.set("faults", self.faults.draw(phase) if self.rnd.random() < 0.8 else "")
         try:
             work()
         finally:
@@ -225,25 +235,22 @@ class EngineHalf:
         """Faults until there were `most` more, or the engine gives up; then a look, an end and a new beginning."""
         first = self.num_faults
         while self.num_faults - first < most and time.monotonic() < until:
-            self._break("recovery" if self.engine.state == "recovering" else "pass")
-            rest = time.monotonic() + self.rnd.choice((0.0, 0.01, 0.05, 0.1))
-            while time.monotonic() < rest:
-                self._feed()
-                time.sleep(0.003)
+            self._break()
+            self._feed_while(lambda: True, self.rnd.choice((0.0, 0.01, 0.05)))
             if self.engine.state == "failed":
-                self._gave_up = True
                 break
-        if self.rnd.random() < 0.5 or self._gave_up:
+        if self.rnd.random() < 0.5:
             self._settle()
-            if not self._gave_up:
-                self._look()
+            self._look()
         self._end_and_begin()
 
     def _look(self) -> None:
         """What the engine holds with nobody there."""
-        while self.engine.state == "recovering":
-            time.sleep(0.01)
         engine = self.engine
+        while engine.state == "recovering":
+            time.sleep(0.01)
+        if engine.state == "failed":
+            return
         engine.scheduler.check_integrity()
         for bank in engine.scheduler.banks:
             bank.tree.evict(bank.pool.num_rows)
@@ -262,31 +269,24 @@ class EngineHalf:
         self._during("shutdown", self.engine.close)
         if (seconds := time.monotonic() - began) > 20:
             self.wrong.append(f"closing took {seconds:.0f} s")
-        self._gave_up = True
         self._settle()
-        self._gave_up = False
         self.recoveries["closed with a call left behind"] += self.engine.card_left
-        self.engine = None  # type: ignore[assignment]
-        for _ in range(3):
-            try:
-                self._during("load", self._try_open)
-            except AxpressError:
-                self.recoveries["gave up loading"] += 1
-            if self.engine is not None:
-                break
         self.note()
-        if self.engine is None:
-            self.engine = self._open()
-
-    def _try_open(self) -> None:
-        self.engine = self._open()
+        with suppress(AxpressError):
+            self._during("load", self._open)
+            return
+        self.recoveries["gave up loading"] += 1
+        self.note()
+        self._open()
 
     def note(self) -> None:
-        """What must not grow; threads that were left behind in a call get the time that their hang may last."""
-        gc.collect()
+        """What must not grow, while no engine is open. Threads that were left behind in a call get the time that their
+        hang may last; the runtime is finalised where a fault kept it from that, as the end of a process would do."""
         until = time.monotonic() + 10
-        while threading.active_count() > 4 and time.monotonic() < until:
-            time.sleep(0.05)
+        while threading.active_count() > 1 and time.monotonic() < until:
+            time.sleep(0.02)
+        ctypes.CDLL(str(self.emulator.path)).axclFinalize()
+        gc.collect()
         status = Path("/proc/self/status").read_text()
         anon = int(status.split("RssAnon:")[1].split()[0]) / 1024
         self.over_time.append({
@@ -303,10 +303,9 @@ def run_engine(seed: int, seconds: float, faults: int) -> dict[str, Any]:
     while time.monotonic() < until and (not faults or half.num_faults < faults):
         half.round(ROUND, until)
     half.engine.close()
+    if any(half.emulator.report()["memory"][name] for name in ("device_used", "pinned_used")):
+        half.wrong.append(f"after the end there is still in use: {half.emulator.report()['memory']}")
     half.note()
-    left = half.emulator.report()["memory"]
-    if left["device_used"] or left["pinned_used"]:
-        half.wrong.append(f"after the end there is still in use: {left}")
     return {
         "faults": half.num_faults, "by_phase": {phase: dict(c) for phase, c in half.counts.items()},
         "answers": dict(half.answers), "recoveries": dict(half.recoveries), "over_time": half.over_time,
@@ -457,6 +456,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--half", choices=("engine", "server", "both"), default="both")
     options = parser.parse_args()
+    logging.getLogger("axpress").setLevel(logging.CRITICAL)
     results: dict[str, Any] = {"seconds": options.seconds, "seed": options.seed}
     share = options.seconds / 2 if options.half == "both" else options.seconds
     engine_seconds = share if options.half != "server" else 0.0

@@ -35,7 +35,7 @@ def hurry() -> None:
     load_watch.LOAD_SECONDS = 1.0
     load_watch.LoadWatch.__init__.__kwdefaults__["probe_seconds"] = 1.0
     quick = partial(
-        RecoveryPolicy, backoff=0.01, max_backoff=0.1, healthy_passes=1, settle=0.5, enumerate=1.0, check=2.0,
+        RecoveryPolicy, backoff=0.2, max_backoff=0.5, healthy_passes=1, settle=1.5, enumerate=1.0, check=2.0,
         max_reboots=10**6, max_exits=10**6,
     )  # fmt: skip
     engine.RecoveryPolicy = first_load.RecoveryPolicy = quick  # type: ignore[misc,assignment]
