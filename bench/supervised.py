@@ -13,11 +13,12 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 EXIT_CARD = 75
 
@@ -27,12 +28,14 @@ def hurry() -> None:
     faults an hour, which no card has. `max_exits`, `max_reboots`: nothing is given up for having failed often."""
     from axpress.core.device import load_watch
     from axpress.core.engine import engine, pass_runner
-    from axpress.core.recovery import first_load, pass_watch
+    from axpress.core.recovery import first_load, ladder, pass_watch
     from axpress.core.recovery.ladder import RecoveryPolicy
 
-    pass_runner.FLOOR_SECONDS, pass_runner.GRACE_SECONDS, pass_runner.FIRST_SECONDS = 0.3, 0.1, 1.0
+    pass_runner.FLOOR_SECONDS = pass_runner.HOST_FLOOR_SECONDS = 0.3
+    pass_runner.GRACE_SECONDS, pass_runner.FIRST_SECONDS = 0.1, 1.0
     pass_watch.POLL_SECONDS, engine.ASK_SECONDS, engine.CLOSE_SECONDS = 0.05, 1.0, 2.0
     load_watch.LOAD_SECONDS = 1.0
+    ladder.REBOOT_SECONDS = first_load.REBOOT_SECONDS = 2.0
     load_watch.LoadWatch.__init__.__kwdefaults__["probe_seconds"] = 1.0
     quick = partial(
         RecoveryPolicy, backoff=0.2, max_backoff=0.5, healthy_passes=1, settle=1.5, enumerate=1.0, check=2.0,
@@ -44,9 +47,9 @@ def hurry() -> None:
 class Life:
     """One process. `cause`: why it is about to end, where that was somebody's will."""
 
-    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+    def __init__(self, command: list[str], environment: dict[str, str], log: IO[str]) -> None:
         self.began, self.cause, self.code = time.monotonic(), "", None
-        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": log, "text": True}
         self.process = subprocess.Popen(command, **pipes, env={**os.environ, **environment})
         self.effects: dict[str, int] = {}
 
@@ -87,9 +90,9 @@ class Supervised:
     def __init__(self, *arguments: object, quick: bool, environment: Any = dict) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
-        options = [*map(str, arguments), "--port", str(self.port), "--log-level", "error"]
+        options = [*map(str, arguments), "--port", str(self.port), "--log-level", "info"]
         self._command = [sys.executable, __file__, "quick" if quick else "as it is", "serve", *options]
-        self._environment = environment
+        self._environment, self._log = environment, tempfile.TemporaryFile("w+")  # noqa: SIM115 - until the end
         self.lives: list[Life] = []
         self.wrong: list[str] = []
         self._over = False
@@ -103,7 +106,7 @@ class Supervised:
         return self.lives[-1]
 
     def _begin(self) -> None:
-        self.lives.append(Life(self._command, self._environment()))
+        self.lives.append(Life(self._command, self._environment(), self._log))
 
     def _supervise(self) -> None:
         while True:
@@ -153,6 +156,10 @@ class Supervised:
             self.wrong.append("SIGTERM did not end the process within 90 s")
             life.process.kill()
         self._thread.join()
+        self._log.seek(0)
+        log = self._log.read()
+        open("/var/tmp/camp/server.log", "w").write(log)
+        self.wrong += [log[at : at + 3000] for at in (log.find("Traceback"), log.find("unexpected")) if at >= 0]
 
 
 Text = dict[int, str]
@@ -199,6 +206,8 @@ def ask(port: int, body: dict[str, Any], leave_after: float = 1e9, reply: Reply 
             reply.outcome = "answered"
     except TimeoutError:
         reply.outcome = "left" if leave_after < 120 else "silent"
+    except ConnectionRefusedError:
+        reply.outcome, reply.detail = "refused", "nobody listens"
     except (OSError, http.client.HTTPException, ValueError) as error:
         reply.detail = repr(error)
     finally:

@@ -298,7 +298,7 @@ class Engine:
         """`hanging`: what the thread before this one was given up for."""
         try:
             if hanging is None:
-                self.model.card.bind_thread()
+                self._bind_thread()
             else:
                 self._recover(hanging)
             while self._gather():
@@ -311,6 +311,14 @@ class Engine:
         self._end_all()
         if self.state == "failed" and self._on_failure is not None:
             self._on_failure()
+
+    def _bind_thread(self) -> None:
+        """Before this thread's first call to a card that was opened. One that fails even there is brought back."""
+        try:
+            with self._watch.over("binding a thread", ASK_SECONDS):
+                self.model.card.bind_thread()
+        except RuntimeCallError as error:
+            self._recover(error)
 
     def _run_pass(self) -> None:
         try:
@@ -339,7 +347,7 @@ class Engine:
         num_passes = totals["decode_passes"] + totals["chunk_passes"]
         try:
             self.ladder.climb(str(error), failure_kind(error), num_passes, self._meanwhile)
-            self.model.card.bind_thread()
+            self._bind_thread()
         except EngineClosed:
             return  # _gather looks at the state
         finally:
