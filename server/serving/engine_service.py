@@ -121,6 +121,8 @@ class Service:
             if exc.kind is FailureKind.CARD_LOST and not card.closed:  # closed: it is being brought back
                 self._engine.report_trouble(exc.kind, f"the card's monitor: {exc}")
             raise
+        if self._engine.state != "ready":
+            return None  # a card that is being closed tells nonsense
         if reading is None:
             from axpress.core.recovery.firmware import place_of
 

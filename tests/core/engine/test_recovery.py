@@ -102,6 +102,14 @@ def test_answers_go_on_with_the_tokens_they_would_have_had(open_engine, faults: 
     engine.scheduler.check_integrity()
 
 
+def test_a_card_that_refuses_the_engines_thread_after_a_recovery_is_brought_back_again(open_engine) -> None:
+    engine = open_engine()
+    expected = [answer.outcome for answer in run(engine, "")]
+    faults = f"{CALL}@10=fail:0x8030070c; axclrtSetCurrentContext@3=fail:0x8030070c"  # closing, loading, the engine
+    assert [answer.outcome for answer in run(engine, faults)] == expected
+    assert engine.state == "ready" and dict(engine.ladder.faults) == {"card_failed": 2}
+
+
 def test_a_result_that_is_nonsense_once_is_computed_again(open_engine) -> None:
     engine = open_engine()
     expected = run(engine, "", 1)[0].outcome

@@ -133,14 +133,16 @@ def test_a_card_beyond_help_is_told_once_and_ends_the_process(package: tuple[Pat
 
 
 class Hasty(RunningServer):
-    """One for which a second is long enough for a file to be loaded."""
+    """One for which a second is long enough for a file to be loaded, and half of one for a call to come back."""
 
-    command = (
-        sys.executable,
-        "-c",
-        "from axpress.core.device import load_watch; load_watch.LOAD_SECONDS = 1.0\nimport axpress.server.__main__",
-        "serve",
-    )
+    program = """
+from functools import partial
+from axpress.core.device import load_watch
+from axpress.core.engine import engine
+load_watch.LOAD_SECONDS, engine.RecoveryPolicy = 1.0, partial(engine.RecoveryPolicy, settle=0.5)
+import axpress.server.__main__
+"""
+    command = (sys.executable, "-c", program, "serve")
 
 
 LOAD = "axclrtEngineLoadFromFile"
