@@ -38,7 +38,7 @@ FAULTS = {
     "... and memory has leaked": f"{FAILS}; leak=500000000",
     "it is dead": "device=dead@1",
 }
-CLIENTS, TOKENS, AT = 4, 60, 20
+CLIENTS, TOKENS, AT = 4, 120, 60  # so many passes between two faults that the one before counts as mended
 REBOOT_MS = 8000
 
 

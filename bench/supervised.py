@@ -158,7 +158,6 @@ class Supervised:
         self._thread.join()
         self._log.seek(0)
         log = self._log.read()
-        open("/var/tmp/camp/server.log", "w").write(log)
         self.wrong += [log[at : at + 3000] for at in (log.find("Traceback"), log.find("unexpected")) if at >= 0]
 
 
