@@ -1,5 +1,5 @@
-"""The half of bench/campaign.py over HTTP: clients of all sorts on a server that is killed, told to stop, ends itself and
-is started again."""
+"""The half of bench/campaign.py over HTTP: clients of all sorts on a server that is killed, told to stop, or ends
+itself, and is started again."""
 
 from __future__ import annotations
 
@@ -37,9 +37,15 @@ class ServerHalf:
 
     def _environment(self) -> dict[str, str]:
         """Every other life begins with a fault while it loads."""
-        rules = self._draw("load") if self.faulty and self.rnd.random() < 0.5 else ""
-        lasting = "memory" in rules or "driver" in rules  # what another start cannot help is for people
-        return {"AXPRESS_EMU_HANG_MS": "4000", "AXPRESS_EMU_FAULTS": "" if lasting else rules}
+        rules = self._rules("load") if self.faulty and self.rnd.random() < 0.5 else ""
+        return {"AXPRESS_EMU_HANG_MS": "4000", "AXPRESS_EMU_FAULTS": rules}
+
+    def _rules(self, phase: str) -> str:
+        """Faults; none at load that another start cannot help: the process then ends for people to see to it."""
+        while "memory" in (rules := self._draw(phase)) or "driver" in rules:
+            if phase != "load":
+                break
+        return rules
 
     def _alone(self, body: dict[str, Any]) -> Text:
         reply = ask(self.server.port, body)
@@ -72,19 +78,24 @@ class ServerHalf:
             )
 
     def _break(self) -> None:
-        """A fault, or a signal."""
-        life, before = self.server.life, dict(self.server.life.effects)
-        draw = self.rnd.random()
-        if draw < 0.03 and not life.cause:
+        """A fault, or a signal. Mostly the card is well again before the next."""
+        life, status = self.server.life, self.server.health()[1].get("status", "loading")
+        before = dict(life.effects)
+        if self.rnd.random() < 0.03 and not life.cause:
             life.end(*self.rnd.choice(((signal.SIGKILL, "killed"), (signal.SIGTERM, "stopped"))))
             self.counts["SIGKILL" if life.cause == "killed" else "SIGTERM"] += 1
-        rule = self._draw(self.rnd.choice(("pass", "pass", "recovery")))
-        life.tell(f"faults {rule}")
-        until = time.monotonic() + (20.0 if "dead" in rule else 1.0)
-        while time.monotonic() < until and life.code is None and not self._stop.is_set():
+        rules = self._rules({"ready": "pass", "recovering": "recovery"}.get(status, "load"))
+        life.tell(f"faults {rules}")
+        until = time.monotonic() + (20.0 if "dead" in rules else 1.0)
+        while time.monotonic() < until and life.code is None:
             time.sleep(0.02)
-            if life.tell("hang_ms 4000") != before and "dead" not in rule:
+            if life.tell("hang_ms 4000") != before and "dead" not in rules:
                 break
+        if self.rnd.random() < 0.8:
+            life.tell("faults ")
+            until = time.monotonic() + 20.0
+            while self.server.health()[1].get("status") != "ready" and time.monotonic() < until:
+                time.sleep(0.05)
         self.counts.update({k: n - before.get(k, 0) for k, n in life.effects.items() if n > before.get(k, 0)})
 
     def run(self, seconds: float, most: int) -> dict[str, Any]:

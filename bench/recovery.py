@@ -75,7 +75,7 @@ def measure(server: Supervised, fault: str) -> dict[str, Any]:
         now = look(server, begun, told)
         if noticed is None and (now > before or told[-1]["status"] != "ready"):
             noticed = round(time.monotonic() - begun, 2)
-        if noticed is not None and fault.endswith("+"):
+        if noticed is not None and (fault.endswith("+") or "temperature" in fault):
             life.tell("faults ")  # it lasts until it is noticed
         time.sleep(0.02)
     if life.code is None and told[-1]["status"] == "ready":

@@ -114,9 +114,11 @@ class Supervised:
             code = life.process.wait()
             life.cause = life.cause or {EXIT_CARD: "exit rung"}.get(code, "")
             life.code = code
-            if code not in {"killed": (-signal.SIGKILL,), "stopped": (0, 1), "exit rung": (EXIT_CARD,)}.get(
-                life.cause, ()
-            ) and not (code == EXIT_CARD and life.cause):
+            if code not in {
+                "killed": (-signal.SIGKILL,),
+                "stopped": (0, 1, -signal.SIGTERM),
+                "exit rung": (EXIT_CARD,),
+            }.get(life.cause, ()) and not (code == EXIT_CARD and life.cause):
                 self.wrong.append(f"the process ended with {code} after {life.cause or 'nothing'}")
             if self._over:
                 return
