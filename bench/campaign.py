@@ -25,7 +25,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,7 @@ from supervised import hurry
 from axpress.core.device.emulator import Emulator
 from axpress.core.device.model_loader import default_model
 from axpress.core.engine.engine import Engine, Generation
-from axpress.core.errors import AxpressError, EngineClosed
+from axpress.core.errors import AxpressError, EngineClosed, FailureKind
 from axpress.core.request import Delta, GenerationRequest, SamplingParams
 
 AT_ONCE = 8
@@ -173,7 +172,7 @@ class EngineHalf:
     def _judge(self, answer: Answer) -> None:
         whole = self.texts[answer.number]
         right = whole.startswith(answer.text) if answer.reason in ("cancelled", "error") else answer.text == whole
-        needless = answer.reason == "error" and self.engine.failure is None
+        needless = answer.reason == "error" and self.engine.failure in (None, FailureKind.INTERNAL)
         self.answers[f"{answer.reason}"] += 1
         if not right or answer.ends != 1 or needless:
             self.wrong.append(f"request {answer.number} ended {answer.ends} times with {answer.reason} ({answer.error})"
@@ -271,10 +270,13 @@ class EngineHalf:
         self._settle()
         self.recoveries["closed with a call left behind"] += self.engine.card_left
         self.note()
-        with suppress(AxpressError):
+        try:
             self._during("load", self._open)
             return
-        self.recoveries["gave up loading"] += 1
+        except AxpressError:
+            self.recoveries["gave up loading"] += 1
+        except Exception as error:
+            self.wrong.append(f"loading ended with {error!r}, which is no error of ours")
         self.note()
         self._open()
 
