@@ -1,6 +1,6 @@
 """What a fault of the card costs those who are being served: a modelled card of a published model, everything emulated.
 
-    python bench/recovery.py [PROFILE] [--only WORD]      # default qwen3-1.7b-w8a16-pi5
+    python bench/recovery.py [PROFILE] [--only EXPRESSION]      # default qwen3-1.7b-w8a16-pi5
 
 Four streams run on a real server; then the card fails. For each kind of fault: seconds from that moment until /health
 tells of it, the longest gap between two tokens of a stream, how the streams ended, what helped, and what /health said
@@ -10,6 +10,7 @@ bench/results/recovery.json."""
 from __future__ import annotations
 
 import argparse
+import re
 import tempfile
 import threading
 import time
@@ -94,18 +95,18 @@ def main() -> None:
     """Measures all and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("profile", nargs="?", default="qwen3-1.7b-w8a16-pi5")
-    parser.add_argument("--only", default="", help="faults whose name has this word")
+    parser.add_argument("--only", default="", help="faults whose name matches this expression")
     options = parser.parse_args()
     results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         package = hollow(options.profile, Path(folder) / "package")
-        arguments = (package, "--emu-profile", options.profile, "--state-dir", folder)
+        arguments = (package, "--emu-profile", options.profile, "--state-dir", folder, "--no-drafts")
         server = Supervised(*arguments, quick=False, environment=lambda: {"AXPRESS_EMU_REBOOT_MS": str(REBOOT_MS)})
         began = time.monotonic()
         server.wait(600)
         print(f"{options.profile}, emulated; a first load took {time.monotonic() - began:.0f} s, as modelled")
         for name, fault in FAULTS.items():
-            if options.only not in name:
+            if not re.search(options.only, name):
                 continue
             row = results[name] = measure(server, fault)
             print(

@@ -119,7 +119,9 @@ class Supervised:
                 "stopped": (0, 1, -signal.SIGTERM),
                 "exit rung": (EXIT_CARD,),
             }.get(life.cause, ()) and not (code == EXIT_CARD and life.cause):
-                self.wrong.append(f"the process ended with {code} after {life.cause or 'nothing'}")
+                size = os.fstat(self._log.fileno()).st_size
+                last = os.pread(self._log.fileno(), 500, max(0, size - 500)).decode(errors="replace")
+                self.wrong.append(f"the process ended with {code} after {life.cause or 'nothing'}: ...{last}")
             if self._over:
                 return
             self._begin()
