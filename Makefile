@@ -77,8 +77,8 @@ soak: sanitized ## minutes: 100 times load, 200 tokens, cancel, unload, under sa
 	$(BIN)/python bench/soak.py cycles $(SOAK_MODEL)
 	$(BIN)/python bench/soak.py requests $(SOAK_MODEL)
 
-campaign: $(VENV)/.test ## half an hour of faults of the card under load: make campaign [SECONDS=1800] [SEED=1]
-	$(BIN)/python bench/campaign.py --seconds $(or $(SECONDS),1800) --seed $(or $(SEED),1)
+campaign: $(VENV)/.test ## half an hour of faults of the card under load: make campaign [SECONDS=1800] [SEED=1] [HALF=engine|server]
+	$(BIN)/python bench/campaign.py --seconds $(or $(SECONDS),1800) --seed $(or $(SEED),1) --half $(or $(HALF),both)
 
 real: $(VENV)/.test ## minutes: all prompts of the real model against transformers, token by token, and its evaluation
 	AXPRESS_REAL_PROMPTS=40 $(BIN)/pytest -s tests/real

@@ -1,43 +1,79 @@
-"""Faults of every kind in random places under random load, on one engine: does every answer end once, with the text of
-a run without faults? Everything here is emulated.
+"""Faults of every kind in random places under random load: does every answer end once, with the text of a run without
+faults, and is nothing lost? Everything here is emulated.
 
-    python bench/campaign.py [--seconds 1800] [--seed 1]
+    python bench/campaign.py [--seconds 1800] [--faults N] [--seed 1] [--half engine|server]
 
-Requests of the demo model (greedy and sampled, long and short, some cancelled) run eight at a time while faults are
-set again and again. Prints what happened, and writes bench/results/campaign.json; the exit code is 1 where an answer
-differed, one ended in an error, or the engine was given up.
+Half of the time one engine of the demo model in this process: answers run eight at a time while functions that the
+engine calls fail, hang or block, results become NaN, the card gets lost, hot or short of memory, while answers run,
+during recovery, while the engine is closed and while it is loaded. Then a real server over HTTP, which is killed, told
+to stop and ends itself, and is started again; its clients stream, want tools, forms and several choices, leave.
+
+Counted is what took effect, by the emulator's own count. Prints tables, and writes bench/results/campaign.json; the
+exit code is 1 where an answer differed, ended twice or never or without need, or where something was lost.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
+import ctypes
+import gc
+import logging
 import os
 import random
-import resource
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from campaign_server import run_server
 from results import write_results
+from supervised import hurry
 
 from axpress.core.device.emulator import Emulator
 from axpress.core.device.model_loader import default_model
-from axpress.core.engine import pass_runner
-from axpress.core.engine.engine import Engine
-from axpress.core.recovery.ladder import RecoveryPolicy
+from axpress.core.engine.engine import Engine, Generation
+from axpress.core.errors import AxpressError, EngineClosed, FailureKind
 from axpress.core.request import Delta, GenerationRequest, SamplingParams
 
-CALLS = ("axclrtEngineExecuteAsync", "axclrtMemcpyAsync", "axclrtSynchronizeStreamWithTimeout")
-LOADING = ("axclrtEngineLoadFromFile@{}=fail:0x8030070c", "axclrtMalloc@{}=fail:0x80300501")
-FAULTS = [
-    *(f"{call}@{{}}={how}" for call in CALLS for how in ("fail:0x8030070c", "later:0x8030010c", "hang", "block")),
-    *("nan@layer:{}", "nan@head:{}", "nan@any:{}", "device=offline@{}"),
-    *(f"axclrtEngineExecuteAsync@9=fail:0x8030070c; {load}" for load in LOADING),
-    "axclrtEngineExecuteAsync@9=fail:0x8030070c; axclrtEngineUnload@{}=block",
-]
 AT_ONCE = 8
+ROUND = 150  # faults between two looks at what was lost
+CODES = ("0x8030070c", "0x8030010c", "0x80300181", "0x80300386")
+CARD = {  # rules that are no calls: kind, rule, how often drawn
+    "nan": ("nan@layer:{n}", "nan@head:{n}", "nan@any:{n}", "nan@any:{n}+"),
+    "offline": ("device=offline@{n}",),
+    "dead": ("device=dead@{n}",),
+    "heat": ("temperature=119000+100",),
+    "memory": ("axclrtEngineExecuteAsync@{n}=fail:0x8030070c; memory=1",),
+    "leak": ("axclrtEngineExecuteAsync@{n}=fail:0x8030070c; leak=1000000",),
+    "driver": ("axclrtEngineExecuteAsync@{n}=fail:0x8030070c; driver=missing",),
+}
+WEIGHTS = {"fail": 12, "later": 8, "nan": 12, "hang": 3, "block": 3, "offline": 3, "heat": 1, "memory": 1, "leak": 1,
+           "driver": 1, "dead": 0.15}  # fmt: skip
+Calls = dict[str, dict[str, int]]
+
+
+class Faults:
+    """Draws faults. `calls`: for each phase, which functions it calls, and how often."""
+
+    def __init__(self, rnd: random.Random, calls: Calls) -> None:
+        self._rnd, self._calls = rnd, calls
+
+    def draw(self, phase: str) -> str:
+        """Rules for the emulator."""
+        return "; ".join(self._rule(phase) for _ in range(self._rnd.choice((1, 1, 2, 3))))
+
+    def _rule(self, phase: str) -> str:
+        rnd = self._rnd
+        kind = rnd.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
+        if kind in CARD:
+            return rnd.choice(CARD[kind]).format(n=rnd.randrange(1, 80))
+        name, most = rnd.choice(list(self._calls[phase].items()))
+        action = f"{kind}:{rnd.choice(CODES)}" if kind in ("fail", "later") else kind
+        onward = "+" if rnd.random() < 0.05 else ""
+        return f"{name}@{rnd.randrange(1, min(most, 20) + 1)}{onward}={action}"
 
 
 class Answer:
@@ -49,107 +85,273 @@ class Answer:
         self.error: str | None = None
 
     def __call__(self, delta: Delta) -> None:
+        self.ends += bool(self.ends)  # something after the end counts as another
         self.text += delta.text
         if delta.finish_reason:
             self.ends += 1
             self.reason, self.error = delta.finish_reason, delta.error
 
 
-def make_requests(rnd: random.Random) -> list[GenerationRequest]:
-    """Prompts with common beginnings."""
-    heads = [[rnd.randrange(5, 400) for _ in range(n)] for n in (3, 20, 90)]
-    requests = []
-    for i in range(24):
-        prompt = heads[i % 3] + [rnd.randrange(5, 400) for _ in range(rnd.randrange(1, 30))]
-        params = SamplingParams(temperature=(0.0, 0.9)[i % 2], seed=i)
-        requests.append(GenerationRequest(prompt, params, rnd.randrange(5, 120), ignore_eos=True))
-    return requests
+class EngineHalf:
+    """Rounds of load and faults on engines in this process."""
 
+    def __init__(self, seed: int) -> None:
+        self.rnd, self.emulator = random.Random(seed), Emulator()
+        self.counts: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+        self.answers: collections.Counter[str] = collections.Counter()
+        self.recoveries: collections.Counter[str] = collections.Counter()
+        self.wrong: list[str] = []
+        self.over_time: list[dict[str, Any]] = []
+        self.engine: Any = None
+        self._open()
+        self.requests = self._make_requests()
+        self.calls = self._count_calls()
+        self.loaded = self.emulator.report()["memory"]
+        self.faults = Faults(self.rnd, self.calls)
+        self._open_answers: list[tuple[Answer, Generation]] = []
 
-def alone(engine: Engine, requests: list[GenerationRequest]) -> list[str]:
-    """The text of each without faults."""
-    answers = [Answer(i) for i in range(len(requests))]
-    for request, answer in zip(requests, answers, strict=True):
-        engine.submit(request, answer)
-        while not answer.ends:
-            time.sleep(0.002)
-    return [answer.text for answer in answers]
+    @property
+    def num_faults(self) -> int:
+        """That took effect."""
+        return sum(counter.total() for counter in self.counts.values())
 
+    def _open(self) -> None:
+        self.engine = Engine.open(default_model(), "emu", "none", max_running=AT_ONCE)
 
-def spoil(rnd: random.Random, stop: threading.Event) -> None:
-    """Sets one fault after the other until `stop`."""
-    while not stop.wait(rnd.uniform(0.05, 0.6)):
-        fault = rnd.choice(FAULTS)
-        most = 6 if "Unload" in fault or "Load" in fault or "Malloc" in fault else 150
-        Emulator().set("faults", fault.format(rnd.randrange(1, most)))
-    Emulator().set("faults", "")
+    def _make_requests(self) -> list[GenerationRequest]:
+        """Prompts with common beginnings, long and short."""
+        rnd = self.rnd
+        heads = [[rnd.randrange(5, 400) for _ in range(n)] for n in (3, 20, 150)]
+        requests = []
+        for i in range(24):
+            prompt = heads[i % 3] + [rnd.randrange(5, 400) for _ in range(rnd.randrange(1, 30))]
+            params = SamplingParams(temperature=(0.0, 0.9)[i % 2], seed=i)
+            requests.append(GenerationRequest(prompt, params, rnd.randrange(5, 120), ignore_eos=True))
+        return requests
 
+    def _count_calls(self) -> Calls:
+        """Which functions each phase calls; and, without faults, the text of each request."""
 
-def figures() -> dict[str, int]:
-    """What must not grow."""
-    rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    return {"max_rss_mib": rss, "descriptors": len(os.listdir("/proc/self/fd")), "threads": threading.active_count()}
+        def counted(work: Callable[[], object]) -> dict[str, int]:
+            self.emulator.reset_counters()
+            work()
+            return dict(self.emulator.report()["calls"])
 
+        def alone() -> None:
+            answers = [Answer(i) for i in range(len(self.requests))]
+            for request, answer in zip(self.requests, answers, strict=True):
+                self.engine.submit(request, answer)
+                while not answer.ends:
+                    time.sleep(0.002)
+            self.texts = [answer.text for answer in answers]
 
-def run(
-    engine: Engine, requests: list[GenerationRequest], texts: list[str], rnd: random.Random, seconds: float
-) -> dict:
-    """The load; what became of it."""
-    outcomes: collections.Counter[str] = collections.Counter()
-    until, open_answers = time.monotonic() + seconds, []
-    while time.monotonic() < until or open_answers:
-        while len(open_answers) < AT_ONCE and time.monotonic() < until and engine.state in ("ready", "recovering"):
-            answer = Answer(rnd.randrange(len(requests)))
-            open_answers.append((answer, engine.submit(requests[answer.number], answer)))
-        if rnd.random() < 0.02 and open_answers:
-            rnd.choice(open_answers)[1].cancel()
-        for answer, _ in open_answers:
+        calls = {"pass": counted(alone), "shutdown": counted(self.engine.close)}
+        calls["load"] = counted(self._open)
+        calls["recovery"] = {**calls["load"], **calls["shutdown"], "axclrtRebootDevice": 2}
+        return calls
+
+    # ---- load ----
+
+    def _feed(self) -> None:
+        """Ends what ended, asks for more, cancels now and then."""
+        for answer, _ in self._open_answers:
             if answer.ends:
-                right = texts[answer.number].startswith(answer.text)
-                whole = answer.reason == "cancelled" or answer.text == texts[answer.number]
-                outcomes[str(answer.reason) if right and whole and answer.ends == 1 else "wrong"] += 1
-                if answer.error and answer.reason == "error":
-                    print(answer.error, file=sys.stderr)
-        open_answers = [pair for pair in open_answers if not pair[0].ends]
-        if engine.state == "failed" and not open_answers:
-            break
-        time.sleep(0.01)
-    return dict(outcomes)
+                self._judge(answer)
+        self._open_answers = [pair for pair in self._open_answers if not pair[0].ends]
+        while len(self._open_answers) < AT_ONCE:
+            number = self.rnd.randrange(len(self.requests))
+            choices = [Answer(number) for _ in range(self.rnd.choice((1, 1, 1, 2)))]
+            try:
+                generations = self.engine.submit_all([self.requests[number]] * len(choices), list(choices))
+            except EngineClosed:
+                return
+            self._open_answers += zip(choices, generations, strict=True)
+        if self.rnd.random() < 0.01:
+            self.rnd.choice(self._open_answers)[1].cancel()
+
+    def _judge(self, answer: Answer) -> None:
+        whole = self.texts[answer.number]
+        right = whole.startswith(answer.text) if answer.reason in ("cancelled", "error") else answer.text == whole
+        needless = answer.reason == "error" and self.engine.failure in (None, FailureKind.INTERNAL)
+        self.answers[f"{answer.reason}"] += 1
+        if not right or answer.ends != 1 or needless:
+            self.wrong.append(f"request {answer.number} ended {answer.ends} times with {answer.reason} ({answer.error})"
+                              f" and {'the right' if right else 'another'} text")  # fmt: skip
+
+    # ---- faults ----
+
+    def _effects(self) -> collections.Counter[str]:
+        return collections.Counter(self.emulator.report()["faults"])
+
+    def _break(self) -> None:
+        """Sets a fault, and waits until it took effect; not for long, for it may never. A dead card is waited with
+        until it is given up; else mostly until the card works again."""
+        phase = "recovery" if self.engine.state == "recovering" else "pass"
+        before, rules = self._effects(), self.faults.draw(phase)
+        self.emulator.set("faults", rules)
+        patience = 30.0 if "dead" in rules else 0.5
+        self._feed_while(lambda: "dead" in rules or self._effects() == before, patience)
+        if self.rnd.random() < 0.7:
+            self._feed_while(lambda: self.engine.state == "recovering", 0.5)
+            self.counts[phase] += self._effects() - before
+            before = self._effects()
+            self.emulator.set("faults", "")
+            self._feed_while(lambda: self.engine.state == "recovering", 5.0)
+        self.counts[phase] += self._effects() - before
+
+    def _feed_while(self, condition: Callable[[], bool], seconds: float) -> None:
+        """So long at most, and not for an engine that was given up."""
+        until = time.monotonic() + seconds
+        while condition() and time.monotonic() < until and self.engine.state != "failed":
+            self._feed()
+            time.sleep(0.003)
+
+    def _during(self, phase: str, work: Callable[[], object]) -> None:
+        """Faults while `work` is done, or none."""
+        before = self._effects()
+        self.emulator.set("faults", self.faults.draw(phase) if self.rnd.random() < 0.8 else "")
+        try:
+            work()
+        finally:
+            self.counts[phase] += self._effects() - before
+            self.emulator.set("faults", "")
+
+    def _settle(self, seconds: float = 30.0) -> None:
+        """No more faults; everybody who waits gets an answer."""
+        self.emulator.set("faults", "")
+        until = time.monotonic() + seconds
+        while any(not answer.ends for answer, _ in self._open_answers):
+            if time.monotonic() > until:
+                self.wrong.append(f"an answer did not end in {seconds:g} s; the engine is {self.engine.state}")
+                break
+            time.sleep(0.005)
+        for answer, _ in self._open_answers:
+            self._judge(answer)
+        self._open_answers = []
+
+    def round(self, most: int, until: float) -> None:
+        """Faults until there were `most` more, or the engine gives up; then a look, an end and a new beginning."""
+        first = self.num_faults
+        while self.num_faults - first < most and time.monotonic() < until:
+            self._break()
+            self._feed_while(lambda: True, self.rnd.choice((0.0, 0.01, 0.05)))
+            if self.engine.state == "failed":
+                break
+        if self.rnd.random() < 0.5:
+            self._settle()
+            self._look()
+        self._end_and_begin()
+
+    def _look(self) -> None:
+        """What the engine holds with nobody there."""
+        engine = self.engine
+        while engine.state == "recovering":
+            time.sleep(0.01)
+        if engine.state == "failed":
+            return
+        engine.scheduler.check_integrity()
+        for bank in engine.scheduler.banks:
+            bank.tree.evict(bank.pool.num_rows)
+            if bank.pool.num_used:
+                self.wrong.append(f"{bank.pool.num_used} rows stay held")
+        memory = self.emulator.report()["memory"]
+        for name in ("device_used", "pinned_used", "allocations"):
+            if memory[name] != self.loaded[name]:
+                self.wrong.append(f"{name} is {memory[name]} after recoveries, {self.loaded[name]} when first loaded")
+
+    def _end_and_begin(self) -> None:
+        """The engine is closed, perhaps in the middle of answers, and opened again, both under faults."""
+        for part in ("faults", "rungs"):
+            self.recoveries.update({f"{part[:-1]} {k}": n for k, n in getattr(self.engine.ladder, part).items()})
+        began = time.monotonic()
+        self._during("shutdown", self.engine.close)
+        if (seconds := time.monotonic() - began) > 20:
+            self.wrong.append(f"closing took {seconds:.0f} s")
+        self._settle()
+        self.recoveries["closed with a call left behind"] += self.engine.card_left
+        self.note()
+        try:
+            self._during("load", self._open)
+            return
+        except AxpressError:
+            self.recoveries["gave up loading"] += 1
+        except Exception as error:
+            self.wrong.append(f"loading ended with {error!r}, which is no error of ours")
+        self.note()
+        self._open()
+
+    def note(self) -> None:
+        """What must not grow, while no engine is open. Threads that were left behind in a call get the time that their
+        hang may last; the runtime is finalised where a fault kept it from that, as the end of a process would do."""
+        until = time.monotonic() + 10
+        while threading.active_count() > 1 and time.monotonic() < until:
+            time.sleep(0.02)
+        ctypes.CDLL(str(self.emulator.path)).axclFinalize()
+        gc.collect()
+        status = Path("/proc/self/status").read_text()
+        anon = int(status.split("RssAnon:")[1].split()[0]) / 1024
+        self.over_time.append({
+            "faults": self.num_faults, "anon_mib": round(anon, 1), "descriptors": len(os.listdir("/proc/self/fd")),
+            "threads": len(os.listdir("/proc/self/task")),
+        })  # fmt: skip
+
+
+def run_engine(seed: int, seconds: float, faults: int) -> dict[str, Any]:
+    """The half in this process."""
+    hurry()
+    Emulator().set("hang_ms", "3000")  # in a process that goes on, what was left behind has to come back some day
+    half, until = EngineHalf(seed), time.monotonic() + seconds
+    while time.monotonic() < until and (not faults or half.num_faults < faults):
+        half.round(ROUND, until)
+    half.engine.close()
+    if any(half.emulator.report()["memory"][name] for name in ("device_used", "pinned_used")):
+        half.wrong.append(f"after the end there is still in use: {half.emulator.report()['memory']}")
+    half.note()
+    return {
+        "faults": half.num_faults, "by_phase": {phase: dict(c) for phase, c in half.counts.items()},
+        "answers": dict(half.answers), "recoveries": dict(half.recoveries), "over_time": half.over_time,
+        "wrong": half.wrong, "calls": half.calls,
+    }  # fmt: skip
 
 
 def main() -> int:
     """Runs the campaign."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=1800.0)
+    parser.add_argument("--faults", type=int, default=0, help="end a half when so many took effect")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--half", choices=("engine", "server", "both"), default="both")
     options = parser.parse_args()
-    pass_runner.HOST_FLOOR_SECONDS = pass_runner.GRACE_SECONDS = 0.5  # so that hangs do not take all the time
-    rnd, stop = random.Random(options.seed), threading.Event()
-    policy = RecoveryPolicy(backoff=0.01, max_backoff=0.1, healthy_passes=1, settle=2, max_reboots=10**6)
-    engine = Engine.open(default_model(), "emu", "none", recovery=policy, max_running=AT_ONCE)
-    requests = make_requests(rnd)
-    texts = alone(engine, requests)
-    before = figures()
-    spoiler = threading.Thread(target=spoil, args=(random.Random(options.seed + 1), stop))
-    spoiler.start()
-    timer = threading.Timer(options.seconds, stop.set)
-    timer.start()
-    outcomes = run(engine, requests, texts, rnd, options.seconds)
-    stop.set()
-    spoiler.join()
-    timer.cancel()
-    ladder, repeated = engine.ladder, engine.stats()["repeated_passes"]
-    results = {
-        "seconds": options.seconds, "seed": options.seed, "state": engine.state, "answers": outcomes,
-        "faults": dict(ladder.faults), "repeated_passes": repeated, "rungs": dict(ladder.rungs),
-        "before": before, "after": figures(),
-    }  # fmt: skip
-    engine.close()
-    results["card_memory_left"] = Emulator().report()["memory"]["device_used"]
-    for name, value in results.items():
-        print(f"{name:18} {value}")
+    logging.getLogger("axpress").setLevel(logging.CRITICAL)
+    results: dict[str, Any] = {"seconds": options.seconds, "seed": options.seed}
+    share = options.seconds / 2 if options.half == "both" else options.seconds
+    engine_seconds = share if options.half != "server" else 0.0
+    results["engine"] = run_engine(options.seed, engine_seconds, options.faults)
+    if options.half != "engine":
+        rnd = random.Random(options.seed)
+        results["server"] = run_server(rnd, Faults(rnd, results["engine"]["calls"]).draw, share, options.faults)
+    for half in ("engine", "server"):
+        show(half, results.get(half, {}))
     write_results(Path(__file__).stem, results)
-    return int(engine.failure is not None or bool(outcomes.get("wrong") or outcomes.get("error")))
+    return int(any(results[half]["wrong"] for half in results if half in ("engine", "server")))
+
+
+def show(half: str, result: dict[str, Any]) -> None:
+    """A table for people."""
+    print(f"---- {half}, emulated")
+    for name, value in result.items():
+        if name == "by_phase":
+            for kind in sorted({kind for counter in value.values() for kind in counter}):
+                print(
+                    f"{kind:10}" + "".join(f"{phase:>10} {counter.get(kind, 0):6}" for phase, counter in value.items())
+                )
+        elif name == "over_time":
+            for figures in value[:: max(1, len(value) // 20)]:
+                print("  ".join(f"{key} {number}" for key, number in figures.items()))
+        elif name == "wrong":
+            print("\n".join(f"WRONG: {line}" for line in value[:50]) or "nothing wrong")
+        elif name != "calls":
+            print(f"{name:12} {value}")
 
 
 if __name__ == "__main__":

@@ -109,6 +109,14 @@ class EngineClosed(AxpressError):
     kind = FailureKind.CLOSED
 
 
+class CardTrouble(AxpressError):
+    """Something about the card, of a `kind`, that no call of a pass has shown."""
+
+    def __init__(self, message: str, kind: FailureKind) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
 class CardBeyondHelp(AxpressError):
     """Nothing that this process can do brought the card back from a failure of `kind`. `exit_wanted`: one that is
     started anew may do better; else only cutting the power helps."""

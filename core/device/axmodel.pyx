@@ -8,10 +8,12 @@ cimport cython
 from .buffer cimport DeviceBuffer
 from .runtime cimport Card, axclError, axclrtEngineDataType, axclrtEngineIO, axclrtEngineIODims
 
-from ..errors import PackageError, RuntimeUnavailable
+from ..errors import PackageError, RuntimeCallError, RuntimeUnavailable
+from .runtime import describe_code
 from .shape_groups import TensorInfo
 
 MAX_DIMS = 32  # room in the runtime's struct
+UNEXPECTED = 0x8030070A  # the engine: an unexpected response
 
 
 @cython.no_gc_clear
@@ -83,7 +85,11 @@ cdef class LoadedModel:
         if not 0 <= dims.dimCount <= MAX_DIMS:
             raise PackageError(
                 f"{self.path}: the runtime gives a tensor of {dims.dimCount} dimensions; is this an AXCL 3 runtime?")
-        return tuple([dims.dims[i] for i in range(dims.dimCount)]), size
+        shape = tuple([dims.dims[i] for i in range(dims.dimCount)])
+        if size == 0 and shape and 0 not in shape:  # the only error that the function can tell
+            raise RuntimeCallError(
+                "axclrtEngineGetSizeByIndex", UNEXPECTED, describe_code(UNEXPECTED), f"no bytes for a tensor of {shape}")
+        return shape, size
 
     def close(self) -> None:
         """Frees the bindings and unloads. Closing twice is harmless."""

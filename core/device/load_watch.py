@@ -98,8 +98,7 @@ class LoadWatch:
 
         def hangs() -> None:
             late.set()
-            log.error("the card has not answered for %.0f s: %s. It is waited for, nobody can end this call; if it does"
-                      " not come back, kill axpress and cut the card's power", seconds, what)  # fmt: skip
+            log.error("the card has not answered for %.0f s: %s. Nobody can end this call", seconds, what)
             self._put(replace(self._now, unanswered=what))
 
         timer = threading.Timer(seconds + 1, hangs)  # a call with a deadline of its own comes first

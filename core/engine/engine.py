@@ -17,6 +17,7 @@ from ..errors import (
     AxpressError,
     CardBeyondHelp,
     CardRecovering,
+    CardTrouble,
     EngineClosed,
     FailureKind,
     LogitsError,
@@ -91,6 +92,7 @@ class Engine:
             watch=self._watch,
         )
         self._change = threading.Condition(self.scheduler.lock)
+        self._trouble: CardTrouble | None = None  # that somebody else saw
         self._wakes = 0  # times that somebody had news for the engine's thread; guarded by the lock
         self._numbers = itertools.count(1)
         self.throttle = Throttle()
@@ -116,22 +118,15 @@ class Engine:
         holders: Callable[[], str | None] = lambda: None,
         **options: Any,
     ) -> Engine:
-        """Loads a model directory and starts serving it; blocks until a token can be had. A card that fails meanwhile
-        is tried again, and rebooted. `meanwhile` is called while that is waited for, and may raise; `holders`: see
-        LeftMemory. See `open_model`
-        for errors, the constructor for `options`."""
+        """Loads a model directory and starts serving it; blocks until a token can be had. A card that fails or hangs
+        meanwhile is tried again, and rebooted. `meanwhile` is called while that is waited for, and may raise;
+        `holders`: see LeftMemory. See `open_model` for errors, the constructor for `options`."""
 
-        def load() -> Model:
+        def load(tell: Progress) -> Model:
             return open_model(
-                directory,
-                device,
-                profile,
-                settings,
-                progress,
-                banks=banks,
-                logits_slots=max_running,
-                examine=left.check,
-            )
+                directory, device, profile, settings, tell,
+                banks=banks, logits_slots=max_running, examine=left.check,
+            )  # fmt: skip
 
         def runtime() -> tuple[str, int, bool]:
             return runtime_of(open_package(directory), device)
@@ -141,8 +136,9 @@ class Engine:
         policy, attempts = options.get("recovery") or RecoveryPolicy(), AttemptLog(path)
         others = (lambda: "") if emulated else holders  # an emulated card is this process's own
         left = LeftMemory(attempts, policy.max_reboots, others, meanwhile)
-        model = load_first(load, runtime, policy, attempts, meanwhile)
+        model = load_first(load, runtime, policy, attempts, progress, meanwhile)
         try:
+            model.card.bind_thread()  # it was loaded on another
             return cls(model, max_queue=max_queue, max_running=max_running, **options)
         except BaseException:
             model.close()
@@ -268,6 +264,15 @@ class Engine:
         log.error("a call to the card does not return, so it is left as it is. Should it not answer the next program"
                   " either, cut its power")  # fmt: skip
 
+    def report_trouble(self, kind: FailureKind, why: str) -> None:
+        """Somebody saw what no pass shows, or not yet: a link that is lost, a card that is not listed any more, memory
+        that shrinks. Recovery begins between two passes, on an idle engine at once; where it is under way, or over,
+        nothing does. From any thread."""
+        with self._change:
+            if self.state == "ready":
+                self._trouble = CardTrouble(why, kind)
+                self._notify()
+
     def wake(self) -> None:
         """Makes the engine look at its queue again."""
         with self._change:
@@ -283,7 +288,7 @@ class Engine:
         """`hanging`: what the thread before this one was given up for."""
         try:
             if hanging is None:
-                self.model.card.bind_thread()
+                self._bind_thread()
             else:
                 self._recover(hanging)
             while self._gather():
@@ -296,6 +301,14 @@ class Engine:
         self._end_all()
         if self.state == "failed" and self._on_failure is not None:
             self._on_failure()
+
+    def _bind_thread(self) -> None:
+        """Before this thread's first call to a card that was opened. One that fails even there is brought back."""
+        try:
+            with self._watch.over("binding a thread", ASK_SECONDS):
+                self.model.card.bind_thread()
+        except RuntimeCallError as error:
+            self._recover(error)
 
     def _run_pass(self) -> None:
         try:
@@ -324,13 +337,14 @@ class Engine:
         num_passes = totals["decode_passes"] + totals["chunk_passes"]
         try:
             self.ladder.climb(str(error), failure_kind(error), num_passes, self._meanwhile)
-            self.model.card.bind_thread()
+            self._bind_thread()
         except EngineClosed:
             return  # _gather looks at the state
         finally:
             self.live.quiet = False
         self.scheduler.counters.last_progress = time.monotonic()
         with self._change:
+            self._trouble = None  # was of the card before
             if self.state == "recovering":
                 self.state, self.reason = "ready", None
 
@@ -368,6 +382,8 @@ class Engine:
         while True:
             wakes = self._wakes  # what comes from here on is looked at in the next turn
             self.scheduler.drop_cancelled()
+            if self._trouble is not None:
+                self._recover(self._trouble)
             if self.live.asked:
                 with self._watch.over("asking the card how it is", ASK_SECONDS):
                     self.live.take_asked()

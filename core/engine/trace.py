@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +16,16 @@ from ..request import EngineInfo
 from .pass_planner import StepPlan
 from .sequence import ScheduledSequence, Sequence
 
+log = logging.getLogger(__name__)
+
 
 class Trace:
     """A trace file. One track for each bank's passes and one for each answer; the file is readable even if it is not
-    closed."""
+    closed. Where it cannot be written any more, the disk being full, tracing ends, and nothing else."""
 
     def __init__(self, path: Path, info: EngineInfo) -> None:
         self._file = open(path, "w")  # noqa: SIM115 - lives as long as the engine
-        self._lock = threading.Lock()
+        self._path, self._lock = path, threading.Lock()
         self._file.write("[\n")
         about = f"{info.model} on {info.device}, profile {info.profile}"
         self._write({"name": "process_name", "ph": "M", "pid": 1, "args": {"name": about}})
@@ -61,11 +65,25 @@ class Trace:
 
     def _write(self, event: dict[str, Any]) -> None:
         with self._lock:
-            if not self._file.closed:
+            if self._file.closed:
+                return
+            try:
                 self._file.write(json.dumps(event) + ",\n")
+            except OSError as error:
+                self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        log.warning("%s cannot be written (%s): passes are not traced any more", self._path, error.strerror)
+        with suppress(OSError):
+            self._file.close()  # which tries to write the rest again
 
     def close(self) -> None:
         """Ends the file."""
         with self._lock:
-            self._file.write("{}]\n")
-            self._file.close()
+            if self._file.closed:
+                return
+            try:
+                self._file.write("{}]\n")
+                self._file.close()
+            except OSError as error:
+                self._give_up(error)

@@ -59,6 +59,9 @@ class BoundedCall(Generic[T]):
             if not self._left:
                 self._done.set()
                 return
+        self._put_away()
+
+    def _put_away(self) -> None:
         try:
             if self._result and self._discard is not None:
                 self._discard(self._result.pop())
@@ -77,12 +80,24 @@ class BoundedCall(Generic[T]):
         `meanwhile` raises."""
         try:
             self.wait(seconds, meanwhile)
-        finally:
-            with self._lock:
-                self._left = not self._done.is_set()
+        except BaseException as reason:
+            if not self._leave(keep=isinstance(reason, CallHangs)):
+                raise
         if self._error is not None:
             raise self._error
         return self._result[0]
+
+    def _leave(self, keep: bool) -> bool:
+        """Nobody waits any longer. True: it came back in this very moment, and what it gave is to be kept, as told."""
+        with self._lock:
+            came = self._done.is_set()
+            if came and keep:
+                return True
+            self._left = True
+            self._done.clear()
+        if came:  # on a thread: this may hang, too
+            threading.Thread(target=self._put_away, name=f"axpress-{self.what}"[:40], daemon=True).start()
+        return False
 
     def wait(self, seconds: float, meanwhile: Meanwhile = nothing) -> None:
         """Until it came back, also one that was left behind. CallHangs after `seconds`."""

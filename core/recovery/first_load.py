@@ -3,47 +3,99 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
+from ..device.load_watch import LoadProgress, Progress
 from ..device.model_loader import Model
 from ..device.runtime import device_ids
-from ..errors import AxpressError, CardBeyondHelp, FailureKind, LogitsError, RuntimeCallError, failure_kind
+from ..errors import (
+    AxpressError,
+    CardBeyondHelp,
+    EngineClosed,
+    FailureKind,
+    LogitsError,
+    RuntimeCallError,
+    RuntimeUnavailable,
+    failure_kind,
+)
 from .attempts import AttemptLog
-from .bounded_call import BoundedCall, Meanwhile, nothing, pause
+from .bounded_call import BoundedCall, CallHangs, Meanwhile, nothing, pause
 from .firmware import reboot_firmware
 from .ladder import REBOOT_SECONDS, RecoveryPolicy, Rung
 
 log = logging.getLogger(__name__)
 
 HELPLESS = frozenset((FailureKind.OUT_OF_MEMORY, FailureKind.REQUEST, FailureKind.CLOSED))
+STOP_SECONDS = 20.0  # for the file that is being loaded, when somebody does not want to wait any longer
+
+
+class _Try:
+    """One loading, on a thread of its own: the card may never come back from a call of it."""
+
+    def __init__(self, load: Callable[[Progress], Model], progress: Progress | None) -> None:
+        self._progress, self._unanswered, self._stopped = progress, "", False
+        self.call = BoundedCall("loading the model", lambda: load(self._tell), Model.close)
+
+    def _tell(self, now: LoadProgress) -> None:
+        self._unanswered = now.unanswered
+        if self._progress is not None:
+            self._progress(now)
+        if self._stopped and not now.unanswered:
+            raise EngineClosed("the loading was interrupted")
+
+    def _check(self) -> None:
+        if self._unanswered:
+            raise CallHangs(f"the card does not answer: {self._unanswered}")
+
+    def result(self) -> Model:
+        """The model. CallHangs where the card does not do in time what it is asked for; see LoadWatch."""
+        try:
+            return self.call.result(math.inf, self._check)
+        except KeyboardInterrupt:  # a process that ends in the middle of a file leaves the card wedged
+            self._stopped = True
+            with suppress(CallHangs):
+                self.call.wait(STOP_SECONDS)
+            raise
 
 
 def load_first(
-    load: Callable[[], Model],
+    load: Callable[[Progress], Model],
     library: Callable[[], tuple[str, int, bool]],
     policy: RecoveryPolicy,
     attempts: AttemptLog,
+    progress: Progress | None = None,
     meanwhile: Meanwhile = nothing,
 ) -> Model:
-    """What `load` gives, tried up to three times where the card fails. `library` says which runtime, which of its cards
-    and whether it is emulated. Raises CardBeyondHelp, or what is no failure of a card at once."""
-    for rung in (Rung.REOPEN, Rung.REBOOT, None):
+    """What `load` gives, called with a `progress`, tried up to three times where the card fails. Beside a call that
+    does not return nothing can be opened: then only a reboot may help. `library` says which runtime, which of its cards
+    and whether it is emulated; `meanwhile` is called between the tries, and may raise. Raises CardBeyondHelp, or what
+    is no failure of a card at once."""
+    rungs = [Rung.REBOOT, Rung.REOPEN]
+    while True:
+        loading = _Try(load, progress)
         try:
-            return load()
-        except (RuntimeCallError, LogitsError) as error:
+            return loading.result()
+        except (RuntimeCallError, LogitsError, CallHangs) as error:
             failure = error.with_traceback(None)
         if failure_kind(failure) in HELPLESS:
             raise failure
-        if rung is None:
-            break
         log.error("the card failed while the model was loaded: %s", failure)
-        if rung is Rung.REBOOT and attempts.recent(rung.value) >= policy.max_reboots:
+        if isinstance(failure, CallHangs):
+            rungs = rungs[:1]
+        rung = rungs.pop() if rungs else Rung.EXIT
+        if rung is Rung.EXIT or (rung is Rung.REBOOT and attempts.recent(rung.value) >= policy.max_reboots):
             break
         attempts.add(rung.value)
         if rung is Rung.REBOOT:
             _reboot(*library(), policy, meanwhile)
         pause(policy.backoff, meanwhile)
+        try:
+            loading.call.wait(policy.settle, meanwhile)
+        except CallHangs:
+            break
     exit_wanted = attempts.allow(Rung.EXIT.value, policy.max_exits)
     raise CardBeyondHelp(str(failure), failure_kind(failure), exit_wanted)
 
@@ -62,8 +114,9 @@ def _reboot(library: str, index: int, emulated: bool, policy: RecoveryPolicy, me
         return
     until, between = time.monotonic() + policy.enumerate, 0.25
     while time.monotonic() < until:
-        listed = BoundedCall("listing the cards", lambda: device_ids(library)).result(policy.check, meanwhile)
-        if len(listed) >= max(len(before), 1):
-            return
+        with suppress(RuntimeCallError, RuntimeUnavailable, CallHangs):  # not there yet
+            listed = BoundedCall("listing the cards", lambda: device_ids(library)).result(policy.check, meanwhile)
+            if len(listed) >= max(len(before), 1):
+                return
         pause(between, meanwhile)
         between *= 2

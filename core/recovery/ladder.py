@@ -11,10 +11,12 @@ A rung is believed only after a real pass. Every call may hang: see bounded_call
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeVar
@@ -84,6 +86,13 @@ class RecoveryStatus:
     next_try: float | None = None
 
 
+def _give_back_memory() -> None:
+    """Each try ran on a thread of its own, and glibc keeps what such threads freed, for each some megabytes: after some
+    tens of recoveries that is as much as everything else."""
+    with suppress(AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 class Ladder:
     """Recovery of one model. `status` and the counters may be read by any thread; `climb` is for the engine's.
 
@@ -122,6 +131,7 @@ class Ladder:
                 continue
             self.rungs[rung.value] += 1
             self.status = None
+            _give_back_memory()
             log.warning("the card works again after %.1f s, by %s", time.monotonic() - begun, _TELLS[rung])
             return
         self.status = RecoveryStatus(failure, kind, since, "nothing more")

@@ -99,6 +99,25 @@ class LimitedProtocol(HttpProtocol):
             HttpError(400, "This server speaks http, not https.", code="bad_request"),
         )
 
+    def eof_received(self) -> bool:
+        """A client that sends no more is gone, or only done with sending: TCP does not tell. What it asked for is
+        answered where that is a matter of a moment; whoever wants more is told so, and nobody computes for a client
+        that is gone."""
+        http: Any = self.http
+        if self._refused or http is None or not (self.recv_buffer or http.stage in (Stage.REQUEST, Stage.HANDLER)):
+            return False
+        http.keep_alive = False
+        asyncio.get_running_loop().call_later(HALF_CLOSED_SECONDS, self._end_half_closed)
+        return True
+
+    def _end_half_closed(self) -> None:
+        http: Any = self.http
+        if http is not None and http.stage is Stage.HANDLER and self._task is not None:
+            http.exception = HttpError(400, HALF_CLOSED, code="half_closed")
+            self._task.cancel()  # answers with it, then closes
+        elif self.transport is not None and not self.transport.is_closing():
+            self.abort()
+
     def connection_lost(self, exc: BaseException | None) -> None:
         """Sanic cancels the handler here; a refused connection has none."""
         if not self._refused:
@@ -149,6 +168,11 @@ def _refuse(transport: Any, status: bytes, error: HttpError, retry_after: bytes 
     transport.close()
 
 
+HALF_CLOSED_SECONDS = 0.1
+HALF_CLOSED = (
+    "This client ended its side of the connection before its answer was there, which looks as if it had left; keep it"
+    " open until then."
+)
 TLS_HANDSHAKE = 0x16
 """The first byte of a client that wants to speak TLS; no HTTP method begins with it."""
 SEND_BUFFER = 1 << 18

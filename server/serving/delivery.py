@@ -20,6 +20,10 @@ log = logging.getLogger("axpress.server")
 HIGH_WATER = 65536
 """Bytes in a connection's write buffer above which Sanic's `send` waits; we stop writing past it at the same mark."""
 
+MAX_UNREAD = 1 << 16
+"""Tokens, of all answers of a request and with their log-probabilities counted, that are kept for a stream whose client
+does not read: some tens of megabytes. Then it is cut, however short that was."""
+
 KEEP_ALIVE_SECONDS = 5.0
 """Silence after which a stream is shown to live: in the queue, in a long prompt, or while the card is brought back."""
 
@@ -96,8 +100,8 @@ class StreamedAnswer:
     """Writes a request's answers to the connection as they arrive.
 
     The fast way: `receive` puts the bytes straight onto the request's transport, in the chunked coding that Sanic
-    opened, without waking a task. When the client does not keep up, the deltas stay in `_pending` (at most max_tokens
-    of them an answer) and the handler's task sends them with Sanic's `send`, which waits for the client; `stall`
+    opened, without waking a task. When the client does not keep up, the deltas stay in `_pending` (at most MAX_UNREAD
+    tokens of them) and the handler's task sends them with Sanic's `send`, which waits for the client; `stall`
     seconds of that end the stream."""
 
     def __init__(self, request: Request, prepared: PreparedRequest, writer: StreamWriter, stall: float) -> None:
@@ -106,6 +110,7 @@ class StreamedAnswer:
         self._stall = stall
         self._response: Any = None
         self._pending: list[tuple[int, list[Delta]]] = []
+        self._unread = 0
         self._direct = self._broken = self._written = False
         self._wake = asyncio.Event()
         self.progress = RequestProgress(prepared)
@@ -124,13 +129,20 @@ class StreamedAnswer:
                     transport.write(b"%x\r\n%b\r\n" % (len(data), data))
             else:
                 self._direct = False
-                self._pending.append((index, deltas))
+                self._keep(index, deltas)
                 self._wake.set()
         else:
-            self._pending.append((index, deltas))
+            self._keep(index, deltas)
         if self.progress.over:
             self._direct = False
             self._wake.set()
+
+    def _keep(self, index: int, deltas: list[Delta]) -> None:
+        self._pending.append((index, deltas))
+        self._unread += sum(delta.num_tokens + sum(len(p.top) for p in delta.logprobs) for delta in deltas)
+        if self._unread > MAX_UNREAD and not self._transport.is_closing():
+            log.warning("a client that does not read %d tokens of its answer is cut", self._unread)
+            self._transport.abort()
 
     def _encode(self, index: int, deltas: list[Delta]) -> bytes:
         """What to write of these; where that fails nothing more can come, and the stream ends with an error instead of
@@ -155,7 +167,7 @@ class StreamedAnswer:
         await self._send(self._writer.begin(), head=True)
         while True:
             while self._pending:
-                pending, self._pending = self._pending, []
+                pending, self._pending, self._unread = self._pending, [], 0
                 await self._send(b"".join([self._encode(index, deltas) for index, deltas in pending]))
             if self.progress.over:
                 return

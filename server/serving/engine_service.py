@@ -25,7 +25,7 @@ from ..settings import Settings
 from .answer_metrics import AnswerMetrics
 from .card_claim import Claim, claim_card
 from .card_monitor import CardMonitor
-from .card_reading import CardReader
+from .card_reading import CardReader, CardReading
 from .card_reset import ask_for_reset
 from .engine_bridge import EngineBridge
 from .lenient import Lenience
@@ -72,6 +72,7 @@ class Service:
         self._engine: Engine | None = None
         self._claim = Claim()
         self.monitor: CardMonitor | None = None
+        self._reader: CardReader | None = None
         self._served: ServedModel | None = None
         self._loading: asyncio.Future[Engine] | None = None
         self._stopping: asyncio.Task[None] | None = None
@@ -98,8 +99,8 @@ class Service:
             self._fail(exc)
             return
         model = self._engine.model  # whose card may become another one
-        reader = CardReader(lambda: model.card, self._place_of_card)
-        self.monitor = CardMonitor(reader.read, self._engine.throttle, self.settings.heat)
+        self._reader = CardReader(lambda: model.card, self._place_of_card)
+        self.monitor = CardMonitor(self._read_card, self._engine.throttle, self.settings.heat)
         self.monitor.start()
         if self.state == "loading":
             self.state, self.reason = "ready", ""
@@ -122,6 +123,16 @@ class Service:
             meanwhile=self._check_stop, state_dir=s.state_dir, on_failure=self._tell_failed,
             holders=self._claim.holders,
         )  # fmt: skip
+
+    def _read_card(self) -> CardReading:
+        """On the monitor's thread. A card that is lost is the engine's to bring back."""
+        assert self._engine is not None and self._reader is not None
+        try:
+            return self._reader.read()
+        except AxpressError as exc:
+            if exc.kind is FailureKind.CARD_LOST and not self._engine.model.card.closed:  # closed: it is on its way
+                self._engine.report_trouble(exc.kind, f"the card's monitor: {exc}")
+            raise
 
     def _place_of_card(self) -> int:
         """Where the vendor's program lists the card."""
@@ -160,10 +171,10 @@ class Service:
         # Wrong files stay wrong: end. A process started anew may do better with a card, but not again and again.
         if isinstance(exc, PackageError | RuntimeUnavailable | OSError):
             self.exit_code = CONFIGURATION if isinstance(exc, PackageError) else 1
-        elif isinstance(exc, CardBeyondHelp) and (
-            exc.exit_wanted or ask_for_reset(self.settings.state_dir, self.reason)
-        ):
-            self.exit_code = CARD
+        elif isinstance(exc, CardBeyondHelp):
+            self.card_hangs = exc.kind is FailureKind.CARD_HUNG
+            wanted = exc.exit_wanted or ask_for_reset(self.settings.state_dir, self.reason)
+            self.exit_code = CARD if wanted else 0
 
     def _check_stop(self) -> None:
         """Called on the loading thread while a card is waited for."""

@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import socket
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from server_process import RunningServer, chat, hollow_package, http_post, post
 
 from axpress.core.engine.engine import Engine
 from axpress.core.errors import ContextOverflow, RequestError
-from axpress.core.request import GenerationRequest
+from axpress.core.request import Delta, GenerationRequest
 from axpress.server.http.request_body import MAX_VALUES, parse_json
+from axpress.server.serving.delivery import HIGH_WATER, MAX_UNREAD, StreamedAnswer
 from axpress.server.serving.generation_spec import GenerationSpec
 from axpress.server.serving.prompts import SLICE, check_length
 from axpress.server.serving.served_model import ServedModel
@@ -133,3 +136,46 @@ def test_the_next_place_is_for_the_client_that_has_fewest(package: tuple[Path, P
     finally:
         engine.close()
     assert [sorted(order[:2]), sorted(order[2:4])] == [["many", "one"], ["many", "two"]] and order[4:] == ["many"] * 4
+
+
+def half_closed(server: RunningServer, raw: bytes) -> bytes:
+    """What a client gets that sends `raw`, and says at once that it will send no more."""
+    with server.raw() as sock:
+        sock.sendall(raw)
+        sock.shutdown(socket.SHUT_WR)
+        return b"".join(iter(lambda: sock.recv(65536), b""))
+
+
+def test_a_client_that_closes_its_side_gets_an_answer(package: tuple[Path, Path]) -> None:
+    with RunningServer(package[0], "--emu-profile", package[1]) as server:
+        got = half_closed(server, b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        assert got.startswith(b"HTTP/1.1 200 ") and b"alive" in got
+        with server.cut_short(400):
+            got = half_closed(server, http_post(chat(max_tokens=900, ignore_eos=True)))
+            assert got.startswith(b"HTTP/1.1 400 ") and b"half_closed" in got and b"keep it open" in got
+
+
+class Deaf:
+    """A connection whose other end reads nothing."""
+
+    closing = False
+
+    def get_write_buffer_size(self) -> int:
+        return HIGH_WATER + 1
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def abort(self) -> None:
+        self.closing = True
+
+
+def test_what_is_kept_for_a_client_that_does_not_read_is_bounded() -> None:
+    connection = Deaf()
+    request = SimpleNamespace(transport=connection)
+    prepared = SimpleNamespace(requests=[None])
+    answer = StreamedAnswer(request, prepared, SimpleNamespace(), 30.0)  # type: ignore[arg-type]
+    for number in range(MAX_UNREAD + 1):
+        assert not connection.closing, number
+        answer.receive(0, [Delta("x", 1)])
+    assert connection.closing

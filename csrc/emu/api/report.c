@@ -64,6 +64,14 @@ static void add_by_kind(text *t, const char *name, _Atomic uint64_t *values)
         get(&values[AXCL_COPY_DEVICE_TO_DEVICE]), get(&values[AXCL_COPY_HOST_TO_HOST]));
 }
 
+static void add_effects(text *t)
+{
+    add(t, ",\"faults\":{");
+    for (int i = 0; i < EMU_NUM_EFFECTS; i++)
+        add(t, "%s\"%s\":%llu", i ? "," : "", emu_effect_names[i], get(&emu_counted.counts[EMU_COUNT_EFFECTS + i]));
+    add(t, "}");
+}
+
 static void add_memory(text *t)
 {
     unsigned long long used = 0, peak = 0, total = 0, live = 0;
@@ -115,6 +123,7 @@ int axemu_report(char *buffer, size_t size)
     add(&t, ",\"binds\":%llu,\"submitted_offline\":%llu,\"modelled_ns\":%llu",
         get(&emu_counted.counts[EMU_COUNT_BINDS]),
         get(&emu_counted.counts[EMU_COUNT_OFFLINE]), get(&emu_counted.counts[EMU_COUNT_MODELLED_NS]));
+    add_effects(&t);
     add_memory(&t);
     add_leaks(&t);
     add(&t, ",\"profile\":");

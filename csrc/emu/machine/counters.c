@@ -7,12 +7,19 @@
 #include <stdio.h>
 
 emu_counters emu_counted;
+const char *const emu_effect_names[EMU_NUM_EFFECTS] = {
+    "fail", "later", "hang", "block", "offline", "dead", "nan", "heat", "memory", "leak", "driver"};
 
 void emu_count_call(emu_fn fn) { atomic_fetch_add_explicit(&emu_counted.calls[fn], 1, memory_order_relaxed); }
 
 void emu_count_add(emu_count what, uint64_t n)
 {
     atomic_fetch_add_explicit(&emu_counted.counts[what], n, memory_order_relaxed);
+}
+
+void emu_count_effect(emu_effect effect)
+{
+    atomic_fetch_add_explicit(&emu_counted.counts[EMU_COUNT_EFFECTS + (int)effect], 1, memory_order_relaxed);
 }
 
 void emu_count_copy(axclrtMemcpyKind kind, size_t n)

@@ -6,9 +6,18 @@
 
 #include "functions.h"
 
+/* What a fault did. */
+typedef enum emu_effect {
+    EMU_EFFECT_FAIL, EMU_EFFECT_LATER, EMU_EFFECT_HANG, EMU_EFFECT_BLOCK, EMU_EFFECT_OFFLINE, EMU_EFFECT_DEAD,
+    EMU_EFFECT_NAN, EMU_EFFECT_HEAT, EMU_EFFECT_MEMORY, EMU_EFFECT_LEAK, EMU_EFFECT_DRIVER, EMU_NUM_EFFECTS
+} emu_effect;
+
+extern const char *const emu_effect_names[EMU_NUM_EFFECTS];
+
 typedef enum emu_count {
     EMU_COUNT_SUBMISSIONS, EMU_COUNT_WAITS, EMU_COUNT_BINDS, EMU_COUNT_DECODE, EMU_COUNT_CHUNK, EMU_COUNT_HEAD,
-    EMU_COUNT_LAYER_ROWS, EMU_COUNT_INT8, EMU_COUNT_OFFLINE, EMU_COUNT_MODELLED_NS, EMU_NUM_COUNTS
+    EMU_COUNT_LAYER_ROWS, EMU_COUNT_INT8, EMU_COUNT_OFFLINE, EMU_COUNT_MODELLED_NS,
+    EMU_COUNT_EFFECTS, EMU_NUM_COUNTS = EMU_COUNT_EFFECTS + EMU_NUM_EFFECTS
 } emu_count;
 
 typedef struct emu_counters {
@@ -20,6 +29,7 @@ extern emu_counters emu_counted;
 
 void emu_count_call(emu_fn fn);
 void emu_count_add(emu_count what, uint64_t n);
+void emu_count_effect(emu_effect effect);
 void emu_count_copy(axclrtMemcpyKind kind, size_t n);
 void emu_counters_reset(void);
 

@@ -207,6 +207,7 @@ void emu_faults_devices(void)
         rule *r = &active.rules[i];
         if (r->kind != RULE_DEVICE || r->at || (r->seen++ && r->state != EMU_DEAD)) continue;
         for (int d = 0; d < emu_num_devices; d++) emu_devices[d].state = (int)r->state;
+        emu_count_effect(r->state == EMU_DEAD ? EMU_EFFECT_DEAD : EMU_EFFECT_OFFLINE);
     }
     pthread_mutex_unlock(&lock);
 }
@@ -238,6 +239,8 @@ axclError emu_fault_call(emu_fn fn)
     }
     pthread_mutex_unlock(&lock);
     if (fault.kind == EMU_FAULT_NONE) return 0;
+    emu_count_effect(now ? EMU_EFFECT_FAIL : fault.kind == EMU_FAULT_FAIL_LATER ? EMU_EFFECT_LATER
+        : fault.kind == EMU_FAULT_HANG ? EMU_EFFECT_HANG : EMU_EFFECT_BLOCK);
     if (!now && carries(fn)) {
         armed = fault;
         return 0;
@@ -276,6 +279,7 @@ void emu_fault_submission(emu_device *device)
         if (r->kind != RULE_DEVICE || !r->at || !due(r)) continue;
         device->state = (int)r->state;
         are_new = false;
+        emu_count_effect(r->state == EMU_DEAD ? EMU_EFFECT_DEAD : EMU_EFFECT_OFFLINE);
     }
     pthread_mutex_unlock(&lock);
 }
@@ -290,6 +294,7 @@ bool emu_fault_nan(emu_model_kind kind)
         if (r->kind == RULE_NAN && (r->model < 0 || r->model == (int)kind) && due(r)) hit = true;
     }
     pthread_mutex_unlock(&lock);
+    if (hit) emu_count_effect(EMU_EFFECT_NAN);
     return hit;
 }
 
@@ -298,6 +303,7 @@ void emu_fault_heat(emu_device *device)
     if (!heat) return;
     atomic_fetch_add(&device->heat, heat);
     if (emu_fault_temperature(device) < 120000) return;
+    if (device->state == EMU_ONLINE) emu_count_effect(EMU_EFFECT_HEAT);
     device->state = EMU_OFFLINE; /* the card resets itself */
     are_new = false;
 }
@@ -310,11 +316,18 @@ int emu_fault_temperature(const emu_device *device)
 int64_t emu_fault_memory_mib(void) { return memory_mib; }
 uint64_t emu_fault_leak(void)
 {
-    if (leak) are_new = false;
+    if (!leak) return 0;
+    are_new = false;
+    emu_count_effect(EMU_EFFECT_LEAK);
     return leak;
 }
 
-bool emu_fault_no_driver(void) { return no_driver; }
+bool emu_fault_no_driver(void)
+{
+    if (no_driver) emu_count_effect(EMU_EFFECT_DRIVER);
+    return no_driver;
+}
+
 bool emu_faults_are_new(void) { return are_new; }
 void emu_faults_begun(void) { are_new = false; }
 

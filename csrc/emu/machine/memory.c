@@ -73,11 +73,13 @@ static axclError charge(emu_device *device, uint64_t bytes, const char *what)
 {
     emu_memory *m = &device->memory;
     uint64_t total = emu_memory_total(device);
-    if (bytes > total || m->used + m->leaked > total - bytes)
+    if (bytes > total || m->used + m->leaked > total - bytes) {
+        if (emu_fault_memory_mib() >= 0) emu_count_effect(EMU_EFFECT_MEMORY);
         return emu_refuse(AXCL_ERR_MEMORY_NO_MEMORY,
             "%s needs %llu KiB, but of %llu MiB device memory only %llu KiB are free", what,
             (unsigned long long)(bytes >> 10), (unsigned long long)(total >> 20),
             (unsigned long long)(total > m->used + m->leaked ? (total - m->used - m->leaked) >> 10 : 0));
+    }
     m->used += bytes;
     if (m->used > m->peak) m->peak = m->used;
     return 0;

@@ -7,11 +7,14 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from collecting import GREEDY, Collector, ask
 from tiny_models import Tiny, convert_tiny
 
+from axpress.core.device import load_watch
 from axpress.core.device.emulator import Emulator
 from axpress.core.engine import engine as engine_module
 from axpress.core.engine import pass_runner
@@ -97,6 +100,14 @@ def test_answers_go_on_with_the_tokens_they_would_have_had(open_engine, faults: 
     assert engine.state == "ready" and engine.reason is None and engine.ladder.status is None
     assert ask(engine, max_tokens=3).num_tokens == 3
     engine.scheduler.check_integrity()
+
+
+def test_a_card_that_refuses_the_engines_thread_after_a_recovery_is_brought_back_again(open_engine) -> None:
+    engine = open_engine()
+    expected = [answer.outcome for answer in run(engine, "")]
+    faults = f"{CALL}@10=fail:0x8030070c; axclrtSetCurrentContext@3=fail:0x8030070c"  # closing, loading, the engine
+    assert [answer.outcome for answer in run(engine, faults)] == expected
+    assert engine.state == "ready" and dict(engine.ladder.faults) == {"card_failed": 2}
 
 
 def test_a_result_that_is_nonsense_once_is_computed_again(open_engine) -> None:
@@ -218,6 +229,7 @@ LOAD_FAULTS = {
     "axclrtEngineLoadFromFile@2=fail:0x8030070c": ["reopen"],
     "axclrtSetDevice@1=fail:0x80300186; axclrtSetDevice@2=fail:0x80300186": ["reopen", "reboot"],
     "axclrtMalloc@5=fail:0x80300501": ["reopen"],
+    "axclrtEngineGetOutputSizeByIndex@5=fail:0x8030070c": ["reopen"],
 }
 
 
@@ -238,3 +250,66 @@ def test_a_card_that_never_loads_is_given_up(open_engine, tmp_path) -> None:
             open_engine(state_dir=tmp_path)
         wanted.append(given_up.value.exit_wanted)
     assert wanted == [True, True, True, False]
+
+
+def test_a_load_that_hangs_is_ended_by_a_reboot(open_engine, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load_watch, "LOAD_SECONDS", 1.0)
+    Emulator().set("faults", "axclrtEngineLoadFromFile@2=block")
+    engine = open_engine(state_dir=tmp_path)
+    assert ask(engine, max_tokens=3).num_tokens == 3
+    tried = [name for name, _ in json.loads((tmp_path / "recovery.json").read_text())["attempts"]]
+    assert tried == ["reboot"]  # nothing can be opened beside a call that does not return
+
+
+def test_a_load_that_hangs_for_ever_is_given_up(open_engine, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load_watch, "LOAD_SECONDS", 1.0)
+    Emulator().set("faults", "axclrtEngineLoadFromFile@2=block:1500; axclrtRebootDevice@1+=fail:0x80300187")
+    with pytest.raises(CardBeyondHelp, match="does not answer: loading") as given_up:
+        open_engine(state_dir=tmp_path, recovery=replace(QUICK, settle=0.1))
+    assert given_up.value.exit_wanted and given_up.value.kind is FailureKind.CARD_HUNG
+    until = time.monotonic() + 60
+    while any("loading the model" in thread.name for thread in threading.enumerate()):  # frees the card in the end
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_trouble_that_somebody_else_saw_starts_a_recovery(open_engine, running: bool) -> None:
+    engine = open_engine()
+    expected = [answer.outcome for answer in run(engine, "")]
+    report = lambda n: engine.report_trouble(FailureKind.CARD_LOST, "it is not listed") if n == 5 else None  # noqa: E731
+    if running:
+        answers = [Collector(report if i == 0 else None) for i in range(3)]
+        engine.submit_all(requests(), answers)
+        assert [answer.wait().outcome for answer in answers] == expected
+    else:
+        report(5)
+    until = time.monotonic() + 60
+    while not engine.ladder.rungs or engine.state != "ready":
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    assert dict(engine.ladder.faults) == {"card_lost": 1} and dict(engine.ladder.rungs) == {"reopen": 1}
+    assert run(engine, "")[0].outcome == expected[0] and engine.ladder.faults.total() == 1
+
+
+def test_a_wait_that_hangs_is_noticed_where_calls_are_synchronous(open_engine) -> None:
+    engine = open_engine(settings={"async": "0"})
+    try:
+        expected = [answer.outcome for answer in run(engine, "")]
+        assert [answer.outcome for answer in run(engine, "axclrtEngineExecute@10=block")] == expected
+        assert dict(engine.ladder.faults) == {"card_hung": 1}
+    finally:
+        engine.close()
+        Emulator().set("async", 1)
+
+
+def test_a_trace_that_cannot_be_written_costs_the_trace(open_engine, caplog: pytest.LogCaptureFixture) -> None:
+    engine = open_engine()
+    expected = [answer.outcome for answer in run(engine, "")]
+    engine.close()
+    engine = open_engine(trace=Path("/dev/full"))
+    assert [answer.outcome for answer in run(engine, "")] == expected
+    assert engine.state == "ready" and not engine.ladder.faults
+    engine.close()
+    told = [line for line in caplog.messages if "/dev/full" in line]
+    assert len(told) == 1 and "No space left" in told[0]

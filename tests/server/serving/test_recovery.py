@@ -4,6 +4,7 @@ supervisor. The card is emulated."""
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 from pathlib import Path
@@ -11,6 +12,12 @@ from typing import Any
 
 import pytest
 from server_process import RunningServer, chat, hollow_package, http_post, note_exits, openai_client
+
+from axpress.core.device.emulator import Emulator
+from axpress.core.engine.engine import Engine
+from axpress.core.errors import RuntimeCallError
+from axpress.server.serving.engine_service import Service
+from axpress.server.settings import Settings
 
 PROMPT = [{"role": "user", "content": "tell me of the sea"}]
 LONG: dict[str, Any] = {"max_tokens": 300, "seed": 7, "extra_body": {"ignore_eos": True}}
@@ -123,3 +130,51 @@ def test_a_card_beyond_help_is_told_once_and_ends_the_process(package: tuple[Pat
             assert "power must be cut" in server.log and "Traceback" not in server.log
     tried = [name for name, _ in json.loads((tmp_path / "recovery.json").read_text())["attempts"]]
     assert tried.count("exit") == 3
+
+
+class Hasty(RunningServer):
+    """One for which a second is long enough for a file to be loaded, and half of one for a call to come back."""
+
+    program = """
+from functools import partial
+from axpress.core.device import load_watch
+from axpress.core.engine import engine
+load_watch.LOAD_SECONDS, engine.RecoveryPolicy = 1.0, partial(engine.RecoveryPolicy, settle=0.5)
+import axpress.server.__main__
+"""
+    command = (sys.executable, "-c", program, "serve")
+
+
+LOAD = "axclrtEngineLoadFromFile"
+NO_REBOOT = "axclrtRebootDevice@1+=fail:0x80300187"
+
+
+@pytest.mark.parametrize("faults", [f"{LOAD}@2=block; {NO_REBOOT}", f"{LOAD}@1+=fail:0x8030070c"])
+def test_a_first_load_that_cannot_be_had_ends_the_process(
+    package: tuple[Path, Path], tmp_path: Path, faults: str
+) -> None:
+    environment = {"AXPRESS_EMU_FAULTS": faults, "AXPRESS_EMU_HANG_MS": "600000"}
+    options = (package[0], "--emu-profile", package[1], "--state-dir", tmp_path)
+    with Hasty(*options, environment=environment, ready=False, check=False) as server:
+        assert server.process.wait(60) == 75
+        assert "cannot serve this model" in server.log and "Traceback" not in server.log
+    tried = [name for name, _ in json.loads((tmp_path / "recovery.json").read_text())["attempts"]]
+    assert tried[-1] == "exit"
+
+
+def test_a_card_that_the_monitor_finds_lost_is_brought_back(package: tuple[Path, Path]) -> None:
+    service = Service(Settings())
+    service._engine = engine = Engine.open(package[0], "emu", "none")
+    try:
+        assert service._ask_card() is not None
+        Emulator().set("faults", "axclrtGetDeviceProperties@1=fail:0x80300181")
+        with pytest.raises(RuntimeCallError, match="0x80300181"):
+            service._ask_card()
+        until = time.monotonic() + 60
+        while not engine.ladder.rungs:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        assert dict(engine.ladder.faults) == {"card_lost": 1}
+    finally:
+        Emulator().set("faults", "")
+        engine.close()
