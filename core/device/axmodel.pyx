@@ -88,7 +88,8 @@ cdef class LoadedModel:
         shape = tuple([dims.dims[i] for i in range(dims.dimCount)])
         if size == 0 and shape and 0 not in shape:  # the only error that the function can tell
             raise RuntimeCallError(
-                "axclrtEngineGetSizeByIndex", UNEXPECTED, describe_code(UNEXPECTED), f"no bytes for a tensor of {shape}")
+                "axclrtEngineGetSizeByIndex", UNEXPECTED, describe_code(UNEXPECTED),
+                f"no bytes for a tensor of {shape}")
         return shape, size
 
     def close(self) -> None:
