@@ -339,6 +339,12 @@ PIXELS = """canvas => {
 }"""
 
 
+SHARING = (
+    "[...document.querySelectorAll('#banks figcaption')].findIndex((one) => /[1-9]\\d* shared/.test(one.textContent))"
+)
+"""Which part of the memory has squares of several answers; -1: none."""
+
+
 def colour(page: Any, name: str) -> str:
     """A colour of the page as pixels say it."""
     value = page.evaluate("name => getComputedStyle(document.documentElement).getPropertyValue(name).trim()", name)
@@ -353,12 +359,12 @@ def test_the_row_map_shows_who_holds_what(page: Any, context: Any, server: Runni
     for tab in (page, other):  # both begin alike
         say(tab, RAMBLE)
     until(page, "document.querySelector('#waiting').textContent === '2 running, 0 waiting'")
-    until(page, "/[1-9]\\d* shared/.test(document.querySelector('#banks figcaption').textContent)")
-    map_ = page.locator("#banks canvas").first
+    until(page, f"{SHARING} >= 0")
+    map_ = page.locator("#banks canvas").nth(page.evaluate(f"() => {SHARING}"))
     seen = map_.evaluate(PIXELS)
     assert seen.get(shared, 0) > 20 and seen.get(free, 0) > 500
     assert len(own & set(seen)) >= 1
-    said = r"Map of the memory\. Part 1: [\d,]+ of [\d,]+ squares in use \(\d+ shared\), [\d,]+ cached, [\d,]+ free\."
+    said = r"Map of the memory\. Part \d: [\d,]+ of [\d,]+ squares in use \(\d+ shared\), [\d,]+ cached, [\d,]+ free\."
     assert re.fullmatch(said, map_.get_attribute("aria-label"))
     assert (
         page.locator("#card-title").inner_text() == "Emulated card"
@@ -373,7 +379,7 @@ def test_the_row_map_shows_who_holds_what(page: Any, context: Any, server: Runni
     for tab in (page, other):
         stop(tab)
     until(page, "!document.querySelector('#nobody').hidden")
-    until(page, "/\\(0 shared\\)/.test(document.querySelector('#banks figcaption').textContent)")
+    until(page, f"{SHARING} < 0")
     assert not own & set(map_.evaluate(PIXELS))
 
 
