@@ -35,7 +35,7 @@ PARAMETERS = r"\((?:[^;{}()]|\([^()]*\))*\)"
 FUNCTION = re.compile(rf"^(?!static\b|typedef\b)[A-Za-z_][\w \t*]*?\b(\w+){PARAMETERS}\s*\{{", re.MULTILINE)
 INLINE = re.compile(rf"^static inline[\w \t*]*?\b(\w+){PARAMETERS}\s*\{{([^\n]*\}}$|.*?^\}})", re.MULTILINE | re.DOTALL)
 OTHER = r"static\b|extern\b|typedef\b|struct \w+;"  # declarations that define nothing for other files
-VARIABLE = re.compile(rf"^(?!{OTHER})[A-Za-z_][\w \t]*[ \t*](\w+)(?:\[[^\]]*\])*[ \t]*[=;]", re.MULTILINE)
+VARIABLE = re.compile(rf"^(?!{OTHER})[A-Za-z_][\w \t*]*[ \t*](\w+)(?:\[[^\]]*\])*[ \t]*[=;]", re.MULTILINE)
 NAME = re.compile(r"(?<![\w.])(?<!->)[A-Za-z_]\w*")
 
 
