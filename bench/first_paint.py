@@ -24,7 +24,7 @@ PAINT = "() => performance.getEntriesByName('first-contentful-paint')[0]?.startT
 
 def first_paint(browser: object, url: str, slowdown: int) -> tuple[float, float]:
     """Milliseconds until something is seen, and until the model's name is."""
-    context = browser.new_context()  # type: ignore[attr-defined]
+    context = browser.new_context()
     page = context.new_page()
     context.new_cdp_session(page).send("Emulation.setCPUThrottlingRate", {"rate": slowdown})
     page.goto(url)

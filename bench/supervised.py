@@ -41,7 +41,7 @@ def hurry() -> None:
         RecoveryPolicy, backoff=0.2, max_backoff=0.5, healthy_passes=1, settle=1.5, enumerate=1.0, check=2.0,
         max_reboots=10**6, max_exits=10**6,
     )  # fmt: skip
-    engine.RecoveryPolicy = first_load.RecoveryPolicy = quick  # type: ignore[misc,assignment]
+    engine.RecoveryPolicy = first_load.RecoveryPolicy = quick
 
 
 class Life:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import shtab
 
@@ -30,16 +31,20 @@ KNOWN = shtab.cmd("axpress list --known 2>/dev/null")
 def completion_script(parser: argparse.ArgumentParser, shell: str) -> str:
     """The script for bash, zsh or fish."""
     for command, action in _actions(parser):
-        if action.metavar in ("MODEL", "MODEL_DIR"):
-            action.complete = MODEL  # type: ignore[attr-defined]
-        elif command == "pull" and action.dest == "name":
-            action.complete = KNOWN  # type: ignore[attr-defined]
-        elif command in ("show", "rm") and action.dest == "name":
-            action.complete = PULLED  # type: ignore[attr-defined]
-        elif action.type is Path:
-            directory = "DIR" in str(action.metavar) and "|" not in str(action.metavar)
-            action.complete = shtab.DIRECTORY if directory else shtab.FILE  # type: ignore[attr-defined]
+        if (completed := _completed(command, action)) is not None:
+            action.complete = completed  # type: ignore[attr-defined] - shtab reads it there
     return shtab.complete(parser, shell)
+
+
+def _completed(command: str, action: argparse.Action) -> dict[str, Any] | None:
+    """What an argument is completed with, in shtab's words; None: with nothing, or its choices."""
+    if action.metavar in ("MODEL", "MODEL_DIR"):
+        return MODEL
+    if action.dest == "name" and command in ("pull", "show", "rm"):
+        return KNOWN if command == "pull" else PULLED
+    if action.type is Path:
+        return shtab.DIRECTORY if "DIR" in str(action.metavar) and "|" not in str(action.metavar) else shtab.FILE
+    return None
 
 
 def _actions(parser: argparse.ArgumentParser, command: str = "") -> Iterator[tuple[str, argparse.Action]]:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from axpress.core.doctor.host import Host
 from axpress.core.doctor.pcie import link_of
 from axpress.core.recovery.bounded_call import BoundedCall, CallHangs
+from axpress.core.recovery.firmware import SMI
 
 if TYPE_CHECKING:
     from axpress.core.device.backend import CardHandle
@@ -30,7 +31,7 @@ TOOL_SECONDS = 6.0
 REST_SECONDS = 60.0
 """A program that did not end in time is left alone for so long; pyaxcl, which opens the card anew for each answer,
 after each."""
-TOOLS = ("axcl-smi", "/usr/bin/axcl/axcl-smi")
+TOOLS = ("axcl-smi", str(SMI))
 KIB, MIB = 10, 20
 THROTTLED = "sys/devices/platform/soc*/soc*firmware/get_throttled"
 Facts = dict[str, Any]

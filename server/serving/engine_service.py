@@ -128,11 +128,14 @@ class Service:
         """On the monitor's thread. A card that is lost is the engine's to bring back."""
         assert self._engine is not None and self._reader is not None
         try:
-            return self._reader.read()
+            reading = self._reader.read()
         except AxpressError as exc:
             if exc.kind is FailureKind.CARD_LOST and not self._engine.model.card.closed:  # closed: it is on its way
                 self._engine.report_trouble(exc.kind, f"the card's monitor: {exc}")
             raise
+        if self._engine.state != "ready":
+            raise EngineClosed("a card that is being brought back, or closed, tells nonsense")
+        return reading
 
     def _place_of_card(self) -> int:
         """Where the vendor's program lists the card."""

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,7 +14,7 @@ from typing import Any
 
 import openai
 import pytest
-from proxied_load import ask, free_port, hollow_server, listens, lose_nothing
+from proxied_load import ask, free_port, hollow_server, listening, lose_nothing
 from repository import ROOT
 from server_process import RunningServer, hollow_package
 
@@ -40,17 +39,8 @@ def proxy(servers: list[RunningServer], directory: Path) -> Iterator[str]:
     text = re.sub(r"stats socket .*", "", text)
     text = text.replace("/etc/haproxy/503.http", str(FOLDER / "503.http"))
     (directory / "haproxy.cfg").write_text(text)
-    with (directory / "haproxy.log").open("wb") as log:
-        process = subprocess.Popen(["haproxy", "-f", "haproxy.cfg"], cwd=directory, stdout=log, stderr=log)
-        try:
-            until = time.monotonic() + 30
-            while not listens(port):
-                assert process.poll() is None and time.monotonic() < until, (directory / "haproxy.log").read_text()
-                time.sleep(0.05)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.kill()
-            process.wait()
+    with listening(["haproxy", "-f", "haproxy.cfg"], port, directory) as address:
+        yield address
 
 
 def test_no_request_is_lost(package: tuple[Path, Path], tmp_path: Path) -> None:

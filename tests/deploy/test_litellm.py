@@ -5,14 +5,12 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from proxied_load import free_port, listens, lose_nothing
+from proxied_load import free_port, listening, lose_nothing
 from repository import ROOT
 from server_process import RunningServer, hollow_package
 
@@ -29,20 +27,11 @@ def proxy(servers: list[RunningServer], directory: Path) -> Iterator[str]:
         text, found = re.subn(rf"http://192.0.2.{number}:8000", server.url, text)
         assert found == 1
     (directory / "config.yaml").write_text(text)
-    environment = {**os.environ, "AXPRESS_API_KEY": "none", "LITELLM_MASTER_KEY": KEY, "NO_PROXY": "*"}
-    environment["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # asks nobody outside
+    keys = {"AXPRESS_API_KEY": "none", "LITELLM_MASTER_KEY": KEY}
+    nobody_outside = {"NO_PROXY": "*", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
     command = [PROGRAM, "--config", "config.yaml", "--host", "127.0.0.1", "--port", str(port)]
-    with (directory / "litellm.log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=directory, env=environment, stdout=log, stderr=log)
-        try:
-            until = time.monotonic() + 120
-            while not listens(port):
-                assert process.poll() is None and time.monotonic() < until, (directory / "litellm.log").read_text()
-                time.sleep(0.2)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.kill()
-            process.wait()
+    with listening(command, port, directory, **keys, **nobody_outside) as address:
+        yield address
 
 
 def test_no_request_is_lost(tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def test_the_next_place_is_for_the_client_that_has_fewest(package: tuple[Path, P
 
     def asked(client: str, number: int) -> None:
         def sink(delta: object) -> None:
-            if delta.finish_reason:  # type: ignore[attr-defined]
+            if delta.finish_reason:
                 order.append(client)
 
         request = GenerationRequest([1, 2, number], max_tokens=4, ignore_eos=True, client=client.encode())
@@ -174,7 +174,7 @@ def test_what_is_kept_for_a_client_that_does_not_read_is_bounded() -> None:
     connection = Deaf()
     request = SimpleNamespace(transport=connection)
     prepared = SimpleNamespace(requests=[None])
-    answer = StreamedAnswer(request, prepared, SimpleNamespace(), 30.0)  # type: ignore[arg-type]
+    answer = StreamedAnswer(request, prepared, SimpleNamespace(), 30.0)
     for number in range(MAX_UNREAD + 1):
         assert not connection.closing, number
         answer.receive(0, [Delta("x", 1)])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
+import subprocess
 import threading
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,23 @@ def listens(port: int) -> bool:
     """Whether somebody takes connections there."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@contextmanager
+def listening(command: list[str], port: int, directory: Path, **more: str) -> Iterator[str]:
+    """A program that serves `port`, in `directory`, with `more` in its environment: its address."""
+    log = directory / "log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, cwd=directory, env={**os.environ, **more}, stdout=out, stderr=out)
+        try:
+            until = time.monotonic() + 120
+            while not listens(port):
+                assert process.poll() is None and time.monotonic() < until, log.read_text()
+                time.sleep(0.05)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.kill()
+            process.wait()
 
 
 def ask(client: openai.OpenAI, seed: int, stream: bool, model: str = "default") -> str:

@@ -38,14 +38,14 @@ def make_prompts() -> list[list[int]]:
 
 def open_engine(package: Path, **options: object) -> Engine:
     fields = {"banks": 1, "max_running": 8, "threaded": False, **options}
-    return Engine.open(package, "emu", "none", **fields)  # type: ignore[arg-type]
+    return Engine.open(package, "emu", "none", **fields)
 
 
 def embed(engine: Engine, prompts: list[list[int]], **fields: object) -> np.ndarray:
     """All at once; the vectors in order."""
     answers = [Collector() for _ in prompts]
     fields = {"dimensions": engine.info.embedding_size, **fields}
-    engine.submit_all([GenerationRequest(prompt, **fields) for prompt in prompts], answers)  # type: ignore[arg-type]
+    engine.submit_all([GenerationRequest(prompt, **fields) for prompt in prompts], answers)
     while engine.step():
         engine.scheduler.check_integrity()
     for answer in answers:

@@ -77,10 +77,10 @@ def known(tmp_path: Path) -> dict[str, int]:
 
 
 def test_memory_that_comes_back_is_waited_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    left(tmp_path).check(Card(6 * GIB))  # type: ignore[arg-type]
+    left(tmp_path).check(Card(6 * GIB))
     assert known(tmp_path) == {"7": 6 * GIB}
     with caplog.at_level(logging.INFO):
-        left(tmp_path, "axpress (process 12)").check(Card(4 * GIB, 5 * GIB, 6 * GIB))  # type: ignore[arg-type]
+        left(tmp_path, "axpress (process 12)").check(Card(4 * GIB, 5 * GIB, 6 * GIB))
     assert [r.levelname for r in caplog.records] == ["WARNING", "INFO"] and "by axpress (process 12)" in caplog.text
 
 
@@ -89,25 +89,25 @@ def test_no_reboot_where_others_live_or_reboots_did_not_help(
     holders: str | None, reboots: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(left_memory, "WAIT_SECONDS", 0.1)
-    left(tmp_path).check(Card(6 * GIB))  # type: ignore[arg-type]
-    left(tmp_path, holders, reboots).check(Card(4 * GIB))  # type: ignore[arg-type]
+    left(tmp_path).check(Card(6 * GIB))
+    left(tmp_path, holders, reboots).check(Card(4 * GIB))
     assert known(tmp_path) == {"7": 6 * GIB}  # those who hold it will end
 
 
 def test_after_reboots_in_vain_what_there_is_has_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(left_memory, "WAIT_SECONDS", 0.1)
-    left(tmp_path).check(Card(6 * GIB))  # type: ignore[arg-type]
+    left(tmp_path).check(Card(6 * GIB))
     again, card = left(tmp_path), Card(4 * GIB)
     for _ in range(2):
         with pytest.raises(RuntimeCallError, match="2048 MiB of the card's memory"):
-            again.check(card)  # type: ignore[arg-type]
-    again.check(card)  # type: ignore[arg-type]
+            again.check(card)
+    again.check(card)
     assert known(tmp_path) == {"7": 4 * GIB}  # a new firmware may need more: not again at each start
 
 
 def test_a_card_that_does_not_tell_and_a_file_that_is_broken(tmp_path: Path) -> None:
-    left(tmp_path).check(Card(None))  # type: ignore[arg-type]
+    left(tmp_path).check(Card(None))
     assert not (tmp_path / "idle_memory.json").exists()
     (tmp_path / "idle_memory.json").write_text("[1")
-    left(tmp_path).check(Card(6 * GIB))  # type: ignore[arg-type]
+    left(tmp_path).check(Card(6 * GIB))
     assert known(tmp_path) == {"7": 6 * GIB}

@@ -53,7 +53,7 @@ def test_a_response_is_gone_on_from(client: openai.OpenAI) -> None:
     third = client.responses.retrieve(last.response.id)
     assert third.output_text == last.response.output_text and third.previous_response_id == second.id
     items = list(client.responses.input_items.list(third.id, order="asc", limit=2))  # three pages of it
-    said = [part.text for item in items for part in item.content]  # type: ignore[union-attr]
+    said = [part.text for item in items for part in item.content]
     assert said == [
         "What is 2 + 3?", first.output_text, "And 4 + 4?", second.output_text, "Thanks"
     ]  # fmt: skip

@@ -110,7 +110,7 @@ def test_an_answer_cannot_drive_the_terminal(terminal: Emulated) -> None:
 
 def test_thoughts_are_dimmed_and_stand_before_the_answer(terminal: Emulated) -> None:
     written: list[str] = []
-    terminal.write = lambda text: written.append(text) or len(text)  # type: ignore[method-assign, func-returns-value]
+    terminal.write = lambda text: written.append(text) or len(text)
     screen = MarkdownScreen(terminal)
     screen.thought("hm ")
     screen.thought("well")
