@@ -32,7 +32,7 @@ def completion_script(parser: argparse.ArgumentParser, shell: str) -> str:
     """The script for bash, zsh or fish."""
     for command, action in _actions(parser):
         if (completed := _completed(command, action)) is not None:
-            action.complete = completed  # type: ignore[attr-defined] - shtab reads it there
+            action.complete = completed  # type: ignore[attr-defined]  # shtab reads it there
     return shtab.complete(parser, shell)
 
 
