@@ -115,15 +115,16 @@ cdef class Card:
 
     def _start(self, int index, device_id):
         cdef axclError code
+        self.closed = False
+        _open_cards.add(self)  # first: what is initialised here is not for _end to end
         with nogil:
             code = self.api.axclInit(NULL)
+        self.closed = code != 0
         if code == AXCL_ERR_NO_DRIVER:
             raise RuntimeUnavailable(
                 f"{self.library} does not reach the card's driver (0x{code & 0xFFFFFFFF:08x}): is the kernel module "
                 "loaded (`lsmod | grep axcl`), and may this user open the device node /dev/axcl_host?")
         self.check("axclInit", code)
-        self.closed = False
-        _open_cards.add(self)
         devices = self._device_ids()
         if device_id is not None:
             if device_id not in devices:
@@ -346,9 +347,10 @@ cdef class Card:
             if self.device_set:
                 self.api.axclrtResetDevice(self.device)
                 self.device_set = False
-            if not self.closed:
+        if not self.closed:
+            self.closed = True  # first, see _end; the table of functions stays: somebody may come back who hangs in one
+            with nogil:
                 self.api.axclFinalize()
-                self.closed = True  # the table of functions stays: somebody who hangs in one may come back
         _open_cards.discard(self)
 
 
@@ -390,6 +392,6 @@ cdef Card _without_device(library):
 
 
 cdef _end(Card card):
-    if not _open_cards:  # else it is theirs
+    if all(other.closed for other in _open_cards):  # else it is theirs to end; twice does no harm
         with nogil:
             card.api.axclFinalize()

@@ -263,7 +263,7 @@ def test_a_load_that_hangs_is_ended_by_a_reboot(open_engine, tmp_path, monkeypat
 
 def test_a_load_that_hangs_for_ever_is_given_up(open_engine, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load_watch, "LOAD_SECONDS", 0.2)
-    Emulator().set("faults", "axclrtEngineLoadFromFile@2=block:1500; axclrtRebootDevice@1+=fail:0x80300187")
+    Emulator().set("faults", "axclrtEngineLoadFromFile@2=block:3000; axclrtRebootDevice@1+=fail:0x80300187")
     with pytest.raises(CardBeyondHelp, match="does not answer: loading") as given_up:
         open_engine(state_dir=tmp_path, recovery=replace(QUICK, settle=0.1))
     assert given_up.value.exit_wanted and given_up.value.kind is FailureKind.CARD_HUNG
