@@ -162,7 +162,7 @@ class Supervised:
         self._thread.join()
         self._log.seek(0)
         log = self._log.read()
-        self.wrong += [log[at : at + 3000] for at in (log.find("Traceback"), log.find("unexpected")) if at >= 0]
+        self.wrong += [log[at : at + 3000] for at in (log.find("Traceback"), log.find("unexpected:")) if at >= 0]
 
 
 Text = dict[int, str]

@@ -7,7 +7,6 @@ from .runtime import Card
 from .shape_groups import TensorInfo
 
 MAX_DIMS: int
-UNEXPECTED: int
 
 class LoadedModel:
     """One axmodel on the card: a layer or a head. `inputs` and `outputs`: TensorInfo each, in the card's order."""

@@ -13,7 +13,12 @@ from .runtime import describe_code
 from .shape_groups import TensorInfo
 
 MAX_DIMS = 32  # room in the runtime's struct
-UNEXPECTED = 0x8030070A  # the engine: an unexpected response
+
+
+cdef _nonsense(str call, str detail):
+    """The error of a function that has no code for one, and told what cannot be."""
+    code = 0x8030070A  # the engine: an unexpected response
+    return RuntimeCallError(call, code, describe_code(code), detail)
 
 
 @cython.no_gc_clear
@@ -50,6 +55,9 @@ cdef class LoadedModel:
         self.num_groups = count
         self.inputs = [self._tensor(i, True) for i in range(self.card.api.axclrtEngineGetNumInputs(self.info))]
         self.outputs = [self._tensor(i, False) for i in range(self.card.api.axclrtEngineGetNumOutputs(self.info))]
+        if not (self.inputs and self.outputs and count > 0):
+            raise _nonsense("axclrtEngineGetNum", f"{len(self.inputs)} inputs, {len(self.outputs)} outputs and {count}"
+                            f" groups in {os.path.basename(self.path)}")
 
     def _tensor(self, uint32_t index, bint is_input):
         cdef axclrtEngineDataType dtype = <axclrtEngineDataType>0
@@ -62,13 +70,14 @@ cdef class LoadedModel:
             name = self.card.api.axclrtEngineGetOutputNameByIndex(self.info, index)
             code = self.card.api.axclrtEngineGetOutputDataType(self.info, index, &dtype)
         self.card.check("axclrtEngineGetDataType", code)
+        if name == NULL:
+            raise _nonsense("axclrtEngineGetNameByIndex", f"no name for tensor {index}")
         shapes, sizes = [], []
         for group in range(self.num_groups):
             shape, size = self._shape(group, index, is_input)
             shapes.append(shape)
             sizes.append(size)
-        label = (<bytes>name).decode() if name != NULL else f"tensor {index}"
-        return TensorInfo(label, <int>dtype, tuple(shapes), tuple(sizes))
+        return TensorInfo((<bytes>name).decode(), <int>dtype, tuple(shapes), tuple(sizes))
 
     def _shape(self, uint32_t group, uint32_t index, bint is_input):
         cdef axclrtEngineIODims dims
@@ -86,10 +95,8 @@ cdef class LoadedModel:
             raise PackageError(
                 f"{self.path}: the runtime gives a tensor of {dims.dimCount} dimensions; is this an AXCL 3 runtime?")
         shape = tuple([dims.dims[i] for i in range(dims.dimCount)])
-        if size == 0 and shape and 0 not in shape:  # the only error that the function can tell
-            raise RuntimeCallError(
-                "axclrtEngineGetSizeByIndex", UNEXPECTED, describe_code(UNEXPECTED),
-                f"no bytes for a tensor of {shape}")
+        if size == 0 and shape and 0 not in shape:
+            raise _nonsense("axclrtEngineGetSizeByIndex", f"no bytes for a tensor of {shape}")
         return shape, size
 
     def close(self) -> None:

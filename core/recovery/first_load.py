@@ -74,12 +74,17 @@ def load_first(
     and whether it is emulated; `meanwhile` is called between the tries, and may raise. Raises CardBeyondHelp, or what
     is no failure of a card at once."""
     rungs = [Rung.REBOOT, Rung.REOPEN]
+    failure: AxpressError | None = None
     while True:
         loading = _Try(load, progress)
         try:
             return loading.result()
         except (RuntimeCallError, LogitsError, CallHangs) as error:
             failure = error.with_traceback(None)
+        except RuntimeUnavailable as error:
+            if failure is None:  # there is none, or no driver
+                raise
+            failure = error.with_traceback(None)  # it was there a moment ago
         if failure_kind(failure) in HELPLESS:
             raise failure
         log.error("the card failed while the model was loaded: %s", failure)

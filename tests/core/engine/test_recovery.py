@@ -229,7 +229,10 @@ LOAD_FAULTS = {
     "axclrtEngineLoadFromFile@2=fail:0x8030070c": ["reopen"],
     "axclrtSetDevice@1=fail:0x80300186; axclrtSetDevice@2=fail:0x80300186": ["reopen", "reboot"],
     "axclrtMalloc@5=fail:0x80300501": ["reopen"],
-    "axclrtEngineGetOutputSizeByIndex@5=fail:0x8030070c": ["reopen"],
+    **{
+        f"axclrtEngineGet{what}@1=fail:0x8030070c": ["reopen"]  # they tell 0 or nothing, which is no code
+        for what in ("NumInputs", "OutputNameByIndex", "OutputSizeByIndex")
+    },
 }
 
 
