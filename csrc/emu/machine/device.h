@@ -24,6 +24,7 @@ struct emu_device {
     emu_memory memory;
     pthread_mutex_t npu;           /* one execute at a time */
     atomic_bool executed;          /* since the first model was loaded */
+    atomic_int working;            /* synchronous calls that compute, on their own threads */
     atomic_int models;
     atomic_bool layer_loaded;      /* since there were no models, also to be asked about and unloaded again */
     atomic_int heat;               /* millidegrees added by the temperature fault */

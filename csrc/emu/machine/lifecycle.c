@@ -1,6 +1,7 @@
 /* From axclInit to axclFinalize: opening the devices, what a reset takes with it, closing everything. */
 #include "lifecycle.h"
 
+#include <sched.h>
 #include <string.h>
 
 #include "context.h"
@@ -70,6 +71,7 @@ void emu_machine_close(void)
 {
     for (int i = 0; i < emu_num_devices; i++) {
         emu_device_wipe(&emu_devices[i], true);
+        while (emu_devices[i].working) sched_yield(); /* hanging ones have given up; others are in its memory */
         emu_memory_close(&emu_devices[i]);
     }
     emu_events_wipe(true);

@@ -82,8 +82,10 @@ axclError emu_op_now(emu_op *op, emu_device *device)
     emu_fault_submission(device);
     emu_count_add(EMU_COUNT_WAITS, 1);
     op->submitted = emu_time_submit();
+    atomic_fetch_add(&device->working, 1);
     axclError error = emu_op_run(op, device, &ready, NULL);
     emu_op_drop(op);
+    atomic_fetch_sub(&device->working, 1);
     if (!error) emu_time_wait(device, ready, 0, NULL);
     return error;
 }
