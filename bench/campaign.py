@@ -3,10 +3,11 @@ faults, and is nothing lost? Everything here is emulated.
 
     python bench/campaign.py [--seconds 1800] [--faults N] [--seed 1] [--half engine|server]
 
-Half of the time one engine of the demo model in this process: answers run eight at a time while functions that the
-engine calls fail, hang or block, results become NaN, the card gets lost, hot or short of memory, while answers run,
-during recovery, while the engine is closed and while it is loaded. Then a real server over HTTP, which is killed, told
-to stop and ends itself, and is started again; its clients stream, want tools, forms and several choices, leave.
+One half is an engine of the demo model in this process: answers run eight at a time while functions that the engine
+calls fail, hang or block, results become NaN, the card gets lost, hot or short of memory, while answers run, during
+recovery, while the engine is closed and while it is loaded. The other, at the same time, is a real server over HTTP,
+which is killed, told to stop and ends itself, and is started again; its clients stream, want tools, forms and several
+choices, leave.
 
 Counted is what took effect, by the emulator's own count. Prints tables, and writes bench/results/campaign.json; the
 exit code is 1 where an answer differed, ended twice or never or without need, or where something was lost.
@@ -19,6 +20,7 @@ import collections
 import ctypes
 import gc
 import logging
+import multiprocessing
 import os
 import random
 import sys
@@ -39,7 +41,7 @@ from axpress.core.errors import AxpressError, EngineClosed, FailureKind
 from axpress.core.request import Delta, GenerationRequest, SamplingParams
 
 AT_ONCE = 8
-ROUND = 150  # faults between two looks at what was lost
+ROUNDS = (3, 10, 30, 150)  # faults between two looks at what was lost; in short ones more is met by loads and ends
 CODES = ("0x8030070c", "0x8030010c", "0x80300181", "0x80300386")
 CARD = {  # rules that are no calls: kind, rule, how often drawn
     "nan": ("nan@layer:{n}", "nan@head:{n}", "nan@any:{n}", "nan@any:{n}+"),
@@ -302,7 +304,7 @@ def run_engine(seed: int, seconds: float, faults: int) -> dict[str, Any]:
     Emulator().set("hang_ms", "3000")  # in a process that goes on, what was left behind has to come back some day
     half, until = EngineHalf(seed), time.monotonic() + seconds
     while time.monotonic() < until and (not faults or half.num_faults < faults):
-        half.round(ROUND, until)
+        half.round(half.rnd.choice(ROUNDS), until)
     half.engine.close()
     if any(half.emulator.report()["memory"][name] for name in ("device_used", "pinned_used")):
         half.wrong.append(f"after the end there is still in use: {half.emulator.report()['memory']}")
@@ -314,6 +316,35 @@ def run_engine(seed: int, seconds: float, faults: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _run_server(seed: int, seconds: float, faults: int) -> dict[str, Any]:
+    """The half over HTTP; a first look at an engine tells which functions each phase calls."""
+    calls, rnd = run_engine(seed, 0.0, 0)["calls"], random.Random(seed)
+    return run_server(rnd, Faults(rnd, calls).draw, seconds, faults)
+
+
+def _run_half(half: Callable[..., dict[str, Any]], to: Any, *options: Any) -> None:
+    logging.getLogger("axpress").setLevel(logging.CRITICAL)
+    to.send(half(*options))
+
+
+def run_beside(halves: dict[str, Callable[..., dict[str, Any]]], *options: Any) -> dict[str, Any]:
+    """Each half in a process of its own. A half that crashes is the worst of all findings."""
+    started, results = {}, {}
+    spawn = multiprocessing.get_context("spawn")
+    for name, half in halves.items():
+        result, to = spawn.Pipe(duplex=False)
+        started[name] = (spawn.Process(target=_run_half, args=(half, to, *options)), result)
+        started[name][0].start()
+        to.close()
+    for name, (process, result) in started.items():
+        try:
+            results[name] = result.recv()
+        except EOFError:
+            process.join()
+            results[name] = {"wrong": [f"the process of this half ended with {process.exitcode}"]}
+    return results
+
+
 def main() -> int:
     """Runs the campaign."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -322,14 +353,12 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--half", choices=("engine", "server", "both"), default="both")
     options = parser.parse_args()
-    logging.getLogger("axpress").setLevel(logging.CRITICAL)
     results: dict[str, Any] = {"seconds": options.seconds, "seed": options.seed}
-    share = options.seconds / 2 if options.half == "both" else options.seconds
-    engine_seconds = share if options.half != "server" else 0.0
-    results["engine"] = run_engine(options.seed, engine_seconds, options.faults)
-    if options.half != "engine":
-        rnd = random.Random(options.seed)
-        results["server"] = run_server(rnd, Faults(rnd, results["engine"]["calls"]).draw, share, options.faults)
+    halves = {"engine": run_engine, "server": _run_server}
+    results |= run_beside(
+        {name: half for name, half in halves.items() if options.half in (name, "both")},
+        options.seed, options.seconds, options.faults,
+    )  # fmt: skip
     for half in ("engine", "server"):
         show(half, results.get(half, {}))
     write_results(Path(__file__).stem, results)
