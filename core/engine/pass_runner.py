@@ -24,9 +24,9 @@ log = logging.getLogger(__name__)
 
 FLOOR_SECONDS = 2.5  # no pass is called hanging before
 HOST_FLOOR_SECONDS = 30.0  # nor before, where this machine's CPUs are the card (profile none): others may have them
-EXPECTED_TIMES = 8  # nor before so many times what it is expected to take
+EXPECTED_TIMES = 6  # nor before so many times what it is expected to take
 FIRST_SECONDS = 20.0  # the first pass of a group after loading may take so long
-GRACE_SECONDS = 2.0  # on top of that for calls that keep no deadline
+GRACE_SECONDS = 1.0  # on top of that for calls that keep no deadline
 
 
 class PassRunner:
