@@ -175,6 +175,10 @@ class AxengineProgram:
         """Zeros in all rows."""
         self._k[:], self._v[:] = 0, 0
 
+    def drop_bank(self) -> None:
+        """There is only one."""
+        raise ValueError("the only bank")
+
     def abandon(self) -> None:
         """The sessions make their calls themselves: nothing can be kept from them."""
 

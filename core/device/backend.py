@@ -98,6 +98,10 @@ class Backend(Protocol):
     def clear_bank(self, bank: int) -> None:
         """The same in all rows of a bank."""
 
+    def drop_bank(self) -> None:
+        """Gives the memory of the last bank, which nobody uses any more, back to the card. ValueError for the only one;
+        RuntimeCallError."""
+
     def abandon(self) -> None:
         """Somebody hangs in a call of a step and is not waited for: should he come back, he makes no further call."""
 

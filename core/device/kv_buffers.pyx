@@ -87,6 +87,15 @@ cdef class KVBuffers:
                 for buffer in pair:
                     buffer.write(zeros[:run.size * self.row_bytes], int(run[0]) * self.row_bytes)
 
+    def drop_last(self) -> None:
+        """Frees the last bank's memory."""
+        self.num_banks -= 1
+        first = self.num_banks * self.num_layers
+        for pair in self.pairs[first:]:
+            for buffer in pair:
+                buffer.close()
+        del self.pairs[first:]
+
     def close(self) -> None:
         """Frees the memory."""
         for pair in self.pairs:

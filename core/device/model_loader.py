@@ -69,6 +69,14 @@ class Model:
         self.program.close()
         self.card.close()
 
+    def drop_bank(self) -> None:
+        """Gives the memory of the last bank, which nobody uses any more, back to the card, and does without it from now
+        on. Errors as for `Backend.drop_bank`."""
+        try:
+            self.program.drop_bank()
+        finally:
+            self.info = replace(self.info, num_banks=self.program.num_banks)
+
     def load_again(self, device_id: int | None, check_ms: int, progress: Progress | None = None) -> OpenCard:
         """Loads the same model, once this one is closed, on the card that the runtime calls `device_id` (None: on its
         own), and lets it compute a token within `check_ms`. To be taken by `adopt`.

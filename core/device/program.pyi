@@ -93,6 +93,9 @@ class Program:
         failed pass wrote; slow. RuntimeCallError where the card fails."""
     def clear_bank(self, bank: int) -> None:
         """Zeros in K and V of all of a bank's rows. RuntimeCallError where the card fails."""
+    def drop_bank(self) -> None:
+        """Gives the memory of the last bank, which nobody uses any more, back to the card. ValueError for the only one;
+        RuntimeCallError."""
     def abandon(self) -> None:
         """Somebody hangs in a call of a step and is not waited for: should he come back, he makes no further call."""
     def check_closable(self) -> None:

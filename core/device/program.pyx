@@ -89,6 +89,15 @@ cdef class Program:
         views = self.buffers.logits.view(self.buffers.logits_dtype, (self.logits_slots, self.buffers.vocab_size))
         self.logits_views = [views[i, :self.num_values] for i in range(self.logits_slots)]
 
+    def drop_bank(self) -> None:
+        """Gives the memory of the last bank, which nobody uses any more, back to the card. ValueError for the only one;
+        RuntimeCallError."""
+        self._require_open()
+        if self.num_banks == 1:
+            raise ValueError("the only bank")
+        self.num_banks -= 1
+        self.kv.drop_last()
+
     # ---- load time ----
 
     def set_modes(self, *, use_async: bool, in_place_decode: bool) -> None:

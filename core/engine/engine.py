@@ -93,6 +93,7 @@ class Engine:
         )
         self._change = threading.Condition(self.scheduler.lock)
         self._trouble: CardTrouble | None = None  # that somebody else saw
+        self._memory_wanted = False
         self._wakes = 0  # times that somebody had news for the engine's thread; guarded by the lock
         self._numbers = itertools.count(1)
         self.throttle = Throttle()
@@ -273,6 +274,15 @@ class Engine:
                 self._trouble = CardTrouble(why, kind)
                 self._notify()
 
+    def give_up_memory(self) -> bool:
+        """The card is short of memory: before the next pass one bank is given back, with what is cached there, and who
+        lives in it goes on elsewhere. False where there is only one. From any thread."""
+        if len(self.scheduler.banks) == 1:
+            return False
+        self._memory_wanted = True
+        self.wake()
+        return True
+
     def wake(self) -> None:
         """Makes the engine look at its queue again."""
         with self._change:
@@ -356,6 +366,14 @@ class Engine:
         if self.state == "closed":
             raise EngineClosed("the server is shutting down")
 
+    def _drop_bank(self) -> None:
+        self._memory_wanted = False
+        try:
+            with self._watch.over("giving memory back", 2 * ASK_SECONDS):
+                self.scheduler.drop_bank()
+        except RuntimeCallError as error:
+            self._recover(error)
+
     def _test_idle(self) -> None:
         """A card that fails while nobody asks for anything is noticed, and brought back, before somebody does."""
         try:
@@ -384,6 +402,8 @@ class Engine:
             self.scheduler.drop_cancelled()
             if self._trouble is not None:
                 self._recover(self._trouble)
+            if self._memory_wanted:
+                self._drop_bank()
             if self.live.asked:
                 with self._watch.over("asking the card how it is", ASK_SECONDS):
                     self.live.take_asked()

@@ -258,6 +258,19 @@ class Scheduler:
         self._room_changed = False  # its rows are for those who stay
         self.counters.totals["preemptions"] += 1
 
+    def drop_bank(self) -> bool:
+        """Gives the last bank's memory back to the card; False where there is no other. Who lives there goes on later,
+        elsewhere; what was cached there is gone."""
+        if len(self.banks) == 1:
+            return False
+        while self.banks[-1].sequences:
+            self._preempt(self.banks[-1])
+        self._room_changed = True
+        self._compactors.pop()
+        self.banks.pop()
+        self.model.drop_bank()
+        return True
+
     def suspend(self) -> None:
         """What the card held is lost, after whatever part of a pass: everybody who had a place goes on later, from the
         same token. But who had nonsense for an answer again and again, while the card passed its tests, ends."""

@@ -20,6 +20,8 @@ STALE_SECONDS = 30.0
 """What was read longer ago is not told any more."""
 HYSTERESIS = 3.0
 LEAST_DUTY = 0.1
+LITTLE_MEMORY = 32 << 20
+"""Bytes of free memory below which caches are given back to the card: half of what a load leaves free."""
 LOST_MEMORY = 64 << 20
 """Bytes of free memory fewer than after loading that are worth a word."""
 EVENT_SECONDS = 600.0
@@ -66,10 +68,17 @@ LEVELS = ("cool again", "warm", "hot: fewer passes", "too hot: no passes until i
 
 
 class CardMonitor:
-    """Reads the card and sets the engine's throttle. `ask` reads; it may hang, and takes only this thread with it."""
+    """Reads the card and sets the engine's throttle. `ask` reads; it may hang, and takes only this thread with it.
+    `give_up_memory` gives some of the card's memory back, False where none is left to give; see Engine."""
 
-    def __init__(self, ask: Callable[[], CardReading], throttle: Throttle, limits: tuple[float, float, float]) -> None:
-        self._ask, self._throttle = ask, throttle
+    def __init__(
+        self,
+        ask: Callable[[], CardReading],
+        throttle: Throttle,
+        limits: tuple[float, float, float],
+        give_up_memory: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._ask, self._throttle, self._give_up_memory = ask, throttle, give_up_memory
         self.policy = HeatPolicy(limits)
         self._latest: CardReading | None = None
         self._most_free = 0
@@ -127,6 +136,12 @@ class CardMonitor:
         if lost > LOST_MEMORY:
             log.warning("the card has %d MiB less free memory than before: another program, or a leak", lost >> 20)
             self._most_free = free
+        little = free < LITTLE_MEMORY
+        given = little and self._give_up_memory()
+        self._event(given, "the card has only %d MiB of free memory: a bank of cached conversations is given back",
+                    free >> 20)  # fmt: skip
+        self._event(little and not given, "the card has only %d MiB of free memory, and nothing can be given back:"
+                    " close other programs on the card", free >> 20)  # fmt: skip
 
     def _event(self, on: bool, text: str, *values: float) -> None:
         """Tells what begins, unless that was told not long ago."""

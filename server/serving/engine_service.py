@@ -98,9 +98,9 @@ class Service:
         except Exception as exc:
             self._fail(exc)
             return
-        model = self._engine.model  # whose card may become another one
+        engine, model = self._engine, self._engine.model  # whose card may become another one
         self._reader = CardReader(lambda: model.card, self._place_of_card)
-        self.monitor = CardMonitor(self._read_card, self._engine.throttle, self.settings.heat)
+        self.monitor = CardMonitor(self._read_card, engine.throttle, self.settings.heat, engine.give_up_memory)
         self.monitor.start()
         if self.state == "loading":
             self.state, self.reason = "ready", ""
