@@ -16,14 +16,14 @@ from uuid import uuid4
 from sanic import Sanic
 from sanic.config import Config
 from sanic.request import Request
-from sanic.response import HTTPResponse
+from sanic.response import BaseHTTPResponse, HTTPResponse
 
 from .docs.routes import ROUTES
 from .http.access import Access, GuardedProtocol, mark
 from .http.connections import SafeRequest, check_head, watch_slow_senders
 from .http.errors import ShapedErrors
 from .http.port_holder import port_holder
-from .http.routing import register
+from .http.routing import JSON, register
 from .monitor.live import Feed
 from .notify import Notifier, Supervised
 from .openai.response_store import ResponseStore
@@ -60,6 +60,7 @@ def make_app(settings: Settings, service: Service | None = None) -> Sanic:
     register(app, ROUTES)
     app.on_response(_request_id)
     app.on_response(mark)
+    app.on_response(_end_line)
     app.signal("http.lifecycle.read_head")(_read_head)
     app.after_server_start(_start)
     app.before_server_stop(_stop)
@@ -93,6 +94,12 @@ async def _request_id(request: Request, response: HTTPResponse) -> None:
     own = request.headers.getone("x-request-id", "")
     request.ctx.request_id = own if _REQUEST_ID.fullmatch(own) else str(uuid4())
     response.headers["x-request-id"] = request.ctx.request_id
+
+
+async def _end_line(_: Request, response: BaseHTTPResponse) -> None:
+    """JSON ends with its line: a shell's prompt does not stick to it."""
+    if isinstance(response, HTTPResponse) and response.content_type == JSON and response.body:
+        response.body += b"\n"
 
 
 async def _start(app: Sanic) -> None:

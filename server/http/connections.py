@@ -159,7 +159,7 @@ def _make_room(connections: set[LimitedProtocol]) -> bool:
 
 def _refuse(transport: Any, status: bytes, error: HttpError, retry_after: bytes = b"") -> None:
     """Answer a connection that no request was read from, and close it."""
-    body = error_body(error)
+    body = error_body(error) + b"\n"
     head = b"HTTP/1.1 %b\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n" % (
         status,
         len(body),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
+import json
 
-from axpress.core.errors import EngineClosed, EngineFailed, FailureKind, RuntimeCallError
+import pytest
+from server_process import RunningServer, chat
+
+from axpress.core.errors import EngineClosed, EngineFailed, FailureKind, QueueFull, RuntimeCallError
 from axpress.core.request import Delta
 from axpress.server.http.errors import failure_error, translate
 from axpress.server.serving.delivery import failure
@@ -38,5 +41,18 @@ def test_exceptions_that_no_request_caused(caplog: pytest.LogCaptureFixture) -> 
     assert 3 <= int(closed.headers["retry-after"]) <= 8
     assert translate(EngineFailed("never")).headers == {"x-should-retry": "false"}
     assert not caplog.records
+    waits = {translate(QueueFull("full", 10.0)).headers["retry-after"] for _ in range(200)}
+    assert {int(wait) for wait in waits} <= set(range(10, 16)) and len(waits) > 1  # not all come back at once
     unknown = translate(RuntimeCallError("axclrtMalloc", 0x80300181, "no memory", "where it was"))
     assert unknown.status == 500 and "axclrtMalloc" not in str(unknown) and "where it was" in caplog.text
+
+
+HEADERS = {"content-type": "application/json"}
+
+
+def test_json_ends_with_its_line(server: RunningServer) -> None:
+    paths = ("/v1/models", "/health", "/livez", "/live", "/openapi.json", "/api/tags", "/nowhere")
+    said = [server.request("GET", path)[2] for path in paths]
+    for body in (chat(max_tokens=2), chat(n=0), []):
+        said.append(server.request("POST", "/v1/chat/completions", json.dumps(body).encode(), HEADERS)[2])
+    assert all(raw.endswith(b"}\n") and raw.count(b"\n") == 1 for raw in said), said

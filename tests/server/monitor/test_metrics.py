@@ -95,7 +95,7 @@ def test_label_values_are_escaped() -> None:
 def test_probes_say_a_word_each(server: RunningServer) -> None:
     for path, word in (("/livez", b"alive"), ("/readyz", b"ready")):
         status, _, raw = server.request("GET", path)
-        assert status == 200 and raw == b'{"status":"%b"}' % word
+        assert status == 200 and raw == b'{"status":"%b"}\n' % word
     body = server.health()[1]
     assert body["status"] == "ready" and 0 <= body["since_seconds"] <= body["uptime_seconds"]
 
@@ -135,5 +135,5 @@ def test_a_dead_engine_is_alive_but_not_ready(tmp_path: Path) -> None:
         server.wait(lambda: server.health()[1]["status"] == "failed", 30, "failed")
         assert server.request("GET", "/livez")[0] == 200
         status, _, raw = server.request("GET", "/readyz")
-        assert (status, raw) == (503, b'{"status":"failed"}')
+        assert (status, raw) == (503, b'{"status":"failed"}\n')
         assert "failed after" in server.log

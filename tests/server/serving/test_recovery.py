@@ -73,7 +73,7 @@ def test_a_client_gets_the_same_text_and_sees_a_pause(package: tuple[Path, Path]
             seen.add((status, body["status"]))
             models.add(server.request("GET", "/v1/models")[0])
             ready.add(server.request("GET", "/readyz")[0])
-            assert server.request("GET", "/livez")[::2] == (200, b'{"status":"alive"}')
+            assert server.request("GET", "/livez")[::2] == (200, b'{"status":"alive"}\n')
             time.sleep(0.02)
         assert answers == [expected] * 2
         assert seen <= {(200, "ready"), (200, "recovering")} and models == {200}
