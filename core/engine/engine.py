@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import os
 import threading
 import time
@@ -252,13 +253,19 @@ class Engine:
             self._thread.join(0.1)
         self._watch.close()
         self.scheduler.close()
-        if self._thread.is_alive() or not self.ladder.stop(CLOSE_SECONDS):
-            self._leave_card()
-            return
+        hangs = self._thread.is_alive() or not self.ladder.stop(CLOSE_SECONDS)
+        freeing = BoundedCall("freeing the card", self._free_card)
         try:
-            BoundedCall("freeing the card", self.model.close).result(CLOSE_SECONDS)
+            freeing.result(0.0 if hangs else CLOSE_SECONDS)
         except CallHangs:
             self._leave_card()
+
+    def _free_card(self) -> None:
+        """Once nobody is in a call to it: in a process that goes on it can be opened again then."""
+        assert self._thread is not None
+        self._thread.join()
+        self.ladder.stop(math.inf)
+        self.model.close()
 
     def _leave_card(self) -> None:
         self.card_left = True

@@ -56,6 +56,27 @@ def open_engine(package, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
     assert emulator.report()["memory"]["device_used"] == 0
 
 
+def test_a_card_that_was_left_is_free_once_the_call_comes_back(
+    open_engine: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "CLOSE_SECONDS", 0.5)
+    engine, answer = open_engine(), Collector()
+    Emulator().set("hang_ms", 3000)
+    Emulator().set("faults", "nan@any:1+; axclrtMemset@1+=block")
+    engine.submit(requests(1)[0], answer)
+    limit = time.monotonic() + 60
+    while engine.state != "recovering" and time.monotonic() < limit:
+        time.sleep(0.01)
+    engine.close()
+    assert engine.card_left
+    Emulator().set("faults", "")
+    while Emulator().report()["memory"]["device_used"] and time.monotonic() < limit:
+        time.sleep(0.01)
+    assert Emulator().report()["memory"]["device_used"] == 0
+    open_engine().close()
+    engine.card_left = False
+
+
 def requests(count: int = 3) -> list[GenerationRequest]:
     """Long ones with prompts in common."""
     return [GenerationRequest([7] * 9 + [20 + i], GREEDY, 100, ignore_eos=True) for i in range(count)]
