@@ -6,10 +6,10 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 
-from ..errors import FailureKind, RuntimeCallError, StepTimeout
+from ..errors import EngineClosed, FailureKind, RuntimeCallError, StepTimeout
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +99,8 @@ class LoadWatch:
         def hangs() -> None:
             late.set()
             log.error("the card has not answered for %.0f s: %s. Nobody can end this call", seconds, what)
-            self._put(replace(self._now, unanswered=what))
+            with suppress(EngineClosed):  # who wants the loading to stop cannot stop it from here
+                self._put(replace(self._now, unanswered=what))
 
         timer = threading.Timer(seconds + 1, hangs)  # a call with a deadline of its own comes first
         timer.daemon = True

@@ -36,9 +36,9 @@ def package(tmp_path_factory):
 
 @pytest.fixture
 def open_engine(package, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Engine]]:
-    """Opens the package, for passes that may take half a second; in the end the card is well again and closed."""
-    monkeypatch.setattr(pass_runner, "FLOOR_SECONDS", 0.5)
-    monkeypatch.setattr(pass_runner, "HOST_FLOOR_SECONDS", 0.5)
+    """Opens the package, for passes that may take a second; in the end the card is well again and closed."""
+    monkeypatch.setattr(pass_runner, "FLOOR_SECONDS", 1.0)
+    monkeypatch.setattr(pass_runner, "HOST_FLOOR_SECONDS", 1.0)
     monkeypatch.setattr(pass_runner, "GRACE_SECONDS", 0.5)
     engines: list[Engine] = []
 
