@@ -50,6 +50,7 @@ def open_engine(package, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
     emulator = Emulator()
     emulator.set("faults", "")
     emulator.set("reboot_ms", 0)
+    emulator.set("hang_ms", 60000)
     for engine in engines:
         engine.close()
         assert not engine.card_left
