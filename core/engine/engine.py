@@ -8,11 +8,12 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 from ..device.load_watch import Progress
-from ..device.model_loader import Model, check_card, open_model, runtime_of
+from ..device.model_loader import CardModels, Model, check_card, open_models, runtime_of
 from ..errors import (
     AxpressError,
     CardBeyondHelp,
@@ -29,9 +30,11 @@ from ..model_files.model_package import open_package
 from ..recovery.attempts import AttemptLog, attempts_file
 from ..recovery.bounded_call import BoundedCall, CallHangs, Meanwhile, nothing
 from ..recovery.first_load import load_first
-from ..recovery.ladder import Ladder, RecoveryPolicy
+from ..recovery.ladder import RecoveryPolicy
 from ..recovery.left_memory import LeftMemory
 from ..recovery.pass_watch import Abandoned, PassWatch
+from ..recovery.shared_card import SharedCard
+from ..recovery.turns import Turn
 from ..request import EngineInfo, FinishReason, GenerationRequest, Sink
 from .request_checks import check_request
 from .scheduler import Scheduler
@@ -64,20 +67,22 @@ class Engine:
         state_dir: Path | None = None,
         on_failure: Callable[[], None] | None = None,
         threaded: bool = True,
+        shared: SharedCard | None = None,
     ) -> None:
         """`exact`: single decodes only, for cards whose graphs differ in the last bit. `drafts`: verify guessed tokens.
         `draft_history`: also guess them from the latest answers, so many tokens of them, of the same cache_salt.
         `trace`: write every pass to this file in Chrome's trace format. `recovery`: what is done about a card that
         fails; `state_dir`: where that is counted (None: see `attempts_file`); `on_failure` is called once, on the
-        engine's thread, when nothing helped. `threaded` False: nothing runs by itself, the caller calls `step()`."""
+        engine's thread, when nothing helped. `threaded` False: nothing runs by itself, the caller calls `step()`.
+        `shared`: the card, where other engines have models on it, too; what is done about it is settled there."""
         self.model, self.text, self.package = model, model.text, model.package
         self.max_queue = max_queue
         self.state: State = "ready"
         self.reason: str | None = None
         self.failure: FailureKind | None = None
-        self.ladder = Ladder(
-            model, recovery or RecoveryPolicy(), AttemptLog(attempts_file(state_dir, model.info.emulated))
-        )
+        self.shared = shared or shared_card(model.on_card, recovery, state_dir)
+        self.ladder = self.shared.ladder
+        self._turn, self._opening = Turn(self.shared.turns), self.shared.opening
         self.exit_wanted = False  # a process started anew may do better
         self.card_left = False  # closed, but a thread hangs in a call to the card
         self._on_failure = on_failure
@@ -97,6 +102,7 @@ class Engine:
         self._numbers = itertools.count(1)
         self.throttle = Throttle()
         self.live = Live(self.scheduler, self.wake)
+        self.shared.members.append(self)
         self._thread = threading.Thread(target=self._main, name="axpress-engine", daemon=True) if threaded else None
         if self._thread is not None:
             self._watch.start()
@@ -122,27 +128,11 @@ class Engine:
         meanwhile is tried again, and rebooted. `meanwhile` is called while that is waited for, and may raise;
         `holders`: see LeftMemory. See `open_model` for errors, the constructor for `options`."""
 
-        def load(tell: Progress) -> Model:
-            return open_model(
-                directory, device, profile, settings, tell,
-                banks=banks, logits_slots=max_running, examine=left.check,
-            )  # fmt: skip
-
-        def runtime() -> tuple[str, int, bool]:
-            return runtime_of(open_package(directory), device)
-
-        emulated = device != "axengine" and runtime()[2]
-        path = attempts_file(options.get("state_dir"), emulated) if device != "axengine" else None
-        policy, attempts = options.get("recovery") or RecoveryPolicy(), AttemptLog(path)
-        others = (lambda: "") if emulated else holders  # an emulated card is this process's own
-        left = LeftMemory(attempts, policy.max_reboots, others, meanwhile)
-        model = load_first(load, runtime, policy, attempts, progress, meanwhile)
-        try:
-            model.card.bind_thread()  # it was loaded on another
-            return cls(model, max_queue=max_queue, max_running=max_running, **options)
-        except BaseException:
-            model.close()
-            raise
+        (engine,) = open_engines(
+            [directory], device, profile, max_queue, settings, progress, banks=banks, max_running=max_running,
+            meanwhile=meanwhile, holders=holders, **options,
+        )  # fmt: skip
+        return engine
 
     @property
     def info(self) -> EngineInfo:
@@ -243,19 +233,21 @@ class Engine:
         if self._thread is None:
             self._end_all()
             self.scheduler.close()
-            self.model.close()
+            self.shared.leave(self, self.model)
             return
-        self.ladder.stop(0)
+        alone = self.shared.members == [self]
+        if alone:
+            self.ladder.stop(0)
         until = time.monotonic() + CLOSE_SECONDS
         while self._thread.is_alive() and time.monotonic() < until:  # another one may take its place
             self._thread.join(0.1)
         self._watch.close()
         self.scheduler.close()
-        if self._thread.is_alive() or not self.ladder.stop(CLOSE_SECONDS):
+        if self._thread.is_alive() or (alone and not self.ladder.stop(CLOSE_SECONDS)):
             self._leave_card()
             return
         try:
-            BoundedCall("freeing the card", self.model.close).result(CLOSE_SECONDS)
+            BoundedCall("freeing the card", lambda: self.shared.leave(self, self.model)).result(CLOSE_SECONDS)
         except CallHangs:
             self._leave_card()
 
@@ -288,12 +280,12 @@ class Engine:
         """`hanging`: what the thread before this one was given up for."""
         try:
             if hanging is None:
-                self._bind_thread()
+                self._with_card(self._bind_thread)
             else:
                 self._recover(hanging)
             while self._gather():
                 if self.throttle.allow():
-                    self._run_pass()
+                    self._with_card(self._run_pass)
         except Abandoned:
             return
         except BaseException as error:  # a library's panic is no Exception; whatever it was, nobody works here any more
@@ -301,6 +293,36 @@ class Engine:
         self._end_all()
         if self.state == "failed" and self._on_failure is not None:
             self._on_failure()
+
+    def _with_card(self, work: Callable[[], None]) -> None:
+        """Does `work` when it is this engine's turn; not where the card was opened anew since the last one: what was
+        there is lost then, and the plan of what to do with it."""
+        with suppress(EngineClosed), self._turn.hold(self._meanwhile):  # closed: _gather looks at the state
+            if self._opening == self.shared.opening and self.shared.sound and self.state != "recovering":
+                work()
+            else:
+                self._catch_up()
+
+    def _catch_up(self) -> None:
+        """The card was opened anew for others, or is to be."""
+        try:
+            self.shared.check()
+        except CardTrouble as trouble:
+            self._recover(trouble)
+            return
+        self.scheduler.suspend()
+        self._is_well()
+
+    def _is_well(self) -> None:
+        """The card computes: this thread may use it, and what was of the one before is over."""
+        self._opening = self.shared.opening
+        self._bind_thread()
+        self.live.quiet = False
+        self.scheduler.counters.last_progress = time.monotonic()
+        with self._change:
+            self._trouble = None
+            if self.state == "recovering":
+                self.state, self.reason = "ready", None
 
     def _bind_thread(self) -> None:
         """Before this thread's first call to a card that was opened. One that fails even there is brought back."""
@@ -319,6 +341,7 @@ class Engine:
     def _hangs(self, what: str, seconds: float) -> None:
         """On the watchdog's thread: the engine's does not come back from a call. Another one takes its place."""
         self.model.program.abandon()
+        self._turn.inherit()
         error = CallHangs(f"the card did not answer within {seconds:.1f} s during {what}")
         self._thread = threading.Thread(target=self._main, args=(error,), name="axpress-engine", daemon=True)
         self._thread.start()
@@ -333,24 +356,25 @@ class Engine:
             if self.state == "ready":
                 self.state, self.reason = "recovering", str(error)
         self.live.quiet = True
+        with suppress(EngineClosed):  # _gather looks at the state
+            with self._turn.hold(self._meanwhile):
+                self.shared.bring_back(self._opening, str(error), failure_kind(error), self._meanwhile)
+                self._is_well()
+            return
+        self.live.quiet = False
+
+    @property
+    def num_passes(self) -> int:
+        """Passes so far."""
         totals = self.scheduler.counters.totals
-        num_passes = totals["decode_passes"] + totals["chunk_passes"]
-        try:
-            self.ladder.climb(str(error), failure_kind(error), num_passes, self._meanwhile)
-            self._bind_thread()
-        except EngineClosed:
-            return  # _gather looks at the state
-        finally:
-            self.live.quiet = False
-        self.scheduler.counters.last_progress = time.monotonic()
-        with self._change:
-            self._trouble = None  # was of the card before
-            if self.state == "recovering":
-                self.state, self.reason = "ready", None
+        return totals["decode_passes"] + totals["chunk_passes"]
 
     def _meanwhile(self) -> None:
-        """While the card is brought back: deadlines hold, who looks sees something, and nobody waits in vain."""
+        """While the card is brought back, or others have it: deadlines hold, who looks sees something, and nobody waits
+        in vain."""
         self.scheduler.drop_cancelled()
+        if self.ladder.status is not None and self.state == "ready":  # others bring it back
+            self.state, self.reason, self.live.quiet = "recovering", self.ladder.status.reason, True
         if self.live.asked:
             self.live.take_asked()
         if self.state == "closed":
@@ -373,7 +397,7 @@ class Engine:
         self.scheduler.admit()
         if not self.scheduler.num_running:
             return False
-        self._run_pass()
+        self._with_card(self._run_pass)
         return True
 
     def _gather(self) -> bool:
@@ -396,7 +420,7 @@ class Engine:
                 self._change.notify_all()  # close() waits for idleness
                 idle = wakes == self._wakes and self.state != "closed" and not self._change.wait(IDLE_SECONDS)
             if idle:
-                self._test_idle()
+                self._with_card(self._test_idle)
 
     def _end_all(self) -> None:
         """The engine ends: everybody who still waits or runs is told why."""
@@ -421,3 +445,53 @@ class Engine:
             self.state = "failed"
             self.exit_wanted = isinstance(error, CardBeyondHelp) and error.exit_wanted
         log.error("the engine stopped: %s", self.reason, exc_info=None if card_failed else error)
+
+
+def shared_card(on_card: CardModels, recovery: RecoveryPolicy | None, state_dir: Path | None) -> SharedCard:
+    """The card for all engines of the models on it; parameters as the Engine's."""
+    emulated = bool(on_card.card.emulated)
+    return SharedCard(on_card, recovery or RecoveryPolicy(), AttemptLog(attempts_file(state_dir, emulated)))
+
+
+def open_engines(
+    directories: list[str | os.PathLike[str]],
+    device: str | int = "auto",
+    profile: str | None = None,
+    max_queue: int = 32,
+    settings: dict[str, str] | None = None,
+    progress: Progress | None = None,
+    *,
+    banks: int | None = None,
+    max_running: int = 16,
+    meanwhile: Meanwhile = nothing,
+    holders: Callable[[], str | None] = lambda: None,
+    **options: Any,
+) -> list[Engine]:
+    """`Engine.open` for several models, one at least, on one card."""
+
+    def load(tell: Progress) -> CardModels:
+        return open_models(
+            directories, device, profile, settings, tell, banks=banks, logits_slots=max_running, examine=left.check
+        )
+
+    def runtime() -> tuple[str, int, bool]:
+        return runtime_of(open_package(directories[0]), device)
+
+    emulated = device != "axengine" and runtime()[2]
+    path = attempts_file(options.get("state_dir"), emulated) if device != "axengine" else None
+    policy, attempts = options.get("recovery") or RecoveryPolicy(), AttemptLog(path)
+    others = (lambda: "") if emulated else holders  # an emulated card is this process's own
+    left = LeftMemory(attempts, policy.max_reboots, others, meanwhile)
+    on_card = load_first(load, runtime, policy, attempts, progress, meanwhile)
+    engines: list[Engine] = []
+    try:
+        on_card.card.bind_thread()  # it was loaded on another
+        shared = shared_card(on_card, options.get("recovery"), options.get("state_dir"))
+        for model in list(on_card.models):
+            engines.append(Engine(model, max_queue=max_queue, max_running=max_running, shared=shared, **options))
+        return engines
+    except BaseException:
+        for engine in engines:
+            engine.close()
+        on_card.close()
+        raise
