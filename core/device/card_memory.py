@@ -7,6 +7,8 @@ from __future__ import annotations
 import logging
 
 from ..errors import PackageError
+from ..model_files.model_package import ModelPackage
+from ..model_files.simulated_axmodel import read_layers
 from .axmodel import LoadedModel
 from .runtime import Card
 from .shape_groups import common_shape
@@ -14,6 +16,7 @@ from .shape_groups import common_shape
 log = logging.getLogger(__name__)
 
 CMM_FLOOR = 64 << 20  # bytes of card memory that stay free: the runtime's own buffers need some
+BUFFERS = 16 << 20  # around a model: what a pass works on
 MAX_BANKS = 8
 USUAL_PERCENT = 130  # what a model takes of the card, by its file: the vendor's guard for its own runner
 CURE = "close other programs on the card, reset it, or choose a smaller model"
@@ -103,6 +106,16 @@ class CardMemory:
     def _free(self) -> int | None:
         free: int | None = self._card.properties().get("free_cmm")
         return free
+
+
+def expected_bytes(package: ModelPackage, banks: int) -> tuple[int, int]:
+    """What a model that was never loaded takes of the card's memory: at least, and likely. A simulated one's files tell
+    all, its caches included; of others vendors reckon USUAL_PERCENT of the files."""
+    if package.simulated:
+        layer = read_layers(package.layer_files)
+        cache = layer.decode_rows[-1] * 2 * layer.kv_heads * layer.head_dim * 2 * package.num_layers * banks
+        return package.device_bytes + cache, package.device_bytes + cache + BUFFERS
+    return package.device_bytes, package.device_bytes * USUAL_PERCENT // 100
 
 
 def share_banks(models: list[tuple[CardMemory, list[LoadedModel]]]) -> list[int]:

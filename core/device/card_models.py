@@ -112,6 +112,8 @@ class CardModels:
     def __init__(self, card: CardHandle, models: list[Model], profile: str | None = None) -> None:
         """`profile`: what an emulated card is paced like."""
         self.card, self.models, self.profile = card, models, profile
+        self.free_bytes: int | None = None
+        """Of the card's memory, before anything of ours was there; None: not known."""
         for model in models:
             model.on_card = self
 

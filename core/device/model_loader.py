@@ -53,8 +53,10 @@ def open_models(
     banks: int | None = None,
     logits_slots: int = 1,
     examine: Callable[[CardHandle], None] | None = None,
+    like: str | os.PathLike[str] | None = None,
 ) -> CardModels:
-    """Loads model directories, one at least, on one card.
+    """Loads model directories on one card. Without any, `like` says which model's card is meant: it is opened, examined
+    and closed.
 
     `device`: a card's number; "emu": the emulated card, with timing `profile` (None: the first that a package names, or
     "none"); "auto": the emulated card for simulated packages, card 0 for others; "axengine": card 0 through the
@@ -72,11 +74,14 @@ def open_models(
         if len(packages) > 1:
             raise RuntimeUnavailable("PyAXEngine's sessions serve one model: give one, or another --device")
         return Model(packages[0], wanted[0].text, *open_backend(packages[0], logits_slots)).on_card
-    card, profile = _open_card(packages, device, profile, settings or {})
+    card, profile = _open_card(packages or [open_package(like or "")], device, profile, settings or {})
     loads = Loads(card, ())
     try:
         if examine is not None:
             examine(card)
+        if not wanted:
+            loads.close()
+            return CardModels(card, [], profile)
         loads = Loads(card, wanted, progress)
         loads.load()
         return CardModels(card, loads.probed(profile=profile), profile)

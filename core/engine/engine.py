@@ -12,8 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
+from ..device.card_models import Model, check_card
 from ..device.load_watch import Progress
-from ..device.model_loader import CardModels, Model, check_card, open_models, runtime_of
 from ..errors import (
     AxpressError,
     CardBeyondHelp,
@@ -26,12 +26,9 @@ from ..errors import (
     RuntimeCallError,
     failure_kind,
 )
-from ..model_files.model_package import open_package
-from ..recovery.attempts import AttemptLog, attempts_file
 from ..recovery.bounded_call import BoundedCall, CallHangs, Meanwhile, nothing
-from ..recovery.first_load import load_first
 from ..recovery.ladder import RecoveryPolicy
-from ..recovery.left_memory import LeftMemory
+from ..recovery.open_card import open_card, shared_card
 from ..recovery.pass_watch import Abandoned, PassWatch
 from ..recovery.shared_card import SharedCard
 from ..recovery.turns import Turn
@@ -68,13 +65,15 @@ class Engine:
         on_failure: Callable[[], None] | None = None,
         threaded: bool = True,
         shared: SharedCard | None = None,
+        throttle: Throttle | None = None,
     ) -> None:
         """`exact`: single decodes only, for cards whose graphs differ in the last bit. `drafts`: verify guessed tokens.
         `draft_history`: also guess them from the latest answers, so many tokens of them, of the same cache_salt.
         `trace`: write every pass to this file in Chrome's trace format. `recovery`: what is done about a card that
         fails; `state_dir`: where that is counted (None: see `attempts_file`); `on_failure` is called once, on the
         engine's thread, when nothing helped. `threaded` False: nothing runs by itself, the caller calls `step()`.
-        `shared`: the card, where other engines have models on it, too; what is done about it is settled there."""
+        `shared`: the card, where other engines have models on it, too; what is done about it is settled there.
+        `throttle`: theirs together."""
         self.model, self.text, self.package = model, model.text, model.package
         self.max_queue = max_queue
         self.state: State = "ready"
@@ -100,7 +99,7 @@ class Engine:
         self._trouble: CardTrouble | None = None  # that somebody else saw
         self._wakes = 0  # times that somebody had news for the engine's thread; guarded by the lock
         self._numbers = itertools.count(1)
-        self.throttle = Throttle()
+        self.throttle = throttle or Throttle()
         self.live = Live(self.scheduler, self.wake)
         self.shared.members.append(self)
         self._thread = threading.Thread(target=self._main, name="axpress-engine", daemon=True) if threaded else None
@@ -128,11 +127,44 @@ class Engine:
         meanwhile is tried again, and rebooted. `meanwhile` is called while that is waited for, and may raise;
         `holders`: see LeftMemory. See `open_model` for errors, the constructor for `options`."""
 
-        (engine,) = open_engines(
+        (engine,) = cls.open_several(
             [directory], device, profile, max_queue, settings, progress, banks=banks, max_running=max_running,
             meanwhile=meanwhile, holders=holders, **options,
         )  # fmt: skip
         return engine
+
+    @classmethod
+    def open_several(
+        cls,
+        directories: list[str | os.PathLike[str]],
+        device: str | int = "auto",
+        profile: str | None = None,
+        max_queue: int = 32,
+        settings: dict[str, str] | None = None,
+        progress: Progress | None = None,
+        *,
+        banks: int | None = None,
+        max_running: int = 16,
+        meanwhile: Meanwhile = nothing,
+        holders: Callable[[], str | None] = lambda: None,
+        **options: Any,
+    ) -> list[Engine]:
+        """`open` for several models on one card."""
+        shared = open_card(
+            directories, device, profile, settings, progress, banks=banks, logits_slots=max_running,
+            recovery=options.get("recovery"), state_dir=options.pop("state_dir", None), meanwhile=meanwhile,
+            holders=holders,
+        )  # fmt: skip
+        engines: list[Engine] = []
+        try:
+            for model in list(shared.on_card.models):
+                engines.append(cls(model, max_queue=max_queue, max_running=max_running, shared=shared, **options))
+            return engines
+        except BaseException:
+            for engine in engines:
+                engine.close()
+            shared.on_card.close()
+            raise
 
     @property
     def info(self) -> EngineInfo:
@@ -445,53 +477,3 @@ class Engine:
             self.state = "failed"
             self.exit_wanted = isinstance(error, CardBeyondHelp) and error.exit_wanted
         log.error("the engine stopped: %s", self.reason, exc_info=None if card_failed else error)
-
-
-def shared_card(on_card: CardModels, recovery: RecoveryPolicy | None, state_dir: Path | None) -> SharedCard:
-    """The card for all engines of the models on it; parameters as the Engine's."""
-    emulated = bool(on_card.card.emulated)
-    return SharedCard(on_card, recovery or RecoveryPolicy(), AttemptLog(attempts_file(state_dir, emulated)))
-
-
-def open_engines(
-    directories: list[str | os.PathLike[str]],
-    device: str | int = "auto",
-    profile: str | None = None,
-    max_queue: int = 32,
-    settings: dict[str, str] | None = None,
-    progress: Progress | None = None,
-    *,
-    banks: int | None = None,
-    max_running: int = 16,
-    meanwhile: Meanwhile = nothing,
-    holders: Callable[[], str | None] = lambda: None,
-    **options: Any,
-) -> list[Engine]:
-    """`Engine.open` for several models, one at least, on one card."""
-
-    def load(tell: Progress) -> CardModels:
-        return open_models(
-            directories, device, profile, settings, tell, banks=banks, logits_slots=max_running, examine=left.check
-        )
-
-    def runtime() -> tuple[str, int, bool]:
-        return runtime_of(open_package(directories[0]), device)
-
-    emulated = device != "axengine" and runtime()[2]
-    path = attempts_file(options.get("state_dir"), emulated) if device != "axengine" else None
-    policy, attempts = options.get("recovery") or RecoveryPolicy(), AttemptLog(path)
-    others = (lambda: "") if emulated else holders  # an emulated card is this process's own
-    left = LeftMemory(attempts, policy.max_reboots, others, meanwhile)
-    on_card = load_first(load, runtime, policy, attempts, progress, meanwhile)
-    engines: list[Engine] = []
-    try:
-        on_card.card.bind_thread()  # it was loaded on another
-        shared = shared_card(on_card, options.get("recovery"), options.get("state_dir"))
-        for model in list(on_card.models):
-            engines.append(Engine(model, max_queue=max_queue, max_running=max_running, shared=shared, **options))
-        return engines
-    except BaseException:
-        for engine in engines:
-            engine.close()
-        on_card.close()
-        raise

@@ -68,7 +68,15 @@ LEVELS = ("cool again", "warm", "hot: fewer passes", "too hot: no passes until i
 class CardMonitor:
     """Reads the card and sets the engine's throttle. `ask` reads; it may hang, and takes only this thread with it."""
 
-    def __init__(self, ask: Callable[[], CardReading], throttle: Throttle, limits: tuple[float, float, float]) -> None:
+    def __init__(
+        self,
+        ask: Callable[[], CardReading],
+        throttle: Throttle,
+        limits: tuple[float, float, float],
+        steady: bool = True,
+    ) -> None:
+        """`steady`: nobody of ours takes memory or gives it back, so that a change of it is worth a word."""
+        self._steady = steady
         self._ask, self._throttle = ask, throttle
         self.policy = HeatPolicy(limits)
         self._latest: CardReading | None = None
@@ -102,7 +110,7 @@ class CardMonitor:
         self._first = self._first or reading
         if reading.temperature_c is not None:
             self._watch_heat(reading.temperature_c)
-        if reading.free_cmm is not None:
+        if reading.free_cmm is not None and self._steady:
             self._watch_memory(reading.free_cmm)
         first, now = ((r.link_gts or 0.0, r.link_width or 0) for r in (self._first, reading))
         slower = bool(reading.link_gts) and (now[0] < first[0] or now[1] < first[1])

@@ -18,7 +18,7 @@ from tiny_models import Tiny, convert_tiny
 from axpress.core.device.emulator import Emulator
 from axpress.core.device.model_loader import Model, runtime_of, want
 from axpress.core.engine import pass_runner
-from axpress.core.engine.engine import Engine, open_engines
+from axpress.core.engine.engine import Engine
 from axpress.core.errors import AxpressError
 from axpress.core.recovery.ladder import RecoveryPolicy
 from axpress.core.request import GenerationRequest
@@ -45,7 +45,7 @@ def opened(packages, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., 
     engines: list[Engine] = []
 
     def open_some(*numbers: int) -> list[Engine]:
-        engines.extend(open_engines([packages[i] for i in numbers], "emu", "none", banks=2, recovery=QUICK))
+        engines.extend(Engine.open_several([packages[i] for i in numbers], "emu", "none", banks=2, recovery=QUICK))
         return engines[-len(numbers) :]
 
     yield open_some
