@@ -317,13 +317,14 @@ class ModelPool:
             idle = [model for model in victims if model.state == "leaving" and not model.num_users]
             if early or len(idle) < len(victims):
                 return min((model.stays_until - now for model in early), default=math.inf)
-            log.info("%s leaves the card for %s", idle[0].name, hosted.name)
+            there = now - idle[0].loaded_at
+            log.info("%s leaves the card for %s, after %.1f s there", idle[0].name, hosted.name, there)
             await self._unload(idle[0])
         return 0
 
     async def _bring(self, hosted: HostedModel) -> None:
         hosted.state, self.loading, begun = "loading", hosted, monotonic()
-        log.info("loading %s, for which %d requests wait", hosted.name, len(hosted.waiting))
+        log.info("loading %s: requests that wait for it: %d", hosted.name, len(hosted.waiting))
         try:
             await asyncio.get_running_loop().run_in_executor(self._slow, self._load, hosted)
         except Exception as exc:
@@ -334,6 +335,8 @@ class ModelPool:
         else:
             hosted.load_seconds, hosted.loaded_at = monotonic() - begun, monotonic()
             hosted.last_used = hosted.loaded_at
+            log.info("%s is there after %.1f s: requests that waited for it: %d", hosted.name, hosted.load_seconds,
+                     len(hosted.waiting))  # fmt: skip
             hosted.tell()
         finally:
             self.loading = self.progress = None

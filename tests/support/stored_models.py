@@ -1,9 +1,8 @@
-"""A models directory of hollow models, each about a third of the emulated card, as `axpress pull` would leave it."""
+"""A models directory of hollow models, as `axpress pull` would leave it."""
 
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 from server_process import PROFILE
@@ -11,16 +10,16 @@ from server_process import PROFILE
 from axpress.core.model_files.hollow import hollow
 from axpress.core.model_store.store import RECORD
 
-GB = 2.5e9
-
 
 def store_hollow(root: Path, name: str, gigabytes: float = 2.5, load_s: float = 0.0) -> Path:
-    """A model of so many GB of the card's memory, whose files take `load_s` modelled seconds to load."""
+    """A model that takes so many GB of the card's memory, and whose three files take `load_s` modelled seconds to load
+    on a card with the profile NAME.toml, which lies beside the directory."""
     layer = round(gigabytes * 1e9 / 2) - 500_000
-    profile = PROFILE.replace("layer_cmm_bytes = 1000000", f"layer_cmm_bytes = {layer}").replace("test-hollow", name)
-    profile += f"load_file_ms = {load_s * 1000 / 3}\n" if load_s else ""
+    profile = PROFILE.replace("layer_cmm_bytes = 1000000", f"layer_cmm_bytes = {layer}")
+    profile = profile.replace("[memory]", f"load_file_ms = {load_s * 1000 / 3:.3f}\n[memory]")
     path = root.parent / f"{name}.toml"
-    path.write_text(re.sub(r"(?m)^(load_file_ms.*)\n", "", profile).replace("[memory]", _cost(load_s) + "[memory]"))
+    root.mkdir(parents=True, exist_ok=True)
+    path.write_text(profile.replace("test-hollow", name))
     package = hollow(str(path), root / name)
     record = {
         "name": name, "source": f"made up: {name}", "revision": "1", "licence": None,
@@ -28,7 +27,3 @@ def store_hollow(root: Path, name: str, gigabytes: float = 2.5, load_s: float = 
     }  # fmt: skip
     (package / RECORD).write_text(json.dumps(record))
     return package
-
-
-def _cost(load_s: float) -> str:
-    return f"load_file_ms = {load_s * 1000 / 3:.3f}\n" if load_s else ""
