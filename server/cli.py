@@ -189,6 +189,9 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="with --models: one that is loaded from the start and stays, as a MODEL does (repeatable)",
     )
+    add("--load-later", action="store_true",
+        help="with --models, for runtimes that load models once something ran: one that comes does not interrupt the "
+        "others; elsewhere the card may drop out")  # fmt: skip
     add("--keep-loaded", type=_seconds, metavar="S",
         help="with --models: how long an idle model stays on the card (default "
         f"{DEFAULTS.keep_loaded:g}; Ollama's keep_alive wins)")  # fmt: skip
@@ -283,7 +286,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     options: dict[str, Any] = {f.name: getattr(arguments, f.name) for f in fields(Settings) if f.name in arguments}
     for repeatable in ("aliases", "allow_origins", "allow_hosts", "pinned"):
         options[repeatable] = tuple(options.get(repeatable, ()))
-    for flag, field in (("--pin", "pinned"), ("--keep-loaded", "keep_loaded")):
+    for flag, field in (("--pin", "pinned"), ("--keep-loaded", "keep_loaded"), ("--load-later", "load_later")):
         if options.get(field) and not options.get("on_demand"):
             raise OSError(f"{flag} is about models that come and go: give --models")
     options["model_dir"], *more = options["model_dir"] or [None]

@@ -25,6 +25,8 @@ class Settings:
     """Names of models that stay on the card once they are there."""
     keep_loaded: float = 300.0
     """How long an idle model stays on the card that was loaded on demand, unless a request says otherwise."""
+    load_later: bool = False
+    """Load models beside those that are on the card, between their passes; else the card is opened again with all."""
     device: str | int = "auto"
     profile: str | None = None
     emu_speed: float | None = None

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import LogitsError, PackageError, RuntimeUnavailable
+from ..errors import AxpressError, LogitsError, PackageError, RuntimeUnavailable
 from ..model_files.embedding_models import END_OF_TEXT, check_family
 from ..model_files.model_package import ModelPackage
 from ..model_files.simulated_axmodel import published_bytes
@@ -106,6 +106,9 @@ class OpenCard(NamedTuple):
         self.card.close()
 
 
+Gate = Callable[[], AbstractContextManager[None]]
+
+
 class CardModels:
     """A card, and the models on it. Whoever changes anything here has the card to himself (see recovery/turns.py)."""
 
@@ -157,6 +160,27 @@ class CardModels:
             for bank in range(model.program.num_banks):
                 model.program.clear_bank(bank)
             check_card(model.program, check_ms)
+
+    def load_beside(self, wanted: Wanted, gate: Gate, progress: Progress | None = None) -> Model:
+        """Loads one more model on the open card, while others use it. See Loads for `gate`; errors as for
+        `open_models`."""
+        card = self.card
+        if not isinstance(card, Card):
+            raise RuntimeUnavailable("PyAXEngine's sessions serve one model")
+        card.bind_thread()
+        loads = Loads(card, [wanted], progress, gate)
+        try:
+            loads.load_files()
+            with gate():
+                loads.make_programs()
+                (model,) = loads.probed(profile=self.profile)
+                model.on_card = self
+                self.models.append(model)
+                return model
+        except BaseException:
+            with suppress(AxpressError, BufferError):
+                loads.undo()
+            raise
 
     def load_again(
         self, device_id: int | None, check_ms: int, progress: Progress | None = None, adding: Sequence[Wanted] = ()
@@ -213,24 +237,39 @@ class Loads:
     """Several models on their way to an open card: the heads of all, then the layers of each, then what is around
     them; passes come later. Errors as for `open_models`."""
 
-    def __init__(self, card: Card, wanted: Sequence[Wanted], progress: Progress | None = None) -> None:
-        self._card, self._loads = card, [_Load(card, each) for each in wanted]
+    def __init__(
+        self, card: Card, wanted: Sequence[Wanted], progress: Progress | None = None, gate: Gate = nullcontext
+    ) -> None:
+        """`gate`: what is entered around each file, and around all that comes after them: others may use the card
+        before and after."""
+        self._card, self._loads, self._gate = card, [_Load(card, each) for each in wanted], gate
         self.programs: list[Program] = []
         heads = [load.sizes[0] for load in self._loads]
         self._sizes = [*heads, *(size for load in self._loads for size in load.sizes[1:])]
         self._watch = LoadWatch(self._sizes, progress)
 
     def load(self) -> None:
-        """All files, and the programs: with as many caches as were asked for, or as fit."""
+        """All files, and the programs."""
+        self.load_files()
+        self.make_programs()
+
+    def load_files(self) -> None:
+        """All files."""
         loads = self._loads
         if len(loads) > 1:
             names = " and ".join(str(load.wanted.package.directory) for load in loads)
             CardMemory(self._card, names, self._sizes, None).check_files()
-        for load in loads:
-            load.begin()
+        with self._gate():
+            for load in loads:
+                load.begin()
         order = [*loads, *(load for load in loads for _ in load.sizes[1:])]
         for number, load in enumerate(order):
-            load.next_file(self._watch, number)
+            with self._gate():
+                load.next_file(self._watch, number)
+
+    def make_programs(self) -> None:
+        """With as many caches as were asked for, or as fit."""
+        loads = self._loads
         counts = share_banks([(load.memory, load.models[1:]) for load in loads])
         for load, count in zip(loads, counts, strict=True):
             self.programs.append(load.program(count))
@@ -252,6 +291,14 @@ class Loads:
                      model.info.device)  # fmt: skip
             models.append(model)
         return models
+
+    def undo(self) -> None:
+        """After an error: frees what is on the card so far; the card stays open, and what others have on it."""
+        for program in self.programs:
+            program.close()
+        for load in self._loads:
+            for loaded in reversed(load.models):
+                loaded.close()
 
     def close(self) -> None:
         """After an error: the card and what is on it so far."""

@@ -42,7 +42,7 @@ class Closable(Protocol):
 T = TypeVar("T", bound=Closable)
 
 
-class _Try(Generic[T]):
+class Try(Generic[T]):
     """One loading, on a thread of its own: the card may never come back from a call of it."""
 
     def __init__(self, load: Callable[[Progress], T], progress: Progress | None) -> None:
@@ -86,7 +86,7 @@ def load_first(
     rungs = [Rung.REBOOT, Rung.REOPEN]
     failure: AxpressError | None = None
     while True:
-        loading = _Try(load, progress)
+        loading = Try(load, progress)
         try:
             return loading.result()
         except (RuntimeCallError, LogitsError, CallHangs) as error:

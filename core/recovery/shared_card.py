@@ -5,15 +5,25 @@ next pass (`opening`), and its answers go on from the token they were at."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
-from ..device.card_models import CardModels, Model, Wanted
+from ..device.card_models import CardModels, Model, Wanted, check_card
 from ..device.load_watch import Progress
-from ..errors import AxpressError, CardBeyondHelp, CardTrouble, EngineClosed, FailureKind
+from ..errors import (
+    AxpressError,
+    CardBeyondHelp,
+    CardTrouble,
+    EngineClosed,
+    FailureKind,
+    LogitsError,
+    RuntimeCallError,
+    RuntimeUnavailable,
+)
 from .attempts import AttemptLog
-from .bounded_call import BoundedCall, Meanwhile, nothing
-from .first_load import load_first
+from .bounded_call import BoundedCall, CallHangs, Meanwhile, nothing
+from .first_load import Try, load_first
 from .ladder import Ladder, RecoveryPolicy
 from .turns import Turn, Turns
 
@@ -83,6 +93,48 @@ class SharedCard:
             if member in self.members:
                 self.members.remove(member)
                 self._num_passes_before += member.num_passes
+
+    def add_beside(self, wanted: Wanted, progress: Progress | None = None, meanwhile: Meanwhile = nothing) -> Model:
+        """Loads one more model file by file, between passes of those that are there: for runtimes that load something
+        once something ran. Where that fails the others go on; a card that fails is brought back for them."""
+        turn, seen = Turn(self.turns), self.opening
+
+        @contextmanager
+        def gate() -> Iterator[None]:
+            with turn.hold(meanwhile):
+                self.check()
+                if seen != self.opening:
+                    raise RuntimeUnavailable("the card was opened anew while a model was being loaded: try again")
+                yield
+
+        loading = Try(lambda tell: self.on_card.load_beside(wanted, gate, tell), progress)
+        try:
+            return loading.result()
+        except CallHangs as error:
+            turn.inherit()
+            with turn.hold(meanwhile):
+                self.bring_back(self.opening, str(error), error.kind, meanwhile)
+            raise
+        except (RuntimeCallError, LogitsError):
+            with turn.hold(meanwhile):
+                self._look()
+            raise
+
+    def _look(self) -> None:
+        """Somebody's load failed: whether the card still computes for the others. Where it does not, one of them brings
+        it back."""
+        check_ms = round(self.ladder.policy.check * 1000)
+
+        def look() -> None:
+            self.on_card.card.bind_thread()
+            for model in self.on_card.models:
+                check_card(model.program, check_ms)
+
+        try:
+            BoundedCall("looking at the card", look).result(2 * self.ladder.policy.check)
+        except AxpressError as error:
+            for member in self.members[:1]:
+                member.report_trouble(error.kind, str(error))
 
     def add(
         self,

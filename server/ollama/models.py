@@ -138,10 +138,7 @@ def _show_named(body: bytes, pool: ModelPool) -> dict[str, Any]:
 
 def no_changes() -> HttpError:
     """What whoever wants other models is told."""
-    text = (
-        "axpress serves the one model that it was started with: models are not pulled, pushed, made, copied or deleted"
-        " here."
-    )
+    text = "models are not pushed, made or copied here; with --models, a key with that right pulls and deletes them."
     return HttpError(400, text, code="unsupported")
 
 

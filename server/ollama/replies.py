@@ -174,6 +174,17 @@ class OllamaShown(TypedDict):
 
 
 @closed
+class OllamaStatus(TypedDict):
+    """How far a pull is; "success" at its end."""
+
+    status: str
+    digest: NotRequired[str]
+    total: NotRequired[Count]
+    """Bytes to fetch, as far as is known."""
+    completed: NotRequired[Count]
+
+
+@closed
 class OllamaVersion(TypedDict):
     """The version of Ollama whose API this is, and after a dash who speaks it."""
 

@@ -17,6 +17,7 @@ from .model_names import ModelNames
 if TYPE_CHECKING:
     from axpress.core.engine.engine import Engine
     from axpress.core.model_files.model_package import ModelPackage
+    from axpress.core.model_store import StoredModel
 
     from .served_model import ServedModel
 
@@ -117,6 +118,14 @@ def hosted_models(settings: Settings) -> list[HostedModel]:
         root = ModelStore().root
         raise PackageError(f"there is no model {unknown[0]} to pin in {root}" if unknown else f"no model is in {root}")
     return models
+
+
+def stored_model(settings: Settings, stored: StoredModel) -> HostedModel:
+    """A model of the models directory, which comes and goes. PackageError."""
+    own = replace(settings, model_dir=stored.directory, more_models=(), on_demand=False)
+    hosted = hosted_model(replace(own, model_name=stored.name, aliases=(stored.repository,)))
+    hosted.stays = False
+    return hosted
 
 
 def hosted_model(settings: Settings) -> HostedModel:

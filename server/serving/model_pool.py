@@ -14,11 +14,12 @@ import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from axpress.core.device.card_memory import CMM_FLOOR
-from axpress.core.errors import AxpressError, EngineClosed, QueueFull
+from axpress.core.errors import AxpressError, EngineClosed, QueueFull, RuntimeCallError
 
 from ..http.errors import HttpError
 from ..settings import Settings
@@ -50,6 +51,9 @@ class ModelPool:
         self.settings, self.models = settings, models
         self.loading: HostedModel | None = None
         self.progress: LoadProgress | None = None
+        self._load_later = settings.load_later
+        self.pulling = ""
+        """The name of the model that is being pulled."""
         self.shared: SharedCard | None = None
         self.throttle = Throttle()
         self._book, self._check_stop, self._failed = MemoryBook(None), check_stop, failed
@@ -103,8 +107,17 @@ class ModelPool:
         assert self.shared is not None
         wanted = want(hosted.settings.directory, self.banks, self.settings.max_running)
         device = self.settings.effective_device
-        self._serve(hosted, self.shared.add(wanted, lambda: runtime_of(wanted.package, device), self._tell,
-                                            self._check_stop))  # fmt: skip
+        if self._load_later and self.shared.on_card.models:
+            try:
+                self._serve(hosted, self.shared.add_beside(wanted, self._tell, self._check_stop))
+                return
+            except RuntimeCallError as error:
+                self._load_later = False
+                log.warning(
+                    "a model cannot be loaded beside others here (%s): from now on the card is opened again", error
+                )
+        runtime = partial(runtime_of, wanted.package, device)
+        self._serve(hosted, self.shared.add(wanted, runtime, self._tell, self._check_stop))
 
     def _tell(self, progress: LoadProgress) -> None:
         if not progress.unanswered:
@@ -190,6 +203,15 @@ class ModelPool:
         """Somebody wants it gone, as soon as nobody uses it."""
         hosted.keep = 0.0
         self._news.set()
+
+    def add(self, hosted: HostedModel) -> None:
+        """One more can be asked for, or again."""
+        if all(model.names.served != hosted.names.served for model in self.models):
+            self.models.append(hosted)
+
+    def remove(self, hosted: HostedModel) -> None:
+        """It can be asked for no longer; it is not on the card."""
+        self.models.remove(hosted)
 
     # ---- memory ----
 

@@ -35,7 +35,7 @@ LIMITS = {
 
 def usual(route: Route) -> int:
     """The status of what the demo model answers to a good request; it generates text."""
-    return 400 if route.embeds else route.refuses or 200
+    return 400 if route.embeds or route.changes else route.refuses or 200
 
 
 class Client:

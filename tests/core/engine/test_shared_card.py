@@ -19,7 +19,7 @@ from axpress.core.device.emulator import Emulator
 from axpress.core.device.model_loader import Model, runtime_of, want
 from axpress.core.engine import pass_runner
 from axpress.core.engine.engine import Engine
-from axpress.core.errors import AxpressError
+from axpress.core.errors import AxpressError, RuntimeCallError
 from axpress.core.recovery.ladder import RecoveryPolicy
 from axpress.core.request import GenerationRequest
 
@@ -154,6 +154,43 @@ def test_a_model_that_comes_later_interrupts_the_others_and_changes_nothing(open
     assert not chat.ladder.rungs
     third.close()
     check(work(chat, embedding), alone)
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_a_model_that_is_loaded_beside_others_where_the_runtime_does_that(opened, alone, packages, allowed) -> None:
+    chat, embedding = opened(0, 1)
+    emulator, wanted = Emulator(), want(packages[2], 1, 16)
+    emulator.set("late_load", allowed)
+    emulator.set("head_first", not allowed)
+    answer = Held(5)
+    chat.submit(GenerationRequest([7] * 9 + [20], GREEDY, 80, ignore_eos=True), answer)
+    answer.wait_held()
+    emulator.reset_counters()
+    added, refused = list[Model](), list[RuntimeCallError]()
+
+    def add() -> None:
+        try:
+            added.append(chat.shared.add_beside(wanted))
+        except RuntimeCallError as error:
+            refused.append(error)
+
+    adding = threading.Thread(target=add)
+    adding.start()
+    answer.go.set()
+    check(work(chat, embedding), alone)
+    adding.join()
+    assert answer.wait().outcome == alone[0][0]
+    assert emulator.report()["calls"]["axclrtEngineLoadFromFile"] == (3 if allowed else 1)
+    if allowed:
+        third = Engine(added[0], shared=chat.shared, max_running=16)
+        assert ask(third).num_tokens == 20
+        third.close()
+    else:
+        assert "after the first execute" in str(refused[0])
+    check(work(chat, embedding), alone)
+    assert not chat.ladder.faults and chat.shared.opening == 0
+    emulator.set("late_load", 0)
+    emulator.set("head_first", 1)
 
 
 def test_a_model_that_does_not_come_leaves_the_others_as_they_were(opened, alone, packages, tmp_path) -> None:
