@@ -147,9 +147,8 @@ class CardModels:
         if not self.card.closed:
             self.card.bind_thread()
         model.program.close()
-        files = [str(path) for path in _files(model.package)]
-        for loaded in reversed([m for m in getattr(self.card, "models", ()) if m.path in files]):
-            loaded.close()
+        assert isinstance(self.card, Card)  # others have one model
+        self.card.unload([str(path) for path in _files(model.package)])
 
     def clear(self, check_ms: int) -> None:
         """Zeros in all caches, and each model computes a token within `check_ms`. Errors of the card, LogitsError."""

@@ -12,6 +12,7 @@ import orjson
 from sanic.request import Request
 from sanic.response import HTTPResponse
 
+from axpress.core.device.model_loader import want
 from axpress.core.errors import AxpressError, PackageError
 
 from ..http.access import check_may_change
@@ -84,12 +85,13 @@ async def _pull(pool: ModelPool, name: str) -> None:
 
 
 def _fetch(name: str) -> Any:
-    from axpress.core.model_store import ModelStore, find_entry
+    from axpress.core.model_store import ModelStore, find_entry, pull
 
-    from ..models_command import fetch
-
+    store = ModelStore()
     try:
-        return ModelStore().find(find_entry(name).name) or fetch(name, None)
+        entry = find_entry(name)
+        found = store.find(entry.name)
+        return found or pull(store, entry, tell=lambda plan: None, verify=want, progress=False)
     except PackageError as error:
         raise HttpError(400, str(error), param="model", code="not_pulled") from None
 
@@ -118,7 +120,8 @@ async def delete_model(request: Request) -> HTTPResponse:
     pool.find(name)
     hosted = next((model for model in pool.models if model.names.served.casefold() == _plain(name)), None)
     if hosted is None:
-        raise HttpError(400, f"'{name}' is an alias, or no name alone: name the model as it is listed.", param="model")
+        text = f"'{name}' is another name of a model: name it as it is listed."
+        raise HttpError(400, text, param="model", code="invalid_value")
     if hosted.state != "idle" or hosted.stays:
         why = "stays on the card" if hosted.stays else "is on the card: unload it first (keep_alive 0)"
         raise HttpError(400, f"model '{hosted.name}' {why}.", param="model", code="model_in_use")
@@ -127,7 +130,7 @@ async def delete_model(request: Request) -> HTTPResponse:
         await asyncio.to_thread(_remove, hosted.names.served)
     except PackageError as error:
         pool.add(hosted)
-        raise HttpError(400, str(error), param="model") from None
+        raise HttpError(400, str(error), param="model", code="invalid_value") from None
     return HTTPResponse(b"", content_type=JSON)
 
 

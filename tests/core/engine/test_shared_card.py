@@ -125,7 +125,7 @@ def test_one_that_ends_gives_its_memory_back_and_the_other_goes_on(opened, alone
     own = engines[leaves].model.card_bytes
     engines[leaves].close()
     left = Emulator().report()["memory"]["device_used"]
-    assert 0 < used - left <= own + 4096  # a bank, files and buffers; the model is measured in KiB
+    assert abs(used - left - own) <= 4096  # files, caches and buffers; the model is measured in KiB
     other = 1 - leaves
     found = work(engines[0], None) if other == 0 else work(None, engines[1])
     assert (found[0] == alone[0]) if other == 0 else np.array_equal(found[1], alone[1])
