@@ -116,22 +116,10 @@ class Engine:
         max_queue: int = 32,
         settings: dict[str, str] | None = None,
         progress: Progress | None = None,
-        *,
-        banks: int | None = None,
-        max_running: int = 16,
-        meanwhile: Meanwhile = nothing,
-        holders: Callable[[], str | None] = lambda: None,
         **options: Any,
     ) -> Engine:
-        """Loads a model directory and starts serving it; blocks until a token can be had. A card that fails or hangs
-        meanwhile is tried again, and rebooted. `meanwhile` is called while that is waited for, and may raise;
-        `holders`: see LeftMemory. See `open_model` for errors, the constructor for `options`."""
-
-        (engine,) = cls.open_several(
-            [directory], device, profile, max_queue, settings, progress, banks=banks, max_running=max_running,
-            meanwhile=meanwhile, holders=holders, **options,
-        )  # fmt: skip
-        return engine
+        """Loads a model directory and starts serving it; blocks until a token can be had. See `open_several`."""
+        return cls.open_several([directory], device, profile, max_queue, settings, progress, **options)[0]
 
     @classmethod
     def open_several(
@@ -149,7 +137,9 @@ class Engine:
         holders: Callable[[], str | None] = lambda: None,
         **options: Any,
     ) -> list[Engine]:
-        """`open` for several models on one card."""
+        """Loads model directories on one card; an engine for each. A card that fails or hangs meanwhile is tried again,
+        and rebooted. `meanwhile` is called while that is waited for, and may raise; `holders`: see LeftMemory. See
+        `open_models` for errors, the constructor for `options`."""
         shared = open_card(
             directories, device, profile, settings, progress, banks=banks, logits_slots=max_running,
             recovery=options.get("recovery"), state_dir=options.pop("state_dir", None), meanwhile=meanwhile,

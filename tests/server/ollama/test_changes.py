@@ -29,14 +29,22 @@ def test_a_key_with_the_right_changes_the_models_and_no_other_does(tmp_path: Pat
         hub.repositories[NAME] = repository
         environment = {"AXPRESS_MODELS": str(root), "HF_ENDPOINT": hub.url}
         arguments = ("--models", "--api-keys", keys, "--emu-profile", "none")
-        with RunningServer(*arguments, environment=environment) as server:
-            for change in (client(server, USER).pull, client(server, USER).delete):
+        with (
+            RunningServer(*arguments, environment=environment) as server,
+            client(server, USER) as user,
+            client(server, BOSS) as boss,
+        ):
+            for change in (user.pull, user.delete):
                 with pytest.raises(ollama.ResponseError, match="has no right to change the models") as refused:
                     change(NAME)
                 assert refused.value.status_code == 403
-            boss = client(server, BOSS)
             with pytest.raises(ollama.ResponseError, match="no model is called"):
                 boss.pull("no-such-model")
+            for name in ("../../etc/passwd", "a/../..", "%00", "a\nb", ".kept.partial", "x" * 5000):
+                for change, status in ((boss.pull, 400), (boss.delete, 404)):
+                    with pytest.raises(ollama.ResponseError) as hostile:
+                        change(name)
+                    assert hostile.value.status_code == status, name
             assert [part.status for part in boss.pull(NAME, stream=True)][-1] == "success"
             assert [model.model for model in boss.list().models] == ["kept:latest", f"{NAME}:latest"]
             assert boss.generate(NAME, "hello", raw=True, options={"num_predict": 2}).eval_count == 2

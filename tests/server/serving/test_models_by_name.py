@@ -81,6 +81,8 @@ def test_a_chat_and_an_embedding_model_answer_together_as_they_do_alone(packages
             assert [model.model for model in other.list().models] == [f"{chat}:latest", f"{embedding}:latest"]
             assert {model.model for model in other.ps().models} == {f"{chat}:latest", f"{embedding}:latest"}
             assert other.show(embedding).capabilities == ["embedding"]
+        report = json.loads(server.request("GET", "/report")[2])
+        assert report["settings"]["more_models"] == ["package"] and len(report["health"]["models"]) == 2
         told = server.request("GET", "/metrics")[2].decode()
         assert f'vllm:generation_tokens_total{{model_name="{chat}"}}' in told
         assert f'axpress_passes_total{{model_name="{embedding}",kind="chunk"}}' in told
@@ -89,8 +91,8 @@ def test_a_chat_and_an_embedding_model_answer_together_as_they_do_alone(packages
 class Stored:
     """A server of a models directory with three models of 2.5 GB, of which two fit, and one that never does."""
 
-    def __init__(self, server: RunningServer) -> None:
-        self.server = server
+    def __init__(self, server: RunningServer, state: Path) -> None:
+        self.server, self.state = server, state
 
     def ask(self, model: str, **fields: Any) -> tuple[int, Any]:
         body = {"model": model, "messages": QUESTION, "max_tokens": 3, **fields}
@@ -100,6 +102,10 @@ class Stored:
 
     def models(self) -> dict[str, dict[str, Any]]:
         return {model["name"]: model for model in self.server.health()[1]["models"]}
+
+    def let_stays_end(self) -> None:
+        """Until each may go for others: it stays as long as its loading took."""
+        time.sleep(max(model["load_seconds"] for model in self.models().values()) + 0.1)
 
     def loads(self) -> int:
         """So far."""
@@ -112,9 +118,10 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stored]:
     for name in "abc":
         store_hollow(root, f"model-{name}")
     store_hollow(root, "too-large", 9.0)
+    state = root.parent / "state"
     arguments = ("--models", "--emu-profile", root.parent / "model-a.toml", "--emu-speed", 100, "--max-queue", 6)
-    with RunningServer(*arguments, environment={"AXPRESS_MODELS": str(root)}) as server:
-        yield Stored(server)
+    with RunningServer(*arguments, "--state-dir", state, environment={"AXPRESS_MODELS": str(root)}) as server:
+        yield Stored(server, state)
         server.wait(server.idle, 20, "idle")
 
 
@@ -127,12 +134,14 @@ def test_models_come_when_they_are_asked_for_and_go_for_others(stored: Stored) -
         status, answer = stored.ask(name)
         assert (status, answer["model"]) == (200, name)
         assert stored.loads() == loads  # the one that was used longest ago has gone
-        time.sleep(max(model["load_seconds"] for model in stored.models().values()))  # so long each may stay anyway
+        stored.let_stays_end()
     assert set(stored.models()) == {"model-a", "model-b"}
     status, answer = stored.ask("too-large")
     assert status == 400 and answer["error"]["code"] == "model_too_large"
     assert "needs at least 8583 MiB of its memory, and there are" in answer["error"]["message"]
     assert stored.loads() == 4 and stored.ask("nobody")[0] == 404
+    remembered = json.loads((stored.state / "model_memory.json").read_text())
+    assert set(remembered.values()) == {model["card_bytes"] for model in stored.models().values()}
 
 
 def test_many_who_ask_at_random_are_all_answered_and_models_do_not_only_come_and_go(stored: Stored) -> None:
@@ -155,6 +164,7 @@ def test_many_who_ask_at_random_are_all_answered_and_models_do_not_only_come_and
 
 
 def test_keep_alive_is_obeyed(stored: Stored) -> None:
+    stored.let_stays_end()
     with ollama.Client(stored.server.url) as client:
         client.generate(model="model-a", prompt="hello", keep_alive=-1, options={"num_predict": 2})
         client.generate(model="model-b", prompt="", keep_alive="5m")
