@@ -66,6 +66,7 @@ def test_without_keys_nobody_does(tmp_path: Path) -> None:
         RunningServer(
             "--models", "--emu-profile", "none", environment={"AXPRESS_MODELS": str(tmp_path / "models")}
         ) as server,
+        ollama.Client(server.url) as anybody,
         pytest.raises(ollama.ResponseError, match="Without API keys nobody may"),
     ):
-        ollama.Client(server.url).delete("kept")
+        anybody.delete("kept")
