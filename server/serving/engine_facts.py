@@ -1,13 +1,16 @@
-"""What /health says of an engine."""
+"""What /health and people are told of engines, and of their loading."""
 
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import fields
 from time import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from axpress.core.device.load_watch import LoadProgress
     from axpress.core.engine.engine import Engine
+    from axpress.core.request import EngineInfo
 
     from ..settings import Settings
 
@@ -57,6 +60,23 @@ def engines_facts(engines: list[Engine], settings: Settings) -> dict[str, Any]:
     if first.info.emulated:
         facts["note"] = "emulated: no card"
     return facts
+
+
+def loading_facts(now: LoadProgress, beside_others: bool) -> dict[str, Any]:
+    """Of a model on its way; the reason is the same for people. `beside_others`: no reason for others not to ask."""
+    facts = {f.name: getattr(now, f.name) for f in fields(now)}
+    for key in ("seconds", "seconds_left"):
+        facts[key] = None if facts[key] is None else round(facts[key], 1)
+    return {"loading": facts} | ({} if beside_others else {"reason": f"the model is being loaded: {now}"})
+
+
+def banner(info: EngineInfo, name: str, settings: Settings) -> str:
+    """What is served, on what."""
+    where = f"card {info.device}"
+    if info.emulated:
+        where = "emulated: no card" + (f", paced like {info.profile}" if info.profile not in (None, "none") else "")
+    toy = "; a toy model" if settings.is_demo else ""
+    return f"serving {name} ({where}{toy}), context {info.context_length} tokens"
 
 
 def _card_facts(engine: Engine) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from .card_monitor import CardMonitor
 from .card_reading import CardReader, CardReading
 from .card_reset import ask_for_reset
 from .engine_bridge import EngineBridge
-from .engine_facts import engine_facts, engines_facts
+from .engine_facts import banner, engine_facts, engines_facts, loading_facts
 from .hosted_model import hosted_models
 from .lenient import Lenience
 from .model_pool import ModelPool
@@ -191,14 +191,7 @@ class Service:
             now = self.pool.progress
         elif self.state != "loading":
             now = None
-        if now is None:
-            return {}
-        facts = {f.name: getattr(now, f.name) for f in fields(now)}
-        for key in ("seconds", "seconds_left"):
-            facts[key] = None if facts[key] is None else round(facts[key], 1)
-        if self.state == "ready":
-            return {"loading": facts}
-        return {"reason": f"the model is being loaded: {now}", "loading": facts}
+        return {} if now is None else loading_facts(now, beside_others=self.state == "ready")
 
     def _fail(self, exc: Exception) -> None:
         if self.state != "loading" and isinstance(exc, EngineClosed):
@@ -299,18 +292,10 @@ class Service:
     def banner(self) -> str:
         """One line for people: what is served, on what."""
         if self.pool is not None and self.state == "ready":
-            names = ", ".join(model.name for model in self.pool.loaded) or "no model yet"
-            more = len(self.pool.models) - len(self.pool.loaded)
-            where = " (emulated: no card)" if self._card.emulated else ""
-            return f"serving {names}{where}" + (f"; {more} more when asked for" if more else "")
+            return self.pool.banner()
         if self._engine is None:
             return f"{self.state}: {self.reason}"
-        info = self._engine.info
-        where = f"card {info.device}"
-        if info.emulated:
-            where = "emulated: no card" + (f", paced like {info.profile}" if info.profile not in (None, "none") else "")
-        toy = "; a toy model" if self.settings.is_demo else ""
-        return f"serving {self.served_name} ({where}{toy}), context {info.context_length} tokens"
+        return banner(self._engine.info, self.served_name, self.settings)
 
     def health(self) -> tuple[int, dict[str, Any]]:
         """Status and body of /health: 200 when a token can be had, or can be waited for since a moment ago."""

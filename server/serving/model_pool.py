@@ -261,6 +261,14 @@ class ModelPool:
 
     # ---- how it is ----
 
+    def banner(self) -> str:
+        """One line for people."""
+        assert self.shared is not None
+        names = ", ".join(model.name for model in self.loaded) or "no model yet"
+        where = " (emulated: no card)" if self.shared.on_card.card.emulated else ""
+        more = len(self.models) - len(self.loaded)
+        return f"serving {names}{where}" + (f"; {more} more when asked for" if more else "")
+
     def report(self) -> list[dict[str, Any]]:
         """All models for /health: the loaded ones, and those that are waited for, with what their engines count."""
         return [self._report(model) for model in self.models if model.engine is not None or model.state != "idle"]
