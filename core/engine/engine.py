@@ -312,6 +312,7 @@ class Engine:
             return
         except BaseException as error:  # a library's panic is no Exception; whatever it was, nobody works here any more
             self._fail(error)
+        self._turn.drop()
         self._end_all()
         if self.state == "failed" and self._on_failure is not None:
             self._on_failure()

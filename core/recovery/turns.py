@@ -43,6 +43,14 @@ class Turn:
             if self._turns.holder is self:
                 self._thread, self._depth = None, 0
 
+    def drop(self) -> None:
+        """Its user ends: nobody waits for a turn that was to be inherited."""
+        turns = self._turns
+        with turns.change:
+            if turns.holder is self and self._thread is None:
+                turns.holder = None
+                turns.change.notify_all()
+
     def _take(self, meanwhile: Meanwhile) -> None:
         turns, me = self._turns, threading.get_ident()
         with turns.change:

@@ -116,7 +116,11 @@ def hosted_models(settings: Settings) -> list[HostedModel]:
     unknown = [name for name in settings.pinned if not any(name in model.names for model in models)]
     if unknown or not models:
         root = ModelStore().root
-        raise PackageError(f"there is no model {unknown[0]} to pin in {root}" if unknown else f"no model is in {root}")
+        raise PackageError(
+            f"there is no model {unknown[0]} to pin in {root}"
+            if unknown
+            else f"no model is in {root}: `axpress pull NAME`"
+        )
     return models
 
 

@@ -79,3 +79,23 @@ def test_a_thread_that_is_given_up_leaves_its_turn_to_the_next_of_the_same_user(
         assert turns.holder is mine
     with other.hold():
         assert turns.holder is other
+
+
+def test_nobody_waits_for_the_turn_of_a_user_who_ended() -> None:
+    turns, hangs, comes_back = Turns(), threading.Event(), threading.Event()
+    mine, other = Turn(turns), Turn(turns)
+
+    def hanging() -> None:
+        with mine.hold():
+            hangs.set()
+            comes_back.wait()
+
+    thread = threading.Thread(target=hanging)
+    thread.start()
+    hangs.wait()
+    mine.inherit()
+    mine.drop()
+    with other.hold():
+        comes_back.set()
+        thread.join()
+        assert turns.holder is other
