@@ -136,6 +136,9 @@ def _announce(app: Sanic) -> None:
     host, port = app.ctx.address
     authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     what = "the demo model, emulated: no card; a toy model" if settings.is_demo else str(settings.directory)
+    if app.ctx.service.pool is not None:
+        what = ", ".join(str(path) for path in (settings.model_dir, *settings.more_models) if path is not None)
+        what = " and ".join(filter(None, (what, "the models directory" if settings.on_demand else "")))
     print(f"axpress: {what}\naxpress: listening on http://{authority}", file=sys.stderr, flush=True)
     app.ctx.access.announce(host)
 

@@ -176,8 +176,25 @@ def _rows(text: str) -> list[int]:
 def _add_serve(parser: argparse.ArgumentParser) -> None:
     """Each option is a field of Settings, which has the defaults."""
     add = parser.add_argument
-    model = "model directory, or the name of a pulled model; without it the default model, or else a toy, emulated"
-    add("model_dir", nargs="?", default=None, type=Path, metavar="MODEL", help=model)
+    add("model_dir", nargs="*", default=[], type=Path, metavar="MODEL",
+        help="model directory, or the name of a pulled model; several are served together on one card, each by its "
+        "name; without any the default model, or else a toy, emulated")  # fmt: skip
+    add("--models", dest="on_demand", action="store_true",
+        help="serve all models of the models directory, too: each is loaded when it is asked for, as far as the card's"
+        " memory allows")  # fmt: skip
+    add(
+        "--pin",
+        dest="pinned",
+        action="append",
+        metavar="NAME",
+        help="with --models: one that is loaded from the start and stays, as a MODEL does (repeatable)",
+    )
+    add("--load-later", action="store_true",
+        help="with --models, for runtimes that load models once something ran: one that comes does not interrupt the "
+        "others; elsewhere the card may drop out")  # fmt: skip
+    add("--keep-loaded", type=_seconds, metavar="S",
+        help="with --models: how long an idle model stays on the card (default "
+        f"{DEFAULTS.keep_loaded:g}; Ollama's keep_alive wins)")  # fmt: skip
     _add_card(add)
     _add_limits(add)
     _add_access(parser.add_argument_group("who may ask").add_argument)
@@ -267,17 +284,26 @@ def _serve(arguments: argparse.Namespace) -> int:
     from .http import logs
 
     options: dict[str, Any] = {f.name: getattr(arguments, f.name) for f in fields(Settings) if f.name in arguments}
-    for repeatable in ("aliases", "allow_origins", "allow_hosts"):
+    for repeatable in ("aliases", "allow_origins", "allow_hosts", "pinned"):
         options[repeatable] = tuple(options.get(repeatable, ()))
+    for flag, field in (("--pin", "pinned"), ("--keep-loaded", "keep_loaded"), ("--load-later", "load_later")):
+        if options.get(field) and not options.get("on_demand"):
+            raise OSError(f"{flag} is about models that come and go: give --models")
+    options["model_dir"], *more = options["model_dir"] or [None]
+    if more and options.get("device") == "axengine":
+        raise OSError("PyAXEngine's sessions serve one model: give one MODEL, or another --device")
     if options["model_dir"] is None and options.get("device", "auto") not in ("auto", "emu"):
         raise OSError("give MODEL: without one a model is served that runs on the emulated card only")
     if "store_limit" in options and "store_responses" not in options:
         raise OSError("--store-limit bounds stored responses and none are stored: give --store-responses FILE")
-    find_model(options)
+    if options["model_dir"] is not None or not options.get("on_demand"):
+        find_model(options)
+    options["more_models"] = tuple(known_directory(path) for path in more)
     settings = Settings(**options)
     if settings.trace is not None and not settings.trace.parent.is_dir():
         raise OSError(f"there is no directory {settings.trace.parent} for the trace")
-    open_package(settings.directory)  # what is wrong with the files is said before anybody is told where to connect
+    if settings.model_dir is not None or not settings.on_demand:
+        open_package(settings.directory)  # what is wrong with the files is said before anybody is told where to connect
     logs.configure(settings.log_level, settings.log_format)
     return serve(settings)
 

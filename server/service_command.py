@@ -80,14 +80,25 @@ def make_unit(
     if keys is not None:
         rest = _without(rest, "--api-keys")
     given = getattr(settings, "model_dir", None)
-    options: dict[str, Any] = {"model_dir": given, "aliases": ()}
-    find_model(options)
-    model = options["model_dir"]
-    if model is not None:
-        rest = [part for part in rest if given is None or part != str(given)]
-        rest = [str(Path(model).resolve()), *rest, *(f"--alias={name}" for name in options["aliases"])]
+    names = given if isinstance(given, list) else [] if given is None else [given]
+    comes_and_goes = bool(getattr(settings, "on_demand", False))
+    directories: list[str] = []
+    for name in names or ([] if comes_and_goes else [None]):
+        options: dict[str, Any] = {"model_dir": name, "aliases": ()}
+        find_model(options)
+        if options["model_dir"] is not None:
+            directories.append(str(Path(options["model_dir"]).resolve()))
+            if len(names) < 2 and not comes_and_goes:
+                rest += [f"--alias={alias}" for alias in options["aliases"]]
+    rest = [*directories, *(part for part in rest if part not in [str(name) for name in names])]
     program = [sys.executable, "-m", "axpress.server", "serve"]
-    paths = [Path(sys.executable), Path(__file__).resolve(), Path(str(model or "/")).resolve()]
+    paths = [Path(sys.executable), Path(__file__).resolve(), *map(Path, directories)]
+    if comes_and_goes:
+        from axpress.core.model_store import ModelStore
+
+        root = ModelStore().root
+        program = ["/usr/bin/env", f"AXPRESS_MODELS={root}", *program]
+        paths.append(root)
     at_home = next((path for path in paths if str(path).startswith(("/home/", "/root/"))), None)
     owner = None if at_home is None else at_home.owner()
     return Unit([*program, *rest], user, systemd, None if keys is None else Path(keys).resolve(), owner, helper)

@@ -17,6 +17,16 @@ class Settings:
     """
 
     model_dir: Path | None = None
+    more_models: tuple[Path, ...] = ()
+    """Directories of further models, served beside the first one on the same card."""
+    on_demand: bool = False
+    """Serve what lies in the models directory, too, each model from the first request for it on."""
+    pinned: tuple[str, ...] = ()
+    """Names of models that stay on the card once they are there."""
+    keep_loaded: float = 300.0
+    """How long an idle model stays on the card that was loaded on demand, unless a request says otherwise."""
+    load_later: bool = False
+    """Load models beside those that are on the card, between their passes; else the card is opened again with all."""
     device: str | int = "auto"
     profile: str | None = None
     emu_speed: float | None = None
@@ -82,7 +92,12 @@ class Settings:
     @property
     def is_demo(self) -> bool:
         """True when no model was named, so the toy model is served on the emulated card."""
-        return self.model_dir is None
+        return self.model_dir is None and not self.on_demand
+
+    @property
+    def several(self) -> bool:
+        """Whether requests choose among models."""
+        return bool(self.more_models) or self.on_demand
 
     @property
     def directory(self) -> Path:

@@ -7,6 +7,8 @@ from __future__ import annotations
 import logging
 
 from ..errors import PackageError
+from ..model_files.model_package import ModelPackage
+from ..model_files.simulated_axmodel import read_layers
 from .axmodel import LoadedModel
 from .runtime import Card
 from .shape_groups import common_shape
@@ -14,6 +16,7 @@ from .shape_groups import common_shape
 log = logging.getLogger(__name__)
 
 CMM_FLOOR = 64 << 20  # bytes of card memory that stay free: the runtime's own buffers need some
+BUFFERS = 16 << 20  # around a model: what a pass works on
 MAX_BANKS = 8
 USUAL_PERCENT = 130  # what a model takes of the card, by its file: the vendor's guard for its own runner
 CURE = "close other programs on the card, reset it, or choose a smaller model"
@@ -27,7 +30,7 @@ class CardMemory:
 
     def __init__(self, card: Card, where: str, sizes: list[int], banks: int | None) -> None:
         self._card, self._where, self._sizes, self._banks = card, where, sizes, banks
-        self._before = self._after_head = self._free()
+        self._before = self._after_head = self._latest = self._free()
 
     def check_files(self) -> None:
         """PackageError where the files alone do not fit."""
@@ -44,10 +47,28 @@ class CardMemory:
             log.warning("the model may not fit: its files have %d MiB, the card has %d MiB free; loading stops before"
                         " that is used up", need >> 20, free >> 20)  # fmt: skip
 
+    def resume(self) -> None:
+        """Its loading goes on: what others took of the card since its last step is not its own."""
+        free = self._free()
+        if free is None or self._before is None or self._after_head is None or self._latest is None:
+            return
+        others = self._latest - free
+        self._before, self._after_head, self._latest = self._before - others, self._after_head - others, free
+
+    def pause(self) -> None:
+        """Others may load now."""
+        self._latest = self._free()
+
+    @property
+    def taken(self) -> int | None:
+        """Bytes that it took up to its last step."""
+        return None if self._before is None or self._latest is None else self._before - self._latest
+
     def check_growth(self, models: list[LoadedModel]) -> None:
         """PackageError where the files after `models`, which are loaded, and the caches will not fit, if the others
         take as much for their size as the layers so far did."""
         free, done = self._free(), len(models)
+        self._latest = free
         if free is None or self._before is None or self._after_head is None:
             return
         need, cache = sum(self._sizes[done:]), 0
@@ -64,13 +85,15 @@ class CardMemory:
                 f" {CMM_FLOOR >> 20} MiB stay free, but {free >> 20} MiB are left; {CURE}"
             )
 
-    def num_banks(self, layers: list[LoadedModel]) -> int:
-        """How many banks fit beside the loaded layers; PackageError where fewer fit than were asked for, or none."""
+    def fit_banks(self, layers: list[LoadedModel], reserved: int = 0) -> tuple[int, int, int | None]:
+        """How many banks it has at least, at most, and bytes of the memory that are left for further ones (None: not
+        known), beside the loaded layers and `reserved` bytes. PackageError where fewer fit than were asked for, or
+        none."""
         available, count = self._free(), self._banks or 1
         if available is None:
-            return count
+            return count, count, None
         bank_bytes = _bank_bytes(layers, len(layers))
-        free = available - CMM_FLOOR
+        free = available - CMM_FLOOR - reserved
         fit = free // bank_bytes
         if fit < count:
             raise PackageError(
@@ -78,11 +101,41 @@ class CardMemory:
                 f" left beside the model and a reserve of {CMM_FLOOR >> 20} MiB: ask for fewer banks (--banks) or"
                 " choose a smaller model"
             )
-        return self._banks or min(fit, MAX_BANKS)
+        return count, self._banks or MAX_BANKS, free - count * bank_bytes
 
     def _free(self) -> int | None:
         free: int | None = self._card.properties().get("free_cmm")
         return free
+
+
+def expected_bytes(package: ModelPackage, banks: int) -> tuple[int, int]:
+    """What a model that was never loaded takes of the card's memory: at least, and likely. A simulated one's files tell
+    all, its caches included; of others vendors reckon USUAL_PERCENT of the files."""
+    if package.simulated:
+        layer = read_layers(package.layer_files)
+        cache = layer.decode_rows[-1] * 2 * layer.kv_heads * layer.head_dim * 2 * package.num_layers * banks
+        return package.device_bytes + cache, package.device_bytes + cache + BUFFERS
+    return package.device_bytes, package.device_bytes * USUAL_PERCENT // 100
+
+
+def share_banks(models: list[tuple[CardMemory, list[LoadedModel]]]) -> list[int]:
+    """How many banks each of the models has, whose layers are loaded: as many as were asked for, else one, and more in
+    turns as long as they fit. PackageError where that is too much."""
+    sizes = [_bank_bytes(layers, len(layers)) for _, layers in models]
+    counts, most, reserved, left = [], [], 0, None
+    for (memory, layers), size in zip(models, sizes, strict=True):
+        count, limit, left = memory.fit_banks(layers, reserved)
+        counts.append(count)
+        most.append(limit)
+        reserved += count * size
+    while left is not None:
+        wanting = [i for i, size in enumerate(sizes) if counts[i] < most[i] and size <= left]
+        if not wanting:
+            break
+        poorest = min(wanting, key=lambda i: counts[i])
+        counts[poorest] += 1
+        left -= sizes[poorest]
+    return counts
 
 
 def _bank_bytes(loaded: list[LoadedModel], num_layers: int) -> int:

@@ -57,6 +57,8 @@ class Card:
         generation's runtime tells its uid and its memory alone; empty where the runtime has no such call."""
     def wait(self, timeout_ms: int) -> None:
         """Until all that was submitted to the stream is done. StepTimeout: not after `timeout_ms`; else what failed."""
+    def unload(self, paths: list[str]) -> None:
+        """Unloads what was loaded from these files, the last first; the card stays open. RuntimeCallError."""
     def begin_close(self, settle_ms: int = 5000) -> None:
         """From here on failures do not stop the closing. Waits so long for the stream; one that does not end is
         destroyed by force."""

@@ -295,6 +295,11 @@ cdef class Card:
             code = self.api.axclrtSynchronizeStreamWithTimeout(self.stream, limit)
         self.check("axclrtSynchronizeStreamWithTimeout", code)
 
+    def unload(self, paths: list[str]) -> None:
+        """Unloads what was loaded from these files, the last first; the card stays open. RuntimeCallError."""
+        for model in reversed([model for model in self.models if model.path in paths]):
+            model.close()
+
     def begin_close(self, settle_ms: int = 5000) -> None:
         """From here on failures do not stop the closing. Waits so long for the stream; one that does not end is
         destroyed by force."""

@@ -134,6 +134,7 @@ ASSUMPTIONS = (
     Assumption("axclrtEngineGetUsage loads the model", "yes", "", _loads),
     Assumption("axclrtEngineSetDynamicBatchSize", "works", "", _value("batch_size", "set_batch_size")),
     Assumption("a head loaded after layers", "refused", "HEAD_FIRST", _value("order", "head_after_layers")),
+    Assumption("a layer loaded after an execute", "refused", "LATE_LOAD", _value("late", "load_after_execute")),
     Assumption("the first card's id", "1", "DEVICE_ID", _first_id),
     Assumption("a second axclInit after axclFinalize", "works", "", _value("start_and_end", "opens_again")),
     Assumption("memory left behind by a process that loaded models", "nothing", "", _left),

@@ -9,11 +9,12 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
+from ..device.card_models import Model, check_card
 from ..device.load_watch import Progress
-from ..device.model_loader import Model, check_card, open_model, runtime_of
 from ..errors import (
     AxpressError,
     CardBeyondHelp,
@@ -26,13 +27,12 @@ from ..errors import (
     RuntimeCallError,
     failure_kind,
 )
-from ..model_files.model_package import open_package
-from ..recovery.attempts import AttemptLog, attempts_file
 from ..recovery.bounded_call import BoundedCall, CallHangs, Meanwhile, nothing
-from ..recovery.first_load import load_first
-from ..recovery.ladder import Ladder, RecoveryPolicy
-from ..recovery.left_memory import LeftMemory
+from ..recovery.ladder import RecoveryPolicy
+from ..recovery.open_card import open_card, shared_card
 from ..recovery.pass_watch import Abandoned, PassWatch
+from ..recovery.shared_card import SharedCard
+from ..recovery.turns import Turn
 from ..request import EngineInfo, FinishReason, GenerationRequest, Sink
 from .request_checks import check_request
 from .scheduler import Scheduler
@@ -65,20 +65,24 @@ class Engine:
         state_dir: Path | None = None,
         on_failure: Callable[[], None] | None = None,
         threaded: bool = True,
+        shared: SharedCard | None = None,
+        throttle: Throttle | None = None,
     ) -> None:
         """`exact`: single decodes only, for cards whose graphs differ in the last bit. `drafts`: verify guessed tokens.
         `draft_history`: also guess them from the latest answers, so many tokens of them, of the same cache_salt.
         `trace`: write every pass to this file in Chrome's trace format. `recovery`: what is done about a card that
         fails; `state_dir`: where that is counted (None: see `attempts_file`); `on_failure` is called once, on the
-        engine's thread, when nothing helped. `threaded` False: nothing runs by itself, the caller calls `step()`."""
+        engine's thread, when nothing helped. `threaded` False: nothing runs by itself, the caller calls `step()`.
+        `shared`: the card, where other engines have models on it, too; what is done about it is settled there.
+        `throttle`: theirs together."""
         self.model, self.text, self.package = model, model.text, model.package
         self.max_queue = max_queue
         self.state: State = "ready"
         self.reason: str | None = None
         self.failure: FailureKind | None = None
-        self.ladder = Ladder(
-            model, recovery or RecoveryPolicy(), AttemptLog(attempts_file(state_dir, model.info.emulated))
-        )
+        self.shared = shared or shared_card(model.on_card, recovery, state_dir)
+        self.ladder = self.shared.ladder
+        self._turn, self._opening = Turn(self.shared.turns), self.shared.opening
         self.exit_wanted = False  # a process started anew may do better
         self.card_left = False  # closed, but a thread hangs in a call to the card
         self._on_failure = on_failure
@@ -97,8 +101,9 @@ class Engine:
         self._memory_wanted = False
         self._wakes = 0  # times that somebody had news for the engine's thread; guarded by the lock
         self._numbers = itertools.count(1)
-        self.throttle = Throttle()
+        self.throttle = throttle or Throttle()
         self.live = Live(self.scheduler, self.wake)
+        self.shared.members.append(self)
         self._thread = threading.Thread(target=self._main, name="axpress-engine", daemon=True) if threaded else None
         if self._thread is not None:
             self._watch.start()
@@ -113,37 +118,44 @@ class Engine:
         max_queue: int = 32,
         settings: dict[str, str] | None = None,
         progress: Progress | None = None,
+        **options: Any,
+    ) -> Engine:
+        """Loads a model directory and starts serving it; blocks until a token can be had. See `open_several`."""
+        return cls.open_several([directory], device, profile, max_queue, settings, progress, **options)[0]
+
+    @classmethod
+    def open_several(
+        cls,
+        directories: list[str | os.PathLike[str]],
+        device: str | int = "auto",
+        profile: str | None = None,
+        max_queue: int = 32,
+        settings: dict[str, str] | None = None,
+        progress: Progress | None = None,
         *,
         banks: int | None = None,
         max_running: int = 16,
         meanwhile: Meanwhile = nothing,
         holders: Callable[[], str | None] = lambda: None,
         **options: Any,
-    ) -> Engine:
-        """Loads a model directory and starts serving it; blocks until a token can be had. A card that fails or hangs
-        meanwhile is tried again, and rebooted. `meanwhile` is called while that is waited for, and may raise;
-        `holders`: see LeftMemory. See `open_model` for errors, the constructor for `options`."""
-
-        def load(tell: Progress) -> Model:
-            return open_model(
-                directory, device, profile, settings, tell,
-                banks=banks, logits_slots=max_running, examine=left.check,
-            )  # fmt: skip
-
-        def runtime() -> tuple[str, int, bool]:
-            return runtime_of(open_package(directory), device)
-
-        emulated = device != "axengine" and runtime()[2]
-        path = attempts_file(options.get("state_dir"), emulated) if device != "axengine" else None
-        policy, attempts = options.get("recovery") or RecoveryPolicy(), AttemptLog(path)
-        others = (lambda: "") if emulated else holders  # an emulated card is this process's own
-        left = LeftMemory(attempts, policy.max_reboots, others, meanwhile)
-        model = load_first(load, runtime, policy, attempts, progress, meanwhile)
+    ) -> list[Engine]:
+        """Loads model directories on one card; an engine for each. A card that fails or hangs meanwhile is tried again,
+        and rebooted. `meanwhile` is called while that is waited for, and may raise; `holders`: see LeftMemory. See
+        `open_models` for errors, the constructor for `options`."""
+        shared = open_card(
+            directories, device, profile, settings, progress, banks=banks, logits_slots=max_running,
+            recovery=options.get("recovery"), state_dir=options.pop("state_dir", None), meanwhile=meanwhile,
+            holders=holders,
+        )  # fmt: skip
+        engines: list[Engine] = []
         try:
-            model.card.bind_thread()  # it was loaded on another
-            return cls(model, max_queue=max_queue, max_running=max_running, **options)
+            for model in list(shared.on_card.models):
+                engines.append(cls(model, max_queue=max_queue, max_running=max_running, shared=shared, **options))
+            return engines
         except BaseException:
-            model.close()
+            for engine in engines:
+                engine.close()
+            shared.on_card.close()
             raise
 
     @property
@@ -245,15 +257,17 @@ class Engine:
         if self._thread is None:
             self._end_all()
             self.scheduler.close()
-            self.model.close()
+            self.shared.leave(self, self.model)
             return
-        self.ladder.stop(0)
+        alone = self.shared.members == [self]
+        if alone:
+            self.ladder.stop(0)
         until = time.monotonic() + CLOSE_SECONDS
         while self._thread.is_alive() and time.monotonic() < until:  # another one may take its place
             self._thread.join(0.1)
         self._watch.close()
         self.scheduler.close()
-        hangs = self._thread.is_alive() or not self.ladder.stop(CLOSE_SECONDS)
+        hangs = self._thread.is_alive() or (alone and not self.ladder.stop(CLOSE_SECONDS))
         freeing = BoundedCall("freeing the card", self._free_card)
         try:
             freeing.result(0.0 if hangs else CLOSE_SECONDS)
@@ -264,8 +278,9 @@ class Engine:
         """Once nobody is in a call to it: in a process that goes on it can be opened again then."""
         assert self._thread is not None
         self._thread.join()
-        self.ladder.stop(math.inf)
-        self.model.close()
+        if self.shared.members == [self]:
+            self.ladder.stop(math.inf)
+        self.shared.leave(self, self.model)
 
     def _leave_card(self) -> None:
         self.card_left = True
@@ -305,19 +320,50 @@ class Engine:
         """`hanging`: what the thread before this one was given up for."""
         try:
             if hanging is None:
-                self._bind_thread()
+                self._with_card(self._bind_thread)
             else:
                 self._recover(hanging)
             while self._gather():
                 if self.throttle.allow():
-                    self._run_pass()
+                    self._with_card(self._run_pass)
         except Abandoned:
             return
         except BaseException as error:  # a library's panic is no Exception; whatever it was, nobody works here any more
             self._fail(error)
+        self._turn.drop()
         self._end_all()
         if self.state == "failed" and self._on_failure is not None:
             self._on_failure()
+
+    def _with_card(self, work: Callable[[], None]) -> None:
+        """Does `work` when it is this engine's turn; not where the card was opened anew since the last one: what was
+        there is lost then, and the plan of what to do with it."""
+        with suppress(EngineClosed), self._turn.hold(self._meanwhile):  # closed: _gather looks at the state
+            if self._opening == self.shared.opening and self.shared.sound and self.state != "recovering":
+                work()
+            else:
+                self._catch_up()
+
+    def _catch_up(self) -> None:
+        """The card was opened anew for others, or is to be."""
+        try:
+            self.shared.check()
+        except CardTrouble as trouble:
+            self._recover(trouble)
+            return
+        self.scheduler.suspend()
+        self._is_well()
+
+    def _is_well(self) -> None:
+        """The card computes: this thread may use it, and what was of the one before is over."""
+        self._opening = self.shared.opening
+        self._bind_thread()
+        self.live.quiet = False
+        self.scheduler.counters.last_progress = time.monotonic()
+        with self._change:
+            self._trouble = None
+            if self.state == "recovering":
+                self.state, self.reason = "ready", None
 
     def _bind_thread(self) -> None:
         """Before this thread's first call to a card that was opened. One that fails even there is brought back."""
@@ -336,6 +382,7 @@ class Engine:
     def _hangs(self, what: str, seconds: float) -> None:
         """On the watchdog's thread: the engine's does not come back from a call. Another one takes its place."""
         self.model.program.abandon()
+        self._turn.inherit()
         error = CallHangs(f"the card did not answer within {seconds:.1f} s during {what}")
         self._thread = threading.Thread(target=self._main, args=(error,), name="axpress-engine", daemon=True)
         self._thread.start()
@@ -350,24 +397,25 @@ class Engine:
             if self.state == "ready":
                 self.state, self.reason = "recovering", str(error)
         self.live.quiet = True
+        with suppress(EngineClosed):  # _gather looks at the state
+            with self._turn.hold(self._meanwhile):
+                self.shared.bring_back(self._opening, str(error), failure_kind(error), self._meanwhile)
+                self._is_well()
+            return
+        self.live.quiet = False
+
+    @property
+    def num_passes(self) -> int:
+        """Passes so far."""
         totals = self.scheduler.counters.totals
-        num_passes = totals["decode_passes"] + totals["chunk_passes"]
-        try:
-            self.ladder.climb(str(error), failure_kind(error), num_passes, self._meanwhile)
-            self._bind_thread()
-        except EngineClosed:
-            return  # _gather looks at the state
-        finally:
-            self.live.quiet = False
-        self.scheduler.counters.last_progress = time.monotonic()
-        with self._change:
-            self._trouble = None  # was of the card before
-            if self.state == "recovering":
-                self.state, self.reason = "ready", None
+        return totals["decode_passes"] + totals["chunk_passes"]
 
     def _meanwhile(self) -> None:
-        """While the card is brought back: deadlines hold, who looks sees something, and nobody waits in vain."""
+        """While the card is brought back, or others have it: deadlines hold, who looks sees something, and nobody waits
+        in vain."""
         self.scheduler.drop_cancelled()
+        if self.ladder.status is not None and self.state == "ready":  # others bring it back
+            self.state, self.reason, self.live.quiet = "recovering", self.ladder.status.reason, True
         if self.live.asked:
             self.live.take_asked()
         if self.state == "closed":
@@ -398,7 +446,7 @@ class Engine:
         self.scheduler.admit()
         if not self.scheduler.num_running:
             return False
-        self._run_pass()
+        self._with_card(self._run_pass)
         return True
 
     def _gather(self) -> bool:
@@ -410,7 +458,7 @@ class Engine:
             if self._trouble is not None:
                 self._recover(self._trouble)
             if self._memory_wanted:
-                self._drop_bank()
+                self._with_card(self._drop_bank)
             if self.live.asked:
                 with self._watch.over("asking the card how it is", ASK_SECONDS):
                     self.live.take_asked()
@@ -423,7 +471,7 @@ class Engine:
                 self._change.notify_all()  # close() waits for idleness
                 idle = wakes == self._wakes and self.state != "closed" and not self._change.wait(IDLE_SECONDS)
             if idle:
-                self._test_idle()
+                self._with_card(self._test_idle)
 
     def _end_all(self) -> None:
         """The engine ends: everybody who still waits or runs is told why."""

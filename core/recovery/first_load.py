@@ -7,9 +7,9 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Generic, Protocol, TypeVar
 
 from ..device.load_watch import LoadProgress, Progress
-from ..device.model_loader import Model
 from ..device.runtime import device_ids
 from ..errors import (
     AxpressError,
@@ -32,12 +32,22 @@ HELPLESS = frozenset((FailureKind.OUT_OF_MEMORY, FailureKind.REQUEST, FailureKin
 STOP_SECONDS = 20.0  # for the file that is being loaded, when somebody does not want to wait any longer
 
 
-class _Try:
+class Closable(Protocol):
+    """What is loaded: an open card with models on it."""
+
+    def close(self) -> None:
+        """Frees it."""
+
+
+T = TypeVar("T", bound=Closable)
+
+
+class Try(Generic[T]):
     """One loading, on a thread of its own: the card may never come back from a call of it."""
 
-    def __init__(self, load: Callable[[Progress], Model], progress: Progress | None) -> None:
+    def __init__(self, load: Callable[[Progress], T], progress: Progress | None) -> None:
         self._progress, self._unanswered, self._stopped = progress, "", False
-        self.call = BoundedCall("loading the model", lambda: load(self._tell), Model.close)
+        self.call = BoundedCall("loading the model", lambda: load(self._tell), lambda loaded: loaded.close())
 
     def _tell(self, now: LoadProgress) -> None:
         self._unanswered = now.unanswered
@@ -50,8 +60,8 @@ class _Try:
         if self._unanswered:
             raise CallHangs(f"the card does not answer: {self._unanswered}")
 
-    def result(self) -> Model:
-        """The model. CallHangs where the card does not do in time what it is asked for; see LoadWatch."""
+    def result(self) -> T:
+        """What was loaded. CallHangs where the card does not do in time what it is asked for; see LoadWatch."""
         try:
             return self.call.result(math.inf, self._check)
         except KeyboardInterrupt:  # a process that ends in the middle of a file leaves the card wedged
@@ -62,13 +72,13 @@ class _Try:
 
 
 def load_first(
-    load: Callable[[Progress], Model],
+    load: Callable[[Progress], T],
     library: Callable[[], tuple[str, int, bool]],
     policy: RecoveryPolicy,
     attempts: AttemptLog,
     progress: Progress | None = None,
     meanwhile: Meanwhile = nothing,
-) -> Model:
+) -> T:
     """What `load` gives, called with a `progress`, tried up to three times where the card fails. Beside a call that
     does not return nothing can be opened: then only a reboot may help. `library` says which runtime, which of its cards
     and whether it is emulated; `meanwhile` is called between the tries, and may raise. Raises CardBeyondHelp, or what
@@ -76,7 +86,7 @@ def load_first(
     rungs = [Rung.REBOOT, Rung.REOPEN]
     failure: AxpressError | None = None
     while True:
-        loading = _Try(load, progress)
+        loading = Try(load, progress)
         try:
             return loading.result()
         except (RuntimeCallError, LogitsError, CallHangs) as error:

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeVar
 
+from ..device.card_models import CardModels, OpenCard
 from ..device.load_watch import LoadProgress
-from ..device.model_loader import Model, OpenCard, check_card
 from ..device.runtime import device_ids
 from ..errors import AxpressError, CardBeyondHelp, EngineClosed, FailureKind, RuntimeUnavailable
 from .attempts import AttemptLog
@@ -94,12 +94,12 @@ def _give_back_memory() -> None:
 
 
 class Ladder:
-    """Recovery of one model. `status` and the counters may be read by any thread; `climb` is for the engine's.
+    """Recovery of a card. `status` and the counters may be read by any thread; `climb` is for an engine's.
 
     `faults` by kind and `rungs` that helped, by name, since the process began."""
 
-    def __init__(self, model: Model, policy: RecoveryPolicy, attempts: AttemptLog) -> None:
-        self.model, self.policy, self.attempts = model, policy, attempts
+    def __init__(self, on_card: CardModels, policy: RecoveryPolicy, attempts: AttemptLog) -> None:
+        self.on_card, self.policy, self.attempts = on_card, policy, attempts
         self.status: RecoveryStatus | None = None
         self.faults: Counter[str] = Counter()
         self.rungs: Counter[str] = Counter()
@@ -171,7 +171,8 @@ class Ladder:
 
     def _try(self, rung: Rung, meanwhile: Meanwhile) -> None:
         if rung is Rung.CLEAR:
-            self._call("clearing the caches", self._clear, self.policy.check, meanwhile)
+            check_ms = round(self.policy.check * 1000)
+            self._call("clearing the caches", lambda: self.on_card.clear(check_ms), self.policy.check, meanwhile)
         elif rung is Rung.REOPEN:
             self._close(meanwhile)
             self._open(None, meanwhile)
@@ -180,36 +181,27 @@ class Ladder:
         elif rung is Rung.SPARE:
             self._hand_over(meanwhile)
 
-    def _clear(self) -> None:
-        model = self.model
-        if model.card.closed:
-            raise RuntimeUnavailable("the card is closed")
-        model.card.bind_thread()
-        for bank in range(model.program.num_banks):
-            model.program.clear_bank(bank)
-        check_card(model.program, round(self.policy.check * 1000))
-
     def _close(self, meanwhile: Meanwhile) -> None:
         for call in self._pending:  # one of them may be about to close it
             call.wait(self.policy.settle, meanwhile)
         self._pending = []
-        self._call("freeing the card", lambda: self.model.close(1000), self.policy.settle, meanwhile)
+        self._call("freeing the card", lambda: self.on_card.close(1000), self.policy.settle, meanwhile)
 
     def _open(self, device_id: int | None, meanwhile: Meanwhile) -> None:
-        model = self.model
+        on_card = self.on_card
 
         def load() -> OpenCard:
-            return model.load_again(device_id, round(self.policy.check * 1000), self._loads)
+            return on_card.load_again(device_id, round(self.policy.check * 1000), self._loads)
 
-        seconds = 30.0 + 4 * model.load_seconds
-        model.adopt(self._call("loading the model", load, seconds, meanwhile, OpenCard.close))
+        seconds = 30.0 + 4 * on_card.load_seconds
+        on_card.adopt(self._call("loading the model", load, seconds, meanwhile, OpenCard.close))
 
     def _loads(self, _: LoadProgress) -> None:
         if self._stopped:
             raise EngineClosed("the server is shutting down")
 
     def _reboot(self, meanwhile: Meanwhile) -> None:
-        card = self.model.card
+        card = self.on_card.card
         library, device, emulated = card.library, card.device, card.emulated
         try:
             self._close(meanwhile)
@@ -229,7 +221,7 @@ class Ladder:
             between *= 2
 
     def _hand_over(self, meanwhile: Meanwhile) -> None:
-        card = self.model.card
+        card = self.on_card.card
         library = card.library
         listed = self._call("listing the cards", lambda: device_ids(library), self.policy.check, meanwhile)
         others = [number for number in listed if number != card.device]

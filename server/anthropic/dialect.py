@@ -8,18 +8,20 @@ import orjson
 from sanic.request import Request
 from sanic.response import HTTPResponse
 
+from ..http.errors import HttpError
 from ..http.request_body import parse_json
 from ..http.routing import json_response
 from ..serving.dialect import Answer, Dialect, StreamWriter, Totals
 from ..serving.engine_service import Service
 from ..serving.generation_spec import without_none
-from ..serving.handler import in_thread, take_body
+from ..serving.handler import in_thread, model_of, take_body
 from ..serving.model_names import ModelNames
 from ..serving.output_parser import Piece, pieces
 from ..serving.prepared_request import PreparedRequest
 from ..serving.prompts import conversation
 from ..serving.served_model import ServedModel
 from .conversation import spec
+from .errors import error_body
 from .requests import CountRequest, MessagesRequest
 from .stream import MessageStream, head, stopped, usage
 
@@ -42,6 +44,9 @@ class MessagesDialect(Dialect):
     @classmethod
     def read(cls, document: Any, names: ModelNames) -> Self:
         return cls(MessagesRequest.read(document))
+
+    def not_begun(self, error: HttpError) -> bytes:
+        return b"event: error\ndata: " + error_body(error) + b"\n\n"
 
     def stream(self, prepared: PreparedRequest) -> StreamWriter:
         return MessageStream(prepared)
@@ -82,7 +87,8 @@ async def count_tokens(request: Request) -> HTTPResponse:
     """What a prompt takes, without asking the model."""
     service: Service = request.app.ctx.service
     body = await take_body(request)
-    count = await in_thread(service, _count, body, service.ready())
+    async with model_of(service, body, request) as served:
+        count = await in_thread(service, _count, body, served)
     return json_response({"input_tokens": count})
 
 

@@ -259,6 +259,15 @@ def client_of(request: Request) -> bytes:
     return request.ip.encode() if identity is None else identity.digest
 
 
+def check_may_change(request: Request) -> None:
+    """Raises HttpError 403 unless the request has a key with the right to pull and delete models."""
+    identity: Identity | None = request.ctx.key
+    if identity is None or not identity.may_change_models:
+        has = "This API key has no right to" if identity is not None else "Without API keys nobody may"
+        text = f"{has} change the models here; a line 'NAME:KEY models' of the key file (--api-keys) gives it."
+        raise HttpError(403, text, code="not_allowed")
+
+
 def owner_of(request: Request) -> str:
     """Whose something stored is: the same after a restart too. Without keys it is everybody's."""
     identity: Identity | None = request.ctx.key

@@ -1,7 +1,8 @@
 """API keys: read from a file or the environment, kept as digests only, compared in constant time.
 
-A key file holds one key per line, plain or as `name:key`; blank lines and what follows a # are skipped. Two keys of one
-name are one tenant, so that a key can be replaced without a gap. The variable AXPRESS_API_KEYS holds a list with
+A key file holds one key per line, plain or as `name:key`, and after a blank the word `models` for one that may pull and
+delete models; blank lines and what follows a # are skipped. Two keys of one name are one tenant, so that a key can be
+replaced without a gap. The variable AXPRESS_API_KEYS holds a list with
 commas. Keys are never taken from the command line (every process of the machine may read that) and appear in no
 message."""
 
@@ -25,6 +26,7 @@ log = logging.getLogger("axpress.access")
 VARIABLE = "AXPRESS_API_KEYS"
 MAX_KEYS = 1000
 MAX_FILE = 1 << 20
+RIGHT = re.compile(r"[ \t]+models$")
 _KEY = re.compile(r"[!-~]{8,512}")
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -41,6 +43,7 @@ class Identity:
     name: str
     digest: bytes = field(repr=False)
     lasting: str = field(repr=False)
+    may_change_models: bool = False
 
 
 class Keyring:
@@ -62,14 +65,15 @@ class Keyring:
         keys: list[tuple[bytes, Identity]] = []
         seen: dict[bytes, str] = {}
         for where, entry in self._entries():
-            name, key = _split(entry, where)
+            plain = RIGHT.sub("", entry)
+            name, key = _split(plain, where)
             digest = self._digest(b"key", key)
             if digest in seen:
                 raise KeyFileError(f"{where} repeats the key of {seen[digest]}; each key is given once.")
             seen[digest] = where
             tenant = self._digest(b"name", name) if name else digest
             lasting = f"name {name}" if name else f"key {hashlib.sha256(key.encode()).hexdigest()}"
-            keys.append((digest, Identity(name or f"key {len(keys) + 1}", tenant, lasting)))
+            keys.append((digest, Identity(name or f"key {len(keys) + 1}", tenant, lasting, plain != entry)))
         if not keys:
             text = f"There is no key in {self._source()}; add one, or serve without keys by not giving it at all."
             raise KeyFileError(text)

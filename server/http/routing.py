@@ -66,6 +66,8 @@ class Route:
     be."""
     embeds: bool = False
     """For embedding models: one that generates text refuses it with 400."""
+    changes: bool = False
+    """For servers whose models come and go, and keys that may change them: others refuse it with 400 and 403."""
     query: tuple[str, ...] = ()
     """Parameters that clients send."""
     example: Any = None

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 from sanic.request import Request
 from sanic.response import HTTPResponse
@@ -14,7 +14,7 @@ from sanic.response import HTTPResponse
 from .. import version
 from ..serving.answer_metrics import AnswerMetrics
 from ..serving.engine_service import Service
-from .exposition import CONTENT_TYPE, Labels, family, histogram
+from .exposition import CONTENT_TYPE, Labels, Sample, family, histogram
 
 STATES = ("loading", "ready", "recovering", "hot", "stalled", "draining", "failed", "closed")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -38,6 +38,12 @@ _GAUGES = (
     ("axpress_rows_used", "rows_used", "Rows that hold something, cached prefixes included"),
     ("axpress_seconds_since_pass", "seconds_since_progress", "Seconds since the last pass over the card ended"),
 )
+_OF_MODELS: tuple[tuple[Literal["counter", "gauge"], str, str, str], ...] = (
+    ("counter", "axpress_model_loads_total", "num_loads", "Times that a model came onto the card"),
+    ("gauge", "axpress_model_load_seconds", "load_seconds", "Seconds that it took the last time"),
+    ("gauge", "axpress_model_card_bytes", "card_bytes", "Of the card's memory that a model takes"),
+    ("gauge", "axpress_model_waiting_for_load", "waiting_for_load", "Requests that wait until a model is loaded"),
+)
 CARD_METRICS = (
     ("axpress_card_temperature_celsius", "temperature_c", "At the chip"),
     ("axpress_card_cmm_bytes", "total_cmm", "The card's memory for models"),
@@ -57,7 +63,12 @@ def metrics(service: Service) -> str:
     stats, model = health.get("stats"), {"model_name": health["model"]}
     parts = [*_server(health, service.answers), *_process(), *_answers(service.answers, model)]
     if stats is not None:
-        parts += _engine(health, stats, model)
+        parts += _engines(health, [(model, {}, stats)])
+    elif service.pool is not None:
+        loaded = [one for one in health["models"] if "stats" in one]
+        labels = [{"model_name": one["name"]} for one in loaded]
+        parts += _engines(health, [(name, name, one["stats"]) for name, one in zip(labels, loaded, strict=True)])
+        parts += _models(health["models"])
     if "card" in health:
         parts += _card(health["card"], service)
     return "".join(parts)
@@ -108,31 +119,58 @@ def _answers(answers: AnswerMetrics, model: Labels) -> Iterator[str]:
         yield histogram(f"vllm:{name}", text, model, values.buckets(), values.total)
 
 
-def _engine(health: dict[str, Any], stats: dict[str, Any], model: Labels) -> Iterator[str]:
-    used = stats["rows_used"] / max(1, stats["rows"])
-    yield _gauge("vllm:num_requests_running", "Answers that have rows", stats["num_running"], model)
-    yield _gauge("vllm:num_requests_waiting", "Answers that wait for rows", stats["num_waiting"], model)
-    yield _gauge("vllm:kv_cache_usage_perc", "Rows used, of 1; idle cached prefixes count too", used, model)
+Engines = list[tuple[Labels, Labels, dict[str, Any]]]
+"""Of each engine: its labels for vLLM's metrics, for ours (none where it is the only one), and its counts."""
+
+
+def _engines(health: dict[str, Any], engines: Engines) -> Iterator[str]:
+    def used(stats: dict[str, Any]) -> float:
+        return float(stats["rows_used"] / max(1, stats["rows"]))
+
+    def of(key: str) -> list[Sample]:
+        return [(model, stats[key]) for model, _, stats in engines]
+
+    def ours(key: str) -> list[Sample]:
+        return [(own, stats[key]) for _, own, stats in engines]
+
+    text = "Rows used, of 1; idle cached prefixes count too"
+    yield family("gauge", "vllm:num_requests_running", "Answers that have rows", of("num_running"))
+    yield family("gauge", "vllm:num_requests_waiting", "Answers that wait for rows", of("num_waiting"))
+    yield family("gauge", "vllm:kv_cache_usage_perc", text, [(model, used(stats)) for model, _, stats in engines])
     yield _gauge("axpress_max_running", "Answers that may have rows", health["max_running"])
     yield _gauge("axpress_max_queue", "Answers that may wait", health["max_queue"])
     for name, key, text in _VLLM_COUNTERS:
-        yield family("counter", name, text, [(model, stats[key])])
+        yield family("counter", name, text, of(key))
     for name, key, text in _COUNTERS:
-        yield family("counter", name, text, [({}, stats[key])])
+        yield family("counter", name, text, ours(key))
     for name, key, text in _GAUGES:
-        yield _gauge(name, text, stats[key])
-    passes = [({"kind": kind}, stats[f"{kind}_passes"]) for kind in ("decode", "chunk")]
+        yield family("gauge", name, text, ours(key))
+    passes = [({**own, "kind": kind}, st[f"{kind}_passes"]) for _, own, st in engines for kind in ("decode", "chunk")]
     yield family("counter", "axpress_passes_total", "Passes over the card, by kind", passes)
-    seconds = [({"kind": kind}, round(value, 6)) for kind, value in stats["seconds"].items()]
+    seconds = [
+        ({**own, "kind": kind}, round(value, 6))
+        for _, own, stats in engines
+        for kind, value in stats["seconds"].items()
+    ]
     yield family("counter", "axpress_pass_seconds_total", "Seconds of passes and of what lies between them", seconds)
     for name, key, label, text in (
         ("axpress_recoveries_total", "rungs", "rung", "Times that the card was brought back, by what helped"),
         ("axpress_card_faults_total", "faults", "kind", "Failures of the card, by kind"),
     ):
-        yield family("counter", name, text, [({label: of}, n) for of, n in health["recoveries"][key].items()])
-    widths = zip(("tokens", "answers"), _means(stats["widths"]), strict=True)
-    text = "Of the latest passes, the mean of what one carried"
-    yield family("gauge", "axpress_pass_width", text, [({"of": of}, value) for of, value in widths])
+        told = health.get("recoveries", {}).get(key, {})
+        yield family("counter", name, text, [({label: of}, n) for of, n in told.items()])
+    widths = [
+        ({**own, "of": of}, value)
+        for _, own, stats in engines
+        for of, value in zip(("tokens", "answers"), _means(stats["widths"]), strict=True)
+    ]
+    yield family("gauge", "axpress_pass_width", "Of the latest passes, the mean of what one carried", widths)
+
+
+def _models(models: list[dict[str, Any]]) -> Iterator[str]:
+    """Where models come and go; of those that are on the card, or waited for."""
+    for kind, name, key, text in _OF_MODELS:
+        yield family(kind, name, text, [({"model_name": one["name"]}, one[key]) for one in models])
 
 
 def _card(card: dict[str, Any], service: Service) -> Iterator[str]:

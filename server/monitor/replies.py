@@ -74,6 +74,37 @@ class Recovery(TypedDict):
 
 
 @closed
+class ModelState(TypedDict):
+    """A model, where requests choose among several: one that is on the card, or waited for."""
+
+    name: str
+    status: str
+    """waiting, loading, leaving; on the card as for the server: ready, recovering, failed."""
+    stays: bool
+    """It never leaves the card by itself."""
+    num_users: Count
+    """Requests that have it."""
+    waiting_for_load: Count
+    """Requests that wait for it to be loaded."""
+    num_loads: Count
+    load_seconds: Seconds
+    """The last time, with all that had to be loaded again beside it."""
+    card_bytes: Count
+    """Of the card's memory: measured, or as reckoned before it is loaded."""
+    leaves_in_seconds: Seconds | None
+    """Unless somebody asks for it; null: it does not, or is used."""
+    context_length: NotRequired[Count]
+    embeds: NotRequired[bool]
+    num_banks: NotRequired[Count]
+    num_running: NotRequired[Count]
+    num_waiting: NotRequired[Count]
+    rows_used: NotRequired[Count]
+    rows: NotRequired[Count]
+    stats: NotRequired[dict[str, Any]]
+    """Its engine's counters, since it was loaded."""
+
+
+@closed
 class Health(TypedDict):
     """How the server is: all its numbers in one flat object, as monitors read them. Where API keys are needed, a client
     without one is told the status only."""
@@ -109,6 +140,8 @@ class Health(TypedDict):
     recoveries: NotRequired[dict[str, dict[str, int]]]
     """How often which rung brought the card back (`rungs`), after failures of which kind (`faults`)."""
     note: NotRequired[str]
+    models: NotRequired[list[ModelState]]
+    """Where requests choose among several; the numbers above are sums then."""
     num_answers: NotRequired[Count]
     uptime_seconds: NotRequired[Seconds]
 

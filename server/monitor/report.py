@@ -41,6 +41,8 @@ def public_settings(settings: Settings) -> dict[str, Any]:
             value = len(value)
         elif isinstance(value, Path):
             value = value.name
+        elif field.name == "more_models":
+            value = [path.name for path in value]
         said[field.name] = value
     return said
 

@@ -21,8 +21,9 @@ from .stream import OllamaStream, Part, ReplyFormat, whole
 
 class OllamaDialect(Dialect):
     """What both have in common. A request without a prompt only wants the model to be there, or gone: it is answered at
-    once, since the model is loaded, and stays it."""
+    once where the model is loaded, and stays it."""
 
+    waiting = b""
     request_class: ClassVar[type[OllamaRequest]]
 
     def __init__(self, spec: GenerationSpec, reply_format: ReplyFormat) -> None:
@@ -35,8 +36,9 @@ class OllamaDialect(Dialect):
         reply_format = ReplyFormat(request.model, chat=cls.request_class is OllamaChatRequest)
         spec = cls._spec(request)
         if spec is None:
-            reason = "unload" if request.unloads else "load"
-            raise NothingToGenerate(reply_format.write(Part(), {"done_reason": reason}))
+            keep = request.keep_seconds
+            reason = "unload" if keep == 0 else "load"
+            raise NothingToGenerate(reply_format.write(Part(), {"done_reason": reason}), keep)
         return cls(spec, reply_format)
 
     @classmethod
@@ -106,6 +108,7 @@ def _common(request: OllamaRequest, prompt_field: str) -> dict[str, Any]:
         "max_tokens": limit if limit is not None and limit > 0 else None,
         "clip": True,
         "context": options.num_ctx,
+        "keep_alive": request.keep_seconds,
         "sampling": {**_sampling(options), **without_none(logprobs=logprobs)},
         "stop": stop_strings(options.stop),
         "names": FieldNames(prompt_field, "options.num_predict", "options.num_ctx", "think"),

@@ -12,7 +12,7 @@ from ..serving.dialect import Answer, Dialect, NothingToGenerate, Totals
 from ..serving.generation_spec import EmbeddingSpec, FieldNames, GenerationSpec
 from ..serving.model_names import ModelNames
 from ..serving.prepared_request import PreparedRequest
-from .requests import Count, KeepAlive, OllamaFields, Options
+from .requests import Count, KeepAlive, OllamaFields, OllamaRequest, Options, keep_seconds
 
 MAX_INPUTS = 2048
 Inputs = Annotated[
@@ -39,9 +39,7 @@ class OllamaEmbedRequest(OllamaFields):
     """POST /api/embed. Where an embedding model is served; one that generates text refuses it. Without an input: only
     whether the model is there."""
 
-    harmless: ClassVar[dict[str, str]] = {
-        "keep_alive": "the model stays loaded as long as the server runs; 0 does not unload it"
-    }
+    harmless: ClassVar[dict[str, str]] = {"keep_alive": OllamaRequest.harmless["keep_alive"]}
 
     model: Text
     input: Inputs | None = None
@@ -81,7 +79,8 @@ class OllamaEmbed(Dialect):
         names.check(request.model)
         texts = (request.input,) if isinstance(request.input, str) else tuple(request.input or ())
         if texts in ((), ("",)):
-            raise NothingToGenerate(orjson.dumps({"model": request.model, "embeddings": []}))
+            nothing = orjson.dumps({"model": request.model, "embeddings": []})
+            raise NothingToGenerate(nothing, keep_seconds(request.keep_alive))
         return cls(request, texts)
 
     def whole(self, prepared: PreparedRequest, answers: list[Answer], totals: Totals) -> bytes:
@@ -106,7 +105,7 @@ class OllamaEmbeddings(Dialect):
         request = OllamaEmbeddingsRequest.read(document)
         names.check(request.model)
         if not request.prompt:
-            raise NothingToGenerate(orjson.dumps({"embedding": []}))
+            raise NothingToGenerate(orjson.dumps({"embedding": []}), keep_seconds(request.keep_alive))
         return cls(request, request.prompt)
 
     def whole(self, prepared: PreparedRequest, answers: list[Answer], totals: Totals) -> bytes:
@@ -119,6 +118,7 @@ def _spec(
     return GenerationSpec(
         prompts=texts,
         embedding=wish,
+        keep_alive=keep_seconds(request.keep_alive),
         context=request.options.num_ctx if request.options else None,
         names=FieldNames(field, context="options.num_ctx"),
     )

@@ -1,11 +1,14 @@
-"""What Ollama's API shows of its models, and what it does to them: here there is one, and it stays as it is."""
+"""What Ollama's API shows of its models: those that can be asked for, and those that are on the card."""
 
 from __future__ import annotations
 
 import hashlib
+import math
 import re
-from datetime import UTC, datetime
-from typing import Any
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from time import monotonic
+from typing import TYPE_CHECKING, Any
 
 from sanic.request import Request
 from sanic.response import HTTPResponse
@@ -16,15 +19,22 @@ from ..http.request_body import parse_json
 from ..http.routing import json_response
 from ..serving.engine_service import Service
 from ..serving.handler import in_thread, take_body
-from ..serving.served_model import ServedModel
+from ..serving.hosted_model import HostedModel
+from ..serving.model_pool import ModelPool
+from ..serving.served_model import ServedModel, files_of
 from .requests import OllamaShowRequest
 from .stream import timestamp
+
+if TYPE_CHECKING:
+    from axpress.core.model_files.model_package import ModelPackage
 
 OLLAMA_VERSION = "0.12.11"
 """The newest version of Ollama whose chat, generate and show we speak; clients look at it before they use what came
 late."""
 NEVER = "2200-01-01T00:00:00Z"
-"""When the model leaves the card, for clients that want a date which every calendar can hold."""
+"""When a model that stays leaves the card, for clients that want a date which every calendar can hold."""
+FAR = 1e9
+"""Seconds beyond which that is so."""
 
 
 async def get_version(request: Request) -> HTTPResponse:
@@ -32,60 +42,114 @@ async def get_version(request: Request) -> HTTPResponse:
     return json_response({"version": f"{OLLAMA_VERSION}-axpress" + (f".{version()}" if version() != "unknown" else "")})
 
 
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A model as it is listed; `title`: where its size may be read; `files` as in ServedModel."""
+
+    name: str
+    title: str
+    package: ModelPackage
+    files: tuple[int, float]
+    digest_of: str
+
+    @classmethod
+    def of(cls, model: ServedModel | HostedModel) -> Listed:
+        """A served model; or one of several, whose digest is the same whether it is on the card or not."""
+        if isinstance(model, ServedModel):
+            return cls(model.name, model.engine.info.model, model.engine.package, model.files, model.fingerprint)
+        files = model.served.files if model.served is not None else files_of(model.package)
+        return cls(model.name, model.package.name, model.package, files, f"{model.package.name} {files}")
+
+
 async def list_tags(request: Request) -> HTTPResponse:
-    """The one model that is served; 503 while it is loading."""
+    """The models that can be asked for; 503 while they are loading."""
     service: Service = request.app.ctx.service
-    served = service.ready()
-    return json_response({"models": [{**_model(served), "modified_at": _modified(served)}]})
+    models: list[Listed]
+    if service.pool is None:
+        models = [Listed.of(service.ready())]
+    else:
+        service.check_open()
+        models = await in_thread(service, lambda pool: [Listed.of(model) for model in pool.models], service.pool)
+    return json_response({"models": [{**_model(model), "modified_at": _modified(model)} for model in models]})
 
 
 async def list_loaded(request: Request) -> HTTPResponse:
-    """The same: it is on the card, and stays there."""
+    """Those on the card, and when they leave it."""
     service: Service = request.app.ctx.service
+    if service.pool is not None:
+        return json_response({"models": [_loaded(Listed.of(model), model) for model in service.pool.loaded]})
     served = service.served
-    if served is None:
-        return json_response({"models": []})
-    package = served.engine.package
-    loaded = {"size_vram": package.device_bytes, "context_length": served.limits.context_length, "expires_at": NEVER}
-    return json_response({"models": [{**_model(served), **loaded}]})
+    return json_response({"models": [] if served is None else [_loaded(Listed.of(served), served)]})
+
+
+def _loaded(listed: Listed, model: ServedModel | HostedModel) -> dict[str, Any]:
+    served = model if isinstance(model, ServedModel) else model.served
+    assert served is not None
+    left = model.expires_at - monotonic() if isinstance(model, HostedModel) else math.inf
+    expires = NEVER if left > FAR else timestamp(datetime.now(UTC) + timedelta(seconds=max(left, 0.0)))
+    loaded = {"size_vram": listed.package.device_bytes, "context_length": served.limits.context_length}
+    return {**_model(listed), **loaded, "expires_at": expires}
 
 
 async def show(request: Request) -> HTTPResponse:
     """What is known of the model."""
     service: Service = request.app.ctx.service
     body = await take_body(request, any_content_type=True)
+    if service.pool is not None:
+        return json_response(await in_thread(service, _show_named, body, service.pool))
     return json_response(await in_thread(service, _show, body, service.ready()))
 
 
 def _show(body: bytes, served: ServedModel) -> dict[str, Any]:
     request = OllamaShowRequest.read(parse_json(body))
     served.limits.names.check(request.model or request.name or "")
+    return _shown(served, Listed.of(served))
+
+
+def _shown(served: ServedModel, listed: Listed) -> dict[str, Any]:
     return {
-        "modified_at": _modified(served),
-        "details": _details(served),
+        "modified_at": _modified(listed),
+        "details": _details(listed),
         "parameters": _parameters(served),
         "model_info": _info(served),
         "capabilities": capabilities(served),
     }
 
 
+def _show_named(body: bytes, pool: ModelPool) -> dict[str, Any]:
+    """One that is not on the card is not loaded for this: its files tell less."""
+    request = OllamaShowRequest.read(parse_json(body))
+    model = pool.find(request.model or request.name or "")
+    listed, package = Listed.of(model), model.package
+    if model.served is not None:
+        return _shown(model.served, listed)
+    family = _family(package)
+    sizes = {"context_length": package.rows, "block_count": package.num_layers, "vocab_size": package.vocab_size,
+             "embedding_length": package.hidden_size}  # fmt: skip
+    info = {f"{family}.{name}": value for name, value in sizes.items() if value}
+    return {
+        "modified_at": _modified(listed),
+        "details": _details(listed),
+        "parameters": "",
+        "model_info": {"general.architecture": family, "general.basename": package.name, **info},
+        "capabilities": ["embedding" if package.embeds else "completion"],
+    }
+
+
 def no_changes() -> HttpError:
     """What whoever wants other models is told."""
-    text = (
-        "axpress serves the one model that it was started with: models are not pulled, pushed, made, copied or deleted"
-        " here."
-    )
+    text = "models are not pushed, made or copied here; with --models, a key with that right pulls and deletes them."
     return HttpError(400, text, code="unsupported")
 
 
-def _model(served: ServedModel) -> dict[str, Any]:
-    name = tagged(served.name)
+def _model(listed: Listed) -> dict[str, Any]:
+    name = tagged(listed.name)
     return {
         "name": name,
         "model": name,
-        "size": served.files[0],
-        "digest": hashlib.sha256(served.fingerprint.encode()).hexdigest(),
-        "details": _details(served),
+        "size": listed.files[0],
+        "digest": hashlib.sha256(listed.digest_of.encode()).hexdigest(),
+        "details": _details(listed),
     }
 
 
@@ -94,17 +158,17 @@ def tagged(name: str) -> str:
     return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
 
 
-def _family(served: ServedModel) -> str:
-    return re.sub("[^a-z0-9]", "", (served.engine.package.tokenizer_type or "").lower()) or "unknown"
+def _family(package: ModelPackage) -> str:
+    return re.sub("[^a-z0-9]", "", (package.tokenizer_type or "").lower()) or "unknown"
 
 
-def _details(served: ServedModel) -> dict[str, Any]:
-    size = re.search(r"(?<![A-Za-z0-9.])\d+(?:\.\d+)?[BM](?![A-Za-z0-9])", served.engine.info.model, re.IGNORECASE)
+def _details(listed: Listed) -> dict[str, Any]:
+    size = re.search(r"(?<![A-Za-z0-9.])\d+(?:\.\d+)?[BM](?![A-Za-z0-9])", listed.title, re.IGNORECASE)
     return {
         "parent_model": "",
         "format": "axmodel",
-        "family": _family(served),
-        "families": [_family(served)],
+        "family": _family(listed.package),
+        "families": [_family(listed.package)],
         "parameter_size": size[0].upper() if size else "",
         "quantization_level": "",
     }
@@ -112,7 +176,8 @@ def _details(served: ServedModel) -> dict[str, Any]:
 
 def _info(served: ServedModel) -> dict[str, Any]:
     """Under the names that clients look for."""
-    info, family, hidden = served.engine.info, _family(served), served.engine.package.hidden_size
+    package = served.engine.package
+    info, family, hidden = served.engine.info, _family(package), package.hidden_size
     return {
         "general.architecture": family,
         "general.basename": info.model,
@@ -138,8 +203,8 @@ def _parameters(served: ServedModel) -> str:
     return "\n".join(f"{name:<30} {value:g}" for name, value in parameters.items())
 
 
-def _modified(served: ServedModel) -> str:
-    return timestamp(datetime.fromtimestamp(served.files[1], UTC))
+def _modified(listed: Listed) -> str:
+    return timestamp(datetime.fromtimestamp(listed.files[1], UTC))
 
 
 def capabilities(served: ServedModel) -> list[str]:

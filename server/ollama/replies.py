@@ -131,39 +131,39 @@ class _Model(TypedDict):
 
 @closed
 class OllamaModel(_Model):
-    """The served model."""
+    """A model that can be asked for."""
 
     modified_at: str
 
 
 @closed
 class OllamaModels(TypedDict):
-    """The one model that is served; none while it is loading."""
+    """The models that can be asked for; none while they are loading."""
 
     models: list[OllamaModel]
 
 
 @closed
 class OllamaLoadedModel(_Model):
-    """The model on the card."""
+    """A model on the card."""
 
     size_vram: Count
     """Bytes of the card's memory that layers and head are expected to take."""
     context_length: Count
     expires_at: str
-    """Far in the future: the model stays as long as the server runs."""
+    """Far in the future for one that stays as long as the server runs."""
 
 
 @closed
 class OllamaLoadedModels(TypedDict):
-    """The one model that is served; none while it is loading."""
+    """Those on the card."""
 
     models: list[OllamaLoadedModel]
 
 
 @closed
 class OllamaShown(TypedDict):
-    """What is known of the served model."""
+    """What is known of a model; less of one that is not on the card."""
 
     modified_at: str
     details: OllamaDetails
@@ -171,6 +171,17 @@ class OllamaShown(TypedDict):
     """The model's own sampling defaults, one in a line."""
     model_info: dict[str, Any]
     capabilities: list[Literal["completion", "tools", "thinking", "embedding"]]
+
+
+@closed
+class OllamaStatus(TypedDict):
+    """How far a pull is; "success" at its end."""
+
+    status: str
+    digest: NotRequired[str]
+    total: NotRequired[Count]
+    """Bytes to fetch, as far as is known."""
+    completed: NotRequired[Count]
 
 
 @closed

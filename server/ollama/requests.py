@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -31,7 +32,7 @@ MAX_STOPS = 16
 MAX_CALLS = 128
 _NUMBER, _UNIT = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)", "(?:ns|us|µs|μs|ms|s|m|h)"
 _DURATION = re.compile(f"[+-]?(?:{_NUMBER}|(?:{_NUMBER}{_UNIT})+)")
-_NOT_ZERO = re.compile("[1-9]")
+_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def _neutral(value: float, what: str) -> AfterValidator:
@@ -236,7 +237,7 @@ class OllamaRequest(OllamaFields):
     """What /api/chat and /api/generate share."""
 
     harmless: ClassVar[dict[str, str]] = {
-        "keep_alive": "the model stays loaded as long as the server runs; 0 does not unload it",
+        "keep_alive": "where one model is served, or a fixed set: they stay loaded as long as the server runs",
         "truncate": "false, the only value taken, is what happens: a prompt that is too long is refused, never cut",
         "shift": "false, the only value taken, is what happens: an answer ends where the context does",
     }
@@ -262,10 +263,18 @@ class OllamaRequest(OllamaFields):
             raise RequestError("'top_logprobs' needs 'logprobs': true.", "top_logprobs", "invalid_value")
 
     @property
-    def unloads(self) -> bool:
-        """Whether `keep_alive` is a duration of zero."""
-        duration = self.keep_alive
-        return not _NOT_ZERO.search(duration) if isinstance(duration, str) else duration == 0
+    def keep_seconds(self) -> float | None:
+        """`keep_alive` in seconds, endless where it is negative; None: not said."""
+        return keep_seconds(self.keep_alive)
+
+
+def keep_seconds(keep: float | str | None) -> float | None:
+    """A `keep_alive` in seconds, endless where it is negative."""
+    if isinstance(keep, str):
+        parts = re.findall(f"({_NUMBER})({_UNIT})?", keep)
+        seconds = sum(float(number) * _SECONDS[unit or "s"] for number, unit in parts)
+        keep = -seconds if keep.startswith("-") else seconds
+    return math.inf if keep is not None and keep < 0 else keep
 
 
 _ROLES = {"thinking": "assistant", "tool_calls": "assistant", "tool_name": "tool", "tool_call_id": "tool"}

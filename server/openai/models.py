@@ -12,26 +12,39 @@ from ..http.routing import json_response
 from ..serving.engine_service import Service
 
 
-def _card(service: Service) -> dict[str, object]:
-    context = service.ready().limits.context_length
+def _card(service: Service, name: str, context: int | None) -> dict[str, object]:
     created = int(service.created)
-    card = {"id": service.served_name, "object": "model", "created": created, "owned_by": "axpress"}
-    return {**card, "max_model_len": context}  # vLLM's word; clients that show how full a context is look for it
+    card: dict[str, object] = {"id": name, "object": "model", "created": created, "owned_by": "axpress"}
+    # vLLM's word; clients that show how full a context is look for it
+    return card if context is None else {**card, "max_model_len": context}
 
 
 async def list_models(request: Request) -> HTTPResponse:
     """Raises EngineClosed while there is none: OpenAI's clients come back after a 503, but take an empty list for an
     answer, and some keep it."""
     service: Service = request.app.ctx.service
-    return json_response({"object": "list", "data": [_card(service)]})
+    models: list[tuple[str, int | None]]
+    if service.pool is None:
+        models = [(service.served_name, service.ready().limits.context_length)]
+    else:
+        service.check_open()
+        models = [(model.name, model.context_length) for model in service.pool.models]
+    return json_response({"object": "list", "data": [_card(service, name, context) for name, context in models]})
 
 
 async def get_model(request: Request, name: str) -> HTTPResponse:
     """One model by its name (which may contain slashes)."""
     service: Service = request.app.ctx.service
-    limits, name = service.ready().limits, unquote(name)
+    if service.pool is None:
+        limits = service.ready().limits
+    else:
+        service.check_open()
+    name = unquote(name)
     if not name:
         text = "This path ends with a model's name, or without the slash."
         raise HttpError(404, text, param="model", code="model_not_found")
+    if service.pool is not None:
+        model = service.pool.find(name)
+        return json_response(_card(service, model.name, model.context_length))
     limits.names.check(name)
-    return json_response(_card(service))
+    return json_response(_card(service, service.served_name, limits.context_length))

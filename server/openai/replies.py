@@ -301,13 +301,14 @@ class ModelCard(TypedDict):
     object: Literal["model"]
     created: int
     owned_by: Literal["axpress"]
-    max_model_len: int
-    """Tokens of prompt and answer together, by vLLM's name."""
+    max_model_len: NotRequired[int]
+    """Tokens of prompt and answer together, by vLLM's name. Not there for a model that was not loaded yet and whose
+    files do not tell."""
 
 
 @closed
 class ModelList(TypedDict):
-    """The one model that is served."""
+    """The models that can be asked for by name."""
 
     object: Literal["list"]
     data: list[ModelCard]

@@ -65,7 +65,9 @@ EMBEDDINGS = _openai(
     method="POST", handler=answers(EmbeddingDialect.read), request=EmbeddingRequest, reply=replies.EmbeddingList,
     not_found=NO_MODEL, example={"input": "What is 7 + 5?"}, embeds=True,
 )  # fmt: skip
-MODELS = _openai("/v1/models", "The served model", method="GET", handler=list_models, reply=replies.ModelList)
+MODELS = _openai(
+    "/v1/models", "The models that can be asked for", method="GET", handler=list_models, reply=replies.ModelList
+)
 MODEL = _openai(
     "/v1/models/{name}", "A model by its name",
     method="GET", handler=get_model, reply=replies.ModelCard, not_found=NO_MODEL, slashes=True,

@@ -14,7 +14,7 @@ from ..http.routing import JSON, Handler
 from ..schema.tools import chat_tools
 from ..serving.engine_service import Service
 from ..serving.generation_spec import FieldNames, GenerationSpec
-from ..serving.handler import in_thread, take_body
+from ..serving.handler import in_thread, model_of, take_body
 from ..serving.prompts import check_tokens
 from ..serving.served_model import ServedModel
 from .messages import neutral_messages
@@ -27,7 +27,8 @@ def _handler(work: Callable[[Any, ServedModel], dict[str, Any]]) -> Handler:
     async def handler(request: Request) -> HTTPResponse:
         service: Service = request.app.ctx.service
         body = await take_body(request)
-        document = await in_thread(service, lambda: orjson.dumps(work(parse_json(body), service.ready())))
+        async with model_of(service, body, request) as served:
+            document = await in_thread(service, lambda: orjson.dumps(work(parse_json(body), served)))
         return HTTPResponse(document, content_type=JSON)
 
     return handler

@@ -31,6 +31,9 @@ class Canary:
         """True where a token can be had, by a pass not older than FRESH_SECONDS or one that is run now."""
         if self._service.condition()[0] != "ready":
             return False
+        pool = self._service.pool
+        if pool is not None and (pool.loading is not None or not pool.loaded):
+            return True  # a load has bounds of its own; and without a model there is nobody to ask
         stats = self._service.ready().engine.stats()
         if stats["num_running"] or stats["num_waiting"] or stats["seconds_since_progress"] < FRESH_SECONDS:
             return True  # one that stalls is told by `condition`

@@ -77,7 +77,10 @@ class CardMonitor:
         throttle: Throttle,
         limits: tuple[float, float, float],
         give_up_memory: Callable[[], bool] = lambda: False,
+        steady: bool = True,
     ) -> None:
+        """`steady`: nobody of ours takes memory or gives it back, so that a change of it is worth a word."""
+        self._steady = steady
         self._ask, self._throttle, self._give_up_memory = ask, throttle, give_up_memory
         self.policy = HeatPolicy(limits)
         self._latest: CardReading | None = None
@@ -111,7 +114,7 @@ class CardMonitor:
         self._first = self._first or reading
         if reading.temperature_c is not None:
             self._watch_heat(reading.temperature_c)
-        if reading.free_cmm is not None:
+        if reading.free_cmm is not None and self._steady:
             self._watch_memory(reading.free_cmm)
         first, now = ((r.link_gts or 0.0, r.link_width or 0) for r in (self._first, reading))
         slower = bool(reading.link_gts) and (now[0] < first[0] or now[1] < first[1])

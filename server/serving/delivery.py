@@ -158,12 +158,13 @@ class StreamedAnswer:
             self.progress.error = self.progress.error or failed
             return b""
 
-    async def run(self, request: Request, headers: dict[str, str]) -> None:
-        """Send header, first words and answers until `progress` is over; `close` sends the rest.
+    async def run(self, request: Request, headers: dict[str, str], head: Any = None) -> None:
+        """Send header, first words and answers until `progress` is over; `close` sends the rest. `head`: a response
+        that has its header already.
 
         Raises TimeoutError when the client reads nothing for `stall` seconds.
         """
-        self._response = await request.respond(content_type=self._writer.content_type, headers=headers)
+        self._response = head or await request.respond(content_type=self._writer.content_type, headers=headers)
         await self._send(self._writer.begin(), head=True)
         while True:
             while self._pending:

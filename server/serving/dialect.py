@@ -5,12 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from axpress.core.errors import AxpressError
 from axpress.core.request import Delta, Spent, TokenLogprob
 
-from ..http.errors import HttpError
+from ..http.errors import HttpError, error_body
 from .generation_spec import GenerationSpec
 from .model_names import ModelNames
 from .output_parser import OutputParser
@@ -98,6 +98,13 @@ class Dialect(ABC):
     """One request in one API's spelling."""
 
     spec: GenerationSpec
+    waiting: ClassVar[bytes] = b": the model is being loaded\n\n"
+    """What a stream that has not begun is told now and then, while its model is loaded: a comment of server-sent
+    events. b"": nothing, where clients read every line."""
+
+    def not_begun(self, error: HttpError) -> bytes:
+        """The end of a stream that was told so, where nothing comes after it."""
+        return b"data: " + error_body(error) + b"\n\n"
 
     @classmethod
     @abstractmethod
@@ -115,8 +122,9 @@ class Dialect(ABC):
 
 
 class NothingToGenerate(AxpressError):
-    """A request that is answered without the model. `reply`: the JSON of the answer."""
+    """A request that is answered without the model. `reply`: the JSON of the answer. Where models come and go it wants
+    the model to be there, and to stay for `keep_alive` seconds (None: not said); with 0 it may go."""
 
-    def __init__(self, reply: bytes) -> None:
+    def __init__(self, reply: bytes, keep_alive: float | None = None) -> None:
         super().__init__("nothing is to be generated")
-        self.reply = reply
+        self.reply, self.keep_alive = reply, keep_alive

@@ -28,10 +28,14 @@ from .card_monitor import CardMonitor
 from .card_reading import CardReader, CardReading
 from .card_reset import ask_for_reset
 from .engine_bridge import EngineBridge
+from .engine_facts import banner, engine_facts, engines_facts, loading_facts
+from .hosted_model import hosted_models
 from .lenient import Lenience
+from .model_pool import ModelPool
 from .served_model import ServedModel
 
 if TYPE_CHECKING:
+    from axpress.core.device.backend import CardHandle
     from axpress.core.device.load_watch import LoadProgress
     from axpress.core.engine.engine import Engine
 
@@ -65,6 +69,7 @@ class Service:
         self.num_answers = 0
         self.answers = AnswerMetrics()
         self._told = ("loading", monotonic())
+        self._told_failed = False
         self._progress: LoadProgress | None = None
         self._busy_since = monotonic()
         self.started = monotonic()
@@ -74,9 +79,14 @@ class Service:
         self.monitor: CardMonitor | None = None
         self._reader: CardReader | None = None
         self._served: ServedModel | None = None
-        self._loading: asyncio.Future[Engine] | None = None
+        self._loading: asyncio.Future[Engine | None] | None = None
         self._stopping: asyncio.Task[None] | None = None
         self._hurry = asyncio.Event()
+        self.pool: ModelPool | None = None
+        """Where requests choose among models; else there is one, whose engine is `_engine`."""
+        if settings.several:
+            self.pool = ModelPool(settings, hosted_models(settings), self._check_stop, self._tell_failed)
+        self._coming_and_going: asyncio.Task[None] | None = None
         self.bridge: EngineBridge
         self._loop: asyncio.AbstractEventLoop
         # Loading and closing block for seconds; preparing prompts must not hold up running answers, and a prepared
@@ -94,27 +104,55 @@ class Service:
         self._loading = loop.run_in_executor(self._slow, self._open)
         try:
             self._engine = await asyncio.shield(self._loading)
-            self._served = await loop.run_in_executor(self._slow, ServedModel.of, self._engine, self.settings)
+            if self._engine is not None:
+                self._served = await loop.run_in_executor(self._slow, ServedModel.of, self._engine, self.settings)
         except Exception as exc:
             self._fail(exc)
             return
-        engine, model = self._engine, self._engine.model  # whose card may become another one
-        self._reader = CardReader(lambda: model.card, self._place_of_card)
-        self.monitor = CardMonitor(self._read_card, engine.throttle, self.settings.heat, engine.give_up_memory)
+        self._reader = CardReader(lambda: self._card, self._place_of_card)
+        throttle = self.pool.throttle if self.pool is not None else self._engines[0].throttle
+        self.monitor = CardMonitor(
+            self._read_card, throttle, self.settings.heat, self._give_up_memory, not self.settings.on_demand
+        )
         self.monitor.start()
+        if self.pool is not None:
+            self._coming_and_going = loop.create_task(self.pool.run(self._slow))
         if self.state == "loading":
             self.state, self.reason = "ready", ""
             log.info("%s", self.banner())
 
-    def _open(self) -> Engine:
+    def _give_up_memory(self) -> bool:
+        """On the monitor's thread: one bank of one model, False where none has more than one."""
+        return any(engine.give_up_memory() for engine in self._engines)
+
+    @property
+    def _engines(self) -> list[Engine]:
+        """Of all models on the card."""
+        if self.pool is not None:
+            return self.pool.engines
+        return [] if self._engine is None else [self._engine]
+
+    @property
+    def _card(self) -> CardHandle:
+        """Which may become another one, and be closed."""
+        if self.pool is not None:
+            assert self.pool.shared is not None
+            return self.pool.shared.on_card.card
+        return self._engines[0].model.card
+
+    def _open(self) -> Engine | None:
         from axpress.core.device.model_loader import runtime_of
         from axpress.core.engine.engine import Engine
         from axpress.core.model_files.model_package import open_package
 
         s = self.settings
+        first = self.pool.models[0].settings.directory if self.pool is not None else s.directory
         if s.effective_device != "axengine":
-            _, index, emulated = runtime_of(open_package(s.directory), s.effective_device)
+            _, index, emulated = runtime_of(open_package(first), s.effective_device)
             self._claim = claim_card(s.state_dir, index, emulated, self._check_stop)
+        if self.pool is not None:
+            self.pool.open(self._loads, self._claim.holders)
+            return None
         extra = {"speed": f"{s.emu_speed:g}"} if s.emu_speed is not None else None
         return Engine.open(
             s.directory, s.effective_device, s.profile, s.max_queue, settings=extra, progress=self._loads,
@@ -126,14 +164,15 @@ class Service:
 
     def _read_card(self) -> CardReading:
         """On the monitor's thread. A card that is lost is the engine's to bring back."""
-        assert self._engine is not None and self._reader is not None
+        assert self._reader is not None
         try:
             reading = self._reader.read()
         except AxpressError as exc:
-            if exc.kind is FailureKind.CARD_LOST and not self._engine.model.card.closed:  # closed: it is on its way
-                self._engine.report_trouble(exc.kind, f"the card's monitor: {exc}")
+            if exc.kind is FailureKind.CARD_LOST and not self._card.closed:  # closed: it is on its way
+                for engine in self._engines[:1]:
+                    engine.report_trouble(exc.kind, f"the card's monitor: {exc}")
             raise
-        if self._engine.state != "ready":
+        if self._card.closed or any(engine.state != "ready" for engine in self._engines):
             raise EngineClosed("a card that is being brought back, or closed, tells nonsense")
         return reading
 
@@ -141,8 +180,7 @@ class Service:
         """Where the vendor's program lists the card."""
         from axpress.core.recovery.firmware import place_of
 
-        assert self._engine is not None
-        card = self._engine.model.card
+        card = self._card
         # PyAXEngine's card has no library, and its number is its place
         return place_of(card.library, card.device) if card.library else card.device
 
@@ -155,12 +193,11 @@ class Service:
     def _loading_facts(self) -> dict[str, Any]:
         """What /health says of a model on its way; the reason is the same for people."""
         now = self._progress
-        if self.state != "loading" or now is None:
-            return {}
-        facts = {f.name: getattr(now, f.name) for f in fields(now)}
-        for key in ("seconds", "seconds_left"):
-            facts[key] = None if facts[key] is None else round(facts[key], 1)
-        return {"reason": f"the model is being loaded: {now}", "loading": facts}
+        if self.state == "ready" and self.pool is not None and self.pool.loading is not None:
+            now = self.pool.progress
+        elif self.state != "loading":
+            now = None
+        return {} if now is None else loading_facts(now, beside_others=self.state == "ready")
 
     def _fail(self, exc: Exception) -> None:
         if self.state != "loading" and isinstance(exc, EngineClosed):
@@ -181,7 +218,7 @@ class Service:
 
     def _check_stop(self) -> None:
         """Called on the loading thread while a card is waited for."""
-        if self.state != "loading":
+        if self.state not in ("loading", "ready"):
             raise EngineClosed("the server was told to stop while the model was being loaded")
 
     def _tell_failed(self) -> None:
@@ -190,7 +227,10 @@ class Service:
 
     def _engine_failed(self) -> None:
         """Nothing brought the card back."""
-        engine = self._engine
+        if self._told_failed:
+            return
+        self._told_failed = True
+        engine = next((engine for engine in self._engines if engine.state == "failed"), None)
         exit_wanted = engine is not None and (
             engine.exit_wanted
             or (engine.failure in CARD_FAILURES and ask_for_reset(self.settings.state_dir, engine.reason or ""))
@@ -209,18 +249,22 @@ class Service:
 
     @property
     def served_name(self) -> str:
-        """The model's name in answers."""
+        """The model's name in answers; where there are several, that of the default one."""
+        if self.pool is not None:
+            return self.pool.find(None).name
         return self._served.name if self._served else (self.settings.model_name or "")
 
     @property
     def served(self) -> ServedModel | None:
-        """The model as requests see it, from the end of its loading on."""
+        """The model as requests see it, from the end of its loading on; where there are several, the default one."""
+        if self.pool is not None:
+            return next((model.served for model in self.pool.loaded), None)
         return self._served
 
     def begin_answer(self) -> None:
         """An accepted request is on its way until `end_answer`."""
         # A card that hangs still has the answer whose client left: its silence goes on being counted.
-        if not self.num_answers and not (self._engine is not None and self._engine.stats()["num_running"]):
+        if not self.num_answers and not any(engine.stats()["num_running"] for engine in self._engines):
             self._busy_since = monotonic()
         self.num_answers += 1
 
@@ -230,59 +274,46 @@ class Service:
 
     def ready(self) -> ServedModel:
         """The model as requests see it, or EngineClosed with the reason why no token can be had."""
-        if self.state == "ready" and self._served is not None and self._served.engine.state in ("ready", "recovering"):
-            return self._served
-        failed = "failed" in (self.state, self._engine.state if self._engine is not None else "")
+        served = self.served
+        if self.state == "ready" and served is not None and served.engine.state in ("ready", "recovering"):
+            return served
+        self.check_open()
+        raise EngineClosed("No model is on the card right now: ask one that /v1/models lists.")
+
+    def check_open(self) -> None:
+        """Raises EngineClosed with the reason where no token of any model can be had."""
+        broken = [engine for engine in self._engines if engine.state not in ("ready", "recovering")]
+        if self.state == "ready" and not broken:
+            return
+        failed = "failed" in (self.state, *(engine.state for engine in broken))
         raise (EngineFailed if failed else EngineClosed)(self._why_not())
 
     def _why_not(self) -> str:
         state, reason = self.state, self._loading_facts().get("reason", self.reason)
-        if state == "ready" and self._engine is not None:
-            state, reason = self._engine.state, self._engine.reason or ""
+        for engine in self._engines if state == "ready" else ():
+            if state in ("ready", "recovering"):
+                state, reason = engine.state, engine.reason or ""
         return f"No answers right now ({state})" + (f": {reason}." if reason else ".")
 
     def banner(self) -> str:
         """One line for people: what is served, on what."""
+        if self.pool is not None and self.state == "ready":
+            return self.pool.banner()
         if self._engine is None:
             return f"{self.state}: {self.reason}"
-        info = self._engine.info
-        where = f"card {info.device}"
-        if info.emulated:
-            where = "emulated: no card" + (f", paced like {info.profile}" if info.profile not in (None, "none") else "")
-        toy = "; a toy model" if self.settings.is_demo else ""
-        return f"serving {self.served_name} ({where}{toy}), context {info.context_length} tokens"
+        return banner(self._engine.info, self.served_name, self.settings)
 
     def health(self) -> tuple[int, dict[str, Any]]:
         """Status and body of /health: 200 when a token can be had, or can be waited for since a moment ago."""
-        engine = self._engine
-        stats = engine.stats() if engine is not None else {}
+        stats = self._engine.stats() if self._engine is not None else {}
         status, reason = self.condition(stats)
         body: dict[str, Any] = {"status": status, "reason": reason, "model": self.served_name}
         body["since_seconds"] = round(monotonic() - self._told[1], 1)
         body |= self._loading_facts()
-        if engine is not None:
-            info = engine.info
-            body |= _recovery_facts(engine)
-            body |= {
-                "device": info.device,
-                "emulated": info.emulated,
-                "profile": info.profile,
-                "context_length": info.context_length,
-                "runtime": info.runtime_version,
-                "toy": self.settings.is_demo,
-                "num_running": stats.get("num_running", 0),
-                "num_waiting": stats.get("num_waiting", 0),
-                "max_running": self.settings.max_running,
-                "max_queue": self.settings.max_queue,
-                "rows_used": stats.get("rows_used", 0),
-                "rows": stats.get("rows", 0),
-                "num_banks": info.num_banks,
-                "exact": self.settings.exact,
-                "stats": stats,
-                "recoveries": {"rungs": dict(engine.ladder.rungs), "faults": dict(engine.ladder.faults)},
-            }
-            if info.emulated:
-                body["note"] = "emulated: no card" + ("; a toy model" if self.settings.is_demo else "")
+        if self._engine is not None:
+            body |= engine_facts(self._engine, stats, self.settings)
+        elif self.pool is not None:
+            body |= {**engines_facts(self._engines, self.settings), "models": self.pool.report()}
         if self.monitor is not None and (card := self.monitor.latest) is not None:
             body["card"] = {f.name: getattr(card, f.name) for f in fields(card) if f.name != "at"}
         body["num_answers"] = self.num_answers
@@ -294,16 +325,21 @@ class Service:
     def condition(self, stats: dict[str, Any] | None = None) -> tuple[str, str]:
         """The state in a word, "ready" exactly when a token can be had, and the reason why not, or "". A change since
         the last look is logged. `stats`: the engine's, where they are at hand."""
-        status, reason, engine = self.state, self._loading_facts().get("reason", self.reason), self._engine
-        if status == "ready" and engine is not None:
-            stats = stats or engine.stats()
+        status, reason = self.state, self._loading_facts().get("reason", self.reason)
+        if status != "ready":
+            return self._tell(status, reason)
+        for engine in self._engines:
             status, reason = engine.state, engine.reason or ""
-            if status == "ready" and self.monitor is not None and self.monitor.policy.paused:
-                return self._tell("hot", f"answers wait until the card is below {self.settings.heat[1]:g} C")
+            if status != "ready":
+                return self._tell(status, reason)
+        if self.monitor is not None and self.monitor.policy.paused:
+            return self._tell("hot", f"answers wait until the card is below {self.settings.heat[1]:g} C")
+        for engine in self._engines if self.pool is None or self.pool.loading is None else ():
+            told = stats or engine.stats()
             # Silence before the card had anything to do says nothing.
-            silent = min(stats.get("seconds_since_progress") or 0.0, monotonic() - self._busy_since)
-            if status == "ready" and stats.get("num_running", 0) and silent > STALLED_SECONDS:
-                status, reason = "stalled", f"no token for {silent:.0f} seconds"
+            silent = min(told.get("seconds_since_progress") or 0.0, monotonic() - self._busy_since)
+            if told.get("num_running", 0) and silent > STALLED_SECONDS:
+                return self._tell("stalled", f"no token for {silent:.0f} seconds")
         return self._tell(status, reason)
 
     def _tell(self, status: str, reason: str) -> tuple[str, str]:
@@ -329,6 +365,8 @@ class Service:
     async def _stop(self) -> None:
         begun = monotonic()
         self.state, self.reason = "draining", "the server is shutting down"
+        if self.pool is not None:
+            self.pool.close(self.reason)
         if self._loading is not None and not self._loading.done():
             log.info("shutting down: the model file that is being loaded may take %g s more", LOAD_STOP_SECONDS)
             await self._within(self._loading, LOAD_STOP_SECONDS)
@@ -338,10 +376,16 @@ class Service:
             )
         while self.num_answers and monotonic() - begun < self.settings.drain_timeout and not self._hurry.is_set():
             await asyncio.sleep(0.02)
+        if self._coming_and_going is not None:
+            self._coming_and_going.cancel()
+            loading = asyncio.get_running_loop().run_in_executor(self._slow, lambda: None)
+            await self._within(loading, LOAD_STOP_SECONDS)  # what is being loaded ends before its next file
         if self.monitor is not None:
             await asyncio.to_thread(self.monitor.stop)
         if self._loading is not None and self._loading.done() and self._loading.exception() is None:
-            await self._close(self._loading.result())
+            self._engine = self._engine or self._loading.result()
+        for engine in self._engines:
+            await self._close(engine)
         until = monotonic() + 2.0
         while self.num_answers and monotonic() < until:  # the cut answers tell their clients
             await asyncio.sleep(0.02)
@@ -377,17 +421,3 @@ class Service:
             self.card_hangs, self.exit_code = True, 1
             log.error("the card has not answered within %g s: it is left as it is. Should the next program"
                       " have no answer either, cut its power", seconds)  # fmt: skip
-
-
-def _recovery_facts(engine: Engine) -> dict[str, Any]:
-    """What /health says of a card that is being brought back."""
-    status = engine.ladder.status
-    if status is None or engine.state not in ("recovering", "draining"):
-        return {}
-    now = time()
-    wait = None if status.next_try is None else round(max(status.next_try - now, 0.0), 1)
-    facts = {"kind": status.kind.value, "seconds": round(now - status.since, 1), "trying": status.trying}
-    return {
-        "reason": f"the card is being brought back: {status.reason}",
-        "recovery": {**facts, "next_try_seconds": wait},
-    }

@@ -68,7 +68,8 @@ class GenerationSpec:
     `thinking`: whether the model should reason first, at most `thinking_budget` tokens. `clip`: a max_tokens beyond the
     context is cut, not refused. `control_tokens`: what spells a control token in `prompts` is one. `suffix`: text
     that comes after the answer to a prompt. `context`: prompt and answer together have at most as many tokens, where
-    that is less than the model's context. `embedding`: the prompts are texts to embed, and nothing is generated."""
+    that is less than the model's context. `keep_alive`: so many seconds the model may be idle before it leaves the
+    card, where models come and go. `embedding`: the prompts are texts to embed, and nothing is generated."""
 
     model: str | None = None
     stream: bool = False
@@ -91,6 +92,7 @@ class GenerationSpec:
     prediction: str | None = None
     prompt_cache_key: str | None = None
     low_priority: bool = False
+    keep_alive: float | None = None
     names: FieldNames = FieldNames()
 
     @property

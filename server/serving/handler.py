@@ -16,17 +16,20 @@ from sanic.response import HTTPResponse
 from axpress.core.request import Delta
 
 from ..http.access import cache_salt_of, client_of, slot, take_rate
-from ..http.errors import HttpError
+from ..http.errors import HttpError, translate
 from ..http.request_body import check_content_type, parse_json, read_body
-from ..http.routing import JSON, Handler
-from .delivery import RequestProgress, StreamedAnswer, WholeAnswer
+from ..http.routing import EVENTS, JSON, Handler
+from .delivery import KEEP_ALIVE_SECONDS, RequestProgress, StreamedAnswer, WholeAnswer
 from .dialect import Dialect, NothingToGenerate
 from .engine_service import Service
+from .hosted_model import HostedModel
 from .input_processor import prepare_request
 from .model_names import ModelNames
+from .model_pool import ModelPool
 from .prepared_request import PreparedRequest
 from .served_model import ServedModel
 
+STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 Reader = Callable[[Any, ModelNames], Dialect]
 """`Dialect.read` of one dialect, or something like it."""
 
@@ -35,8 +38,8 @@ def answers(read: Reader, any_content_type: bool = False) -> Handler:
     """The handler of a route whose requests `read` understands. `any_content_type`: its clients, where they are no
     pages, may send JSON under any content type."""
 
-    async def handler(request: Request, **_: str) -> HTTPResponse | None:
-        return await answer_request(request, read, any_content_type)
+    async def handler(request: Request, **path: str) -> HTTPResponse | None:
+        return await answer_request(request, read, any_content_type, path.get("deployment"))
 
     return handler
 
@@ -50,23 +53,138 @@ def refuses(error: Callable[[], HttpError]) -> Handler:
     return handler
 
 
-async def answer_request(request: Request, read: Reader, any_content_type: bool = False) -> HTTPResponse | None:
-    """Answers one request, streamed or whole."""
+async def answer_request(
+    request: Request, read: Reader, any_content_type: bool = False, deployment: str | None = None
+) -> HTTPResponse | None:
+    """Answers one request, streamed or whole. `deployment`: another name that may say which model is meant."""
     service: Service = request.app.ctx.service
     take_rate(request, "requests", 1)
     body = await take_body(request, any_content_type)
+    if service.pool is not None:
+        return await _answer_by_name(request, service, service.pool, read, body, deployment)
     try:
         dialect, prepared = await in_thread(
             service, _prepare, service, read, body, service.ready(), partial(cache_salt_of, request), client_of(request)
         )
     except NothingToGenerate as nothing:
         return HTTPResponse(nothing.reply, content_type=JSON)
+    return await _answer(request, service, dialect, prepared)
+
+
+async def _answer_by_name(
+    request: Request, service: Service, pool: ModelPool, read: Reader, body: bytes, deployment: str | None
+) -> HTTPResponse | None:
+    """Where requests choose among models, which may have to be loaded first."""
+    hosted, dialect = await in_thread(service, _read_for, service, pool, read, body, deployment)
+    if isinstance(dialect, NothingToGenerate):
+        if dialect.keep_alive == 0:
+            pool.unload(hosted)
+        else:
+            await _take(request, service, pool, hosted, None)
+            pool.give(hosted, dialect.keep_alive)
+        return HTTPResponse(dialect.reply, content_type=JSON)
+    head = EarlyHead(request, dialect)
+    try:
+        served = await _take(request, service, pool, hosted, head)
+        try:
+            salt = cache_salt_of(request, dialect.spec.prompt_cache_key)
+            prepared = await in_thread(service, prepare_request, dialect.spec, served, salt, client_of(request))
+            return await _answer(request, service, dialect, prepared, head.response)
+        finally:
+            pool.give(hosted, dialect.spec.keep_alive)
+    except Exception as exc:
+        if head.response is None:
+            raise
+        await head.fail(translate(exc))
+        return None
+
+
+class EarlyHead:
+    """The head of a stream whose model is not there yet, sent when that takes long, so that nobody between gives up."""
+
+    def __init__(self, request: Request, dialect: Dialect) -> None:
+        self._request, self._dialect = request, dialect
+        self.response: Any = None
+
+    async def wait(self) -> None:
+        """Nothing is there still."""
+        if self._dialect.spec.stream and self._dialect.waiting:
+            if self.response is None:
+                self.response = await self._request.respond(content_type=EVENTS, headers=STREAM_HEADERS)
+            await self.response.send(self._dialect.waiting)
+
+    async def fail(self, error: HttpError) -> None:
+        """It does not come."""
+        await self.response.send(self._dialect.not_begun(error))
+        await self.response.eof()
+
+
+async def _take(
+    request: Request, service: Service, pool: ModelPool, hosted: HostedModel, head: EarlyHead | None
+) -> ServedModel:
+    """The model, to be given back. Raises as `ModelPool.take`, and HttpError 504 where it takes too long."""
+    taking = asyncio.get_running_loop().create_task(pool.take(hosted))
+    try:
+        async with asyncio.timeout(service.settings.request_timeout):
+            while not (await asyncio.wait([taking], timeout=KEEP_ALIVE_SECONDS))[0]:
+                if head is not None:
+                    await head.wait()
+        return taking.result()
+    except BaseException as exc:
+        if not taking.cancel() and not taking.cancelled() and taking.exception() is None:
+            pool.give(hosted)
+        if isinstance(exc, TimeoutError):
+            raise _too_long(service.settings.request_timeout) from None
+        raise
+
+
+@asynccontextmanager
+async def model_of(service: Service, body: bytes, request: Request) -> AsyncIterator[ServedModel]:
+    """The model that a body names, for what is done with it beside answers. Raises as `ready`, HttpError."""
+    if service.pool is None:
+        yield service.ready()
+        return
+    hosted = await in_thread(service, lambda: _named(service.pool, parse_json(body), None))
+    served = await _take(request, service, service.pool, hosted, None)
+    try:
+        yield served
+    finally:
+        service.pool.give(hosted)
+
+
+def _named(pool: ModelPool | None, document: Any, deployment: str | None) -> HostedModel:
+    """The model that a request means: the one that its body names; with a `deployment`, the one that is called so, if
+    any is, else the body's, else the default one."""
+    assert pool is not None
+    name = (document.get("model") or document.get("name")) if isinstance(document, dict) else None
+    name = name if isinstance(name, str) else None
+    if deployment is None:
+        return pool.find(name)
+    return next((model for known in (deployment, name) if known for model in pool.models if known in model.names),
+                pool.find(None))  # fmt: skip
+
+
+def _read_for(
+    service: Service, pool: ModelPool, read: Reader, body: bytes, deployment: str | None
+) -> tuple[HostedModel, Dialect | NothingToGenerate]:
+    document = parse_json(body)
+    hosted = _named(pool, document, deployment)
+    try:
+        return hosted, _read(service, read, document, hosted.names)
+    except NothingToGenerate as nothing:
+        return hosted, nothing
+
+
+async def _answer(
+    request: Request, service: Service, dialect: Dialect, prepared: PreparedRequest, head: Any = None
+) -> HTTPResponse | None:
+    """`head`: of a stream that has begun."""
     take_rate(request, "tokens", prepared.prompt_tokens)
     service.begin_answer()
     try:
         with slot(request, 1 if prepared.spec.embedding else len(prepared.requests)):
             if prepared.spec.stream:
-                await _stream(request, service, dialect, prepared)
+                await _stream(request, service, dialect, prepared, head)
                 return None
             return await _whole(request, service, dialect, prepared)
     finally:
@@ -77,7 +195,7 @@ async def take_body(request: Request, any_content_type: bool = False) -> bytes:
     """The body, once it is clear that somebody can answer it. Raises HttpError, EngineClosed."""
     service: Service = request.app.ctx.service
     check_content_type(request, any_content_type)
-    service.ready()
+    service.check_open() if service.pool is not None else service.ready()
     body = await read_body(request, service.settings.max_body, service.settings.read_timeout)
     # Sanic stops reading from a connection that sent a large body, and would not see its client leave.
     request.transport.resume_reading()  # type: ignore[attr-defined]
@@ -98,10 +216,16 @@ def _prepare(
     client: bytes,
 ) -> tuple[Dialect, PreparedRequest]:
     """From bytes to a checked request; `cache_salt` makes one of a prompt_cache_key. Raises RequestError, HttpError."""
-    document, names = parse_json(body), served.limits.names
-    dialect = service.lenience.read(read, document, names) if service.lenience else read(document, names)
-    spec = replace(dialect.spec, clip=True) if service.lenience else dialect.spec
-    return dialect, prepare_request(spec, served, cache_salt(spec.prompt_cache_key), client)
+    dialect = _read(service, read, parse_json(body), served.limits.names)
+    return dialect, prepare_request(dialect.spec, served, cache_salt(dialect.spec.prompt_cache_key), client)
+
+
+def _read(service: Service, read: Reader, document: Any, names: ModelNames) -> Dialect:
+    if service.lenience is None:
+        return read(document, names)
+    dialect = service.lenience.read(read, document, names)
+    dialect.spec = replace(dialect.spec, clip=True)
+    return dialect
 
 
 @asynccontextmanager
@@ -158,7 +282,9 @@ async def _whole(request: Request, service: Service, dialect: Dialect, prepared:
     return HTTPResponse(document, content_type=JSON)
 
 
-async def _stream(request: Request, service: Service, dialect: Dialect, prepared: PreparedRequest) -> None:
+async def _stream(
+    request: Request, service: Service, dialect: Dialect, prepared: PreparedRequest, head: Any = None
+) -> None:
     settings = service.settings
     answer = StreamedAnswer(request, prepared, dialect.stream(prepared), settings.stall_timeout)
     async with _generating(service, prepared, answer.receive):
@@ -166,7 +292,7 @@ async def _stream(request: Request, service: Service, dialect: Dialect, prepared
         try:
             try:
                 async with asyncio.timeout(settings.request_timeout) as deadline:
-                    await answer.run(request, {"cache-control": "no-cache", "x-accel-buffering": "no"})
+                    await answer.run(request, STREAM_HEADERS, head)
                     outcome = answer.progress.outcome
                     await answer.close()
             except TimeoutError:

@@ -51,10 +51,11 @@ class ServedModel:
             fingerprint(engine, settings),
             chat_format_of(engine.text, package.enable_thinking),
             grammars,
-            _files(package),
+            files_of(package),
         )
 
 
-def _files(package: ModelPackage) -> tuple[int, float]:
+def files_of(package: ModelPackage) -> tuple[int, float]:
+    """Bytes of the model's files, and when the last of them was changed."""
     stats = [path.stat() for path in (*package.layer_files, package.head_file, package.embed_file)]
     return sum(stat.st_size for stat in stats), max(stat.st_mtime for stat in stats)

@@ -21,7 +21,9 @@ def ps(connection: Connection, as_json: bool) -> int:
     if as_json:
         print(json.dumps(facts, indent=2, ensure_ascii=False))
         return 0
-    rows = [COLUMNS, _row(facts)]
+    loaded = [model for model in facts.get("models", ()) if "rows" in model]
+    of_models = [{**facts, **model, "model": model["name"]} for model in loaded]
+    rows = [COLUMNS, *map(_row, of_models if "models" in facts else [facts])]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
@@ -43,6 +45,8 @@ def server_facts(connection: Connection) -> dict[str, Any]:
     total, free = card.get("total_cmm"), card.get("free_cmm")
     facts = {"url": connection.url, "status": health.get("status"), "reason": health.get("reason") or ""}
     facts |= {name: health.get(name) for name in names}
+    if "models" in health:
+        facts["models"] = [{k: v for k, v in model.items() if k != "stats"} for model in health["models"]]
     return facts | {
         "memory_bytes": total,
         "memory_used_bytes": None if total is None or free is None else total - free,

@@ -90,7 +90,10 @@ def test_broken_bodies(client: Client, name: str) -> None:
         client.refused(route, BROKEN_BODIES[name])
 
 
-@pytest.mark.parametrize("route", [one for one in WITH_BODY if "{name}" not in one.path], ids=operation_id)
+OF_MODELS = [one for one in WITH_BODY if "{name}" not in one.path and not one.changes]
+
+
+@pytest.mark.parametrize("route", OF_MODELS, ids=operation_id)
 def test_unknown_models(client: Client, route: Route) -> None:
     for name in ("../../etc/passwd", "%00", "a\nb", "x" * 5000, "__class__"):
         message = client.refused(route, short(route, model=name), 404)

@@ -35,7 +35,7 @@ LIMITS = {
 
 def usual(route: Route) -> int:
     """The status of what the demo model answers to a good request; it generates text."""
-    return 400 if route.embeds else route.refuses or 200
+    return 400 if route.embeds or route.changes else route.refuses or 200
 
 
 class Client:
@@ -51,7 +51,7 @@ class Client:
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
         try:
             self._connection.request(
-                "POST", route.path.replace("{name}", "default"), raw, {"content-type": "application/json"}
+                route.method, route.path.replace("{name}", "default"), raw, {"content-type": "application/json"}
             )
             response = self._connection.getresponse()
         except (http.client.HTTPException, OSError):
@@ -60,7 +60,7 @@ class Client:
         answer = response.read()
         assert response.status < 500, (route.path, raw[:500], answer[:500])
         headers = {name.lower(): value for name, value in response.getheaders()}
-        API.check("POST", route.path, response.status, headers, answer)
+        API.check(route.method, route.path, response.status, headers, answer)
         kind = headers["content-type"].partition(";")[0]
         return response.status, json.loads(answer) if kind == "application/json" else answer.decode()
 
@@ -78,7 +78,7 @@ def looks_during(server: RunningServer, route: Route, document: dict[str, Any]) 
     """How often the server says that it is well while this request, which takes it long, is answered."""
     raw, statuses, looks = json.dumps(document).encode(), list[int](), 0
     headers = {"content-type": "application/json"}
-    thread = threading.Thread(target=lambda: statuses.append(server.request("POST", route.path, raw, headers)[0]))
+    thread = threading.Thread(target=lambda: statuses.append(server.request(route.method, route.path, raw, headers)[0]))
     thread.start()
     while thread.is_alive():
         looks += server.health()[0] == 200

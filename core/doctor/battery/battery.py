@@ -44,6 +44,7 @@ EXPERIMENTS = {
     "in_place": Experiment(exactness.in_place, "rows written into the cache", 1),
     "batch_size": Experiment(models.batch_size, "SetDynamicBatchSize", 0),
     "start_and_end": Experiment(calls.start_and_end, "opening the card twice in one process"),
+    "late": Experiment(models.late, "a layer loaded after an execute", 2),
     "usage": Experiment(models.usage, "GetUsage", 0),
     "order": Experiment(models.order, "a head loaded after layers", 3),
 }

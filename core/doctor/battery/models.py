@@ -152,6 +152,26 @@ def batch_size(bench: Bench) -> None:
         runtime.call("axclrtEngineFinalize")
 
 
+def late(bench: Bench) -> None:
+    """A layer that is loaded once something was executed: some runtimes want all of it before. What the runtime says,
+    and whether the card answers afterwards."""
+    with bench.card() as card:
+        head, _ = bench.load(card, 0)
+        bench.report.step("executing the head")
+        _bind_all(card, head, 0).execute()
+        bench.report.step("loading a layer after an execute")
+        result, code = "works", 0
+        try:
+            LoadedModel(card, bench.layers[-1])
+        except RuntimeCallError as error:
+            result, code = "refused", error.code
+        try:
+            card.properties()
+        except RuntimeCallError:
+            result = LOST
+        bench.found(load_after_execute=result, code=f"0x{code:08x}")
+
+
 def order(bench: Bench) -> None:
     """A head that is loaded after layers: some runtimes lose the card by it, and only a reboot brings that back. What
     the runtime says, and whether the card answers afterwards."""

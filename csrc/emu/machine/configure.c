@@ -151,7 +151,7 @@ static int set_early(const char *key, const char *value)
 static const char *const keys[] = {"PROFILE", "MEMORY_MIB", "DEVICES", "DEVICE_ID", "GENERATION", "MODE", "SPEED",
     "LOAD_TIME", "THREADS", "ISA", "FAULTS", "COUNTERS", "INPLACE_DECODE", "INPLACE_CHUNK", "INPLACE_UNALIGNED",
     "ASYNC", "NARROW_OUTPUT", "HEAD_FIRST", "HOST_MEMORY", "TEMPERATURE", "THERMAL_RISE", "THERMAL_SECONDS",
-    "REBOOT_MS", "HANG_MS", NULL};
+    "REBOOT_MS", "HANG_MS", "LATE_LOAD", NULL};
 #define NUM_EARLY 5 /* the first of them: read by axclInit */
 
 static int set_late(const char *key, const char *value)
@@ -170,6 +170,7 @@ static int set_late(const char *key, const char *value)
     if (!strcmp(key, "INPLACE_UNALIGNED"))
         return set_way(key, value, inplace_unaligned, "0, 1, down or error", &emu_config.inplace_unaligned);
     if (!strcmp(key, "HEAD_FIRST")) return set_way(key, value, orders, "0, 1 or offline", &emu_config.head_first);
+    if (!strcmp(key, "LATE_LOAD")) return set_switch(key, value, &emu_config.late_load);
     if (!strcmp(key, "HOST_MEMORY"))
         return set_either(key, value, host_memory, "plain or pinned", &emu_config.pinned);
     if (!strcmp(key, "LOAD_TIME")) return set_switch(key, value, &emu_config.load_time);

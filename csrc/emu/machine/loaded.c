@@ -47,7 +47,7 @@ static axclError check_order(emu_device *device, const emu_model_info *info, con
             "device %d dropped off the bus: the head %s was loaded after a layer", device->id, name);
     }
     if (!emu_config.strict) return 0;
-    if (device->executed)
+    if (device->executed && !emu_config.late_load)
         return emu_refuse(busy,
             "%s is loaded after the first execute: load all models first (or unload all and begin again)", name);
     if (head_late && emu_config.head_first == EMU_ORDER_REFUSED)

@@ -17,6 +17,7 @@ typedef struct emu_settings {
     atomic_int async;                         /* EMU_ASYNC_* */
     atomic_bool narrow_output;                /* chunk groups narrower than 64 write `output` */
     atomic_int head_first;                    /* EMU_ORDER_*: a head loaded after a layer */
+    atomic_bool late_load;                    /* a model may be loaded after the first execute */
     atomic_bool load_time;                    /* loading takes the profile's time */
     atomic_bool pinned;                       /* memory from axclrtMallocHost transfers as pinned memory does */
     atomic_int temperature;                   /* millidegrees Celsius */

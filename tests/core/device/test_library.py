@@ -88,7 +88,7 @@ def test_the_next_generation_tells_its_memory_and_loads_models(tmp_path: Path) -
 NEXT_GENERATION = """
 import dataclasses, json, sys, threading
 from pathlib import Path
-from axpress.core.device.card_memory import CardMemory
+from axpress.core.device.card_memory import CardMemory, share_banks
 from axpress.core.device.axmodel import LoadedModel
 from axpress.core.device.runtime import Card
 from axpress.core.engine.snapshot import _ask_card
@@ -106,7 +106,7 @@ states = []
 thread = threading.Thread(target=lambda: states.append(dataclasses.astuple(_ask_card(card))))
 thread.start()
 thread.join()
-print(json.dumps([before, card.properties(), memory.num_banks(models[1:]), states[0]]))
+print(json.dumps([before, card.properties(), share_banks([(memory, models[1:])])[0], states[0]]))
 card.close()
 """
 

@@ -134,5 +134,5 @@ def test_a_runtime_that_does_not_tell_its_memory_is_believed(caplog: pytest.LogC
     memory = CardMemory(SimpleNamespace(properties=dict), "package", [1 << 40], None)  # type: ignore[arg-type]
     memory.check_files()
     memory.check_growth([None])  # type: ignore[list-item]
-    assert memory.num_banks([]) == 1
+    assert memory.fit_banks([]) == (1, 1, None)
     assert "does not say how much card memory is free" in caplog.text

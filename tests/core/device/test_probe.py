@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tiny_models import Tiny, convert_tiny
 
-from axpress.core.device import model_loader, probe
+from axpress.core.device import card_models, probe
 from axpress.core.device.backend import Modes
 from axpress.core.device.emulator import Emulator
 from axpress.core.device.load_watch import LoadWatch
@@ -183,7 +183,7 @@ def test_a_card_that_does_not_answer_is_not_waited_for(
         probed(narrow)  # how many calls come before: all but the layers of six groups, one of them twice, and a head
         calls = Emulator().report()["calls"]["axclrtEngineExecuteAsync"]
         fault = fault.format(timing=calls - TIMINGS * 7 * 3)
-    monkeypatch.setattr(model_loader, "LoadWatch", partial(LoadWatch, probe_seconds=1.5))
+    monkeypatch.setattr(card_models, "LoadWatch", partial(LoadWatch, probe_seconds=1.5))
     told: list[str] = []
     with pytest.raises(StepTimeout, match=f"did not answer within 1.5 s during {said}"):
         open_model(

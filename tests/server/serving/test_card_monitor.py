@@ -152,6 +152,8 @@ def test_health_says_hot_and_who_waits_is_answered_when_it_is_cooler(tmp_path: P
         await service.start()
         monitor = service.monitor
         assert monitor is not None
+        while monitor.latest is None:  # its own first look is over
+            await asyncio.sleep(0.01)
         emulator.set("TEMPERATURE", "90000")
         await asyncio.to_thread(monitor.look)
         status, body = service.health()
