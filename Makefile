@@ -6,9 +6,10 @@ export AXPRESS_WERROR ?= 1
 
 SOURCES := $(wildcard csrc/*.[ch] csrc/emu/*/*.[ch] csrc/emu/*/*.inc csrc/emu/*.map core/*/*.pyx core/*/*.pxd) setup.py pyproject.toml
 
-.PHONY: run test build lint docs bench native sanitize sanitized threads soak campaign real firefox tokenizers wheel clean help
+.PHONY: run test build lint docs bench native sanitize sanitized threads soak campaign real firefox tokenizers wheel wheels test-aarch64 clean help
 
 MODEL := smollm2-135m
+TORCH := $(if $(filter aarch64,$(shell uname -m)),2.9.1,2.13.0)# as in pyproject.toml; newer ones bring CUDA to aarch64
 
 run: $(VENV)/.run ## a server with a small real model on the emulated card, http://127.0.0.1:8000
 	@$(BIN)/axpress show $(MODEL) >/dev/null 2>&1 || $(BIN)/axpress pull $(MODEL) || true
@@ -24,7 +25,7 @@ $(VENV)/.run: $(SOURCES)
 
 $(VENV)/.test: $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet torch==2.13.0
+	$(BIN)/python -m pip install --quiet 'torch==$(TORCH)'
 	$(BIN)/python -m pip install --quiet --editable '.[test,lint,docs]'
 	touch $@ $(VENV)/.run
 
@@ -91,11 +92,17 @@ firefox: $(VENV)/.test ## minutes, needs a Firefox: the page's tests in it
 tokenizers: $(VENV)/.test ## minutes, needs npm: .txt tokenizers against the published ones, 10,000 texts each
 	$(BIN)/python tests/real/compare_tokenizers.py
 
-wheel: $(VENV)/.run ## dist/axpress-*.whl
+wheel: $(VENV)/.run ## dist/axpress-*.whl for this machine and Python, the toy in it
 	$(BIN)/python -m pip wheel --no-deps --wheel-dir dist .
+
+wheels: ## half an hour: dist/*manylinux*.whl for all Pythons here, x86-64 and aarch64, tried; ARGS='--arch x86_64'
+	$(PYTHON) tools/wheels.py $(ARGS)
+
+test-aarch64: ## an hour, a Debian and root: builds, tests and serves on an emulated Pi's processor; ARGS='--suite trixie'
+	$(PYTHON) tools/aarch64.py $(ARGS)
 
 clean: ## removes all that was built, and the environment
 	rm -rf build dist $(VENV) core/*/*.so core/lib/*.so *.egg-info
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -4,12 +4,12 @@ Environment:
   AXPRESS_WERROR=1       compiler warnings are errors (CI and `make` set it; a wheel built by a user's newer
                          compiler must not fail)
   AXPRESS_SANITIZE=LIST  build everything with -fsanitize=LIST
+  AXPRESS_TOY=0          leave the toy's weights (8 MB) out: `make wheels`, which gives them a wheel of their own
 """
 
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -106,13 +106,18 @@ class BuildExt(build_ext):
         for extension in self.extensions:
             linked = LINKED_WITH.get(extension.name.rpartition(".")[2], [])
             extension.extra_objects = self.compiler.object_filenames(linked, output_dir=self.build_temp)
+            extension.extra_link_args += self.stripped()
         super().build_extensions()
+
+    def stripped(self) -> list[str]:
+        """For what is installed: Pythons are built with -g, which made three quarters of a wheel's machine code."""
+        return [] if self.inplace or os.environ.get("AXPRESS_SANITIZE") else ["-Wl,-s"]
 
     def compile(self, sources: Sequence[Path]) -> bool:
         """Compiles what is older than its source or any header, in parallel; whether there was something."""
         headers = [path for path in Path("csrc").rglob("*") if path.suffix in (".h", ".inc", ".map")]
         newest_header = max(path.stat().st_mtime for path in headers)
-        x86 = platform.machine() in ("x86_64", "AMD64")
+        x86 = self.plat_name.endswith(("x86_64", "amd64"))  # what it is built for, not where
 
         def compile_one(source: Path) -> bool:
             (made,) = self.compiler.object_filenames([str(source)], output_dir=self.build_temp)
@@ -138,6 +143,7 @@ class BuildExt(build_ext):
         for generation, target in targets.items() if stale else ():
             target.parent.mkdir(parents=True, exist_ok=True)
             flags = ["-Wl,-soname,libaxcl_rt.so", f"-Wl,--version-script=csrc/emu/{generation}.map", "-pthread"]
+            flags += self.stripped()
             flags += switches() if os.environ.get("AXPRESS_SANITIZE") else ["-Wl,-z,defs", *switches()]
             self.compiler.link_shared_object(objects, str(target), libraries=["dl", "m"], extra_postargs=flags)
 
@@ -152,6 +158,8 @@ class BuildPy(build_py):
         return [f for f in super().find_data_files(package, src_dir) if not f.endswith((".pyx", ".pxd", ".c", ".so"))]
 
 
+TOY = [] if os.environ.get("AXPRESS_TOY") == "0" else ["demo/package/**"]
+
 setup(
     packages=list(rooms()),
     package_dir=rooms(),
@@ -159,7 +167,7 @@ setup(
         "": ["*.pyi"],
         "axpress.core.tokenizer.families": ["*.jinja"],
         "axpress.core.model_store": ["*.toml"],
-        "axpress.core": ["profiles/*.toml", "demo/package/**", "py.typed"],
+        "axpress.core": ["profiles/*.toml", "py.typed", *TOY],
         "axpress.server": ["py.typed"],
         "axpress.server.page": ["*.html", "*.css", "*.js", "*.svg", "*.png", "*.webmanifest", "vendor/*"],
     },

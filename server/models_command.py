@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from axpress.core.device.model_loader import default_model
 from axpress.core.errors import AxpressError, PackageError
 from axpress.core.model_store import DEFAULT, Entry, ModelStore, Plan, StoredModel, find_entry, known_names, pull
 
@@ -18,6 +19,11 @@ from .check_command import render, report_on
 NO_DEFAULT = (
     f"axpress: {DEFAULT} is not here (`axpress pull {DEFAULT}` fetches it): serving the built-in TOY, a few million"
     " parameters that know our own sentences only"
+)
+
+NO_MODEL = (
+    f"no MODEL is given, {DEFAULT} is not here (`axpress pull {DEFAULT}` fetches it), and this wheel has no toy (its"
+    " weights are a wheel of their own, axpress_toy)"
 )
 
 
@@ -48,6 +54,8 @@ def default_directory() -> tuple[Path, tuple[str, ...]] | None:
         except AxpressError as error:
             print(f"axpress: {error}", file=sys.stderr)
     if found is None:
+        if not default_model().is_dir():
+            raise PackageError(NO_MODEL)
         print(NO_DEFAULT, file=sys.stderr, flush=True)
         return None
     return found.directory, (found.name,)

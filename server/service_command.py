@@ -121,7 +121,8 @@ def _install(arguments: argparse.Namespace) -> int:
     if user and arguments.helper:
         raise ServiceError("a driver is loaded by root alone: --helper goes with a service of the system, not --user")
     checked = arguments.check([part for part in rest if part != "--"])
-    unit = make_unit(rest, checked, user, _version(), arguments.helper)
+    systemd = 0 if arguments.show and shutil.which("systemctl") is None else _version()
+    unit = make_unit(rest, checked, user, systemd, arguments.helper)
     path = unit_path(user)
     files = {path: unit.text()}
     if arguments.helper:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 from emu_native import HIDDEN_MASK, LayerShape, Model, bf16, reference, safetensors, wide
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from repository import PATIENCE
 
 FAMILIES = ("qwen3", "qwen2", "llama")
 HIDDEN = bf16(np.array([HIDDEN_MASK]))[0]
@@ -422,22 +422,5 @@ def test_native_under_sanitizers(tmp_path: Path) -> None:
     program = emu_native.build_native(
         tmp_path, "gcc", ["-O0", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     )
-    done = subprocess.run([str(program)], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([str(program)], capture_output=True, text=True, timeout=120 * PATIENCE)
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-@pytest.mark.skipif(
-    not (shutil.which("qemu-aarch64") and shutil.which("aarch64-linux-gnu-gcc")), reason="no AArch64 compiler and QEMU"
-)
-def test_neon_equals_scalar_under_qemu(tmp_path: Path) -> None:
-    """The Pi's instruction set, and the same fingerprint as on this machine."""
-    here = subprocess.run(
-        [str(emu_native.build_native(tmp_path, "cc", ["-O2"]))], capture_output=True, text=True, timeout=120
-    )
-    program = emu_native.build_native(tmp_path, "aarch64-linux-gnu-gcc", ["-O2"])
-    command = ["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu", str(program)]
-    there = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert there.returncode == 0 and "neon: compared with scalar" in there.stdout
-    assert [line for line in there.stdout.splitlines() if "fingerprint" in line] == [
-        line for line in here.stdout.splitlines() if "fingerprint" in line
-    ]

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from repository import ROOT
+from repository import PATIENCE, ROOT
 
 from axpress.core.device.emulator import Emulator, EmulatorError, emulator_library
 
@@ -26,7 +26,9 @@ def run(name: str, folder: Path, **environment: str) -> subprocess.CompletedProc
     """One scenario in a process, with the emulator's settings of this shell taken out."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith("AXPRESS_EMU_")}
     command = [sys.executable, str(SCENARIOS[name]), name, str(folder)]
-    return subprocess.run(command, env=clean | environment, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        command, env=clean | environment, capture_output=True, text=True, timeout=60 * PATIENCE, check=False
+    )
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
@@ -102,6 +104,11 @@ def test_threads_in_c(tmp_path: Path) -> None:
     subprocess.run(["cc", "-std=gnu11", "-O1", "-o", str(program), str(source), str(library), "-pthread"], check=True)
     environment = os.environ | {"LD_LIBRARY_PATH": str(library.parent)}
     result = subprocess.run(
-        [str(program), str(tmp_path)], env=environment, capture_output=True, text=True, timeout=120, check=False
+        [str(program), str(tmp_path)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120 * PATIENCE,
+        check=False,
     )
     assert result.returncode == 0 and result.stdout.endswith("ok\n"), result.stderr

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from invented_packages import FLAT, HIDDEN, OLD, VOCAB, build, hf
+from repository import PATIENCE
 from stub_packages import build_entry, published, tree
 
 from axpress.core.device.model_loader import default_model, open_model
@@ -119,5 +120,5 @@ def test_sizes_come_from_whatever_tells_them(tmp_path: Path, capsys: pytest.Capt
 
 def test_from_the_shell(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "axpress.server.cli", "check", str(tmp_path)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60 * PATIENCE)
     assert result.returncode == 1 and result.stdout.startswith("opens:       no: ") and not result.stderr

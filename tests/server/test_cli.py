@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from repository import PATIENCE
 from server_process import RunningServer, hollow_package
 
 from axpress.server.cli import _parser, main
@@ -138,15 +139,26 @@ def test_serve_says_what_to_give_instead(
     assert main(["serve", "--store-limit", "5"]) == 1
     assert "give --store-responses FILE" in capsys.readouterr().err
     done = subprocess.run(
-        [*COMMAND, "serve", "--port", "0", "--emu-profile", "nope"], capture_output=True, text=True, timeout=60
+        [*COMMAND, "serve", "--port", "0", "--emu-profile", "nope"],
+        capture_output=True,
+        text=True,
+        timeout=60 * PATIENCE,
     )
     assert done.returncode == 78 and "there is no profile 'nope': use one of " in done.stderr
     assert "qwen3-0.6b-w8a16-pi5" in done.stderr and ".toml" not in done.stderr
 
 
+def test_a_server_imports_what_it_needs() -> None:
+    """Others come when a command or a request asks for them: each would delay every start."""
+    late = {"gguf", "huggingface_hub", "prompt_toolkit", "requests", "rich", "shtab", "torch", "transformers"}
+    code = f"import sys, axpress.server.cli, axpress.server.app; print(sorted({late} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60 * PATIENCE)
+    assert done.stdout == "[]\n", done.stdout + done.stderr
+
+
 def test_busy_port_is_one_line(server: RunningServer) -> None:
     command = [*COMMAND, "serve", "--port", str(server.port)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30 * PATIENCE)
     assert done.returncode == 1
     assert f"cannot listen on 127.0.0.1 port {server.port}" in done.stderr and "Traceback" not in done.stderr
 

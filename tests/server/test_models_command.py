@@ -15,9 +15,11 @@ import pytest
 from gguf_wheels import pip_settings, write_catalogue, write_wheel
 from local_hub import COMMIT, LocalHub
 from own_terminal import COMMAND, Terminal
+from repository import PATIENCE
 from server_process import RunningServer
 from tiny_models import Tiny, convert_tiny
 
+from axpress.server import models_command
 from axpress.server.cli import main
 
 NAME = "smollm2-135m"
@@ -37,6 +39,14 @@ def models(offline: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for name, value in {**offline, "AXPRESS_MODELS": str(tmp_path / "models")}.items():
         monkeypatch.setenv(name, value)
     return tmp_path / "models"
+
+
+def test_without_the_toy_serve_says_what_to_do(
+    models: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(models_command, "default_model", lambda: models / "not installed")
+    assert main(["serve", "--port", "0"]) == 78
+    assert f"`axpress pull {NAME}` fetches it" in capsys.readouterr().err
 
 
 def test_pull_list_show_rm(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -134,10 +144,12 @@ def test_where_the_default_model_cannot_be_had_the_toy_is_served(models: Path, m
 def test_run_serves_for_this_conversation_only(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["pull", NAME]) == 0
     ask = [*COMMAND, "run", NAME, "--max-tokens", "5", "--temperature", "0"]
-    said = subprocess.run(ask, input="Hello\nAnd now?\n", capture_output=True, text=True, timeout=100)
+    said = subprocess.run(ask, input="Hello\nAnd now?\n", capture_output=True, text=True, timeout=100 * PATIENCE)
     assert said.returncode == 0 and len(said.stdout) > 1, said.stderr
     assert main(["list", "--names"]) == 0 and capsys.readouterr().out.endswith(f"\n{NAME}\n")
-    wrong = subprocess.run([*ask, "--device", "0"], input="hi\n", capture_output=True, text=True, timeout=100)
+    wrong = subprocess.run(
+        [*ask, "--device", "0"], input="hi\n", capture_output=True, text=True, timeout=100 * PATIENCE
+    )
     assert wrong.returncode == 1 and "the server has ended: " in wrong.stderr
     assert "a simulated model runs on the emulated card only" in wrong.stderr
 
@@ -199,13 +211,13 @@ def test_a_killed_pull_leaves_no_model_and_goes_on(
     assert main(["serve", "Org/Tiny"]) == 1
     capsys.readouterr()
     hub.asked.clear()
-    said = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100 * PATIENCE)
     assert said.returncode == 0, said.stderr
     assert COMMIT in said.stdout and "Hugging Face: Org/Tiny" in said.stdout and "opens:       yes" in said.stdout
     assert "config.json" not in [name for name, _ in hub.asked]
     assert sorted(path.name for path in (models / "Org").iterdir()) == ["Tiny"]
     missing = subprocess.run(
-        [*COMMAND, "pull", "Org/Other"], env=environment, capture_output=True, text=True, timeout=100
+        [*COMMAND, "pull", "Org/Other"], env=environment, capture_output=True, text=True, timeout=100 * PATIENCE
     )
     assert missing.returncode == 1 and missing.stderr.startswith("axpress: there is no model Org/Other at")
     assert missing.stderr.count("\n") == 1

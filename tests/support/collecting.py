@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import Self
 
+from repository import PATIENCE
+
 from axpress.core.engine.engine import Engine
 from axpress.core.request import Delta, GenerationRequest, SamplingParams, TokenLogprob
 
@@ -30,7 +32,7 @@ class Collector:
             self.done.set()
 
     def wait(self) -> Self:
-        assert self.done.wait(60), "no end"
+        assert self.done.wait(60 * PATIENCE), "no end"
         return self
 
     @property
@@ -70,10 +72,10 @@ class Held(Collector):
     def _hold(self, count: int) -> None:
         if count == self._at:
             self.held.set()
-            assert self.go.wait(60), "nobody let the engine go on"
+            assert self.go.wait(60 * PATIENCE), "nobody let the engine go on"
 
     def wait_held(self) -> None:
-        assert self.held.wait(60), f"delta {self._at} did not come"
+        assert self.held.wait(60 * PATIENCE), f"delta {self._at} did not come"
 
 
 def ask(engine: Engine, prompt=range(40, 60), **fields) -> Collector:

@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from repository import PATIENCE
+
 if TYPE_CHECKING:
     import openai
 
@@ -108,7 +110,7 @@ class RunningServer:
         self.port = 0
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        if not self._listening.wait(30) or not self.port:
+        if not self._listening.wait(60 * PATIENCE) or not self.port:
             self.process.kill()
             self.process.wait()
             raise AssertionError("the server did not start:\n" + self.log)
@@ -150,19 +152,19 @@ class RunningServer:
         if self.process.poll() is None:
             self.process.send_signal(number)
         try:
-            code = self.process.wait(40)
+            code = self.process.wait(40 * PATIENCE)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
             raise AssertionError("the server did not end:\n" + self.log) from None
-        self._reader.join(5)
+        self._reader.join(5 * PATIENCE)
         assert self.process.stderr is not None
         self.process.stderr.close()
         return code
 
     def wait(self, condition: Callable[[], Any], seconds: float, what: str) -> None:
         """Until `condition()` is true."""
-        until = time.monotonic() + seconds
+        until = time.monotonic() + seconds * PATIENCE
         while not condition():
             assert self.process.poll() is None, "the server ended:\n" + self.log
             assert time.monotonic() < until, f"not {what} after {seconds} s: {self.health()}\n{self.log}"
@@ -172,7 +174,7 @@ class RunningServer:
         self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
     ) -> tuple[int, dict[str, str], bytes]:
         """One request on a fresh connection: status, headers (lower case), body."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60 * PATIENCE)
         try:
             connection.request(method, path, body, headers or {})
             response = connection.getresponse()
@@ -222,7 +224,7 @@ class RunningServer:
 
     def raw(self) -> socket.socket:
         """A bare connection."""
-        return socket.create_connection(("127.0.0.1", self.port), timeout=30)
+        return socket.create_connection(("127.0.0.1", self.port), timeout=30 * PATIENCE)
 
 
 def openai_client(server: RunningServer, key: str = "none") -> openai.OpenAI:

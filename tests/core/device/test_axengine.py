@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import pytest
+from repository import PATIENCE
 from tiny_models import Tiny, convert_tiny
 
 from axpress.core.device.emulator import emulator_library
@@ -43,7 +44,7 @@ print(json.dumps({"emulated": emulated, "logits": out}))
 def run(package, device: str) -> dict:
     environment = dict(os.environ, AXPRESS_EMU_MODE="tolerant", LD_LIBRARY_PATH=str(emulator_library().parent))
     command = [sys.executable, "-c", SCRIPT, str(package), device]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120 * PATIENCE, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -11,6 +11,7 @@ from types import ModuleType, SimpleNamespace
 import ml_dtypes
 import numpy as np
 import pytest
+from repository import PATIENCE
 
 from axpress.core.device.axengine import AxengineCard, AxengineProgram, open_backend
 from axpress.core.device.backend import Backend, CardHandle
@@ -114,5 +115,7 @@ def test_rows_and_logits_go_where_the_step_says(program: AxengineProgram) -> Non
 
 def test_the_vendors_side_is_loaded_only_where_it_is_asked_for() -> None:
     code = "import sys, axpress.core.engine, axpress.core.device; print([m for m in sys.modules if 'axengine' in m])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60 * PATIENCE, check=True
+    )
     assert done.stdout.strip() == "[]"

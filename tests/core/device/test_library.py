@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from repository import ROOT
+from repository import PATIENCE, ROOT
 from tiny_models import Tiny, convert_tiny
 
 from axpress.core.device.emulator import emulator_library
@@ -74,8 +74,8 @@ def test_a_library_of_the_next_generation_is_opened(tmp_path: Path) -> None:
 def test_the_next_generation_tells_its_memory_and_loads_models(tmp_path: Path) -> None:
     package = convert_tiny(tmp_path, Tiny("qwen3"), rows=127, chunk=32)
     result = subprocess.run(
-        [sys.executable, "-c", NEXT_GENERATION, AX8860, package], capture_output=True, text=True, timeout=120,
-        env={**os.environ, "AXPRESS_EMU_GENERATION": "ax8860"},
+        [sys.executable, "-c", NEXT_GENERATION, AX8860, package], capture_output=True, text=True,
+        timeout=120 * PATIENCE, env={**os.environ, "AXPRESS_EMU_GENERATION": "ax8860"},
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     before, after, banks, state = json.loads(result.stdout)

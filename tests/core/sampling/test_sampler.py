@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from repository import ROOT
+from repository import PATIENCE, ROOT
 
 from axpress.core.errors import LogitsError, RequestError
 from axpress.core.request import SamplingParams
@@ -509,5 +509,5 @@ def test_native_under_sanitizers(tmp_path: Path) -> None:
     flags += ["-fsanitize=address,undefined,float-divide-by-zero", "-fno-sanitize-recover=all", f"-I{ROOT / 'csrc'}"]
     flags += [f"-Wl,--wrap={name}" for name in ("malloc", "calloc", "realloc")]
     subprocess.run(["gcc", *flags, *map(str, sources), "-o", str(program), "-lm"], check=True)
-    done = subprocess.run([str(program)], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([str(program)], capture_output=True, text=True, timeout=120 * PATIENCE)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -64,6 +65,8 @@ def test_the_fingerprint_changes_with_what_can_change_an_answer(tmp_path: Path) 
     first = asyncio.run(fingerprint(settings))
     assert asyncio.run(fingerprint(replace(settings, max_queue=3, drafts=False, port=1))) == first
     exact = asyncio.run(fingerprint(replace(settings, exact=True)))
+    copy = Path(shutil.copytree(package, tmp_path / "elsewhere" / package.name, copy_function=shutil.copyfile))
+    assert asyncio.run(fingerprint(replace(settings, model_dir=copy))) == first  # another machine, other file times
     (package / "post_config.json").write_text('{"enable_temperature": true, "temperature": 0.3}')
     other = asyncio.run(fingerprint(settings))
     assert len({first, exact, other}) == 3

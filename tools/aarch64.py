@@ -1,0 +1,223 @@
+"""axpress on the Pi's processor without a Pi: `make test-aarch64`. Needs a Debian on x86-64, root, and the network.
+
+    python tools/aarch64.py [--suite bookworm|trixie] [--minutes 40] [--work build/aarch64] [--jobs N] [--only PATH ...]
+
+Makes an arm64 Debian in a folder (arm64_debian.py), builds the wheel there with warnings as errors, says what it asks
+of a system, runs the native tests (NEON against scalar, bit for bit), then those tests of core and server that finish
+in the minutes given, installs the wheel in an empty environment, serves, and asks with OpenAI's client. Ends with a
+table, and with an error where anything failed. Emulated: nothing here tells how fast a Pi is."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import time
+import tomllib
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from arm64_debian import ROOT, SUITES, Arm64Debian
+from wheels import build_toy
+
+NATIVE = ("mask", "sampler", "math", "runtime", "loading")
+CORE = [f"tests/{path}" for path in (
+    "emu/test_arithmetic.py", "core/kv_cache", "core/capacity", "core/recovery", "core/sampling",
+    "core/engine/test_engine.py", "core/structured_output", "core/tokenizer", "emu/test_model_files.py", "core/device",
+    "core/engine", "emu/test_runtime_api.py", "core/model_files", "core/model_store", "core/doctor",
+)]  # fmt: skip
+SERVER = [f"tests/server/{path}" for path in (
+    "test_check_command.py", "test_service.py", "test_cli.py", "test_models_command.py", "test_bundle.py", "docs",
+    "anthropic", "serving", "monitor", "ollama", "openai", "http",
+)]  # fmt: skip
+"""The cheap ones first: the toy's server needs two minutes under QEMU until it is ready, in each file anew."""
+
+LEFT_OUT = {
+    "tests/server/page": "no browser inside",
+    "tests/emu/test_arithmetic_oracle.py, tests/real": "PyTorch for aarch64 weighs gigabytes; the same bits as x86-64's"
+    " are shown by the native tests",
+    "tests/deploy, examples, docs, tools, bench, server/terminal, server/test_hostile_*, test_attacks":
+        "nothing of the processor's in them that is not above, and take hours under QEMU",
+}  # fmt: skip
+PATIENCE = 20
+"""How many times slower than on a Pi or PC a test may be: AXPRESS_TEST_PATIENCE."""
+
+OUTCOME = re.compile(r"^tests/\S+::.* (PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS)\b")
+
+
+@dataclass
+class Row:
+    """What came of one folder or program."""
+
+    name: str
+    seconds: float = 0.0
+    outcomes: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    note: str = ""
+
+    @property
+    def failed(self) -> int:
+        return self.outcomes["FAILED"] + self.outcomes["ERROR"]
+
+    def line(self) -> str:
+        run, counts = sum(self.outcomes.values()), self.outcomes
+        numbers = (run, counts["PASSED"] + counts["XFAIL"], counts["SKIPPED"], self.failed)
+        return f"| {self.name} | {' | '.join(map(str, numbers))} | {self.seconds / 60:.1f} | {self.note} |"
+
+
+def native(debian: Arm64Debian) -> list[Row]:
+    """The tests in C, compiled and run inside. The one of the arithmetic prints fingerprints of what NEON and plain C
+    computed alike, which must be those of this machine's processor."""
+    rows = []
+    for test in NATIVE:
+        row, began = Row(f"native: {test}"), time.monotonic()
+        options = ["plain", f"TEST={test}"]
+        make = ["make", "-s", "-C", debian.inside(debian.source) / "tests/native", *options, "OUT=/w/native"]
+        done = subprocess.run(debian.command(*make), stdout=subprocess.PIPE, text=True, timeout=900)
+        works = done.returncode == 0
+        if test == "math":
+            here = ["make", "-s", "-C", ROOT / "tests/native", *options, f"OUT={debian.work / 'native-here'}"]
+            said = subprocess.run(here, stdout=subprocess.PIPE, text=True, check=True).stdout
+            fingerprints = [re.findall(r"fingerprint.*", text) for text in (done.stdout, said)]
+            works = works and "neon: compared with scalar" in done.stdout and fingerprints[0] == fingerprints[1]
+            row.note = f"NEON = plain C = x86-64: {', '.join(fingerprints[0])}" if works else str(fingerprints)
+        row.seconds = time.monotonic() - began
+        row.outcomes["PASSED" if works else "FAILED"] += 1
+        print(done.stdout, end="" if works else "^ failed\n", flush=True)
+        rows.append(row)
+    return rows
+
+
+def next_generation(debian: Arm64Debian) -> None:
+    """build/ax8860/libaxcl_rt.so, which an in-place build would have made, of the wheel's objects."""
+    link = """cd "$1"; mkdir -p build/ax8860; cc -shared $(find build/temp.*/csrc/emu -name '*.o') -pthread -lm -ldl \\
+-Wl,-soname,libaxcl_rt.so -Wl,--version-script=csrc/emu/ax8860.map -o build/ax8860/libaxcl_rt.so"""
+    debian.run("bash", "-euc", link, "link", debian.inside(debian.source))
+
+
+def site(debian: Arm64Debian, wheel: Path, toy: Path) -> Path:
+    """A folder with both wheels and all that the tests need, as wheels."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    heavy = re.compile("torch|playwright|axe-playwright|accelerate|transformers")
+    tests = [line for line in project["optional-dependencies"]["test"] if not heavy.match(line)]
+    needs = debian.work / "test-needs.txt"
+    needs.write_text("\n".join([*project["dependencies"], *tests]) + "\n")
+    folder = debian.work / f"site-{debian.tag}"
+    if not folder.exists():
+        wheels = debian.wheels_for(needs)
+        debian.pip("install", "--no-compile", "--target", folder, "--no-index", "--find-links", wheels, "-r", needs)
+    axpress = debian.work / f"unpacked-{debian.tag}"
+    debian.pip("install", "--no-compile", "--no-deps", "--upgrade", "--target", axpress, wheel, toy)
+    return folder
+
+
+def pytest(debian: Arm64Debian, path: str, jobs: int, seconds: float) -> Row:
+    """One folder or file of tests; its lines are shown as they come, and counted even where the time runs out."""
+    row, began = Row(path), time.monotonic()
+    setting = [f"AXPRESS_TEST_PATIENCE={PATIENCE}", f"PYTHONPATH=/w/unpacked-{debian.tag}:/w/site-{debian.tag}"]
+    options = ["-v", "-p", "no:cacheprovider", "--hypothesis-profile", "ci", "--timeout", str(60 * PATIENCE)]
+    spread = ["-n", str(jobs), "--dist", "loadfile"] if jobs > 1 else []
+    source = str(debian.inside(debian.source))
+    test = debian.command("env", "-C", source, *setting, "python3", "-P", "-m", "pytest", *options, *spread, path)
+    process = subprocess.Popen(test, stdout=subprocess.PIPE, text=True)
+    guard = subprocess.Popen(["sh", "-c", f"sleep {seconds:.0f}; kill -KILL {process.pid}"])
+    assert process.stdout is not None
+    with (debian.work / "pytest.log").open("a", buffering=1) as log:
+        for line in process.stdout:
+            log.write(line)
+            if found := OUTCOME.match(line) or re.match(r"\[gw\d+\] .* (PASSED|FAILED|ERROR|SKIPPED) tests/", line):
+                row.outcomes[found[1]] += 1
+            if found := re.match(r"SKIPPED \[(\d+)\] \S+: (.*)", line):
+                row.reasons[found[2]] += int(found[1])
+            if re.match(r"(FAILED|ERROR) ", line):
+                print(line.rstrip(), flush=True)
+    code = process.wait()
+    guard.kill()
+    guard.wait()
+    row.seconds = time.monotonic() - began
+    if code < 0:
+        row.note = "the minutes were over: not finished"
+    elif code not in (0, 1, 5):
+        row.outcomes["ERROR"] += 1
+        row.note = f"pytest ended with {code}"
+    print(row.line(), flush=True)
+    return row
+
+
+def suites(debian: Arm64Debian, jobs: int, minutes: float, only: list[str]) -> list[Row]:
+    """Tests of the core for six tenths of the time, of the server for the rest."""
+    began, rows = time.monotonic(), []
+    for paths, share in ((only, 1.0),) if only else ((CORE, 0.6), (SERVER, 1.0)):
+        until = began + 60 * minutes * share
+        for path in paths:
+            left = until - time.monotonic()
+            if left < 30:
+                rows.append(Row(path, note="the minutes were over: not run"))
+            else:
+                rows.append(pytest(debian, path, jobs, left))
+    return rows
+
+
+def needs_of(wheel: Path, debian: Arm64Debian) -> str:
+    """The newest symbol of glibc that the wheel's libraries ask for, and how far apart their segments lie."""
+    script = r"""cd /w && rm -rf looked-at && mkdir looked-at && python3 -m zipfile -e "$1" looked-at
+find looked-at -name '*.so' | while read -r so; do readelf -VW "$so"; readelf -lW "$so"; done"""
+    command = debian.command("bash", "-euc", script, "look", debian.inside(wheel))
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    newest = max(tuple(map(int, name.split("."))) for name in re.findall(r"GLIBC_([0-9.]+)", said))
+    apart = min(int(line.split()[-1], 16) for line in said.splitlines() if line.strip().startswith("LOAD"))
+    if apart < 16384:
+        raise SystemExit(f"segments {apart} bytes apart: too close for the pages of a Pi 5, which have 16 KiB")
+    return f"newest symbol GLIBC_{'.'.join(map(str, newest))}, segments {apart >> 10} KiB apart"
+
+
+def table(rows: Iterable[Row], system: str) -> str:
+    """All that was run, and what was not, with reasons."""
+    rows = list(rows)
+    total = Row("all", sum(row.seconds for row in rows), sum((row.outcomes for row in rows), Counter()))
+    lines = [f"{system}, under QEMU (emulated)", "| tests | run | passed | skipped | failed | minutes | |",
+             "| --- | --- | --- | --- | --- | --- | --- |", *(row.line() for row in (*rows, total))]  # fmt: skip
+    lines += [f"skipped {n}: {reason}" for reason, n in sum((row.reasons for row in rows), Counter()).most_common()]
+    lines += [f"left out: {paths}: {reason}" for paths, reason in LEFT_OUT.items()]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--suite", choices=SUITES, default="bookworm", help="Debian (default bookworm, Python 3.11)")
+    parser.add_argument("--minutes", type=float, default=40.0, help="for the tests in Python (default 40)")
+    parser.add_argument("--work", type=Path, default=ROOT / "build" / "aarch64", help="folder, kept: 1.5 GB")
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="processes of pytest")
+    parser.add_argument("--only", nargs="+", metavar="PATH", help="these tests instead, such as tests/core/engine")
+    arguments = parser.parse_args()
+    began = time.monotonic()
+
+    def step(what: str) -> None:
+        print(f"== {(time.monotonic() - began) / 60:.1f} min: {what}", flush=True)
+
+    debian = Arm64Debian(arguments.suite, arguments.work.resolve())
+    step(f"Debian {arguments.suite} for arm64")
+    debian.make()
+    step("the wheel, built inside, warnings are errors")
+    wheel = debian.build_wheel(debian.work / "raw", toy=False)
+    print(f"{wheel.name}: {wheel.stat().st_size / 1e6:.2f} MB, {needs_of(wheel, debian)}")
+    toy = build_toy(debian.python, debian.work / "raw")
+    step("packages for the tests")
+    site(debian, wheel, toy)
+    next_generation(debian)
+    step("native tests")
+    rows = native(debian)
+    step("pytest")
+    rows += suites(debian, arguments.jobs, arguments.minutes, arguments.only or [])
+    step("the wheel in an empty environment, served, asked by OpenAI's client")
+    debian.try_wheels(wheel, toy, client=True)
+    step("done")
+    print(table(rows, f"{wheel.name}, Debian {arguments.suite}"))
+    raise SystemExit(any(row.failed for row in rows))
+
+
+if __name__ == "__main__":
+    main()
