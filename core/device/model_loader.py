@@ -247,7 +247,7 @@ def _load(
     token_ids = None if embeds else package.head_token_ids(width, len(embedding))
     return Program(
         card, layers, head, embedding, num_banks=num_banks, logits_slots=logits_slots, token_ids=token_ids,
-        embeds=embeds,
+        embeds=embeds, windows=package.windows,
     )  # fmt: skip
 
 

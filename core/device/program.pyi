@@ -31,6 +31,7 @@ class Program:
     shape: LayerShape
     groups: tuple[Group, ...]
     num_layers: int
+    windows: tuple[int, ...]
     num_banks: int
     logits_slots: int
     bank_rows: int
@@ -51,6 +52,7 @@ class Program:
         logits_slots: int = 1,
         token_ids: NDArray[np.int32] | None = None,
         embeds: bool = False,
+        windows: tuple[int, ...] = ...,
     ) -> None:
         """`layers` and `head` are loaded; `embedding` is an EmbeddingTable [V, H], kept, not copied. `token_ids` int32:
         which token each of a trimmed head's logits is; None: logit i is token i, and what a padded head gives beyond V
