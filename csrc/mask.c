@@ -45,3 +45,18 @@ int ax_mask_fill(uint16_t *mask, int32_t width, int32_t history, const ax_query 
     }
     return 0;
 }
+
+void ax_mask_window(uint16_t *windowed, const uint16_t *mask, int32_t width, int32_t history, const ax_query *queries,
+                    int32_t num_queries, const int32_t *positions, int32_t window) {
+    const size_t stride = (size_t)history + (size_t)width;
+    memcpy(windowed, mask, (size_t)width * stride * sizeof *mask);
+    for (int32_t i = 0; i < num_queries; i++) {
+        uint16_t *line = windowed + (size_t)i * stride;
+        int32_t oldest = queries[i].position - window + 1;
+        if (oldest <= 0) continue;
+        for (int32_t r = 0; r < history; r++) line[r] = positions[r] < oldest ? AX_MASK_HIDDEN : line[r];
+        for (int32_t j = 0; j < i; j++) {
+            if (queries[j].position < oldest) line[history + j] = AX_MASK_HIDDEN;
+        }
+    }
+}

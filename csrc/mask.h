@@ -27,4 +27,10 @@ typedef struct ax_query {
 int ax_mask_fill(uint16_t *mask, int32_t width, int32_t history, const ax_query *queries, int32_t num_queries,
                  const int32_t *runs, const int32_t *views, int32_t num_views);
 
+/* The mask of the same step for layers with a sliding window, from the one that ax_mask_fill made: of what is visible
+ * there it leaves the tokens less than `window` positions back. `positions` [history]: of the tokens in the cache's rows;
+ * those of rows that nobody sees do not matter. */
+void ax_mask_window(uint16_t *windowed, const uint16_t *mask, int32_t width, int32_t history, const ax_query *queries,
+                    int32_t num_queries, const int32_t *positions, int32_t window);
+
 #endif

@@ -112,6 +112,8 @@ class AxengineProgram:
         self._bf16 = self.layers[0].get_inputs(0)[0].dtype
         self.embedding = package.embedding(self.shape.hidden)
         self._bind_head(package)
+        self.windows = package.windows or (0,) * self.num_layers
+        self._positions = np.zeros(self.bank_rows, np.int32)
         bank = (self.num_layers, 1, self.bank_rows, self.shape.kv_dim)
         self._k, self._v = np.zeros(bank, self._bf16), np.zeros(bank, self._bf16)
 
@@ -140,7 +142,7 @@ class AxengineProgram:
         """Runs one step. The vendor's sessions know no deadline: `timeout_ms` cannot be kept."""
         group = self.groups[step.group]
         queries = step.as_array()
-        mask = step.mask(group.width, group.history).view(self._bf16)[np.newaxis]
+        masks = self._masks(step, group.width, group.history, queries)
         indices = np.zeros((1, group.width), np.uint32)
         indices[0, : len(queries)] = queries["position"]
         hidden = np.zeros((1, group.width, self.shape.hidden), np.uint16)
@@ -148,10 +150,20 @@ class AxengineProgram:
         state = hidden.view(self._bf16)
         kept = queries["row"] >= 0
         for layer, session in enumerate(self.layers):
-            number, feed = self._numbers[layer][step.group], {"indices": indices, "mask": mask, "input": state}
+            number, mask = self._numbers[layer][step.group], masks[self.windows[layer] > 0]
+            feed = {"indices": indices, "mask": mask, "input": state}
             state = self._layer(session, layer, number, group.history, feed, queries["row"], kept)
         self._state = state
         self.more_logits(np.flatnonzero(queries["logits"] >= 0).tolist())
+
+    def _masks(self, step: Step, width: int, history: int, queries: np.ndarray) -> list[NDArray[Any]]:
+        """The step's mask, and that of layers with a sliding window where there are any."""
+        masks = [step.mask(width, history)]
+        if window := max(self.windows):
+            masks.append(step.window_mask(width, history, self._positions, window))
+            kept = queries["row"] >= 0
+            self._positions[queries["row"][kept]] = queries["position"][kept]
+        return [mask.view(self._bf16)[np.newaxis] for mask in masks]
 
     def more_logits(self, queries: Sequence[int], timeout_ms: int = -1) -> None:
         """Logits of these queries of the last step, into slots 0 and up."""
@@ -185,6 +197,7 @@ class AxengineProgram:
     def move_rows(self, bank: int, old: NDArray[np.int32], new: NDArray[np.int32], timeout_ms: int = -1) -> None:
         """Copies K and V of rows `old` to rows `new` in every layer."""
         self._k[:, :, new], self._v[:, :, new] = self._k[:, :, old], self._v[:, :, old]
+        self._positions[new] = self._positions[old]
 
     def _layer(
         self, session: Any, layer: int, number: int, history: int, feed: dict[str, Any], rows: np.ndarray,

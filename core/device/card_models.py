@@ -356,7 +356,7 @@ class _Load:
         token_ids = None if embeds else package.head_token_ids(width, len(embedding))
         program = Program(
             self._card, layers, head, embedding, num_banks=num_banks, logits_slots=self.wanted.logits_slots,
-            token_ids=token_ids, embeds=embeds,
+            token_ids=token_ids, embeds=embeds, windows=package.windows,
         )  # fmt: skip
         if embeds and not self.wanted.text.has_control(END_OF_TEXT):
             program.close()

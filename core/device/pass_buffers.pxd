@@ -14,6 +14,7 @@ cdef struct group_io:
     int32_t history
     size_t mask_bytes
     void *mask
+    void *window_mask       # of layers with a sliding window; NULL: no layer has one
     void *indices
     void *hidden[2]         # layers alternate between these
     char *k_rows            # K and V of this pass, where they are not written in place
@@ -37,6 +38,8 @@ cdef class PassBuffers:
     cdef readonly int vocab_size
     cdef readonly str logits_dtype
     cdef readonly PinnedBuffer mask
+    cdef readonly PinnedBuffer window_mask  # None: no layer has a sliding window
+    cdef tuple windowed         # of each layer, whether it has a sliding window
     cdef readonly PinnedBuffer indices
     cdef readonly PinnedBuffer hidden
     cdef readonly PinnedBuffer logits

@@ -3,7 +3,7 @@
 Bound once, when a model is loaded; only decode's K/V outputs change later, into rows of the cache.
 
 Buffers (D bytes-per-row / 2, H hidden, C width, P history; a group with P < R rows is bound to the cache's start):
-    mask           [C, P + C] bf16, one per shape
+    mask           [C, P + C] bf16, one per shape; a second one where layers have sliding windows
     indices        [C] uint32, hidden x 2 [C, H] bf16, k_rows and v_rows [C, D] bf16, one set per width
 """
 
@@ -29,8 +29,9 @@ cdef class PassBuffers:
 
     def __init__(
             self, card: Card, layers: list, head: LoadedModel, common, kv: KVBuffers, int logits_slots,
-            bint embeds=False):
+            bint embeds=False, tuple windowed=()):
         cdef int i
+        self.windowed = windowed or (False,) * len(layers)
         self.card, self.layers, self.head, self.kv = card, layers, head, kv
         self.num_layers, shape = len(layers), common.shape
         self.row_bytes, self.hidden_bytes = 2 * shape.kv_dim, 2 * shape.hidden
@@ -38,6 +39,8 @@ cdef class PassBuffers:
         groups = shape.decode + shape.chunks
         width = max(group.width for group in groups)
         self.mask = PinnedBuffer(card, max(group.mask_bytes for group in groups))
+        if any(self.windowed):
+            self.window_mask = PinnedBuffer(card, self.mask.nbytes)
         self.indices = PinnedBuffer(card, 4 * width)
         self.hidden = PinnedBuffer(card, self.hidden_bytes * width)
         self.layer_handles = <model_handle *>PyMem_Calloc(self.num_layers, sizeof(model_handle))
@@ -68,14 +71,18 @@ cdef class PassBuffers:
         self.k_out, self.v_out = tensors["K_cache_out"], tensors["V_cache_out"]
         for g, group in enumerate(groups):
             buffers = {
-                "mask": self._shared("mask", group.mask_bytes), "indices": self._shared("indices", 4 * group.width),
+                "masks": [self._shared("mask", group.mask_bytes)], "indices": self._shared("indices", 4 * group.width),
                 "hidden": [self._shared(f"hidden{i}", self.hidden_bytes * group.width) for i in range(2)],
                 "rows": [self._shared(f"{n}_rows", self.row_bytes * group.width) for n in "kv"],
             }
+            if self.window_mask is not None:
+                buffers["masks"].append(self._shared("window_mask", group.mask_bytes))
             bound = &self.groups[g]
             bound.width, bound.history = group.width, group.history
             bound.mask_bytes = group.mask_bytes
-            bound.mask, bound.indices = handle(buffers["mask"]), handle(buffers["indices"])
+            bound.mask, bound.indices = handle(buffers["masks"][0]), handle(buffers["indices"])
+            if self.window_mask is not None:
+                bound.window_mask = handle(buffers["masks"][1])
             for i in range(2):
                 bound.hidden[i] = handle(buffers["hidden"][i])
             bound.k_rows, bound.v_rows = <char *>handle(buffers["rows"][0]), <char *>handle(buffers["rows"][1])
@@ -96,7 +103,7 @@ cdef class PassBuffers:
         binding.set_input(tensors["K_cache"], k)
         binding.set_input(tensors["V_cache"], v)
         binding.set_input(tensors["indices"], buffers["indices"])
-        binding.set_input(tensors["mask"], buffers["mask"])
+        binding.set_input(tensors["mask"], buffers["masks"][1 if self.windowed[layer] else 0])
         binding.set_input(tensors["input"], buffers["hidden"][layer % 2])
         binding.set_output(tensors["output"], buffers["hidden"][1 - layer % 2])
         binding.set_output(tensors["K_cache_out"], buffers["rows"][0])
@@ -165,8 +172,9 @@ cdef class PassBuffers:
         """Frees everything but the logits, which may have views: see Program."""
         for binding in self.bindings:
             binding.close()
-        for pinned in (self.mask, self.indices, self.hidden):
-            pinned.close()
+        for pinned in (self.mask, self.window_mask, self.indices, self.hidden):
+            if pinned is not None:
+                pinned.close()
         for buffer in self.device.values():
             buffer.close()
 

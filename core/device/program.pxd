@@ -32,6 +32,9 @@ cdef class Program:
     cdef readonly object table          # of embeddings
     cdef const uint16_t[:, ::1] embedding
     cdef bint rounds                    # rows are to be asked for first: the table is not of bf16
+    cdef readonly tuple windows         # of each layer, its sliding window in positions; 0: it sees everything
+    cdef int window                     # that of those that have one; 0: none has
+    cdef int32_t[:, ::1] positions      # [bank, row]: of the tokens in the cache
     cdef list logits_views              # of the tokens that the vocabulary has
     cdef readonly int vocab_size
     cdef readonly bint embeds
@@ -48,6 +51,7 @@ cdef class Program:
 
     cdef int _require_open(self) except -1
     cdef int _prepare(self, Step step) except -1
+    cdef void _fill_window_mask(self, Step step, group_io *group) noexcept
     cdef void _add_row(self, size_t query, size_t row) noexcept
     cdef axclError _upload(self, group_io *group) noexcept nogil
     cdef axclError _submit(self, Step step, group_io *group) noexcept nogil

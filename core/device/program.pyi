@@ -1,6 +1,6 @@
 """A step as runtime calls: three uploads, the layers, the heads, one wait; no Python between the first and the last.
 
-    uploads   mask, indices, embeddings       from pinned memory, once a step, shared by all layers
+    uploads   masks, indices, embeddings      from pinned memory, once a step, shared by all layers
     layers    L executes                      hidden state alternates between two buffers
     rows      K and V of the new tokens       decode's written straight into their cache row where the card allows it
                                               (probed at load), else copied there on the card, run by run, in the stream
@@ -31,6 +31,7 @@ class Program:
     shape: LayerShape
     groups: tuple[Group, ...]
     num_layers: int
+    windows: tuple[int, ...]
     num_banks: int
     logits_slots: int
     bank_rows: int
@@ -51,10 +52,12 @@ class Program:
         logits_slots: int = 1,
         token_ids: NDArray[np.int32] | None = None,
         embeds: bool = False,
+        windows: tuple[int, ...] = ...,
     ) -> None:
         """`layers` and `head` are loaded; `embedding` is an EmbeddingTable [V, H], kept, not copied. `token_ids` int32:
         which token each of a trimmed head's logits is; None: logit i is token i, and what a padded head gives beyond V
-        is no token. `embeds`: queries get their normed hidden state [H] in place of logits.
+        is no token. `embeds`: queries get their normed hidden state [H] in place of logits. `windows`: of each layer,
+        how many positions it sees, its own included (0: all; empty: no layer has a sliding window).
 
         Raises PackageError where the models do not fit each other, RuntimeCallError where the card refuses."""
     def set_modes(self, *, use_async: bool, in_place_decode: bool) -> None:

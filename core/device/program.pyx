@@ -1,6 +1,6 @@
 """A step as runtime calls: three uploads, the layers, the heads, one wait; no Python between the first and the last.
 
-    uploads   mask, indices, embeddings       from pinned memory, once a step, shared by all layers
+    uploads   masks, indices, embeddings      from pinned memory, once a step, shared by all layers
     layers    L executes                      hidden state alternates between two buffers
     rows      K and V of the new tokens       decode's written straight into their cache row where the card allows it
                                               (probed at load), else copied there on the card, run by run, in the stream
@@ -20,7 +20,7 @@ from .kv_buffers cimport KVBuffers
 from .pass_buffers cimport PassBuffers, group_io, head_io
 from .runtime cimport (
     AXCL_COPY_DEVICE_TO_DEVICE, AXCL_COPY_DEVICE_TO_HOST, AXCL_COPY_HOST_TO_DEVICE, Card, axclError)
-from .step cimport Step, ax_mask_fill, ax_query
+from .step cimport Step, ax_mask_fill, ax_mask_window, ax_query
 
 from time import perf_counter
 
@@ -46,10 +46,11 @@ cdef class Program:
 
     def __init__(
             self, card: Card, layers: list, head: LoadedModel, embedding, *, num_banks: int = 1, logits_slots: int = 1,
-            token_ids=None, embeds: bool = False):
+            token_ids=None, embeds: bool = False, windows: tuple = ()):
         """`layers` and `head` are loaded; `embedding` is an EmbeddingTable [V, H], kept, not copied. `token_ids` int32:
         which token each of a trimmed head's logits is; None: logit i is token i, and what a padded head gives beyond V
-        is no token. `embeds`: queries get their normed hidden state [H] in place of logits.
+        is no token. `embeds`: queries get their normed hidden state [H] in place of logits. `windows`: of each layer,
+        how many positions it sees, its own included (0: all; empty: no layer has a sliding window).
 
         Raises PackageError where the models do not fit each other, RuntimeCallError where the card refuses.
         """
@@ -59,13 +60,17 @@ cdef class Program:
         self.groups = self.shape.decode + self.shape.chunks
         self.num_layers, self.num_banks, self.logits_slots = len(layers), num_banks, logits_slots
         self.bank_rows = self.shape.rows
+        self.windows, self.window = windows, max(windows, default=0)
+        if any(size not in (0, self.window) for size in windows):
+            raise PackageError(f"layers with sliding windows of several sizes ({sorted(set(windows))}) are not supported")
+        self.positions = np.zeros((num_banks, self.bank_rows), np.int32)
         self.row_bytes, self.hidden_bytes = 2 * self.shape.kv_dim, 2 * self.shape.hidden
         if embedding.shape[1] != self.shape.hidden:
             raise PackageError(f"the embedding has rows of {embedding.shape[1]} values, the layers take"
                                f" {self.shape.hidden}: files of two models?")
         self.table, self.embedding, self.rounds = embedding, embedding.array, embedding.rounds
         self.kv = KVBuffers(card, num_banks, self.num_layers, self.bank_rows, self.row_bytes)
-        self.buffers = PassBuffers(card, layers, head, common, self.kv, logits_slots, embeds)
+        self.buffers = PassBuffers(card, layers, head, common, self.kv, logits_slots, embeds, tuple(size > 0 for size in windows))
         self.row_runs = <row_run *>PyMem_Calloc(max(group.width for group in self.groups), sizeof(row_run))
         self.wanted = <int32_t *>PyMem_Calloc(logits_slots, sizeof(int32_t))
         if self.row_runs == NULL or self.wanted == NULL:
@@ -241,6 +246,9 @@ cdef class Program:
         """
         self._require_open()
         self.kv.move(self.stream, bank, old, new, timeout_ms)
+        if self.window:
+            held = np.asarray(self.positions)[bank]
+            held[new] = held[old]
 
     def clear_rows(self, bank: int, rows) -> None:
         """Zeros in K and V of rows (int32) of a bank in every layer: a NaN there survives every mask. For rows that a
@@ -298,7 +306,18 @@ cdef class Program:
         if ax_mask_fill(<uint16_t *>self.buffers.mask.data, group.width, group.history, step.queries, step.num_queries,
                         step.runs, step.views, step.num_views) != 0:
             raise ValueError(f"a view of this step shows rows past the group's history of {group.history}")
+        if self.window:
+            self._fill_window_mask(step, group)
         return 0
+
+    cdef void _fill_window_mask(self, Step step, group_io *group) noexcept:
+        """The second mask, and the positions of the rows that this step writes: later steps see them."""
+        cdef int i
+        ax_mask_window(<uint16_t *>self.buffers.window_mask.data, <uint16_t *>self.buffers.mask.data, group.width,
+                       group.history, step.queries, step.num_queries, &self.positions[step.bank, 0], self.window)
+        for i in range(step.num_queries):
+            if step.queries[i].row >= 0:
+                self.positions[step.bank, step.queries[i].row] = step.queries[i].position
 
     cdef void _add_row(self, size_t query, size_t row) noexcept:
         """Notes that a query's K/V belong into a row; joins it to the run before where both go on."""
@@ -316,6 +335,9 @@ cdef class Program:
         cdef axclError code
         self.stream.kind = CALL_UPLOAD
         code = self.stream.copy(group.mask, self.buffers.mask.data, group.mask_bytes, AXCL_COPY_HOST_TO_DEVICE)
+        if code == 0 and self.window:
+            code = self.stream.copy(
+                group.window_mask, self.buffers.window_mask.data, group.mask_bytes, AXCL_COPY_HOST_TO_DEVICE)
         if code == 0:
             code = self.stream.copy(
                 group.indices, self.buffers.indices.data, 4 * group.width, AXCL_COPY_HOST_TO_DEVICE)

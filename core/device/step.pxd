@@ -12,6 +12,8 @@ cdef extern from "mask.h" nogil:
         int32_t view
         int32_t logits
 
+    void ax_mask_window(
+        uint16_t *, const uint16_t *, int32_t, int32_t, const ax_query *, int32_t, const int32_t *, int32_t)
     int ax_mask_fill(uint16_t *, int32_t, int32_t, const ax_query *, int32_t, const int32_t *, const int32_t *, int32_t)
 
 

@@ -47,5 +47,8 @@ class Step:
         `logits_at`: which token's logits are wanted (-1: none's)."""
     def as_array(self) -> NDArray[Any]:
         """A copy of the queries, dtype QUERY_DTYPE, for tests and traces."""
+    def window_mask(self, width: int, history: int, positions: NDArray[np.int32], window: int) -> NDArray[np.uint16]:
+        """As `mask`, for layers that see only what is less than `window` positions back. `positions` int32, at least
+        [history]: of the tokens in the cache's rows."""
     def mask(self, width: int, history: int) -> NDArray[np.uint16]:
         """The additive mask of this step as bf16 bits, uint16 [width, history + width]. ValueError: it does not fit."""

@@ -149,3 +149,15 @@ cdef class Step:
                         self.runs, self.views, self.num_views) != 0:
             raise ValueError(f"the step does not fit a group {width} wide over {history} rows")
         return out
+
+    def window_mask(self, int width, int history, const int32_t[::1] positions, int window):
+        """As `mask`, for layers that see only what is less than `window` positions back. `positions` int32, at least
+        [history]: of the tokens in the cache's rows."""
+        mask = self.mask(width, history)
+        out = np.empty_like(mask)
+        cdef uint16_t[:, ::1] view = out, whole = mask
+        if positions.shape[0] < history:
+            raise ValueError(f"positions of {positions.shape[0]} rows, the group reads {history}")
+        ax_mask_window(&view[0, 0], &whole[0, 0], width, history, self.queries, self.num_queries,
+                       &positions[0] if positions.shape[0] else NULL, window)
+        return out

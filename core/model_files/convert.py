@@ -20,15 +20,17 @@ from tqdm import tqdm
 
 from ..errors import PackageError
 from . import embedding_models
+from .embedding_file import scale_bf16
 from .gguf_checkpoint import GgufCheckpoint
 from .hf_checkpoint import Checkpoint, ModelSpec
 from .int8_weights import int8_tensors
+from .model_kind import SLIDING
 from .safetensors import TensorSource, array_source
 from .simulated_axmodel import COMPILER, SimMeta, check_shapes, write_axmodel
 
 EMBED_NAME = "model.embed_tokens.weight.bfloat16.bin"
 TOKENIZER_DIR = "tokenizer"
-TOKENIZER_TYPES = {"qwen3": "Qwen3", "qwen2": "Qwen2_5", "llama": "Llama"}
+TOKENIZER_TYPES = {"qwen3": "Qwen3", "qwen2": "Qwen2_5", "llama": "Llama", "gemma3_text": "Gemma3"}
 DEFAULT_HISTORY_END = 1024
 HEAD_ROWS = (1, 2, 4, 8, 16)  # tokens that the head's groups take: its weights are then read once for all of them
 WHOLE_CONTEXT = 65536  # penalty window of a checkpoint: Hugging Face's penalty looks at every token
@@ -54,6 +56,12 @@ OPTIONAL_TENSORS = {
     "q_norm": "self_attn.q_norm.weight",
     "k_norm": "self_attn.k_norm.weight",
 }
+GEMMA_TENSORS = {  # four norms a layer: what others call post_attention_layernorm comes before the second block
+    **LAYER_TENSORS,
+    "attention_out_norm": "post_attention_layernorm.weight",
+    "post_norm": "pre_feedforward_layernorm.weight",
+    "ffn_out_norm": "post_feedforward_layernorm.weight",
+}
 
 
 def convert(
@@ -67,6 +75,7 @@ def convert(
     weights: str = "bf16",
     name: str | None = None,
     generation: Mapping[str, Any] | None = None,
+    embeddings: str = "raw",
     progress: bool = True,
 ) -> Path:
     """Convert the checkpoint, a Hugging Face directory or a GGUF file, into a simulated package at `out_dir`, which
@@ -74,7 +83,8 @@ def convert(
 
     `rows` is the decode group's cache (R), or those of several decode groups; `chunk` the prefill chunk's width (0:
     no chunk groups), `history` the cache rows that each chunk group takes (default: as default_history), `p0_width`
-    as in SimMeta. `weights` "int8": matrices as int8 with a scale a row; the embedding stays bf16. `generation`:
+    as in SimMeta. `embeddings` of Gemma: "raw", the host multiplies them with sqrt(hidden), or "scaled", the table
+    holds them so. `weights` "int8": matrices as int8 with a scale a row; the embedding stays bf16. `generation`:
     values of generation_config.json that go before the checkpoint's. Everything is checked before the first byte is
     written, and `out_dir` appears only when it is complete. PackageError: one sentence saying what cannot be
     converted and why."""
@@ -88,7 +98,12 @@ def convert(
     jobs = _plan(opened, spec, base, name)
     if weights == "int8":
         jobs = [(file, meta, int8_tensors(tensors) if meta else tensors) for file, meta, tensors in jobs]
-    elif weights != "bf16":
+    if embeddings not in ("raw", "scaled"):
+        raise PackageError(f"embeddings are raw or scaled, not {embeddings}")
+    if embeddings == "scaled" and spec.embedding_scale != 1.0:
+        embed = _scaled(jobs[0][2]["embed"], spec.embedding_scale)
+        jobs[0] = (EMBED_NAME, None, {"embed": embed})
+    if weights not in ("int8", "bf16"):
         raise PackageError(f"--weights is bf16 or int8, not {weights}")
     tokenizer = opened.tokenizer()
     if spec.embedding is not None:
@@ -103,8 +118,22 @@ def convert(
         if spec.max_positions:
             extra["max_positions"] = spec.max_positions
         config = package_config(name, base, spec.eos, spec.bos, extra)
-        write_json(work / "config.json", {**config, **(spec.embedding or {})})
+        write_json(work / "config.json", {**config, **_window_keys(spec, embeddings), **(spec.embedding or {})})
     return target
+
+
+def _scaled(source: TensorSource, scale: float) -> TensorSource:
+    """A bf16 tensor times `scale`, rounded as the host rounds that does it row by row."""
+    return TensorSource("BF16", source.shape, lambda: (scale_bf16(block, scale) for block in source.blocks()))
+
+
+def _window_keys(spec: ModelSpec, embeddings: str) -> dict[str, Any]:
+    """Keys of config.json that tell windows, as published, and what the embeddings still are to be multiplied with."""
+    if not spec.windows:
+        return {}
+    kinds = [SLIDING if window else "full_attention" for window in spec.windows]
+    scale = spec.embedding_scale if embeddings == "raw" else 1.0
+    return {"sliding_window": max(spec.windows), "layer_types": kinds, "embedding_scale": scale}
 
 
 def open_checkpoint(path: Path) -> AnyCheckpoint:
@@ -147,6 +176,7 @@ def _base_meta(spec: ModelSpec, rows: tuple[int, ...], chunk: int, history: list
         ffn=spec.ffn,
         vocab=spec.vocab,
         rms_eps=spec.rms_eps,
+        attention_scale=spec.attention_scale,
         decode_rows=rows,
         chunk=chunk if history else 0,
         history=tuple(history) if chunk else (),
@@ -185,7 +215,7 @@ def _plan(checkpoint: AnyCheckpoint, spec: ModelSpec, base: SimMeta, name: str) 
     jobs: list[PreparedRequest] = [(EMBED_NAME, None, {"embed": embed})]
     used = {"model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"}
     for layer in range(spec.layers):
-        tensors = _layer_tensors(checkpoint, layer, spec.inv_freq, used)
+        tensors = _layer_tensors(checkpoint, layer, spec, used)
         meta = replace(base, layer=layer)
         check_shapes(
             {key: tensor.shape for key, tensor in tensors.items()}, meta, f"layer {layer} of {checkpoint.path}"
@@ -207,12 +237,12 @@ def _plan(checkpoint: AnyCheckpoint, spec: ModelSpec, base: SimMeta, name: str) 
     return jobs
 
 
-def _layer_tensors(
-    checkpoint: AnyCheckpoint, layer: int, inv_freq: np.ndarray, used: set[str]
-) -> dict[str, TensorSource]:
+def _layer_tensors(checkpoint: AnyCheckpoint, layer: int, spec: ModelSpec, used: set[str]) -> dict[str, TensorSource]:
     prefix = f"model.layers.{layer}."
-    tensors = {"inv_freq": array_source(inv_freq)}
-    for ours, theirs in LAYER_TENSORS.items():
+    windowed = bool(spec.windows) and spec.windows[layer] > 0
+    frequencies = spec.inv_freq if spec.inv_freq_sliding is None or not windowed else spec.inv_freq_sliding
+    tensors = {"inv_freq": array_source(frequencies)}
+    for ours, theirs in (GEMMA_TENSORS if spec.windows else LAYER_TENSORS).items():
         tensors[ours] = checkpoint.source(prefix + theirs)
         used.add(prefix + theirs)
     for ours, theirs in OPTIONAL_TENSORS.items():

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ..errors import PackageError
 from .package_config import AGAIN
-from .safetensors import to_bf16
+from .safetensors import from_bf16, to_bf16
 
 DTYPES: dict[str, np.dtype[Any]] = {"bf16": np.dtype("<u2"), "fp16": np.dtype("<f2"), "fp32": np.dtype("<f4")}
 NAMED = (
@@ -35,6 +35,8 @@ class EmbeddingFile:
     num_bytes: int
     rows: int | None = None
     hidden: int | None = None
+    scale: float = 1.0
+    """What rows are multiplied with when they are read."""
 
     @property
     def itemsize(self) -> int:
@@ -76,18 +78,25 @@ class EmbeddingFile:
             # a token needs one row: reading ahead around it cost a millisecond in the middle of a step
             mapped.madvise(mmap.MADV_RANDOM)
             values = np.frombuffer(mapped, dtype=DTYPES[self.dtype])
-        return EmbeddingTable(values.reshape(-1, hidden))
+        return EmbeddingTable(values.reshape(-1, hidden), self.scale)
+
+
+def scale_bf16(bits: np.ndarray, scale: float) -> npt.NDArray[np.uint16]:
+    """bf16 values (bits, uint16) times a number, in float32, rounded to bf16 again."""
+    return to_bf16(from_bf16(bits) * np.float32(scale))
 
 
 class EmbeddingTable:
-    """A table of bf16 rows. `array` is uint16 [vocab, hidden]; where the file has another type, its rows hold values
-    only once they were needed."""
+    """A table of bf16 rows. `array` is uint16 [vocab, hidden]; where the file has another type, or its rows are scaled,
+    they hold values only once they were needed."""
 
-    def __init__(self, source: np.ndarray) -> None:
-        """`source`: uint16 (bf16 bits), float16 or float32 [vocab, hidden]."""
+    def __init__(self, source: np.ndarray, scale: float = 1.0) -> None:
+        """`source`: uint16 (bf16 bits), float16 or float32 [vocab, hidden]; `scale`: what rows are multiplied
+        with."""
+        self._scale = scale
         self._source: np.ndarray | None = None
         self.array: npt.NDArray[np.uint16] = source
-        if source.dtype != np.uint16:
+        if source.dtype != np.uint16 or scale != 1.0:
             # zero pages: memory is taken for the rows that are used
             self._source, self._done = source, np.zeros(len(source), bool)
             self.array = np.zeros(source.shape, np.uint16)
@@ -110,7 +119,8 @@ class EmbeddingTable:
         if self._source is not None:
             wanted = np.unique(np.asarray(ids))
             wanted = wanted[~self._done[wanted]]
-            self.array[wanted] = to_bf16(self._source[wanted])
+            rows = to_bf16(self._source[wanted]) if self._source.dtype != np.uint16 else self._source[wanted]
+            self.array[wanted] = rows if self._scale == 1.0 else scale_bf16(rows, self._scale)
             self._done[wanted] = True
 
     def __getitem__(self, ids: int | Sequence[int] | np.ndarray) -> npt.NDArray[np.uint16]:

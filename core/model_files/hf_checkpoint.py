@@ -15,11 +15,11 @@ import numpy.typing as npt
 
 from ..errors import PackageError
 from ..files import check_not_pointer, read_json
-from . import embedding_models
-from .model_kind import unserved_kind
+from . import embedding_models, gemma3
+from .model_kind import SLIDING, unserved_kind
 from .safetensors import SafetensorsFile, TensorSource, bf16_source
 
-FAMILIES = ("qwen3", "qwen2", "llama")
+FAMILIES = ("qwen3", "qwen2", "llama", "gemma3_text")
 FLOAT_DTYPES = ("F32", "F16", "BF16")
 INDEX_NAME = "model.safetensors.index.json"
 TOKENIZER_FILES = (
@@ -31,7 +31,9 @@ TOKENIZER_FILES = (
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
     """The sizes and constants of a supported model, from its config.json. Sizes in elements. `embedding`: what a
-    package says of a model that embeds texts; None: it generates some."""
+    package says of a model that embeds texts; None: it generates some. `windows`: of each layer, how many positions it
+    sees (0: all); empty: none has a window. `inv_freq_sliding`: RoPE's of layers with a window. `embedding_scale`: what
+    embeddings are multiplied with before the first layer; `attention_scale`: what scores are (None: by head_dim)."""
 
     family: str
     layers: int
@@ -48,6 +50,10 @@ class ModelSpec:
     eos: tuple[int, ...]
     bos: int | None
     embedding: Mapping[str, Any] | None = None
+    windows: tuple[int, ...] = ()
+    inv_freq_sliding: npt.NDArray[np.float32] | None = None
+    embedding_scale: float = 1.0
+    attention_scale: float | None = None
 
 
 class Checkpoint:
@@ -158,14 +164,18 @@ def spec_of(config: Mapping[str, Any], generation: Mapping[str, Any], where: str
     """The spec that config.json's values describe, and generation_config.json's for the end tokens; `where` names them
     in errors. PackageError names what axpress does not run."""
     _refuse_unsupported(config, where)
+    gemma = config["model_type"] == gemma3.FAMILY
+    if gemma:
+        config = gemma3.with_defaults(config, where)
     heads = _integer(config, "num_attention_heads", where)
     hidden = _integer(config, "hidden_size", where)
     family = str(config["model_type"])
     head_dim = config.get("head_dim") or (128 if family == "qwen3" else hidden // heads)
     kv_heads = config.get("num_key_value_heads") or heads
+    ropes = gemma3.rope_configs(config) if gemma else {"full_attention": config}
     if heads % kv_heads or head_dim % 2:
         raise PackageError(f"{where} is inconsistent: {heads} heads, {kv_heads} key/value heads, head size {head_dim}")
-    return ModelSpec(
+    spec = ModelSpec(
         family=family,
         layers=_integer(config, "num_hidden_layers", where),
         hidden=hidden,
@@ -176,10 +186,22 @@ def spec_of(config: Mapping[str, Any], generation: Mapping[str, Any], where: str
         vocab=_integer(config, "vocab_size", where),
         rms_eps=float(config.get("rms_norm_eps", 1e-6)),
         tied=bool(config.get("tie_word_embeddings", False)),
-        inv_freq=rope_frequencies(config, head_dim, where),
+        inv_freq=rope_frequencies(ropes["full_attention"], head_dim, where),
         max_positions=config.get("max_position_embeddings"),
         eos=token_ids(generation.get("eos_token_id", config.get("eos_token_id"))),
         bos=next(iter(token_ids(generation.get("bos_token_id", config.get("bos_token_id")))), None),
+    )
+    if not gemma:
+        return spec
+    kinds = gemma3.layer_types(config, spec.layers)
+    if len(kinds) != spec.layers:
+        raise PackageError(f"{where} has layer_types of {len(kinds)} layers, the model has {spec.layers}")
+    return replace(
+        spec,
+        windows=tuple(_integer(config, "sliding_window", where) if kind == SLIDING else 0 for kind in kinds),
+        inv_freq_sliding=rope_frequencies(ropes[SLIDING], head_dim, where),
+        embedding_scale=math.sqrt(hidden),
+        attention_scale=float(config["query_pre_attn_scalar"]) ** -0.5,
     )
 
 
@@ -203,7 +225,7 @@ def _refuse_unsupported(config: Mapping[str, Any], where: str) -> None:
         raise PackageError(
             f"{where} describes a quantised checkpoint ({method}): convert the original bf16 or float checkpoint"
         )
-    if kind := unserved_kind(config):
+    if (kind := unserved_kind(config)) or (kind := _windows_of_others(config)):
         raise PackageError(f"{where} describes {kind}, which is not supported: {supported}")
     if any(config.get(key) for key in ("num_experts", "num_local_experts", "n_routed_experts")):
         raise PackageError(f"{where} describes a mixture of experts, which is not supported: {supported}")
@@ -212,10 +234,18 @@ def _refuse_unsupported(config: Mapping[str, Any], where: str) -> None:
     architectures = [str(name) for name in config.get("architectures") or []]
     if architectures and not any(name.endswith("ForCausalLM") for name in architectures):
         raise PackageError(f"{where} is a {architectures[0]}, not a language model (...ForCausalLM): {supported}")
-    if config.get("hidden_act", "silu") not in ("silu", "swish"):
+    if config["model_type"] != gemma3.FAMILY and config.get("hidden_act", "silu") not in ("silu", "swish"):
         raise PackageError(
             f"{where} uses the activation {config['hidden_act']!r}, which is not supported (only silu is)"
         )
+
+
+def _windows_of_others(config: Mapping[str, Any]) -> str | None:
+    """Sliding windows of a family whose conversion does not know them."""
+    types = config.get("layer_types")
+    if config.get("model_type") == gemma3.FAMILY or not isinstance(types, list) or SLIDING not in types:
+        return None
+    return f"a {config.get('model_type')} model with sliding-window layers (layer_types)"
 
 
 def rope_frequencies(config: Mapping[str, Any], head_dim: int, where: str = "config.json") -> npt.NDArray[np.float32]:

@@ -33,6 +33,7 @@ SOUND_WORDS = {
 }
 VISION_WORDS = {"vit", "vl", "vlm", "vpm", "resampler", "mmproj", "siglip", "clip", "image", "deepstack"}
 PICTURE_WORDS = {"unet", "vae", "diffusion", "sdxl"}
+SLIDING = "sliding_attention"
 CAUSAL = ("ForCausalLM", "LMHeadModel")
 
 
@@ -65,15 +66,32 @@ def refuse_attention(config: PackageConfig) -> None:
             raise PackageError(f"{config.path} describes {kind}, {ADVICE}")
 
 
+def layer_windows(configs: Iterable[PackageConfig], layers: int) -> tuple[int, ...]:
+    """Of each layer, how many positions its tokens see, their own included (0: all); empty where no layer has a window.
+    The first configuration with `layer_types` counts. PackageError: another number of layers."""
+    for config in configs:
+        kinds = config.values.get("layer_types")
+        if not isinstance(kinds, list) or not kinds:
+            continue
+        if SLIDING not in kinds:
+            return ()
+        if len(kinds) != layers:
+            raise PackageError(f"{config.path} has layer_types of {len(kinds)} layers, the model has {layers}")
+        return tuple(int(config.values["sliding_window"]) if kind == SLIDING else 0 for kind in kinds)
+    return ()
+
+
 def attention_kind(values: Mapping[str, Any]) -> str | None:
     """The kind of attention that these keys (Hugging Face's) ask for, if it is neither plain nor recurrent."""
     types = values.get("layer_types")
     kinds = {str(kind) for kind in types if kind != "full_attention"} if isinstance(types, list) else set()
     if kinds:
-        windows = any("sliding" in kind or "chunked" in kind for kind in kinds)
-        what = "sliding-window layers" if windows else "layers of an unknown kind"
-        return f"a model with {what} (layer_types: {', '.join(sorted(kinds))})"
-    if not isinstance(types, list) and _windowed(values):
+        window = values.get("sliding_window")
+        if kinds != {SLIDING}:
+            return f"a model with layers of an unknown kind (layer_types: {', '.join(sorted(kinds))})"
+        if not isinstance(window, int) or isinstance(window, bool) or window < 1:
+            return f"a model with sliding-window layers and no size for them (sliding_window {window!r})"
+    if not isinstance(types, list) and _windowed(values) and values.get("model_type") != "gemma3_text":
         return f"a model with sliding-window attention (sliding_window {values['sliding_window']})"
     if not is_no(values.get("num_kv_shared_layers")):
         return f"a model whose layers share keys and values (num_kv_shared_layers {values['num_kv_shared_layers']})"

@@ -3,6 +3,7 @@ touched."""
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from ..errors import PackageError
 from .embedding_file import EmbeddingFile, EmbeddingTable
 from .embedding_models import check_family, matryoshka
 from .hf_checkpoint import token_ids
+from .model_kind import layer_windows
 from .package_config import AGAIN, PackageConfig
 from .package_parts import with_likely_shape
 from .package_survey import PARTS, Survey, survey_package
@@ -40,7 +42,7 @@ class ModelPackage:
     fewer or more logits, see `head_token_ids`. `rows`, `chunk` and `max_positions` are hints (simulated packages have
     them); the truth about shapes comes from the loaded layers. `device_bytes` is what layers and head are expected to
     take of the card's memory: the files' sizes, or what a simulated file says. `warnings`: sentences about what is
-    odd."""
+    odd. `windows`: of each layer, how many positions its tokens see (0: all); empty: no layer has a sliding window."""
 
     directory: Path
     name: str
@@ -69,6 +71,7 @@ class ModelPackage:
     max_positions: int | None
     device_bytes: int
     warnings: tuple[str, ...]
+    windows: tuple[int, ...] = ()
 
     @property
     def num_layers(self) -> int:
@@ -128,7 +131,7 @@ def inspect_package(directory: str | os.PathLike[str]) -> tuple[ModelPackage | N
             package = _with_meta(_package(survey))
             if package.embeds:
                 check_family(package.family, package.directory)
-            shaped = _shaped(package, survey)
+            shaped = replace(_shaped(package, survey), scale=_embedding_scale(package, survey))
             package = replace(package, embedding_file=shaped, vocab_size=shaped.rows, hidden_size=shaped.hidden)
             if package.simulated and shaped.rows:
                 package.head_token_ids(read_axmodel(package.head_file)[0].vocab, shaped.rows)
@@ -170,6 +173,7 @@ def _package(found: Survey) -> ModelPackage:
         max_positions=own.size("max_positions"),
         device_bytes=sum(path.stat().st_size for path in (*build.files, head)),
         warnings=tuple(found.warnings),
+        windows=layer_windows((found.config, *found.sidecars), len(build.files)),
     )
 
 
@@ -178,6 +182,21 @@ def _thinking(values: Mapping[str, Any]) -> bool | None:
     switch = values.get("enable_thinking")
     mode = {"think": True, "no_think": False}.get(str(values.get("thinking_mode")))
     return switch if isinstance(switch, bool) else mode
+
+
+def _embedding_scale(package: ModelPackage, found: Survey) -> float:
+    """What embeddings are multiplied with on the host: what the configuration says as `embedding_scale`; else
+    sqrt(hidden) for Gemma, as the vendor's runner does for Gemma 4, and 1 for others. PackageError: not a number
+    above 0."""
+    said = found.config.values.get("embedding_scale")
+    if said is None:
+        hidden = package.hidden_size or package.embedding_file.hidden
+        return math.sqrt(hidden) if hidden and (package.family or "").startswith("gemma") else 1.0
+    if isinstance(said, bool) or not isinstance(said, int | float) or not 0 < said < math.inf:
+        raise PackageError(
+            f"{found.config.path} has embedding_scale = {said!r}, which is not a number above 0: {AGAIN}"
+        )
+    return float(said)
 
 
 def package_family(found: Survey) -> str | None:

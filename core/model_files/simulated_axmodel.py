@@ -14,6 +14,7 @@ COMPILER = "axpress-sim 1"
 NORM_ALONE = ("norm", "norm_as_output")  # `head_gives` of heads without a vocabulary
 # what such a layer cannot lack
 FAMILY_TENSORS = {"qwen3": ("q_norm", "k_norm"), "qwen2": ("q_bias", "k_bias", "v_bias")}
+FAMILY_TENSORS["gemma3_text"] = ("q_norm", "k_norm", "attention_out_norm", "ffn_out_norm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +22,9 @@ class SimMeta:
     """What the metadata of a simulated axmodel says. Sizes in elements, costs in microseconds, memory in bytes.
 
     `layer` is None for the head. `history` has one entry per chunk group. `cost_*` and `cmm_bytes` None: the emulator's
-    profile and the file's size decide. `hollow`: the file has no tensors, only shapes and costs; `file_bytes` is then
-    the size of the published file. `p0_width`: how wide the one row is that a group without history takes for a cache,
+    profile and the file's size decide. `attention_scale`: what scores are multiplied with, None: 1 / sqrt(head_dim).
+    `hollow`: the file has no tensors, only shapes and costs; `file_bytes` is then the size of the published file.
+    `p0_width`: how wide the one row is that a group without history takes for a cache,
     "hidden" or "kv": published packages have both. `head_gives`: "logits"; or, for embedding models, the normed hidden
     state: "norm" as `output_norm`, "norm_as_output" as `output`, "both" beside the logits. `tensors`: inputs and
     outputs of a hollow file that no plain layer has, in the words of csrc/emu/arithmetic/tensors.c.
@@ -42,6 +44,7 @@ class SimMeta:
     chunk: int = 0
     history: tuple[int, ...] = ()
     rope_attention_factor: float = 1.0
+    attention_scale: float | None = None
     head_rows: tuple[int, ...] = (1,)
     output_dtype: str = "bf16"
     head_gives: str = "logits"
@@ -129,14 +132,14 @@ _COMMON = (
 )
 _LAYER_ONLY = (
     *("layer", "heads", "kv_heads", "head_dim", "ffn", "decode_rows", "chunk", "history", "p0_width"),
-    *("rope_attention_factor", "cost_decode_us", "cost_chunk_us"),
+    *("rope_attention_factor", "attention_scale", "cost_decode_us", "cost_chunk_us"),
 )
 _HEAD_ONLY = ("vocab", "head_rows", "output_dtype", "head_gives", "cost_head_us")
 _PARSERS: dict[str, Callable[[str], object]] = {
     **dict.fromkeys(("family", "output_dtype", "head_gives", "p0_width", "tensors", "profile", "compiler"), str),
     **dict.fromkeys(("layer", "layers", "hidden", "heads", "kv_heads", "head_dim", "ffn", "vocab", "chunk"), int),
     **dict.fromkeys(("cmm_bytes", "file_bytes"), int),
-    **dict.fromkeys(("rms_eps", "rope_attention_factor", "cost_decode_us", "cost_head_us"), float),
+    **dict.fromkeys(("rms_eps", "rope_attention_factor", "attention_scale", "cost_decode_us", "cost_head_us"), float),
     **dict.fromkeys(("decode_rows", "history", "head_rows"), _ints),
     "cost_chunk_us": _floats,
     "hollow": lambda text: text == "1",
@@ -230,6 +233,8 @@ def tensor_shapes(meta: SimMeta) -> tuple[dict[str, tuple[int, ...]], dict[str, 
         "o_bias": (meta.hidden,),
     }
     optional |= {"q_norm": (meta.head_dim,), "k_norm": (meta.head_dim,)}
+    if meta.family == "gemma3_text":
+        optional |= {"attention_out_norm": (meta.hidden,), "ffn_out_norm": (meta.hidden,)}
     optional |= {f"{name}_scale": shape[:1] for name, shape in required.items() if len(shape) == 2}  # of int8 weights
     for name in FAMILY_TENSORS.get(meta.family, ()):
         required[name] = optional.pop(name)

@@ -6,6 +6,7 @@ rounded one leaves nothing but the order of float32 sums and shows any real mist
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -53,14 +54,14 @@ def reference_logits(model: Any, ids: list[int]) -> np.ndarray:
 
 @contextmanager
 def rounded_like_the_card(model: Any) -> Iterator[None]:
-    """Within the block the reference rounds keys, values and layer outputs to bf16, as the card stores them."""
+    """Within the block the reference rounds embeddings, K, V and layer outputs to bf16, as the card has them."""
 
     def round_output(_module: Any, _inputs: Any, output: Any) -> Any:
         hidden = output[0] if isinstance(output, tuple) else output
         hidden.copy_(hidden.to(torch.bfloat16).float())
         return output
 
-    hooks = [layer.register_forward_hook(round_output) for layer in model.model.layers]
+    hooks = [layer.register_forward_hook(round_output) for layer in (model.model.embed_tokens, *model.model.layers)]
     update = transformers.cache_utils.DynamicCache.update
 
     def rounding_update(self: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> Any:
@@ -77,7 +78,8 @@ def rounded_like_the_card(model: Any) -> Iterator[None]:
 
 def rounded_reference_logits(model: Any, ids: list[int]) -> np.ndarray:
     """As reference_logits, with the card's roundings; the logits themselves not rounded."""
-    with rounded_like_the_card(model), torch.no_grad():
+    with rounded_like_the_card(model), torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # newer versions call it `cache`, for some families
         cache = transformers.cache_utils.DynamicCache()
         return model(torch.tensor([ids]), past_key_values=cache, use_cache=True).logits[0].numpy()
 

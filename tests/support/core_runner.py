@@ -26,7 +26,9 @@ class CoreRunner:
         layers = [LoadedModel(self.card, path) for path in package.layer_files]
         hidden = head.inputs[0].shapes[0][-1]
         width = max(shape[-1] for shape in layers[0].inputs[2].shapes)
-        self.program = Program(self.card, layers, head, package.embedding(hidden), logits_slots=width)
+        self.program = Program(
+            self.card, layers, head, package.embedding(hidden), logits_slots=width, windows=package.windows
+        )
         self.program.set_modes(**modes)
         self.used = 0
 

@@ -145,6 +145,7 @@ class Runner:
         for group in range(first.num_groups):
             width, seen = first.dims("Input", group, 2)[-1], first.dims("Input", group, 4)[-1]
             self.groups.append(Group(group, width, seen - width))
+        self.windows = package.windows or (0,) * len(self.layers)
         self.rows = max(group.history for group in self.groups if group.width == 1)
         self.kv, self.hidden = first.dims("Input", 0, 0)[-1], first.dims("Input", 0, 3)[-1]
         self.vocab = self.head.dims("Output", 0, 0)[-1]
@@ -188,9 +189,10 @@ class Runner:
         positions[:count] = self.used + np.arange(count)
         self.runtime.upload(self.x[0], self.embedding[ids])
         self.runtime.upload(self.indices, positions)
-        self.runtime.upload(self.mask, self._mask(group, count))
+        masks = {window: self._mask(group, count, window) for window in set(self.windows)}
         for number, (layer, (k, v)) in enumerate(zip(self.layers, self.caches, strict=True)):
             source, target = self.x[number % 2], self.x[1 - number % 2]
+            self.runtime.upload(self.mask, masks[self.windows[number]])
             layer.execute(group.index, (k, v, self.indices, source, self.mask), (self.k_out, self.v_out, target))
             self.runtime.copy(k + self.used * row, self.k_out, count * row)
             self.runtime.copy(v + self.used * row, self.v_out, count * row)
@@ -198,11 +200,15 @@ class Runner:
         last = self.x[len(self.layers) % 2]
         return [self._logits(last + 2 * self.hidden * token) for token in range(count)]
 
-    def _mask(self, group: Group, count: int) -> np.ndarray:
+    def _mask(self, group: Group, count: int, window: int) -> np.ndarray:
         mask = np.full((group.width, group.history + group.width), HIDDEN, np.uint16)
         mask[:count, : self.used] = 0
         own = mask[:, group.history :]
         own[np.tril_indices(count)] = 0
+        for token in range(count if window else 0):  # rows are positions here
+            beyond = max(self.used + token - window + 1, 0)
+            mask[token, : min(beyond, self.used)] = HIDDEN
+            own[token, : max(beyond - self.used, 0)] = HIDDEN
         # padding sees itself: a finite softmax, thrown away
         own[range(count, group.width), range(count, group.width)] = 0
         return mask

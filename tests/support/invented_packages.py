@@ -389,7 +389,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "recurrent in text_config": (
         FLAT | {"config.json": config(text_config={"full_attention_interval": 4})}, "", r"full_attention_interval"),
     "windows by layer_types": (
-        FLAT | {"config.json": config(layer_types=["sliding_attention", "full_attention"])}, "", r"sliding_attention"),
+        FLAT | {"config.json": config(layer_types=["sliding_attention", "full_attention"])}, "",
+        r"sliding-window layers and no size"),
     "windows by a size": (FLAT | {"config.json": config(sliding_window=512)}, "", r"sliding_window 512"),
     "windows told beside the tokenizer only": (
         {**FLAT, "gemma_tokenizer/config.json": {"sliding_window": 512}}, "",

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tiny_models import LLAMA3_ROPE, Tiny
+from tiny_models import GEMMA, LLAMA3_ROPE, Tiny
 
 from axpress.core.model_files.convert import convert
 from axpress.core.model_files.safetensors import array_source
@@ -45,7 +45,15 @@ CASES = [
         16,
         (0, 128),
     ),
-]
+    Case(Tiny(GEMMA, window=24, tied=True, scalar=20), 511, 32),
+    Case(
+        Tiny(
+            GEMMA, hidden=96, heads=3, kv_heads=1, head_dim=32, layers=3, window=100, tied=True, theta=1e6, seed=3,
+            layer_types=("sliding_attention", "full_attention", "sliding_attention"),
+        ),
+        300, 16, (0, 16, 128), (64, 200),
+    ),
+]  # fmt: skip
 
 
 def package_of(case: Case, base: Path) -> Path:

@@ -28,9 +28,19 @@ LLAMA3_ROPE = {
 }
 
 
+GEMMA = "gemma3_text"
+ARCHITECTURES = {
+    "qwen3": "Qwen3ForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "llama": "LlamaForCausalLM",
+    GEMMA: "Gemma3ForCausalLM",
+}
+
+
 @dataclass(frozen=True)
 class Tiny:
-    """A model to build: family, sizes in elements, and what sets it apart (`rope`, biases, tied embeddings, shards)."""
+    """A model to build: family, sizes in elements, and what sets it apart (`rope`, biases, tied embeddings,
+    shards; of Gemma `window`, `layer_types` and `scalar`, its query_pre_attn_scalar)."""
 
     family: str
     hidden: int = 64
@@ -44,6 +54,9 @@ class Tiny:
     attention_bias: bool = False
     rope: dict[str, Any] = field(default_factory=dict)
     theta: float = 10000.0
+    window: int = 8
+    layer_types: tuple[str, ...] = ()
+    scalar: int = 16
     max_shard_size: str = "1GB"
     seed: int = 0
 
@@ -54,6 +67,7 @@ class Tiny:
         marks += ["tied"] if self.tied else []
         marks += ["bias"] if self.attention_bias else []
         marks += [self.rope["rope_type"]] if self.rope else []
+        marks += [f"w{self.window}"] if self.family == GEMMA else []
         return "-".join(marks)
 
 
@@ -66,11 +80,14 @@ def build_model(tiny: Tiny) -> Any:
         "qwen3": (transformers.Qwen3Config, transformers.Qwen3ForCausalLM),
         "qwen2": (transformers.Qwen2Config, transformers.Qwen2ForCausalLM),
         "llama": (transformers.LlamaConfig, transformers.LlamaForCausalLM),
+        GEMMA: (transformers.Gemma3TextConfig, transformers.Gemma3ForCausalLM),
     }
     config_class, model_class = classes[tiny.family]
     options: dict[str, Any] = {"rope_parameters": {"rope_type": "default", "rope_theta": tiny.theta, **tiny.rope}}
     if tiny.family != "qwen2":
         options |= {"head_dim": tiny.head_dim, "attention_bias": tiny.attention_bias}
+    if tiny.family == GEMMA:
+        options |= _gemma_options(tiny)
     config = config_class(
         hidden_size=tiny.hidden,
         num_attention_heads=tiny.heads,
@@ -94,12 +111,28 @@ def build_model(tiny: Tiny) -> Any:
             if name.endswith("bias") or "norm" in name:
                 parameter.add_(0.3 * torch.randn_like(parameter))
             else:
-                embedding = 0.1 if tiny.tied else 0.6  # a tied model with large embeddings would only repeat its input
+                embedding = (
+                    (0.02 if tiny.family == GEMMA else 0.1) if tiny.tied else 0.6
+                )  # a tied model with large embeddings would only repeat its input
                 parameter.copy_(
                     torch.randn_like(parameter) * (embedding if "embed" in name else 1.5 / parameter.shape[1] ** 0.5)
                 )
             parameter.copy_(parameter.to(torch.bfloat16).float())
     return model
+
+
+def _gemma_options(tiny: Tiny) -> dict[str, Any]:
+    """What Gemma3TextConfig asks for beyond others; windows have a base of RoPE of their own."""
+    default = {"rope_type": "default"}
+    return {
+        "sliding_window": tiny.window,
+        "layer_types": list(tiny.layer_types) or ["sliding_attention", "full_attention"][: tiny.layers],
+        "query_pre_attn_scalar": tiny.scalar,
+        "rope_parameters": {
+            "full_attention": {"rope_theta": tiny.theta, **default, **tiny.rope},
+            "sliding_attention": {"rope_theta": 3000.0, **default},
+        },
+    }
 
 
 def save_checkpoint(tiny: Tiny, directory: Path, dtype: str = "bfloat16") -> Any:
@@ -128,7 +161,9 @@ def tensor_shapes(tiny: Tiny) -> dict[str, tuple[int, ...]]:
         "mlp.up_proj.weight": (tiny.ffn, tiny.hidden),
         "mlp.down_proj.weight": (tiny.hidden, tiny.ffn),
     }
-    if tiny.family == "qwen3":
+    if tiny.family == GEMMA:
+        layer |= {f"{name}_feedforward_layernorm.weight": (tiny.hidden,) for name in ("pre", "post")}
+    if tiny.family in ("qwen3", GEMMA):
         layer |= {"self_attn.q_norm.weight": (tiny.head_dim,), "self_attn.k_norm.weight": (tiny.head_dim,)}
     if tiny.family == "qwen2" or tiny.attention_bias:
         layer |= {
@@ -193,9 +228,7 @@ def prune(package: Path, layer: int, **groups: Any) -> Path:
 def hf_config(tiny: Tiny) -> dict[str, Any]:
     """config.json in the spelling that published checkpoints use (rope_theta and rope_scaling)."""
     config: dict[str, Any] = {
-        "architectures": [
-            {"qwen3": "Qwen3ForCausalLM", "qwen2": "Qwen2ForCausalLM", "llama": "LlamaForCausalLM"}[tiny.family]
-        ],
+        "architectures": [ARCHITECTURES[tiny.family]],
         "model_type": tiny.family,
         "hidden_size": tiny.hidden,
         "num_attention_heads": tiny.heads,
@@ -214,4 +247,8 @@ def hf_config(tiny: Tiny) -> dict[str, Any]:
         "max_window_layers": tiny.layers,
         "eos_token_id": special_ids(tiny.vocab)["<|im_end|>"],
     }
+    if tiny.family == GEMMA:
+        config |= {"sliding_window": tiny.window, "query_pre_attn_scalar": tiny.scalar, "rope_local_base_freq": 3000.0}
+        config |= {"layer_types": list(tiny.layer_types) or ["sliding_attention", "full_attention"][: tiny.layers]}
+        config |= {"hidden_activation": "gelu_pytorch_tanh"}
     return config if tiny.family == "qwen2" else config | {"head_dim": tiny.head_dim}

@@ -48,7 +48,7 @@ int emu_head_run(const emu_model *m, const emu_group *g, const void *input, void
     for (size_t t = 0; t < tokens; t++) {
         float *x = normed + t * hidden;
         emu_widen(x, (const uint16_t *)input + t * hidden, hidden);
-        emu_rmsnorm(x, x, m->weights[EMU_W_NORM], hidden, m->rms_eps);
+        emu_model_norm(m, x, x, EMU_W_NORM, hidden);
     }
     head_run run = {m, normed, out[EMU_HEAD_OUT_OUTPUT], g->tokens};
     if (emu_gives_logits(m->gives)) emu_pool_run(head_item, &run, (m->info.vocab + BLOCK - 1) / BLOCK);

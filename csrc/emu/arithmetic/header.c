@@ -140,6 +140,7 @@ static int metadata_entry(reading *r, const char *name, const char *text)
         {"chunk", INTEGER, &i->chunk, 0, 0, 4096},
         {"rms_eps", REAL, &h->rms_eps, 0, 0, 1},
         {"rope_attention_factor", REAL, &h->rope_factor, 0, 1e-6, 1e6},
+        {"attention_scale", REAL, &h->attention_scale, 0, 0, 1e6},
         {"hollow", REAL, &r->hollow, 0, 0, 1},
         {"cmm_bytes", REAL, &charged, 0, 0, 1e15},
         {"file_bytes", REAL, &published, 0, 0, 1e15},
@@ -180,6 +181,7 @@ static const char *const tensor_names[EMU_NUM_WEIGHTS] = {
     [EMU_W_SCALE + EMU_W_DOWN] = "down_scale", [EMU_W_SCALE + EMU_W_HEAD] = "head_scale",
     [EMU_W_INPUT_NORM] = "input_norm", [EMU_W_Q_BIAS] = "q_bias", [EMU_W_K_BIAS] = "k_bias", [EMU_W_V_BIAS] = "v_bias",
     [EMU_W_O_BIAS] = "o_bias", [EMU_W_Q_NORM] = "q_norm", [EMU_W_K_NORM] = "k_norm", [EMU_W_POST_NORM] = "post_norm",
+    [EMU_W_ATTENTION_OUT_NORM] = "attention_out_norm", [EMU_W_FFN_OUT_NORM] = "ffn_out_norm",
     [EMU_W_INV_FREQ] = "inv_freq", [EMU_W_NORM] = "norm"};
 
 /* The type of a tensor, from its name in the header; 0 where this tensor cannot have it. */
@@ -295,13 +297,15 @@ static int check_layer_tensors(const reading *r)
     uint64_t hidden = (uint64_t)i->hidden, dims = (uint64_t)i->head_dim, ffn = (uint64_t)i->ffn;
     uint64_t width = (uint64_t)i->heads * dims, kv = (uint64_t)i->kv_heads * dims;
     bool qwen3 = strcmp(i->family, "qwen3") == 0, qwen2 = strcmp(i->family, "qwen2") == 0;
+    bool gemma = emu_is_gemma(i);
     const struct { int which; uint64_t rows, cols; } matrices[] = {
         {EMU_W_Q, width, hidden}, {EMU_W_K, kv, hidden}, {EMU_W_V, kv, hidden}, {EMU_W_O, hidden, width},
         {EMU_W_GATE, ffn, hidden}, {EMU_W_UP, ffn, hidden}, {EMU_W_DOWN, hidden, ffn}};
     const struct { int which; bool required; uint64_t size; } vectors[] = {
         {EMU_W_INPUT_NORM, true, hidden}, {EMU_W_POST_NORM, true, hidden}, {EMU_W_INV_FREQ, true, dims / 2},
         {EMU_W_Q_BIAS, qwen2, width}, {EMU_W_K_BIAS, qwen2, kv}, {EMU_W_V_BIAS, qwen2, kv},
-        {EMU_W_O_BIAS, false, hidden}, {EMU_W_Q_NORM, qwen3, dims}, {EMU_W_K_NORM, qwen3, dims}};
+        {EMU_W_O_BIAS, false, hidden}, {EMU_W_Q_NORM, qwen3 || gemma, dims}, {EMU_W_K_NORM, qwen3 || gemma, dims},
+        {EMU_W_ATTENTION_OUT_NORM, gemma, hidden}, {EMU_W_FFN_OUT_NORM, gemma, hidden}};
     for (size_t k = 0; k < sizeof matrices / sizeof *matrices; k++)
         if (check_matrix(r, matrices[k].which, matrices[k].rows, matrices[k].cols) != 0) return -1;
     for (size_t k = 0; k < sizeof vectors / sizeof *vectors; k++)
@@ -368,8 +372,9 @@ static int check(reading *r)
     bool head = strcmp(r->kind, "head") == 0;
     if (!head && strcmp(r->kind, "layer") != 0)
         return complain(r, ": metadata kind is \"%s\" instead of layer or head", r->kind);
-    if (strcmp(i->family, "qwen3") != 0 && strcmp(i->family, "qwen2") != 0 && strcmp(i->family, "llama") != 0)
-        return complain(r, ": family \"%s\" is not one of qwen3, qwen2, llama", i->family);
+    if (strcmp(i->family, "qwen3") != 0 && strcmp(i->family, "qwen2") != 0 && strcmp(i->family, "llama") != 0
+        && !emu_is_gemma(i))
+        return complain(r, ": family \"%s\" is not one of qwen3, qwen2, llama, gemma3_text", i->family);
     h->output_fp32 = strcmp(r->dtype, "fp32") == 0;
     if (r->dtype[0] && !h->output_fp32 && strcmp(r->dtype, "bf16") != 0)
         return complain(r, ": output_dtype \"%s\" is not bf16 or fp32", r->dtype);

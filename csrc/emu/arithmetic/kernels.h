@@ -47,6 +47,9 @@ typedef struct emu_kernels {
     /* gate[i] = silu(gate[i]) * up[i] */
     void (*swiglu)(float *gate, const float *up, size_t n);
 
+    /* gate[i] = gelu(gate[i]) * up[i], gelu by its tanh formula */
+    void (*geglu)(float *gate, const float *up, size_t n);
+
     /* y[i] = exp(x[i]), relative error below 2^-22, arguments clamped to [-87, 88]. For tests. */
     void (*exponential)(float *y, const float *x, size_t n);
 } emu_kernels;

@@ -104,8 +104,7 @@ static void begin_token(void *context, int t, int worker)
     float *x = run->x + (size_t)t * run->hidden;
     (void)worker;
     emu_widen(x, run->input + (size_t)t * run->hidden, run->hidden);
-    emu_rmsnorm(run->normed + (size_t)t * run->hidden, x, run->m->weights[EMU_W_INPUT_NORM], run->hidden,
-        run->m->rms_eps);
+    emu_model_norm(run->m, run->normed + (size_t)t * run->hidden, x, EMU_W_INPUT_NORM, run->hidden);
 }
 
 static void add_bias(float *x, const uint16_t *bias, size_t n)
@@ -114,12 +113,11 @@ static void add_bias(float *x, const uint16_t *bias, size_t n)
 }
 
 /* Per head: q/k norm where the family has one, then RoPE. */
-static void finish_heads(const emu_model *m, float *x, int heads, const uint16_t *norm, const float *cosine,
-    const float *sine)
+static void finish_heads(const emu_model *m, float *x, int heads, int norm, const float *cosine, const float *sine)
 {
     size_t dims = (size_t)m->info.head_dim;
     for (int h = 0; h < heads; h++, x += dims) {
-        if (norm) emu_rmsnorm(x, x, norm, dims, m->rms_eps);
+        if (m->weights[norm]) emu_model_norm(m, x, x, norm, dims);
         emu_rope_rotate(x, cosine, sine, (int)dims / 2);
     }
 }
@@ -138,8 +136,8 @@ static void rotate_token(void *context, int t, int worker)
     add_bias(k, m->weights[EMU_W_K_BIAS], run->kv_width);
     add_bias(v, m->weights[EMU_W_V_BIAS], run->kv_width);
     emu_rope_angles(cosine, sine, run->positions[t], m->weights[EMU_W_INV_FREQ], (int)dims / 2, m->rope_factor);
-    finish_heads(m, q, info->heads, m->weights[EMU_W_Q_NORM], cosine, sine);
-    finish_heads(m, k, info->kv_heads, m->weights[EMU_W_K_NORM], cosine, sine);
+    finish_heads(m, q, info->heads, EMU_W_Q_NORM, cosine, sine);
+    finish_heads(m, k, info->kv_heads, EMU_W_K_NORM, cosine, sine);
     emu_narrow(run->k + (size_t)t * run->kv_width, k, run->kv_width);
     emu_narrow(run->v + (size_t)t * run->kv_width, v, run->kv_width);
 }
@@ -168,6 +166,13 @@ static void attend(layer_run *run, bool scan_nan)
     (share ? emu_pool_run : emu_pool_run_alone)(attend_item, run, run->tokens * a->kv_heads);
 }
 
+/* What a block gives, normed where the family does that, into the residual stream. */
+static void add_residual(const layer_run *run, float *x, float *back, int norm)
+{
+    if (run->m->weights[norm]) emu_model_norm(run->m, back, back, norm, run->hidden);
+    for (size_t i = 0; i < run->hidden; i++) x[i] += back[i];
+}
+
 /* First residual, second norm. */
 static void middle_token(void *context, int t, int worker)
 {
@@ -175,9 +180,8 @@ static void middle_token(void *context, int t, int worker)
     float *x = run->x + (size_t)t * run->hidden, *back = run->back + (size_t)t * run->hidden;
     (void)worker;
     add_bias(back, run->m->weights[EMU_W_O_BIAS], run->hidden);
-    for (size_t i = 0; i < run->hidden; i++) x[i] += back[i];
-    emu_rmsnorm(run->normed + (size_t)t * run->hidden, x, run->m->weights[EMU_W_POST_NORM], run->hidden,
-        run->m->rms_eps);
+    add_residual(run, x, back, EMU_W_ATTENTION_OUT_NORM);
+    emu_model_norm(run->m, run->normed + (size_t)t * run->hidden, x, EMU_W_POST_NORM, run->hidden);
 }
 
 static void activate_token(void *context, int t, int worker)
@@ -185,7 +189,7 @@ static void activate_token(void *context, int t, int worker)
     layer_run *run = context;
     float *gate = run->wide + (size_t)t * 2 * run->ffn;
     (void)worker;
-    emu_math_kernels()->swiglu(gate, gate + run->ffn, run->ffn);
+    (run->m->gelu ? emu_math_kernels()->geglu : emu_math_kernels()->swiglu)(gate, gate + run->ffn, run->ffn);
 }
 
 /* Second residual, into the output, which may be the input. */
@@ -194,7 +198,7 @@ static void end_token(void *context, int t, int worker)
     layer_run *run = context;
     float *x = run->x + (size_t)t * run->hidden, *back = run->back + (size_t)t * run->hidden;
     (void)worker;
-    for (size_t i = 0; i < run->hidden; i++) x[i] += back[i];
+    add_residual(run, x, back, EMU_W_FFN_OUT_NORM);
     emu_narrow(run->output + (size_t)t * run->hidden, x, run->hidden);
 }
 
@@ -239,7 +243,7 @@ int emu_layer_run(const emu_model *m, const emu_group *g, void *const *in, void 
     a->heads = info->heads;
     a->kv_heads = info->kv_heads;
     a->dims = info->head_dim;
-    a->scale = 1.0f / sqrtf((float)info->head_dim);
+    a->scale = m->attention_scale;
     a->mask = in[EMU_IN_MASK];
     a->k_cache = in[EMU_IN_K];
     a->v_cache = in[EMU_IN_V];

@@ -83,7 +83,7 @@ void emu_narrow(uint16_t *out, const float *in, size_t n)
     for (size_t i = 0; i < n; i++) out[i] = emu_to_bf16(in[i]);
 }
 
-void emu_rmsnorm(float *y, const float *x, const uint16_t *weight, size_t n, float eps)
+void emu_rmsnorm(float *y, const float *x, const uint16_t *weight, size_t n, float eps, float offset)
 {
     float lanes[16] = {0}; /* a fixed order, so that every build sums alike */
     size_t i = 0;
@@ -93,7 +93,7 @@ void emu_rmsnorm(float *y, const float *x, const uint16_t *weight, size_t n, flo
     for (int half = 8; half >= 1; half /= 2)
         for (int j = 0; j < half; j++) lanes[j] += lanes[j + half];
     float scale = 1.0f / sqrtf(lanes[0] / (float)n + eps);
-    for (i = 0; i < n; i++) y[i] = x[i] * scale * emu_from_bf16(weight[i]);
+    for (i = 0; i < n; i++) y[i] = x[i] * scale * (offset + emu_from_bf16(weight[i]));
 }
 
 void emu_rope_angles(float *cosine, float *sine, uint32_t position, const float *inv_freq, int half, float factor)

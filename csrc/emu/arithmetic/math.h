@@ -42,8 +42,8 @@ bool emu_has_nonfinite(const void *data, size_t n);
 void emu_widen(float *out, const uint16_t *in, size_t n);
 void emu_narrow(uint16_t *out, const float *in, size_t n);
 
-/* y[i] = x[i] / sqrt(mean(x^2) + eps) * weight[i]; y may be x. */
-void emu_rmsnorm(float *y, const float *x, const uint16_t *weight, size_t n, float eps);
+/* y[i] = x[i] / sqrt(mean(x^2) + eps) * (offset + weight[i]); y may be x. The offset is 0, or 1 (Gemma). */
+void emu_rmsnorm(float *y, const float *x, const uint16_t *weight, size_t n, float eps, float offset);
 
 /* cosine[i], sine[i] of position * inv_freq[i] (the product in fp32, as Hugging Face does), times factor; half
  * entries. */

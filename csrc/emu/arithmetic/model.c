@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -148,6 +149,9 @@ static emu_model *make(const void *data, size_t size, bool mapped, const char *n
     m->mapped = mapped;
     m->rms_eps = (float)h->rms_eps;
     m->rope_factor = (float)h->rope_factor;
+    m->gelu = emu_is_gemma(&h->info);
+    m->norm_offset = m->gelu ? 1.0f : 0.0f;
+    m->attention_scale = h->attention_scale > 0 ? (float)h->attention_scale : 1.0f / sqrtf((float)h->info.head_dim);
     m->output_fp32 = h->output_fp32;
     m->gives = h->gives;
     if (!emu_gives_logits(m->gives)) m->info.vocab = 0;

@@ -56,7 +56,7 @@ typedef struct emu_model_info {
     emu_model_kind kind;
     int hollow;                  /* shapes and costs only */
     int int8;                    /* some of its matrices are int8 */
-    char family[16];             /* qwen3 | qwen2 | llama */
+    char family[16];             /* qwen3 | qwen2 | llama | gemma3_text */
     int layer, layers;           /* index of this layer; number of layers in the package; -1 when absent */
     int hidden, heads, kv_heads, head_dim, ffn, vocab;   /* 0 where it does not apply */
     int chunk;                   /* chunk width C, 0 = no chunk groups */

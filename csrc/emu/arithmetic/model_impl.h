@@ -12,7 +12,8 @@
 enum {
     EMU_W_Q, EMU_W_K, EMU_W_V, EMU_W_O, EMU_W_GATE, EMU_W_UP, EMU_W_DOWN, EMU_W_HEAD, EMU_NUM_MATRICES,
     EMU_W_SCALE = EMU_NUM_MATRICES, EMU_W_INPUT_NORM = 2 * EMU_NUM_MATRICES, EMU_W_Q_BIAS, EMU_W_K_BIAS, EMU_W_V_BIAS,
-    EMU_W_O_BIAS, EMU_W_Q_NORM, EMU_W_K_NORM, EMU_W_POST_NORM, EMU_W_INV_FREQ, EMU_W_NORM, EMU_NUM_WEIGHTS
+    EMU_W_O_BIAS, EMU_W_Q_NORM, EMU_W_K_NORM, EMU_W_POST_NORM, EMU_W_ATTENTION_OUT_NORM, EMU_W_FFN_OUT_NORM,
+    EMU_W_INV_FREQ, EMU_W_NORM, EMU_NUM_WEIGHTS
 };
 
 #define EMU_MAX_HEAD_DIM 1024
@@ -37,7 +38,7 @@ typedef enum emu_head_gives { EMU_LOGITS, EMU_NORM, EMU_NORM_AS_OUTPUT, EMU_LOGI
 
 typedef struct emu_header {
     emu_model_info info;
-    double rms_eps, rope_factor, cost_decode, cost_head;
+    double rms_eps, rope_factor, attention_scale, cost_decode, cost_head; /* attention_scale 0: by the head's size */
     emu_list decode_rows, history, head_rows, cost_chunk;
     bool output_fp32;
     emu_head_gives gives;
@@ -60,6 +61,9 @@ struct emu_model {
     size_t size;       /* of data */
     bool mapped;       /* munmap, not free */
     float rms_eps, rope_factor;
+    float norm_offset;     /* what is added to the weights of norms: 1 in Gemma */
+    float attention_scale; /* of scores */
+    bool gelu;             /* not silu */
     const void *weights[EMU_NUM_WEIGHTS]; /* NULL: absent (or hollow) */
     float *singles;                       /* what weights of type fp32 point into */
     bool output_fp32;
@@ -70,6 +74,18 @@ struct emu_model {
 static inline bool emu_gives_logits(emu_head_gives gives)
 {
     return gives == EMU_LOGITS || gives == EMU_LOGITS_AND_NORM;
+}
+
+/* What Gemma's layers and heads do differently is told by the family. */
+static inline bool emu_is_gemma(const emu_model_info *info)
+{
+    return strcmp(info->family, "gemma3_text") == 0;
+}
+
+/* y = the model's RMS norm of x with these weights; y may be x. */
+static inline void emu_model_norm(const emu_model *m, float *y, const float *x, int which, size_t n)
+{
+    emu_rmsnorm(y, x, m->weights[which], n, m->rms_eps, m->norm_offset);
 }
 
 static inline emu_matrix emu_model_matrix(const emu_model *m, int which, int rows, int cols)

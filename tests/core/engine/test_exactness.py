@@ -99,12 +99,13 @@ def make_pool(grammars: GrammarCompiler) -> list[GenerationRequest]:
     return pool
 
 
-@pytest.fixture(scope="module", params=["bf16", "int8"])
+@pytest.fixture(scope="module", params=[("qwen3", "bf16"), ("gemma3_text", "int8")], ids=lambda param: "-".join(param))
 def package(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("schedule")
     # rows of 2 KiB, so that decode may write them in place
-    tiny = Tiny("qwen3", layers=2, hidden=32, heads=8, kv_heads=8, head_dim=128, ffn=48)
-    return convert_tiny(folder, tiny, rows=ROWS, chunk=CHUNK, history=HISTORY, weights=request.param)
+    family, weights = request.param
+    tiny = Tiny(family, layers=2, hidden=32, heads=8, kv_heads=8, head_dim=128, ffn=48, window=12)
+    return convert_tiny(folder, tiny, rows=ROWS, chunk=CHUNK, history=HISTORY, weights=weights)
 
 
 @pytest.fixture(scope="module")
