@@ -82,8 +82,8 @@ def program(monkeypatch: pytest.MonkeyPatch) -> AxengineProgram:
     monkeypatch.setitem(sys.modules, "axengine", vendor)
     table = np.repeat(np.arange(VOCAB), HIDDEN).reshape(VOCAB, HIDDEN).astype(ml_dtypes.bfloat16)
     package = SimpleNamespace(
-        name="m", embeds=False, head_file="head", layer_files=["l0", "l1"], head_token_ids=lambda width, vocab: None,
-        embedding=lambda hidden: EmbeddingTable(table.view(np.uint16)),
+        name="m", embeds=False, windows=(), head_file="head", layer_files=["l0", "l1"],
+        head_token_ids=lambda width, vocab: None, embedding=lambda hidden: EmbeddingTable(table.view(np.uint16)),
     )  # fmt: skip
     _, program, modes, costs = open_backend(package, 3)  # type: ignore[arg-type]
     assert modes.chunks and len(costs.groups) == len(GROUPS)
