@@ -92,6 +92,8 @@ class Scheduler:
 
     def _enter_state(self, sequence: Sequence, state: SequenceState) -> None:
         """The only place where a sequence's state changes. With FINISHED it is counted, and forgotten."""
+        if state is FINISHED:  # counted first: who sees nobody running sees all answers counted
+            self.counters.add_answer(sequence)
         with self.lock:
             self._states[sequence.state] -= 1
             if sequence.state is WAITING:
@@ -99,10 +101,9 @@ class Scheduler:
             if state is not FINISHED:
                 self._states[state] += 1
             sequence.state = state
-        if state is FINISHED:
-            self.counters.add_answer(sequence)
-            if sequence.num_generated and not sequence.low_priority and sequence.finish != "error":
-                sequence.drafts.keep()
+        finished_well = state is FINISHED and sequence.finish != "error"
+        if finished_well and sequence.num_generated and not sequence.low_priority:
+            sequence.drafts.keep()
 
     # ---- the queue ----
 

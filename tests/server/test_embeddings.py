@@ -162,10 +162,13 @@ def test_ollama_cuts_where_it_may(served: Served) -> None:
 
 
 def test_hundreds_of_texts(served: Served) -> None:
+    idle = lambda: not served.server.stats()["num_running"]  # noqa: E731 - an answer is counted just after it was given
+    served.server.wait(idle, 60, "idle")
     before = served.server.stats()
     texts = [f"query: the number {i}" for i in range(700)]
     status, answer = served.post("/v1/embeddings", input=texts)
     assert status == 200 and len(answer["data"]) == 700
+    served.server.wait(idle, 60, "idle")
     stats = {name: served.server.stats()[name] - before[name] for name in before if type(before[name]) is int}
     assert stats["prompt_tokens"] == answer["usage"]["prompt_tokens"] and stats["finished"] == 700
     assert stats["chunk_passes"] + stats["decode_passes"] < 350, "several ride together"
