@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import PackageError
-from .model_kind import SLIDING, is_no
+from .model_kind import SLIDING
 
 FAMILY = "gemma3_text"
 DEFAULTS: Mapping[str, Any] = {
@@ -23,9 +23,6 @@ def with_defaults(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     given = {key: value for key, value in config.items() if value is not None or key == "sliding_window"}
     pattern = given.get("_sliding_window_pattern", given.get("sliding_window_pattern"))
     values = {**DEFAULTS, **given, **({"sliding_window_pattern": pattern} if pattern else {})}
-    for key in ("attn_logit_softcapping", "final_logit_softcapping", "use_bidirectional_attention"):
-        if not is_no(values.get(key)):
-            raise PackageError(f"{where} sets {key} to {values[key]!r}, which is not supported")
     if values["hidden_activation"] != "gelu_pytorch_tanh":
         raise PackageError(
             f"{where} uses the activation {values['hidden_activation']!r}, which is not supported in Gemma (only"

@@ -34,6 +34,8 @@ SOUND_WORDS = {
 VISION_WORDS = {"vit", "vl", "vlm", "vpm", "resampler", "mmproj", "siglip", "clip", "image", "deepstack"}
 PICTURE_WORDS = {"unet", "vae", "diffusion", "sdxl"}
 SLIDING = "sliding_attention"
+PATTERN_KEYS, PATTERN = ("sliding_window_pattern", "_sliding_window_pattern"), 6
+OTHER_ARITHMETIC = ("attn_logit_softcapping", "final_logit_softcapping", "use_bidirectional_attention")
 CAUSAL = ("ForCausalLM", "LMHeadModel")
 
 
@@ -68,10 +70,10 @@ def refuse_attention(config: PackageConfig) -> None:
 
 def layer_windows(configs: Iterable[PackageConfig], layers: int) -> tuple[int, ...]:
     """Of each layer, how many positions its tokens see, their own included (0: all); empty where no layer has a window.
-    The first configuration with `layer_types` counts. PackageError: another number of layers."""
+    The first configuration that tells the layers' types counts. PackageError: another number of layers."""
     for config in configs:
-        kinds = config.values.get("layer_types")
-        if not isinstance(kinds, list) or not kinds:
+        kinds = _layer_types(config.values, layers)
+        if not kinds:
             continue
         if SLIDING not in kinds:
             return ()
@@ -79,6 +81,18 @@ def layer_windows(configs: Iterable[PackageConfig], layers: int) -> tuple[int, .
             raise PackageError(f"{config.path} has layer_types of {len(kinds)} layers, the model has {layers}")
         return tuple(int(config.values["sliding_window"]) if kind == SLIDING else 0 for kind in kinds)
     return ()
+
+
+def _layer_types(values: Mapping[str, Any], layers: int) -> list[Any]:
+    """As told; or by the pattern of Gemma 3's older configurations: of every so many layers the last sees all."""
+    if isinstance(types := values.get("layer_types"), list):
+        return types
+    if values.get("model_type") != "gemma3_text" or is_no(values.get("sliding_window")):
+        return []
+    pattern = next((values[key] for key in PATTERN_KEYS if key in values), PATTERN)
+    if not isinstance(pattern, int) or isinstance(pattern, bool) or pattern < 1:
+        raise PackageError(f"sliding_window_pattern is {pattern!r}, which is no number of layers")
+    return [SLIDING if (layer + 1) % pattern else "full_attention" for layer in range(layers)]
 
 
 def attention_kind(values: Mapping[str, Any]) -> str | None:
@@ -93,6 +107,8 @@ def attention_kind(values: Mapping[str, Any]) -> str | None:
             return f"a model with sliding-window layers and no size for them (sliding_window {window!r})"
     if not isinstance(types, list) and _windowed(values) and values.get("model_type") != "gemma3_text":
         return f"a model with sliding-window attention (sliding_window {values['sliding_window']})"
+    if key := next((key for key in OTHER_ARITHMETIC if not is_no(values.get(key))), None):
+        return f"a model with attention or logits of another kind ({key} {values[key]})"
     if not is_no(values.get("num_kv_shared_layers")):
         return f"a model whose layers share keys and values (num_kv_shared_layers {values['num_kv_shared_layers']})"
     if not is_no(values.get("hidden_size_per_layer_input")):

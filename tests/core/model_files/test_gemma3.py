@@ -32,5 +32,28 @@ def test_variants_with_other_arithmetic_are_refused(key: str, tmp_path: Path) ->
     write_checkpoint(TINY, tmp_path / "hf")
     path = tmp_path / "hf" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {key: 30.0}))
-    with pytest.raises(PackageError, match=rf"config\.json sets {key}"):
+    with pytest.raises(PackageError, match=rf"config\.json describes .*\({key} 30"):
         convert(tmp_path / "hf", tmp_path / "out", progress=False)
+
+
+def package_with(folder: Path, **keys: object) -> Path:
+    """A converted package whose configuration says other things; None: not."""
+    package = convert_tiny(folder, TINY, rows=64, chunk=16)
+    path = package / "config.json"
+    values = json.loads(path.read_text()) | keys
+    path.write_text(json.dumps({key: value for key, value in values.items() if value is not None}))
+    return package
+
+
+def test_windows_of_a_package_that_lists_no_types(tmp_path: Path) -> None:
+    old = {"layer_types": None, "model_type": "gemma3_text", "sliding_window": 24}
+    assert open_package(package_with(tmp_path / "a", **old)).windows == (24, 24)  # of six layers the last sees all
+    assert open_package(package_with(tmp_path / "b", **old, sliding_window_pattern=2)).windows == (24, 0)
+    with pytest.raises(PackageError, match="sliding_window_pattern"):
+        open_package(package_with(tmp_path / "c", **old, sliding_window_pattern="x"))
+
+
+@pytest.mark.parametrize("key", ["attn_logit_softcapping", "use_bidirectional_attention"])
+def test_packages_of_other_arithmetic_are_refused(key: str, tmp_path: Path) -> None:
+    with pytest.raises(PackageError, match=key):
+        open_package(package_with(tmp_path, **{key: 50.0}))
