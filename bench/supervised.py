@@ -28,7 +28,7 @@ def hurry() -> None:
     faults an hour, which no card has. `max_exits`, `max_reboots`: nothing is given up for having failed often."""
     from axpress.core.device import load_watch
     from axpress.core.engine import engine, pass_runner
-    from axpress.core.recovery import first_load, ladder, pass_watch
+    from axpress.core.recovery import first_load, ladder, open_card, pass_watch
     from axpress.core.recovery.ladder import RecoveryPolicy
 
     pass_runner.FLOOR_SECONDS = pass_runner.HOST_FLOOR_SECONDS = 0.3
@@ -41,7 +41,7 @@ def hurry() -> None:
         RecoveryPolicy, backoff=0.2, max_backoff=0.5, healthy_passes=1, settle=1.5, enumerate=1.0, check=2.0,
         max_reboots=10**6, max_exits=10**6,
     )  # fmt: skip
-    engine.RecoveryPolicy = first_load.RecoveryPolicy = quick
+    open_card.RecoveryPolicy = quick
 
 
 class Life:

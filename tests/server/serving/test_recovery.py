@@ -30,9 +30,30 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return hollow_package(tmp_path_factory.mktemp("recovery"))
 
 
-def serve(package: tuple[Path, Path], *options: object, faults: str = "", reboot_ms: int = 0) -> RunningServer:
+class Hasty(RunningServer):
+    """One for which a second is long enough for a file to be loaded, half of one for a call to come back, and two for a
+    card that was rebooted."""
+
+    program = """
+from functools import partial
+from axpress.core.device import load_watch
+from axpress.core.recovery import open_card
+quick = partial(open_card.RecoveryPolicy, settle=0.5, backoff=0.1, max_backoff=0.2, enumerate=2.0)
+load_watch.LOAD_SECONDS, open_card.RecoveryPolicy = 1.0, quick
+import axpress.server.__main__
+"""
+    command = (sys.executable, "-c", program, "serve")
+
+
+def serve(
+    package: tuple[Path, Path],
+    *options: object,
+    faults: str = "",
+    reboot_ms: int = 0,
+    server: type[RunningServer] = RunningServer,
+) -> RunningServer:
     environment = {"AXPRESS_EMU_FAULTS": faults, "AXPRESS_EMU_REBOOT_MS": str(reboot_ms)}
-    return RunningServer(package[0], "--emu-profile", package[1], *options, environment=environment, check=False)
+    return server(package[0], "--emu-profile", package[1], *options, environment=environment, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +133,7 @@ def test_a_card_beyond_help_is_told_once_and_ends_the_process(package: tuple[Pat
     options = ("--state-dir", tmp_path)
     note_exits(tmp_path, 2)
     for stream in (True, False):
-        with serve(package, *options, faults="device=dead@2000") as server, server.raw() as sock:
+        with serve(package, *options, faults="device=dead@2000", server=Hasty) as server, server.raw() as sock:
             sock.sendall(http_post(chat(stream=stream, max_tokens=900, ignore_eos=True)))
             raw = b""
             while b'"error"' not in raw:
@@ -131,19 +152,6 @@ def test_a_card_beyond_help_is_told_once_and_ends_the_process(package: tuple[Pat
             assert "power must be cut" in server.log and "Traceback" not in server.log
     tried = [name for name, _ in json.loads((tmp_path / "recovery.json").read_text())["attempts"]]
     assert tried.count("exit") == 3
-
-
-class Hasty(RunningServer):
-    """One for which a second is long enough for a file to be loaded, and half of one for a call to come back."""
-
-    program = """
-from functools import partial
-from axpress.core.device import load_watch
-from axpress.core.engine import engine
-load_watch.LOAD_SECONDS, engine.RecoveryPolicy = 1.0, partial(engine.RecoveryPolicy, settle=0.5)
-import axpress.server.__main__
-"""
-    command = (sys.executable, "-c", program, "serve")
 
 
 LOAD = "axclrtEngineLoadFromFile"
