@@ -62,7 +62,8 @@ cdef class Program:
         self.bank_rows = self.shape.rows
         self.windows, self.window = windows, max(windows, default=0)
         if any(size not in (0, self.window) for size in windows):
-            raise PackageError(f"layers with sliding windows of several sizes ({sorted(set(windows))}) are not supported")
+            raise PackageError(
+                f"layers with sliding windows of several sizes ({sorted(set(windows))}) are not supported")
         self.positions = np.zeros((num_banks, self.bank_rows), np.int32)
         self.row_bytes, self.hidden_bytes = 2 * self.shape.kv_dim, 2 * self.shape.hidden
         if embedding.shape[1] != self.shape.hidden:
@@ -70,7 +71,8 @@ cdef class Program:
                                f" {self.shape.hidden}: files of two models?")
         self.table, self.embedding, self.rounds = embedding, embedding.array, embedding.rounds
         self.kv = KVBuffers(card, num_banks, self.num_layers, self.bank_rows, self.row_bytes)
-        self.buffers = PassBuffers(card, layers, head, common, self.kv, logits_slots, embeds, tuple(size > 0 for size in windows))
+        windowed = tuple(size > 0 for size in windows)
+        self.buffers = PassBuffers(card, layers, head, common, self.kv, logits_slots, embeds, windowed)
         self.row_runs = <row_run *>PyMem_Calloc(max(group.width for group in self.groups), sizeof(row_run))
         self.wanted = <int32_t *>PyMem_Calloc(logits_slots, sizeof(int32_t))
         if self.row_runs == NULL or self.wanted == NULL:
