@@ -150,16 +150,16 @@ class Supervised:
 
     def stop(self) -> None:
         """In order, for good."""
-        self._over = True
-        life = self.life
-        if life.code is None:
-            life.end(signal.SIGTERM, "stopped")
-        try:
-            life.process.wait(90)
-        except subprocess.TimeoutExpired:
-            self.wrong.append("SIGTERM did not end the process within 90 s")
-            life.process.kill()
-        self._thread.join()
+        self._over, until = True, time.monotonic() + 90
+        while self._thread.is_alive():  # another life may just have begun
+            life = self.life
+            if life.code is None and not life.cause:
+                life.end(signal.SIGTERM, "stopped")
+            if time.monotonic() > until:
+                self.wrong.append("SIGTERM did not end the process within 90 s")
+                life.process.kill()
+                until += 90
+            self._thread.join(0.1)
         self._log.seek(0)
         log = self._log.read()
         self.wrong += [log[at : at + 3000] for at in (log.find("Traceback"), log.find("unexpected:")) if at >= 0]
