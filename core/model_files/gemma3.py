@@ -31,15 +31,6 @@ def with_defaults(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     return values
 
 
-def layer_types(values: Mapping[str, Any], layers: int) -> tuple[str, ...]:
-    """Of each layer, "sliding_attention" or "full_attention": as listed, else every so-manieth sees everything."""
-    listed = values.get("layer_types")
-    if isinstance(listed, list):
-        return tuple(str(kind) for kind in listed)
-    pattern = int(values["sliding_window_pattern"])
-    return tuple("full_attention" if (i + 1) % pattern == 0 else SLIDING for i in range(layers))
-
-
 def rope_configs(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Of each layer type, the values that RoPE's frequencies are read from: windows have a base of their own, and no
     scaling."""

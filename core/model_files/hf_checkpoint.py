@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ..errors import PackageError
 from ..files import check_not_pointer, read_json
 from . import embedding_models, gemma3
-from .model_kind import SLIDING, unserved_kind
+from .model_kind import SLIDING, layer_types, unserved_kind
 from .safetensors import SafetensorsFile, TensorSource, bf16_source
 
 FAMILIES = ("qwen3", "qwen2", "llama", "gemma3_text")
@@ -193,7 +193,7 @@ def spec_of(config: Mapping[str, Any], generation: Mapping[str, Any], where: str
     )
     if not gemma:
         return spec
-    kinds = gemma3.layer_types(config, spec.layers)
+    kinds = layer_types(config, spec.layers, where)
     if len(kinds) != spec.layers:
         raise PackageError(f"{where} has layer_types of {len(kinds)} layers, the model has {spec.layers}")
     return replace(

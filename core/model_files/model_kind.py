@@ -72,7 +72,7 @@ def layer_windows(configs: Iterable[PackageConfig], layers: int) -> tuple[int, .
     """Of each layer, how many positions its tokens see, their own included (0: all); empty where no layer has a window.
     The first configuration that tells the layers' types counts. PackageError: another number of layers."""
     for config in configs:
-        kinds = _layer_types(config.values, layers)
+        kinds = layer_types(config.values, layers, config.path)
         if not kinds:
             continue
         if SLIDING not in kinds:
@@ -83,15 +83,16 @@ def layer_windows(configs: Iterable[PackageConfig], layers: int) -> tuple[int, .
     return ()
 
 
-def _layer_types(values: Mapping[str, Any], layers: int) -> list[Any]:
-    """As told; or by the pattern of Gemma 3's older configurations: of every so many layers the last sees all."""
+def layer_types(values: Mapping[str, Any], layers: int, where: object) -> list[Any]:
+    """Of each layer, "sliding_attention" or "full_attention": as listed; or by the pattern of Gemma 3's older
+    configurations: of every so many layers the last sees all. Empty: not told. `where` names the file in errors."""
     if isinstance(types := values.get("layer_types"), list):
         return types
     if values.get("model_type") != "gemma3_text" or is_no(values.get("sliding_window")):
         return []
     pattern = next((values[key] for key in PATTERN_KEYS if key in values), PATTERN)
     if not isinstance(pattern, int) or isinstance(pattern, bool) or pattern < 1:
-        raise PackageError(f"sliding_window_pattern is {pattern!r}, which is no number of layers")
+        raise PackageError(f"{where} has sliding_window_pattern = {pattern!r}, which is no number of layers")
     return [SLIDING if (layer + 1) % pattern else "full_attention" for layer in range(layers)]
 
 

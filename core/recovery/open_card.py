@@ -59,7 +59,7 @@ def open_card(
         free.append(card.properties().get("free_cmm"))
 
     def runtime() -> tuple[str, int, bool]:
-        return runtime_of(open_package([*directories, like][0]), device)  # type: ignore[arg-type]
+        return runtime_of(open_package(directories[0] if directories else like or ""), device)
 
     free: list[int | None] = []
     emulated = device != "axengine" and runtime()[2]
