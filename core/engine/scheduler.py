@@ -26,7 +26,7 @@ from .row_compactor import RowCompactor
 from .sequence import Generation, Sequence, SequenceState
 
 WAITING, PREFILLING, RUNNING = SequenceState.WAITING, SequenceState.PREFILLING, SequenceState.RUNNING
-MAX_BAD = 3  # times in a row that a sequence gets nonsense before it is blamed, not the card
+MAX_BAD = 4  # times in a row that a sequence gets nonsense before it is blamed, not the card
 PREEMPTED, FINISHED = SequenceState.PREEMPTED, SequenceState.FINISHED
 
 

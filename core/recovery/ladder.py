@@ -151,7 +151,7 @@ class Ladder:
 
     def _rungs(self, kind: FailureKind) -> Iterator[Rung]:
         relapses = self._relapses
-        if kind is FailureKind.BAD_OUTPUT and relapses < 3:
+        if kind is FailureKind.BAD_OUTPUT and relapses < 4:  # as often as a prompt is tried that itself gives nonsense
             yield Rung.CLEAR
         if relapses < 3:
             yield from (Rung.REOPEN, Rung.REOPEN)

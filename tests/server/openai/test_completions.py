@@ -17,7 +17,7 @@ STORY = "Once upon a time there was a"
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[RunningServer]:
-    with RunningServer("--emu-profile", "none", "--max-running", "4", "--max-queue", "6") as running:
+    with RunningServer("--emu-profile", "none", "--max-running", "4", "--max-queue", "6", "--banks", "1") as running:
         yield running
         running.wait(running.idle, 30, "idle")  # the last piece of an answer comes a moment before its end
 
