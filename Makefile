@@ -16,7 +16,7 @@ run: $(VENV)/.run ## a server with a small real model on the emulated card, http
 	$(BIN)/axpress serve
 
 test: $(VENV)/.test ## everything that CI runs
-	$(BIN)/pytest -n auto --dist loadfile
+	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 
 $(VENV)/.run: $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

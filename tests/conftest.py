@@ -12,6 +12,24 @@ from server_process import RunningServer
 
 os.environ["AXPRESS_MODELS"] = os.devnull  # a developer's own models are no part of any test
 
+LONGEST = (
+    "tests/core/doctor/test_doctor_probe.py",
+    "tests/server/page/test_status.py",
+    "tests/server/page/test_chat.py",
+    "tests/real/",
+    "tests/core/engine/test_exactness.py",
+    "tests/server/serving/",
+    "tests/deploy/",
+    "tests/server/page/",
+    "tests/server/test_models_command.py",
+)
+"""Begun first, so that no process is left alone with one of them at the end (make test, which keeps this order)."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first; everything else as it was found."""
+    items.sort(key=lambda item: next((at for at, name in enumerate(LONGEST) if item.nodeid.startswith(name)), 99))
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path | None:

@@ -2,7 +2,7 @@
 
 Every token must be the one that transformers likes best after the same beginning, but where its own two best logits are
 closer than one step of bf16, in bf16 or, where rounding through thirty layers pulled them apart, as the same weights in
-fp32 give them. These positions are listed. AXPRESS_REAL_PROMPTS=40 asks all prompts (make real)."""
+fp32 give them. These positions are listed. AXPRESS_REAL_PROMPTS=40 asks all prompts, for longer answers (make real)."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from transformers import AutoModelForCausalLM
 from axpress.core.engine.engine import Engine
 from axpress.core.request import GenerationRequest, SamplingParams
 
-PROMPTS = real_model.PROMPTS[: int(os.environ.get("AXPRESS_REAL_PROMPTS", "6"))]
-ANSWER_TOKENS = 128
+PROMPTS = real_model.PROMPTS[: int(os.environ.get("AXPRESS_REAL_PROMPTS", "3"))]
+ANSWER_TOKENS = 128 if "AXPRESS_REAL_PROMPTS" in os.environ else 48
 BF16_BITS = 8  # of the significand, the hidden one included
 
 
@@ -74,5 +74,5 @@ def test_every_token_is_the_one_that_transformers_chooses(answers) -> None:
     print(f"{count} tokens; where transformers' two best are closer than bf16 rounding: {len(close)}", *close, sep="\n")
     print(f"in {as_precise} of these transformers in fp32 chooses our token")
     assert not far, far
-    assert count > 40 * len(PROMPTS)
+    assert count > 30 * len(PROMPTS)
     assert len(close) < count / 20, "the exception has become the rule"
