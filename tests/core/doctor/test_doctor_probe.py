@@ -50,6 +50,11 @@ def probe(package: Path, out: Path, monkeypatch, **settings: str) -> tuple[int, 
     return code, read_report(out)
 
 
+def run_only(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """Of the experiments these: each is a process of its own and takes its time."""
+    monkeypatch.setattr(battery, "EXPERIMENTS", {name: battery.EXPERIMENTS[name] for name in names})
+
+
 def untimed(value: Any, path: str = "") -> dict[str, Any]:
     """The report's leaves by path, without what a clock said."""
     if isinstance(value, dict):
@@ -122,6 +127,7 @@ def test_a_card_of_the_next_generation(package, tmp_path) -> None:
 
 
 def test_a_report_names_nobody(package, tmp_path, monkeypatch) -> None:
+    run_only(monkeypatch, "identity", "transfers", "load", "costs")
     probe(package, tmp_path / "a.json", monkeypatch, FAULTS="axclrtEngineLoadFromFile@2+=fail:0x80300707")
     text = (tmp_path / "a.json").read_text()
     assert "failed" in text and "0x80300707" in text
@@ -143,6 +149,7 @@ def test_a_card_that_hangs_ends_the_probe_and_what_was_found_stays(package, tmp_
 
 
 def test_a_refusal_is_a_finding_and_the_probe_goes_on(package, tmp_path, monkeypatch) -> None:
+    run_only(monkeypatch, "batch_size", "usage", "order")
     code, report = probe(package, tmp_path / "a.json", monkeypatch, FAULTS="axclrtEngineGetUsage@1=fail:0x80300704")
     assert code == 1 and report["tests"]["usage"]["state"] == "failed"
     assert "0x80300704" in report["tests"]["usage"]["error"]
@@ -215,6 +222,7 @@ def test_a_paced_card_shows_what_an_unpaced_cannot(paced) -> None:
 def test_plain_host_memory_is_found_out(tmp_path, paced, monkeypatch) -> None:
     _, profile = paced
     package = hollow(str(profile), tmp_path / "package")
+    run_only(monkeypatch, "identity", "transfers")
     code, report = probe(package, tmp_path / "a.json", monkeypatch, PROFILE=str(profile), HOST_MEMORY="plain")
     differing = {one.subject for one in compare_assumptions(report) if one.seen and not one.agrees}
     assert code == 0
@@ -256,7 +264,9 @@ def test_a_file_that_is_no_report(tmp_path, capsys, text: str) -> None:
 def test_cards_differ_in_what_a_late_head_does_and_in_nothing_else(
     plain, package, tmp_path, monkeypatch, capsys, setting: str, result: str
 ) -> None:
+    run_only(monkeypatch, "identity", "load", "usage", "order")
     _, other = probe(package, tmp_path / "a.json", monkeypatch, HEAD_FIRST=setting)
+    plain = {**plain, "tests": {name: plain["tests"][name] for name in other["tests"]}}
     subject = "a head loaded after layers (AXPRESS_EMU_HEAD_FIRST)"
     seen = [{one.subject: one.seen for one in compare_assumptions(report)} for report in (plain, other)]
     assert {key for key in seen[0] if seen[0][key] != seen[1][key]} == {subject}
@@ -271,8 +281,7 @@ def test_cards_differ_in_what_a_late_head_does_and_in_nothing_else(
 def test_a_late_head_that_hangs_is_the_last_thing_and_has_an_end(package, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(battery, "CALLS_SECONDS", 8.0)
     monkeypatch.setenv("AXPRESS_EMU_HEAD_FIRST", "0")
-    last = {name: battery.EXPERIMENTS[name] for name in ("usage", "order")}
-    monkeypatch.setattr(battery, "EXPERIMENTS", last)
+    run_only(monkeypatch, "usage", "order")
     code, report = probe(package, tmp_path / "a.json", monkeypatch, FAULTS="axclrtEngineLoadFromFile@4=block:600000")
     tests = report["tests"]
     assert code == 1 and list(tests)[-1] == "order" and tests["order"]["state"] == "no answer"

@@ -39,7 +39,7 @@ def test_loading_is_said_with_a_bar_and_a_message_waits_for_it(browser: Any, tmp
     package = hollow(name, tmp_path / "package")
     context = browser.new_context()
     context.set_default_timeout(WAIT)
-    with RunningServer(package, "--emu-profile", name, "--emu-speed", "8", ready=False) as server:
+    with RunningServer(package, "--emu-profile", name, "--emu-speed", "16", ready=False) as server:
         page = context.new_page()
         page.goto(server.url)
         until(page, "document.querySelector('#notice-said').textContent.includes('being loaded')")
