@@ -38,6 +38,11 @@ LAYER_NAMES = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
+GEMMA_NAMES = LAYER_NAMES | {
+    "post_attention_norm": "post_attention_layernorm",
+    "ffn_norm": "pre_feedforward_layernorm",
+    "post_ffw_norm": "post_feedforward_layernorm",
+}
 ROTATED = re.compile(r"blk\.\d+\.attn_([qk])\.")
 
 
@@ -54,7 +59,9 @@ class GgufCheckpoint:
             tied=HEAD not in tensors, where=str(path),
         )  # fmt: skip
         self._rope_factors = tensors.pop(ROPE_FACTORS, None)
-        self._tensors = {_hf_name(name): tensor for name, tensor in tensors.items()}
+        self._gemma = self.metadata["general.architecture"] == "gemma3"
+        parts = GEMMA_NAMES if self._gemma else LAYER_NAMES
+        self._tensors = {_hf_name(name, parts): tensor for name, tensor in tensors.items()}
 
     @property
     def names(self) -> list[str]:
@@ -100,6 +107,8 @@ class GgufCheckpoint:
         def blocks() -> Iterator[np.ndarray]:
             if len(shape) == 1:
                 vector = self._dequantize(tensor, data).reshape(-1)
+                if self._gemma:  # all of its vectors are norms', which such files hold as they are multiplied with
+                    vector = vector - 1
                 yield to_bf16(vector if order is None else vector[order])
                 return
             for start in range(0, len(data), rows):
@@ -175,8 +184,8 @@ def _tensor(tensors: Mapping[str, gguf.ReaderTensor], name: str, path: Path) -> 
     return tensors[name]
 
 
-def _hf_name(name: str) -> str:
+def _hf_name(name: str, parts: Mapping[str, str]) -> str:
     if found := re.fullmatch(r"blk\.(\d+)\.(\w+)\.(weight|bias)", name):
         layer, part, kind = found.groups()
-        return f"model.layers.{layer}.{LAYER_NAMES[part]}.{kind}" if part in LAYER_NAMES else name
+        return f"model.layers.{layer}.{parts[part]}.{kind}" if part in parts else name
     return NAMES.get(name, name)

@@ -8,8 +8,11 @@ from typing import Any
 import numpy as np
 
 from ..errors import PackageError
+from . import gemma3
 from .hf_checkpoint import FAMILIES
 
+ARCHITECTURES = {"gemma3": gemma3.FAMILY, **{name: name for name in FAMILIES if name != gemma3.FAMILY}}
+"""Our families by the names that such files have for them."""
 CHANGES_ARITHMETIC = (  # keys (below the architecture) of variants that share an architecture's name
     *("logit_scale", "embedding_scale", "residual_scale", "attention.scale", "attention.clamp_kqv"),
     *("attention.max_alibi_bias", "attn_logit_softcapping", "final_logit_softcapping", "use_parallel_residual"),
@@ -21,20 +24,22 @@ END_KEYS = tuple(f"tokenizer.ggml.{name}_token_id" for name in ("eos", "eot", "e
 def hf_config(metadata: Mapping[str, Any], embedding: tuple[int, ...], *, tied: bool, where: str) -> dict[str, Any]:
     """config.json's values; `embedding` is the shape of the embedding, `where` names the file in errors. PackageError:
     an architecture or a variant of one that axpress does not run (spec_of refuses more)."""
-    family = metadata.get("general.architecture")
+    architecture = metadata.get("general.architecture")
     kind = metadata.get("general.type", "model")
     if kind != "model":
         raise PackageError(f"{where} is of type {kind!r}, not a model: give the file of the model itself")
-    if family not in FAMILIES:
+    if architecture not in ARCHITECTURES:
         raise PackageError(
-            f"{where} is of the architecture {family!r}, which is not supported: axpress converts {', '.join(FAMILIES)}"
+            f"{where} is of the architecture {architecture!r}, which is not supported: axpress converts"
+            f" {', '.join(ARCHITECTURES)}"
         )
-    own = {key.removeprefix(f"{family}."): value for key, value in metadata.items() if key.startswith(f"{family}.")}
+    prefix = f"{architecture}."
+    own = {key.removeprefix(prefix): value for key, value in metadata.items() if key.startswith(prefix)}
     for key in CHANGES_ARITHMETIC:
         if own.get(key):
-            raise PackageError(f"{where} sets {family}.{key} to {own[key]}, which is not supported")
+            raise PackageError(f"{where} sets {prefix}{key} to {own[key]}, which is not supported")
     if own.get("pooling_type"):
-        raise PackageError(f"{where} is an embedding model's ({family}.pooling_type): convert the original checkpoint")
+        raise PackageError(f"{where} is an embedding model's ({prefix}pooling_type): convert the original checkpoint")
     heads, hidden = own.get("attention.head_count"), own.get("embedding_length")
     head_dim = own.get("attention.key_length")
     if head_dim is None and isinstance(heads, int) and isinstance(hidden, int) and heads > 0:
@@ -42,7 +47,7 @@ def hf_config(metadata: Mapping[str, Any], embedding: tuple[int, ...], *, tied: 
     if own.get("attention.value_length", head_dim) != head_dim:
         raise PackageError(f"{where} has keys and values of different sizes, which is not supported")
     config = {
-        "model_type": family,
+        "model_type": ARCHITECTURES[architecture],
         "num_hidden_layers": own.get("block_count"),
         "hidden_size": hidden,
         "intermediate_size": own.get("feed_forward_length"),
@@ -61,7 +66,20 @@ def hf_config(metadata: Mapping[str, Any], embedding: tuple[int, ...], *, tied: 
     }
     if head_dim and own.get("rope.dimension_count", head_dim) != head_dim:
         config["partial_rotary_factor"] = own["rope.dimension_count"] / head_dim
-    return config | _scaling(own)
+    return config | _scaling(own) | (_gemma3(own, head_dim) if architecture == "gemma3" else {})
+
+
+def _gemma3(own: Mapping[str, Any], head_dim: int | None) -> dict[str, Any]:
+    """What is Gemma's own. The 27B alone scales scores by hidden / heads, which the file only shows by its size, as
+    llama.cpp knows it; windows have a base of their own since 2025, 10000 before."""
+    scalar = own["embedding_length"] // own["attention.head_count"] if own.get("block_count") == 62 else head_dim
+    values = {
+        "query_pre_attn_scalar": scalar,
+        "rope_theta": _decimal(own.get("rope.freq_base", 1e6)),
+        "rope_local_base_freq": _decimal(own.get("rope.freq_base_swa", 1e4)),
+        "sliding_window_pattern": own.get("attention.sliding_window_pattern"),
+    }
+    return {key: value for key, value in values.items() if value is not None}
 
 
 def _scaling(own: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,16 +21,22 @@ PARTS = {
     "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
     "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
 }  # fmt: skip
+GEMMA_PARTS = PARTS | {
+    "post_attention_layernorm": "post_attention_norm", "pre_feedforward_layernorm": "ffn_norm",
+    "post_feedforward_layernorm": "post_ffw_norm",
+}  # fmt: skip
+ARCHITECTURES = {"gemma3_text": "gemma3"}
+"""GGUF's name of a family, where it has one of its own."""
 WHOLE = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
 
 
-def gguf_name(name: str) -> str:
+def gguf_name(name: str, parts: Mapping[str, str] = PARTS) -> str:
     """GGUF's name of a Hugging Face tensor."""
     stem, kind = name.rsplit(".", 1)
     if stem in WHOLE:
         return f"{WHOLE[stem]}.{kind}"
     _, _, layer, part = stem.split(".", 3)
-    return f"blk.{layer}.{PARTS[part]}.{kind}"
+    return f"blk.{layer}.{parts[part]}.{kind}"
 
 
 def interleaved(array: np.ndarray, heads: int) -> np.ndarray:
@@ -58,7 +64,8 @@ def write_gguf(
     config = json.loads((checkpoint / "config.json").read_text())
     family, source = config["model_type"], Checkpoint(checkpoint)
     values = model_metadata(config) | tokenizer_metadata(checkpoint, config["vocab_size"]) | dict(metadata or {})
-    writer = gguf.GGUFWriter(path, values.pop("general.architecture", family))
+    gemma = family == "gemma3_text"
+    writer = gguf.GGUFWriter(path, values.pop("general.architecture", ARCHITECTURES.get(family, family)))
     for key, value in values.items():
         _add(writer, key, value)
     heads = {"q": config["num_attention_heads"], "k": config["num_key_value_heads"]}
@@ -67,7 +74,9 @@ def write_gguf(
         if family == "llama" and (turned := [heads[part] for part in "qk" if f".{part}_proj." in name]):
             array = interleaved(array, turned[0])
         as_kind = Kind.F32 if array.ndim == 1 else kind
-        writer.add_tensor(gguf_name(name), encode(array, as_kind), raw_dtype=as_kind)
+        array = array + 1 if gemma and array.ndim == 1 else array  # its norms, as they are multiplied with
+        name = gguf_name(name, GEMMA_PARTS if gemma else PARTS)
+        writer.add_tensor(name, encode(array, as_kind), raw_dtype=as_kind)
     for name, array in (extra or {}).items():
         writer.add_tensor(name, array.astype(np.float32))
     writer.write_header_to_file()
@@ -81,6 +90,7 @@ def model_metadata(config: Mapping[str, Any]) -> dict[str, Any]:
     """The keys that say what a model is."""
     family = config["model_type"]
     rope = config.get("rope_parameters") or {}
+    rope = rope.get("full_attention", rope)
     values: dict[str, Any] = {
         "context_length": config["max_position_embeddings"],
         "embedding_length": config["hidden_size"],
@@ -96,7 +106,11 @@ def model_metadata(config: Mapping[str, Any]) -> dict[str, Any]:
         values |= {"rope.dimension_count": head_dim} if family == "llama" else {}
     if (scaling := config.get("rope_scaling") or rope).get("rope_type") == "linear":
         values |= {"rope.scaling.type": "linear", "rope.scaling.factor": float(scaling["factor"])}
-    return {f"{family}.{key}": value for key, value in values.items()}
+    if family == "gemma3_text":
+        local, types = config["rope_parameters"]["sliding_attention"], config["layer_types"]
+        values |= {"attention.sliding_window": config["sliding_window"], "rope.freq_base_swa": local["rope_theta"]}
+        values |= {"attention.sliding_window_pattern": types.index("full_attention") + 1}
+    return {f"{ARCHITECTURES.get(family, family)}.{key}": value for key, value in values.items()}
 
 
 def tokenizer_metadata(checkpoint: Path, vocab: int, pre: str = "gpt-2") -> dict[str, Any]:

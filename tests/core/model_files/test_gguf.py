@@ -29,6 +29,7 @@ MODELS = (
     Tiny("llama", tied=True, attention_bias=True, head_dim=32, kv_heads=1),
     Tiny("qwen2", tied=True, rope={"rope_type": "linear", "factor": 4.0}),
     Tiny("qwen3", head_dim=32, attention_bias=True, theta=1e6),
+    Tiny("gemma3_text", tied=True, theta=1e6),
 )
 ROUND_TRIP = (Kind.F32, Kind.F16, Kind.BF16, Kind.Q8_0, Kind.Q4_0, Kind.Q4_1, Kind.Q5_0, Kind.Q5_1)
 DEQUANTISED_ONLY = (Kind.Q2_K, Kind.Q3_K, Kind.Q4_K, Kind.Q5_K, Kind.Q6_K, Kind.IQ4_NL, Kind.IQ4_XS)
@@ -114,7 +115,7 @@ def test_every_type_is_dequantised(kind: Kind, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"general.architecture": "gemma3"}, "architecture 'gemma3'"),
+        ({"general.architecture": "gemma2"}, "architecture 'gemma2'"),
         ({"general.type": "mmproj"}, "of type 'mmproj'"),
         ({"qwen3.rope.scaling.type": "yarn", "qwen3.rope.scaling.factor": 4.0}, "RoPE of type 'yarn'"),
         ({"qwen3.rope.dimension_count": 8}, "only a part of each head"),
