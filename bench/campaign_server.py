@@ -94,8 +94,11 @@ class ServerHalf:
         if self.rnd.random() < 0.8:
             life.tell("faults ")
             until = time.monotonic() + 20.0
-            while self.server.health()[1].get("status") != "ready" and time.monotonic() < until:
+            while (health := self.server.health()[1]).get("status") != "ready" and time.monotonic() < until:
                 time.sleep(0.05)
+            if health.get("status") == "failed" and life.code is None:
+                self.wrong.append(f"a process that cannot serve lives on: {health['reason']}")
+                life.end(signal.SIGKILL, "killed")
         self.counts.update({k: n - before.get(k, 0) for k, n in life.effects.items() if n > before.get(k, 0)})
 
     def run(self, seconds: float, most: int) -> dict[str, Any]:

@@ -68,10 +68,4 @@ def open_card(
     others = (lambda: "") if emulated else holders  # an emulated card is this process's own
     left = LeftMemory(attempts, policy.max_reboots, others, meanwhile)
     on_card = load_first(load, runtime, policy, attempts, progress, meanwhile)
-    try:
-        if on_card.models:
-            on_card.card.bind_thread()  # it was loaded on another
-        return shared_card(on_card, recovery, state_dir)
-    except BaseException:
-        on_card.close()
-        raise
+    return shared_card(on_card, recovery, state_dir)

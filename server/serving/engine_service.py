@@ -18,6 +18,7 @@ from axpress.core.errors import (
     FailureKind,
     PackageError,
     RuntimeUnavailable,
+    failure_kind,
 )
 
 from ..exit_codes import CARD, CONFIGURATION
@@ -215,6 +216,8 @@ class Service:
             self.card_hangs = exc.kind is FailureKind.CARD_HUNG
             wanted = exc.exit_wanted or ask_for_reset(self.settings.state_dir, self.reason)
             self.exit_code = CARD if wanted else 0
+        elif failure_kind(exc) in CARD_FAILURES:  # past the loading, where nothing more is tried
+            self.exit_code = 1
 
     def _check_stop(self) -> None:
         """Called on the loading thread while a card is waited for."""

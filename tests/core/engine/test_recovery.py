@@ -78,6 +78,14 @@ def test_a_card_that_was_left_is_free_once_the_call_comes_back(
     engine.card_left = False
 
 
+def test_a_card_that_lets_a_thread_in_at_the_second_try_only_is_opened(open_engine: Callable[..., Engine]) -> None:
+    for number in range(1, 9):  # whichever thread, in the loading or just after it
+        Emulator().set("faults", f"axclrtSetCurrentContext@{number}=fail:0x8030070c")
+        engine = open_engine()
+        assert engine.submit(requests(1)[0], answer := Collector()) and answer.wait().num_tokens == 100
+        engine.close()
+
+
 def requests(count: int = 3) -> list[GenerationRequest]:
     """Long ones with prompts in common."""
     return [GenerationRequest([7] * 9 + [20 + i], GREEDY, 100, ignore_eos=True) for i in range(count)]
