@@ -77,7 +77,8 @@ class GenerationRequest:
     `low_priority` requests come after all others and do not push their prefixes out of the cache. `client`: who asks;
     of those that wait, the next place is for a client that has fewest. `dimensions` not 0: nothing is generated, the
     one Delta has the embedding of the prompt, its first so many values; of the other fields those about the answer are
-    not looked at."""
+    not looked at. `scored` not empty: nothing is generated either, the one Delta has the logits of these tokens after
+    the prompt."""
 
     prompt_ids: list[int]
     params: SamplingParams = SamplingParams()
@@ -92,6 +93,12 @@ class GenerationRequest:
     low_priority: bool = False
     client: bytes = b""
     dimensions: int = 0
+    scored: tuple[int, ...] = ()
+
+    @property
+    def generates(self) -> bool:
+        """Whether tokens are to come of it."""
+        return not (self.dimensions or self.scored)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +134,8 @@ class Delta:
 
     `num_tokens` tokens were generated for this piece. The last piece has `finish_reason`; with "error", `error` says
     why and `failure` of what kind that is; `error_code` is set where it is the request's own fault. `stop_string`: the
-    one that ended the answer. `embedding`: float32 [dimensions] of length 1, where that was asked for."""
+    one that ended the answer. `embedding`: float32 [dimensions] of length 1, `logits`: float32 [scored], the
+    model's own, where they were asked for."""
 
     text: str
     num_tokens: int
@@ -139,6 +147,7 @@ class Delta:
     failure: FailureKind | None = None
     stop_string: str | None = None
     embedding: NDArray[np.float32] | None = None
+    logits: NDArray[np.float32] | None = None
 
 
 Sink = Callable[[Delta], None]

@@ -13,6 +13,7 @@ from axpress.core.errors import PackageError
 from axpress.core.model_files import ModelPackage, inspect_package
 from axpress.core.model_files.model_package import package_family
 from axpress.core.model_files.package_survey import Survey
+from axpress.core.model_files.rerank_models import FLAG
 from axpress.core.model_files.simulated_axmodel import read_axmodel, read_layers
 from axpress.core.tokenizer.families import families_of
 from axpress.core.tokenizer.vendor_tokenizer import is_vendor_file
@@ -50,6 +51,7 @@ def report_on(directory: Path) -> dict[str, Any]:
         "sampling": {**sampling, "greedy": found.sampling.greedy},
         "tokenizer_type": found.config.text("tokenizer_type"),
         "embeds": package.embeds if package else found.embeds,
+        "reranks": package.reranks if package else found.config.asks(FLAG) is not None,
         "head": _relative(found.head, found.root),
         "embedding": _relative(found.embedding_path, found.root),
         "shapes": _shapes(package, found),
@@ -140,7 +142,7 @@ def render(report: dict[str, Any]) -> str:
         ("embedding", report["embedding"]),
         ("tokenizer", report["tokenizer"]),
         ("family", report["family"]),
-        ("kind", "an embedding model: it generates no text" if report["embeds"] else None),
+        ("kind", _kind(report)),
         ("shapes", ", ".join(f"{name} {value}" for name, value in known.items()) if report["layers_dir"] else None),
         ("sampling", _sampling(said, sampling) if report["opens"] else None),
         ("card memory", f"at least {memory['card_bytes'] / MIB:.0f} MiB" if memory["card_bytes"] else None),
@@ -148,6 +150,12 @@ def render(report: dict[str, Any]) -> str:
     lines = [f"{what + ':':<13}{value}" for what, value in rows if value]
     lines += [f"{'also:':<13}{text}" for text in report["further_reasons"]]
     return "\n".join(lines + [f"{'warning:':<13}{text}" for text in report["warnings"]])
+
+
+def _kind(report: dict[str, Any]) -> str | None:
+    if report["embeds"]:
+        return "an embedding model: it generates no text"
+    return "a reranker: it ranks documents, and generates text, too" if report["reranks"] else None
 
 
 def _sampling(said: dict[str, Any], sampling: dict[str, Any]) -> str:

@@ -228,6 +228,9 @@ def _add_card(add: Callable[..., Any]) -> None:
     add("--model-name", metavar="NAME", help="name of the model in the API (default: the package's)")
     add("--alias", dest="aliases", action="append", metavar="NAME",
         help="another name that requests may call the model by, besides those that its package goes by (repeatable)")
+    add("--reranker", action="store_true",
+        help="the model ranks documents, too (/v1/rerank), though its package does not say so: one of Qwen3-Reranker's"
+        " type")
     add("--max-running", type=partial(_count, most=MAX_RUNNING), metavar="N",
         help=f"answers generated at a time (default {DEFAULTS.max_running})")
     add("--banks", type=_count, metavar="N",
@@ -279,6 +282,7 @@ def _add_access(add: Callable[..., Any]) -> None:
 
 def _serve(arguments: argparse.Namespace) -> int:
     from axpress.core.model_files.model_package import open_package
+    from axpress.core.model_files.rerank_models import FLAG, check_kind
 
     from .app import serve
     from .http import logs
@@ -292,6 +296,8 @@ def _serve(arguments: argparse.Namespace) -> int:
     options["model_dir"], *more = options["model_dir"] or [None]
     if more and options.get("device") == "axengine":
         raise OSError("PyAXEngine's sessions serve one model: give one MODEL, or another --device")
+    if options.get("reranker") and (more or options.get("on_demand") or options["model_dir"] is None):
+        raise OSError(f'--reranker is about one MODEL: give one, or write "{FLAG}": true into its config.json')
     if options["model_dir"] is None and options.get("device", "auto") not in ("auto", "emu"):
         raise OSError("give MODEL: without one a model is served that runs on the emulated card only")
     if "store_limit" in options and "store_responses" not in options:
@@ -303,7 +309,10 @@ def _serve(arguments: argparse.Namespace) -> int:
     if settings.trace is not None and not settings.trace.parent.is_dir():
         raise OSError(f"there is no directory {settings.trace.parent} for the trace")
     if settings.model_dir is not None or not settings.on_demand:
-        open_package(settings.directory)  # what is wrong with the files is said before anybody is told where to connect
+        # what is wrong with the files is said before anybody is told where to connect
+        package = open_package(settings.directory)
+        if settings.reranker:
+            check_kind(package.family, package.embeds, package.directory)
     logs.configure(settings.log_level, settings.log_format)
     return serve(settings)
 
@@ -332,6 +341,8 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
     add("--history", type=_rows, metavar="0,128,...", help="history rows of each chunk graph")
     add("--p0-width", **P0_WIDTH)
     add("--weights", choices=("bf16", "int8"), default="bf16", help="int8: half the size, as published packages are")
+    add("--reranker", action="store_true",
+        help="it is one of Qwen3-Reranker's type, which ranks documents, though no file beside it says so")
     parser.set_defaults(run=_convert)
 # fmt: on
 
@@ -339,7 +350,8 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
 def _convert(arguments: argparse.Namespace) -> int:
     from axpress.core.model_files.convert import convert
 
-    options = {name: getattr(arguments, name) for name in ("rows", "chunk", "history", "p0_width", "weights")}
+    names = ("rows", "chunk", "history", "p0_width", "weights", "reranker")
+    options = {name: getattr(arguments, name) for name in names}
     convert(arguments.checkpoint, arguments.out, **options)
     return 0
 

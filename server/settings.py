@@ -33,6 +33,8 @@ class Settings:
     model_name: str | None = None
     aliases: tuple[str, ...] = ()
     """Further names that requests may call the model by."""
+    reranker: bool = False
+    """The model ranks documents, too, whether its package says so or not."""
     host: str = "127.0.0.1"
     port: int = 8000
     max_running: int = 16

@@ -130,7 +130,7 @@ class AxengineProgram:
         self.logits_dtype = "float32" if output.dtype == _FP32 else "uint16"
         width, self.vocab_size = output.shapes[0][-1], len(self.embedding)
         # of a trimmed head's logits, else of those that are tokens
-        self._token_ids = package.head_token_ids(width, self.vocab_size)
+        self.token_ids = package.head_token_ids(width, self.vocab_size)
         minus_inf = -np.inf if self.logits_dtype == "float32" else 0xFF80
         self._logits = np.full((self.logits_slots, self.vocab_size), minus_inf, self.logits_dtype)
 
@@ -170,7 +170,7 @@ class AxengineProgram:
         for slot, index in enumerate(queries):
             feed = {self._head_input: np.ascontiguousarray(self._state[:, index : index + 1])}
             logits = self.head.run(None, feed)[self._head_output]
-            tokens = slice(None) if self._token_ids is None else self._token_ids
+            tokens = slice(None) if self.token_ids is None else self.token_ids
             self._logits[slot, tokens] = logits.reshape(-1).view(self.logits_dtype)[: self.vocab_size]
 
     def bad_logits(self, count: int) -> list[int]:

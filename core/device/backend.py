@@ -67,7 +67,7 @@ class Backend(Protocol):
 
     `groups` are what `Step.group` counts: decode groups by growing cache, then chunks by growing history. At most
     `logits_slots` queries of a step want logits, `vocab_size` each; with `embeds` the head gives a normed hidden state
-    in their place."""
+    in their place. `token_ids`: the tokens that a trimmed head gives logits of; None: all."""
 
     shape: LayerShape
     groups: tuple[Group, ...]
@@ -76,6 +76,7 @@ class Backend(Protocol):
     bank_rows: int
     vocab_size: int
     embeds: bool
+    token_ids: NDArray[np.int32] | None
     logits_slots: int
 
     def run(self, step: Step, timeout_ms: int = -1) -> None:

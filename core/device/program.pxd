@@ -39,7 +39,7 @@ cdef class Program:
     cdef readonly int vocab_size
     cdef readonly bint embeds
     cdef int num_values         # that a query gets: logits, or those of its hidden state
-    cdef object token_ids               # of a trimmed head's logits, or None
+    cdef readonly object token_ids      # of a trimmed head's logits, or None
     cdef object spread_logits           # [slot, token] of a trimmed head; what it does not give is -inf
     cdef size_t row_bytes
     cdef size_t hidden_bytes

@@ -40,6 +40,7 @@ class Program:
     closed: bool
     vocab_size: int
     embeds: bool
+    token_ids: NDArray[np.int32] | None
     use_async: bool
     def __init__(
         self,

@@ -171,15 +171,15 @@ class Engine:
         return self.submit_all([request], [sink])[0]
 
     def submit_all(self, requests: list[GenerationRequest], sinks: list[Sink]) -> list[Generation]:
-        """Queues several requests, all or none: choices of one prompt, or texts to embed, which take one place in the
-        queue. Raises as `submit`.
+        """Queues several requests, all or none: choices of one prompt, or texts to embed or to score, which take one
+        place in the queue. Raises as `submit`.
 
         Takes milliseconds for long prompts and rules, which keep nobody else waiting: not for an event loop."""
         for request in requests:
             check_request(request, self.info, self.package.vocab_size or self.info.vocab_size)
         numbers = [next(self._numbers) for _ in requests]
         batches = [
-            numbers[0] if request.dimensions else number for number, request in zip(numbers, requests, strict=True)
+            number if request.generates else numbers[0] for number, request in zip(numbers, requests, strict=True)
         ]
         places = len(set(batches))
         with self._change:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import RequestError
 from ..model_files.safetensors import from_bf16
 from ..request import Constraint, FinishReason, GenerationRequest, TokenLogprob
 from ..sampling.sampler import Sampler, Scratch
@@ -37,6 +38,17 @@ def embedding(hidden: NDArray[Any], dimensions: int) -> NDArray[np.float32]:
     values = from_bf16(first) if first.dtype == np.uint16 else first.astype(np.float32)
     length = np.sqrt(np.square(values, dtype=np.float64).sum())
     return (values / max(length, TINY)).astype(np.float32)
+
+
+def logits_of(tokens: tuple[int, ...], logits: NDArray[Any]) -> NDArray[np.float32]:
+    """These tokens' logits, float32 [tokens], of those of all, bf16 bits or float32 [vocab]. Raises RequestError where
+    a trimmed head gives one of them none."""
+    chosen = logits[list(tokens)]
+    values = from_bf16(chosen) if chosen.dtype == np.uint16 else chosen.astype(np.float32)
+    for token, value in zip(tokens, values, strict=True):
+        if value == -np.inf:
+            raise RequestError(f"the model's head, which is trimmed, gives no logit of token {token}", "scored")
+    return values
 
 
 class OutputProcessor:

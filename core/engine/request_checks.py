@@ -10,13 +10,17 @@ from ..tokenizer.detokenizer import check_stop
 
 def check_request(request: GenerationRequest, info: EngineInfo, vocab_size: int) -> None:
     """Raises RequestError or ContextOverflow; token ids are below `vocab_size`."""
+    if request.dimensions and request.scored:
+        raise RequestError("a request asks for an embedding or for logits, not for both", "scored")
     info.check_kind(embeds=bool(request.dimensions))
     if not request.prompt_ids:
         raise RequestError("the prompt is empty: a model needs at least one token to continue", "messages")
-    (_check_embedding if request.dimensions else _check_length)(request, info)
+    (_check_length if request.generates else _check_text)(request, info)
     for what, tokens in (("prompt", request.prompt_ids), ("prediction", request.prediction)):
         if tokens and (min(tokens) < 0 or max(tokens) >= vocab_size):
             raise RequestError(f"{what} token ids go from 0 to {vocab_size - 1}", what)
+    if request.scored and not 0 <= min(request.scored) <= max(request.scored) < info.vocab_size:
+        raise RequestError(f"scored token ids go from 0 to {info.vocab_size - 1}", "scored")
     check_params(request.params, info.vocab_size)
     check_stop(request.stop)
 
@@ -38,8 +42,8 @@ def _check_length(request: GenerationRequest, info: EngineInfo) -> None:
         )
 
 
-def _check_embedding(request: GenerationRequest, info: EngineInfo) -> None:
-    if not 0 < request.dimensions <= info.embedding_size:
+def _check_text(request: GenerationRequest, info: EngineInfo) -> None:
+    if request.dimensions and not 0 < request.dimensions <= info.embedding_size:
         text = f"an embedding has 1 to {info.embedding_size} values, not {request.dimensions}"
         raise RequestError(text, "dimensions")
     if len(request.prompt_ids) > info.context_length:

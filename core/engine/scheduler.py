@@ -113,7 +113,7 @@ class Scheduler:
         vocab_size = self.model.info.vocab_size
         output = OutputProcessor(generation.request, self.model.text, vocab_size, self._scratch)
         request, proposer = generation.request, None
-        if self.planner.drafts and not request.dimensions:
+        if self.planner.drafts and request.generates:
             proposer = DraftProposer(request.prompt_ids, request.prediction, self.history, request.cache_salt)
         return Sequence(generation, output, proposer)
 

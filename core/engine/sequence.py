@@ -18,7 +18,7 @@ from ..kv_cache.radix_cache import Cursor
 from ..kv_cache.row_pool import Rows
 from ..request import Delta, FinishReason, GenerationRequest, Sink, Spent, TokenLogprob
 from .draft_proposer import AnswerDrafts, DraftProposer
-from .output_processor import OutputProcessor, embedding
+from .output_processor import OutputProcessor, embedding, logits_of
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +125,7 @@ class Sequence:
     @property
     def num_to_generate(self) -> int:
         """Tokens that the answer may still take."""
-        return 0 if self.request.dimensions else self.request.max_tokens - self.output.num_generated
+        return self.request.max_tokens - self.output.num_generated if self.request.generates else 0
 
     # ---- its place ----
 
@@ -164,12 +164,11 @@ class Sequence:
         self.drafts.propose(min(MAX_DRAFT, self.num_to_generate - 1), self.output.forced, self.output.num_possible)
 
     def sample(self, logits: NDArray[Any]) -> None:
-        """Chooses the next token, takes those that must follow it, and tells the client. May end the answer, as an
-        embedding always does."""
+        """Chooses the next token, takes those that must follow it, and tells the client. May end the answer; one that
+        generates nothing always ends."""
         try:
-            if self.request.dimensions:
-                self.generation.first_token = time.monotonic()
-                self.end("stop", embedding=embedding(logits, self.request.dimensions))
+            if not self.request.generates:
+                self._end_unsampled(logits)
                 return
             token, logprobs = self.output.sample(logits)
             if self.generation.first_token is None:  # forced ones before it came without a pass: the prompt was unread
@@ -180,6 +179,13 @@ class Sequence:
                 self._take_forced()
         except Exception as error:
             self.fail(error)
+
+    def _end_unsampled(self, values: NDArray[Any]) -> None:
+        request, self.generation.first_token = self.request, time.monotonic()
+        if request.dimensions:
+            self.end("stop", embedding=embedding(values, request.dimensions))
+        else:
+            self.end("stop", logits=logits_of(request.scored, values))
 
     def _take_forced(self) -> None:
         """Takes tokens that come without asking the model. Where log-probabilities are wanted there are none."""
@@ -219,6 +225,7 @@ class Sequence:
         error_code: str | None = None,
         failure: FailureKind | None = None,
         embedding: NDArray[np.float32] | None = None,
+        logits: NDArray[np.float32] | None = None,
     ) -> None:
         """The answer is over: the last Delta, with what it cost."""
         self.finish = reason
@@ -226,7 +233,7 @@ class Sequence:
         stop = self.output.stop_string if reason == "stop" else None
         spent = self.spent()
         self.generation.sink(
-            Delta(text, num_tokens, reason, logprobs, error, spent, error_code, failure, stop, embedding)
+            Delta(text, num_tokens, reason, logprobs, error, spent, error_code, failure, stop, embedding, logits)
         )
 
     def spent(self) -> Spent:

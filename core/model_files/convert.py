@@ -19,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..errors import PackageError
-from . import embedding_models
+from . import embedding_models, rerank_models
 from .embedding_file import scale_bf16
 from .gguf_checkpoint import GgufCheckpoint
 from .hf_checkpoint import Checkpoint, ModelSpec
@@ -76,6 +76,7 @@ def convert(
     name: str | None = None,
     generation: Mapping[str, Any] | None = None,
     embeddings: str = "raw",
+    reranker: bool = False,
     progress: bool = True,
 ) -> Path:
     """Convert the checkpoint, a Hugging Face directory or a GGUF file, into a simulated package at `out_dir`, which
@@ -85,7 +86,8 @@ def convert(
     no chunk groups), `history` the cache rows that each chunk group takes (default: as default_history), `p0_width`
     as in SimMeta. `embeddings` of Gemma: "raw", the host multiplies them with sqrt(hidden), or "scaled", the table
     holds them so. `weights` "int8": matrices as int8 with a scale a row; the embedding stays bf16. `generation`:
-    values of generation_config.json that go before the checkpoint's. Everything is checked before the first byte is
+    values of generation_config.json that go before the checkpoint's. `reranker`: the model ranks documents, whether
+    its files say so or not. Everything is checked before the first byte is
     written, and `out_dir` appears only when it is complete. PackageError: one sentence saying what cannot be
     converted and why."""
     source, target = Path(checkpoint), Path(out_dir)
@@ -106,8 +108,7 @@ def convert(
     if weights not in ("int8", "bf16"):
         raise PackageError(f"--weights is bf16 or int8, not {weights}")
     tokenizer = opened.tokenizer()
-    if spec.embedding is not None:
-        embedding_models.check_end(tokenizer.get("tokenizer.json", b"{}"), source)
+    keys = _kind_keys(opened, tokenizer, reranker)
     with new_directory(target) as work:
         _write_all(work, jobs, progress)
         (work / TOKENIZER_DIR).mkdir()
@@ -118,13 +119,25 @@ def convert(
         if spec.max_positions:
             extra["max_positions"] = spec.max_positions
         config = package_config(name, base, spec.eos, spec.bos, extra)
-        write_json(work / "config.json", {**config, **_window_keys(spec, embeddings), **(spec.embedding or {})})
+        write_json(work / "config.json", {**config, **_window_keys(spec, embeddings), **keys})
     return target
 
 
 def _scaled(source: TensorSource, scale: float) -> TensorSource:
     """A bf16 tensor times `scale`, rounded as the host rounds that does it row by row."""
     return TensorSource("BF16", source.shape, lambda: (scale_bf16(block, scale) for block in source.blocks()))
+
+
+def _kind_keys(checkpoint: AnyCheckpoint, tokenizer: Mapping[str, bytes], reranker: bool) -> Mapping[str, Any]:
+    """What config.json says of a model that does more, or something else, than generating text."""
+    spec, where = checkpoint.spec, checkpoint.path
+    if reranker or spec.reranker is not None:
+        rerank_models.check_kind(spec.family, spec.embedding is not None, where)
+        rerank_models.check_tokenizer(tokenizer, where)
+        return spec.reranker or {rerank_models.FLAG: True}
+    if spec.embedding is not None:
+        embedding_models.check_end(tokenizer.get("tokenizer.json", b"{}"), where)
+    return spec.embedding or {}
 
 
 def _window_keys(spec: ModelSpec, embeddings: str) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def is_checkpoint(directory: Path) -> bool:
         raise PackageError(f"{directory / dense[0]} changes vectors after the model: {SUPPORTED}")
     pooling = directory / POOLING / "config.json"
     if not pooling.is_file():
-        return (directory / SIGN).is_file()
+        return (directory / SIGN).is_file() and not is_cross_encoder(directory / SIGN)
     said = read_json(pooling)
     start = "pooling_mode_"
     modes = [key.removeprefix(start) for key, value in said.items() if key.startswith(start) and value is True]
@@ -43,6 +43,14 @@ def is_checkpoint(directory: Path) -> bool:
     if mode != LAST_TOKEN:
         raise PackageError(f"{pooling} gathers vectors by {mode}: {SUPPORTED}")
     return True
+
+
+def is_cross_encoder(sign: Path) -> bool:
+    """Whether sentence-transformers' file is one of a model that judges pairs of texts, and embeds none."""
+    try:
+        return json.loads(sign.read_bytes()).get("model_type") == "CrossEncoder"
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def check_end(tokenizer_json: bytes, where: Path) -> None:

@@ -18,6 +18,7 @@ CHANGES_ARITHMETIC = (  # keys (below the architecture) of variants that share a
     *("attention.max_alibi_bias", "attn_logit_softcapping", "final_logit_softcapping", "use_parallel_residual"),
     *("attention.temperature_scale", "attention.temperature_length", "rope.scaling.attn_factor"),
 )
+RANK = 4  # llama.cpp's LLAMA_POOLING_TYPE_RANK
 END_KEYS = tuple(f"tokenizer.ggml.{name}_token_id" for name in ("eos", "eot", "eom"))
 
 
@@ -39,7 +40,8 @@ def hf_config(metadata: Mapping[str, Any], embedding: tuple[int, ...], *, tied: 
         if own.get(key):
             raise PackageError(f"{where} sets {prefix}{key} to {own[key]}, which is not supported")
     if own.get("pooling_type"):
-        raise PackageError(f"{where} is an embedding model's ({prefix}pooling_type): convert the original checkpoint")
+        whose = "a reranker's with a head of its own" if own["pooling_type"] == RANK else "an embedding model's"
+        raise PackageError(f"{where} is {whose} ({prefix}pooling_type): convert the original checkpoint")
     heads, hidden = own.get("attention.head_count"), own.get("embedding_length")
     head_dim = own.get("attention.key_length")
     if head_dim is None and isinstance(heads, int) and isinstance(hidden, int) and heads > 0:

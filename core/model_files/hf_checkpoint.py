@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ..errors import PackageError
 from ..files import check_not_pointer, read_json
-from . import embedding_models, gemma3
+from . import embedding_models, gemma3, rerank_models
 from .model_kind import SLIDING, layer_types, unserved_kind
 from .safetensors import SafetensorsFile, TensorSource, bf16_source
 
@@ -31,9 +31,10 @@ TOKENIZER_FILES = (
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
     """The sizes and constants of a supported model, from its config.json. Sizes in elements. `embedding`: what a
-    package says of a model that embeds texts; None: it generates some. `windows`: of each layer, how many positions it
-    sees (0: all); empty: none has a window. `inv_freq_sliding`: RoPE's of layers with a window. `embedding_scale`: what
-    embeddings are multiplied with before the first layer; `attention_scale`: what scores are (None: by head_dim)."""
+    package says of a model that embeds texts, `reranker` of one that ranks documents; None: it only generates text.
+    `windows`: of each layer, how many positions it sees (0: all); empty: none has a window. `inv_freq_sliding`: RoPE's
+    of layers with a window. `embedding_scale`: what embeddings are multiplied with before the first layer;
+    `attention_scale`: what scores are (None: by head_dim)."""
 
     family: str
     layers: int
@@ -50,6 +51,7 @@ class ModelSpec:
     eos: tuple[int, ...]
     bos: int | None
     embedding: Mapping[str, Any] | None = None
+    reranker: Mapping[str, Any] | None = None
     windows: tuple[int, ...] = ()
     inv_freq_sliding: npt.NDArray[np.float32] | None = None
     embedding_scale: float = 1.0
@@ -103,6 +105,8 @@ class Checkpoint:
     def spec(self) -> ModelSpec:
         """Sizes and constants; PackageError names what axpress does not run."""
         config, where = read_json(self.path / "config.json"), str(self.path / "config.json")
+        if rerank_models.is_checkpoint(self.path):
+            return replace(spec_of(config, self.generation, where), reranker=rerank_models.package_keys(self.path))
         if not (embedding_models.is_checkpoint(self.path) or self._bare):
             return spec_of(config, self.generation, where)
         config.pop("architectures", None)  # whatever class it was saved as
@@ -225,13 +229,18 @@ def _refuse_unsupported(config: Mapping[str, Any], where: str) -> None:
         raise PackageError(
             f"{where} describes a quantised checkpoint ({method}): convert the original bf16 or float checkpoint"
         )
+    architectures = [str(name) for name in config.get("architectures") or []]
+    if scoring := next((name for name in architectures if name.endswith("ForSequenceClassification")), None):
+        raise PackageError(
+            f"{where} is a {scoring}, whose head gives scores and no tokens, which is not supported: of a reranker of"
+            " the Qwen3-Reranker type convert the original, a Qwen3ForCausalLM"
+        )
     if (kind := unserved_kind(config)) or (kind := _windows_of_others(config)):
         raise PackageError(f"{where} describes {kind}, which is not supported: {supported}")
     if any(config.get(key) for key in ("num_experts", "num_local_experts", "n_routed_experts")):
         raise PackageError(f"{where} describes a mixture of experts, which is not supported: {supported}")
     if config.get("model_type") not in FAMILIES:
         raise PackageError(f"{where} is of family {config.get('model_type')!r}, which is not supported: {supported}")
-    architectures = [str(name) for name in config.get("architectures") or []]
     if architectures and not any(name.endswith("ForCausalLM") for name in architectures):
         raise PackageError(f"{where} is a {architectures[0]}, not a language model (...ForCausalLM): {supported}")
     if config["model_type"] != gemma3.FAMILY and config.get("hidden_act", "silu") not in ("silu", "swish"):

@@ -22,6 +22,7 @@ from .model_kind import layer_windows
 from .package_config import AGAIN, PackageConfig
 from .package_parts import with_likely_shape
 from .package_survey import PARTS, Survey, survey_package
+from .rerank_models import FLAG, INSTRUCTION_KEY, check_kind
 from .sampling_defaults import SamplingDefaults
 from .simulated_axmodel import SimMeta, is_simulated, read_axmodel, read_layers
 from .trimmed_head import read_id_list
@@ -34,7 +35,8 @@ class ModelPackage:
     """A model directory that has passed the checks. Paths are absolute; sizes in elements, None where only the card can
     say.
 
-    `embeds`: its files say that it embeds texts; `matryoshka`: for which shorter vectors it was trained. `aliases`:
+    `embeds`: its files say that it embeds texts; `matryoshka`: for which shorter vectors it was trained. `reranks`: its
+    configuration says that it ranks documents, too, with `rerank_instruction` where a request has none. `aliases`:
     every name that it answers to, `name` first. `tokenizer_path`: the directory with tokenizer.json or
     tokenizer.model, or a .txt file in the vendor's format, whose family is `tokenizer_type` (the configuration's own
     word, None: not said). `eos` and `bos` override the tokenizer's; empty and None: its own hold. `family`: what the
@@ -72,6 +74,8 @@ class ModelPackage:
     device_bytes: int
     warnings: tuple[str, ...]
     windows: tuple[int, ...] = ()
+    reranks: bool = False
+    rerank_instruction: str | None = None
 
     @property
     def num_layers(self) -> int:
@@ -131,6 +135,8 @@ def inspect_package(directory: str | os.PathLike[str]) -> tuple[ModelPackage | N
             package = _with_meta(_package(survey))
             if package.embeds:
                 check_family(package.family, package.directory)
+            if package.reranks:
+                check_kind(package.family, package.embeds, package.directory)
             shaped = replace(_shaped(package, survey), scale=_embedding_scale(package, survey))
             package = replace(package, embedding_file=shaped, vocab_size=shaped.rows, hidden_size=shaped.hidden)
             if package.simulated and shaped.rows:
@@ -173,6 +179,8 @@ def _package(found: Survey) -> ModelPackage:
         max_positions=own.size("max_positions"),
         device_bytes=sum(path.stat().st_size for path in (*build.files, head)),
         warnings=tuple(found.warnings),
+        reranks=config.asks(FLAG) is not None,
+        rerank_instruction=config.text(INSTRUCTION_KEY),
         windows=layer_windows((found.config, *found.sidecars), len(build.files)),
     )
 

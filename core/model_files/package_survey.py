@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..errors import PackageError
 from .embedding_file import EmbeddingFile
-from .embedding_models import POOLING, SIGN
+from .embedding_models import POOLING, SIGN, is_cross_encoder
 from .layer_files import (
     Build,
     check_chip,
@@ -39,6 +39,7 @@ from .package_parts import (
     script_config,
 )
 from .package_tree import Tree
+from .rerank_models import FLAG
 from .sampling_defaults import SamplingDefaults, read_sampling
 from .tokenizer_choice import choose_tokenizer, contradicts, outer_candidates, sidecar_shape, tokenizer_candidates
 from .trimmed_head import find_id_list
@@ -276,8 +277,12 @@ def _is_text_model(found: Survey) -> bool:
             refuse_keys(config)
         others = list(_beside(found))
         refuse_files(found.build.files if found.build else [], others)
-        signs = any(path.name == SIGN or path.parent.name == POOLING for path, _ in others)
-        found.embeds = signs or found.config.asks("is_embedding") is not None
+        signs = [path for path, _ in others if path.name == SIGN or path.parent.name == POOLING]
+        rankers = [path for path in signs if is_cross_encoder(path)]
+        found.embeds = len(signs) > len(rankers) or found.config.asks("is_embedding") is not None
+        if rankers and not found.config.asks(FLAG):
+            more = f"and config.json has no {FLAG}: to rank documents, serve it with --reranker"
+            found.warnings.append(f"{rankers[0].name} is a reranker's, {more}")
     return len(found.ranked) == before
 
 

@@ -66,12 +66,14 @@ class Route:
     be."""
     embeds: bool = False
     """For embedding models: one that generates text refuses it with 400."""
+    reranks: bool = False
+    """For rerankers: other models refuse it with 400."""
     changes: bool = False
     """For servers whose models come and go, and keys that may change them: others refuse it with 400 and 403."""
     query: tuple[str, ...] = ()
     """Parameters that clients send."""
     example: Any = None
-    """A request that works on every server, or with `embeds` on those of an embedding model."""
+    """A request that works on every server, or with `embeds` or `reranks` on those of such a model."""
     note: str = ""
     """More than the summary, for whoever reads on."""
 

@@ -95,6 +95,7 @@ class ModelState(TypedDict):
     """Unless somebody asks for it; null: it does not, or is used."""
     context_length: NotRequired[Count]
     embeds: NotRequired[bool]
+    reranks: NotRequired[bool]
     num_banks: NotRequired[Count]
     num_running: NotRequired[Count]
     num_waiting: NotRequired[Count]

@@ -251,7 +251,7 @@ class Embedding(TypedDict):
 
 @closed
 class EmbeddingUsage(TypedDict):
-    """Tokens of all inputs, their end tokens included."""
+    """Tokens of all inputs, with those that the model wants around them."""
 
     prompt_tokens: Count
     total_tokens: Count
@@ -265,6 +265,50 @@ class EmbeddingList(TypedDict):
     data: list[Embedding]
     model: str
     usage: EmbeddingUsage
+
+
+@closed
+class RankedText(TypedDict):
+    """A document, where `return_documents` asks for them."""
+
+    text: str
+
+
+@closed
+class Ranked(TypedDict):
+    """Document number `index` of the request; `relevance_score`: the model's probability, from 0 to 1, that it meets
+    the query."""
+
+    index: Count
+    relevance_score: float
+    document: NotRequired[RankedText]
+
+
+@closed
+class RerankTokens(TypedDict):
+    """The same as `usage`, where Cohere's clients look for it."""
+
+    input_tokens: Count
+
+
+@closed
+class RerankMeta(TypedDict):
+    """Of Cohere's answers."""
+
+    tokens: RerankTokens
+
+
+@closed
+class RerankReply(TypedDict):
+    """The documents, the best first; among equals the one that was named first. Tokens are those of all prompts, each
+    with the query."""
+
+    id: str
+    object: Literal["list"]
+    model: str
+    results: list[Ranked]
+    usage: EmbeddingUsage
+    meta: RerankMeta
 
 
 @closed

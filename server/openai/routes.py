@@ -14,6 +14,7 @@ from .completions import CompletionDialect
 from .completions_request import CompletionRequest
 from .embeddings import EmbeddingDialect, EmbeddingRequest
 from .models import get_model, list_models
+from .rerank import RerankDialect, RerankRequest
 from .responses import ResponsesDialect, responds
 from .responses_replies import Response, ResponsesEvent
 from .responses_request import ResponsesRequest
@@ -65,6 +66,14 @@ EMBEDDINGS = _openai(
     method="POST", handler=answers(EmbeddingDialect.read), request=EmbeddingRequest, reply=replies.EmbeddingList,
     not_found=NO_MODEL, example={"input": "What is 7 + 5?"}, embeds=True,
 )  # fmt: skip
+RERANK: tuple[Route, ...] = tuple(
+    Route(
+        method="POST", path=path, group="Rerank", summary="Rank documents by how well they meet a query",
+        handler=answers(RerankDialect.read), request=RerankRequest, reply=replies.RerankReply,
+        not_found=NO_MODEL, reranks=True, example={"query": "What is 7 + 5?", "documents": ["12", "Spring is near."]},
+    )
+    for path in ("/v1/rerank", "/rerank", "/v2/rerank")
+)  # fmt: skip
 MODELS = _openai(
     "/v1/models", "The models that can be asked for", method="GET", handler=list_models, reply=replies.ModelList
 )
@@ -104,6 +113,7 @@ ROUTES: tuple[Route, ...] = (
     DELETE_RESPONSE,
     RESPONSE_ITEMS,
     EMBEDDINGS,
+    *RERANK,
     MODELS,
     MODEL,
     TOKENIZE,

@@ -45,6 +45,13 @@ class Answer:
         return vector
 
     @property
+    def logits(self) -> NDArray[np.float32]:
+        """Those of the tokens that were asked for."""
+        values = self.deltas[-1].logits
+        assert values is not None
+        return values
+
+    @property
     def finish_reason(self) -> str:
         """ "stop" or "length"."""
         return self.deltas[-1].finish_reason or "stop"

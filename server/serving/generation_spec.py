@@ -58,6 +58,18 @@ class EmbeddingSpec:
     truncate: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class RerankSpec:
+    """What documents are to be ranked by: how well they meet `query`, as `instruction` says (None: the model's own
+    words). Of each so many tokens count (None: all). `truncate`: of one that is longer than the context leaves room
+    for, the beginning counts."""
+
+    query: str
+    instruction: str | None = None
+    document_tokens: int | None = None
+    truncate: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationSpec:
     """One request. None means "not said": the model's own default.
@@ -69,7 +81,8 @@ class GenerationSpec:
     context is cut, not refused. `control_tokens`: what spells a control token in `prompts` is one. `suffix`: text
     that comes after the answer to a prompt. `context`: prompt and answer together have at most as many tokens, where
     that is less than the model's context. `keep_alive`: so many seconds the model may be idle before it leaves the
-    card, where models come and go. `embedding`: the prompts are texts to embed, and nothing is generated."""
+    card, where models come and go. `embedding`: the prompts are texts to embed, `rerank`: documents to rank; nothing
+    is generated then."""
 
     model: str | None = None
     stream: bool = False
@@ -77,6 +90,7 @@ class GenerationSpec:
     prompts: tuple[str | tuple[int, ...], ...] = ()
     control_tokens: bool = False
     embedding: EmbeddingSpec | None = None
+    rerank: RerankSpec | None = None
     suffix: str | None = None
     tools: Tools | None = None
     body: Body | None = None
@@ -94,6 +108,11 @@ class GenerationSpec:
     low_priority: bool = False
     keep_alive: float | None = None
     names: FieldNames = FieldNames()
+
+    @property
+    def generates(self) -> bool:
+        """Whether answers are texts."""
+        return self.embedding is None and self.rerank is None
 
     @property
     def wants_logprobs(self) -> bool:

@@ -182,7 +182,7 @@ async def _answer(
     take_rate(request, "tokens", prepared.prompt_tokens)
     service.begin_answer()
     try:
-        with slot(request, 1 if prepared.spec.embedding else len(prepared.requests)):
+        with slot(request, len(prepared.requests) if prepared.spec.generates else 1):
             if prepared.spec.stream:
                 await _stream(request, service, dialect, prepared, head)
                 return None
@@ -278,7 +278,7 @@ async def _whole(request: Request, service: Service, dialect: Dialect, prepared:
     if error is not None:
         raise error
     write = partial(dialect.whole, prepared, answer.answers(), answer.progress.totals())
-    document = await in_thread(service, write) if prepared.spec.embedding else write()  # numbers in megabytes
+    document = write() if prepared.spec.generates else await in_thread(service, write)  # numbers in megabytes
     return HTTPResponse(document, content_type=JSON)
 
 

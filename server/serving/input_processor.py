@@ -17,6 +17,7 @@ from .model_limits import ModelLimits, check_together
 from .output_parser import OutputParser
 from .prepared_request import PreparedRequest
 from .prompts import check_length, check_size, conversation, plain_prompts
+from .rerank_input import rerank_requests
 from .served_model import ServedModel
 
 
@@ -29,6 +30,9 @@ def prepare_request(
     """
     limits, text, thinking = served.limits, served.engine.text, None
     limits.names.check(spec.model)
+    if spec.rerank is not None:
+        pairs = rerank_requests(spec, spec.rerank, served, cache_salt, client)
+        return PreparedRequest(spec, pairs, served.engine, served.name, served.fingerprint)
     served.engine.info.check_kind(embeds=spec.embedding is not None)
     if spec.embedding is not None:
         texts = embedding_requests(spec, spec.embedding, served, cache_salt, client)

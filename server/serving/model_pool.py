@@ -294,6 +294,7 @@ class ModelPool:
             **facts,
             "context_length": engine.info.context_length,
             "embeds": bool(engine.info.embedding_size),
+            "reranks": model.served is not None and model.served.reranker is not None,
             "num_banks": engine.info.num_banks,
             "num_running": stats["num_running"],
             "num_waiting": stats["num_waiting"],

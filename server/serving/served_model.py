@@ -10,6 +10,7 @@ from .chat_format import chat_format_of
 from .fingerprint import fingerprint
 from .model_limits import ModelLimits, model_limits
 from .model_names import ModelNames
+from .reranker import Reranker
 
 if TYPE_CHECKING:
     from axpress.core.engine.engine import Engine
@@ -30,18 +31,22 @@ class ServedModel:
     fingerprint: str
     chat_format: ChatFormat
     grammars: GrammarCompiler
+    reranker: Reranker | None
+    """How documents are ranked with it; None: it is no reranker."""
     files: tuple[int, float]
     """Bytes of the model's files, and when the last of them was changed; they may be gone later."""
 
     @classmethod
     def of(cls, engine: Engine, settings: Settings) -> ServedModel:
-        """What requests need to know of the model; reading its vocabulary for grammars takes a moment."""
+        """What requests need to know of the model; reading its vocabulary for grammars takes a moment. PackageError: it
+        is to be a reranker and can be none."""
         from axpress.core.structured_output.grammar_compiler import GrammarCompiler
 
         package = engine.package
         names = ModelNames(
             settings.model_name or engine.info.model, (engine.info.model, *package.aliases, *settings.aliases)
         )
+        reranker = Reranker.of(engine) if package.reranks or settings.reranker else None
         grammars = GrammarCompiler(engine.text, engine.info.vocab_size)
         grammars.prepare()
         return cls(
@@ -51,6 +56,7 @@ class ServedModel:
             fingerprint(engine, settings),
             chat_format_of(engine.text, package.enable_thinking),
             grammars,
+            reranker,
             files_of(package),
         )
 

@@ -30,12 +30,13 @@ LIMITS = {
     "/v1/embeddings": None,
     "/api/embed": None,
     "/api/embeddings": None,
+    "/v1/rerank": None,
 }
 
 
 def usual(route: Route) -> int:
     """The status of what the demo model answers to a good request; it generates text."""
-    return 400 if route.embeds or route.changes else route.refuses or 200
+    return 400 if route.embeds or route.reranks or route.changes else route.refuses or 200
 
 
 class Client:

@@ -100,7 +100,7 @@ def _add(tokenizer: Tokenizer, tokens: tuple[tuple[str, ...], tuple[str, ...]]) 
     tokenizer.add_tokens([AddedToken(t, normalized=False) for t in tokens[1]])
 
 
-def _byte_level(split: str, nfc: bool, ignore_merges: bool) -> Tokenizer:
+def _byte_level(split: str, nfc: bool, ignore_merges: bool, words: str = "") -> Tokenizer:
     tokenizer = Tokenizer(models.BPE(ignore_merges=ignore_merges))
     if nfc:
         tokenizer.normalizer = normalizers.NFC()
@@ -113,14 +113,14 @@ def _byte_level(split: str, nfc: bool, ignore_merges: bool) -> Tokenizer:
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     tokenizer.train_from_iterator(
-        CORPUS, trainers.BpeTrainer(vocab_size=600, initial_alphabet=alphabet, show_progress=False)
+        [*CORPUS, *[words] * 20], trainers.BpeTrainer(vocab_size=600, initial_alphabet=alphabet, show_progress=False)
     )
     return tokenizer
 
 
-def qwen(directory: Path) -> Path:
-    """Byte-level BPE with NFC, ChatML, reasoning and tools, in Qwen3's manner."""
-    tokenizer = _byte_level(QWEN_SPLIT, nfc=True, ignore_merges=False)
+def qwen(directory: Path, words: str = "") -> Path:
+    """Byte-level BPE with NFC, ChatML, reasoning and tools, in Qwen3's manner. `words` are among those it learns."""
+    tokenizer = _byte_level(QWEN_SPLIT, nfc=True, ignore_merges=False, words=words)
     _add(tokenizer, QWEN_TOKENS)
     return _save(
         directory, tokenizer, {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "chat_template": CHATML}
