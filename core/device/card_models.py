@@ -26,6 +26,7 @@ from .load_watch import LoadWatch, Progress
 from .probe import probe
 from .probe_passes import choose_tokens
 from .program import Program
+from .rerank_tokens import rerank_tokens
 from .runtime import Card
 from .shape_groups import gives_norm_alone, head_output
 from .step import Step
@@ -354,6 +355,8 @@ class _Load:
         if embeds:
             check_family(package.family, head.path)
         token_ids = None if embeds else package.head_token_ids(width, len(embedding))
+        if package.reranks:
+            rerank_tokens(replace(package, embeds=embeds), self.wanted.text, token_ids)
         program = Program(
             self._card, layers, head, embedding, num_banks=num_banks, logits_slots=self.wanted.logits_slots,
             token_ids=token_ids, embeds=embeds, windows=package.windows,

@@ -109,6 +109,8 @@ def convert(
         raise PackageError(f"--weights is bf16 or int8, not {weights}")
     tokenizer = opened.tokenizer()
     keys = _kind_keys(opened, tokenizer, reranker)
+    if rerank_models.FLAG in keys:
+        tokenizer = rerank_models.chat_files(tokenizer)
     with new_directory(target) as work:
         _write_all(work, jobs, progress)
         (work / TOKENIZER_DIR).mkdir()

@@ -26,6 +26,7 @@ AFTER = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
 CONTROL = ("<|im_start|>", "<|im_end|>", "<think>", "</think>")
 INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
 SCORE = "*_LogitScore"
+TEMPLATE = "chat_template.jinja"
 FLAG, INSTRUCTION_KEY = "is_reranker", "rerank_instruction"
 SUPPORTED = 'axpress serves rerankers of the Qwen3-Reranker type, which are judged by their logits of "yes" and "no"'
 
@@ -69,6 +70,16 @@ def check_tokenizer(files: Mapping[str, bytes], checkpoint: Path) -> None:
         ids = said.get("true_token_id"), said.get("false_token_id")
         if ids != (known[YES], known[NO]):
             raise PackageError(f"{path} judges by the tokens {ids[0]} and {ids[1]}: {SUPPORTED}")
-        template = files.get("chat_template.jinja", b"").decode("utf-8", "replace")
-        if re.search("""["']document["']""", template) and SYSTEM.partition(" Note")[0] not in template:
-            raise PackageError(f"{checkpoint / 'chat_template.jinja'} asks about documents in other words: {SUPPORTED}")
+        template = files.get(TEMPLATE, b"").decode("utf-8", "replace")
+        if re.search("""["']document["']""", template) and not _is_of_pairs(template):
+            raise PackageError(f"{checkpoint / TEMPLATE} asks about documents in other words: {SUPPORTED}")
+
+
+def chat_files(files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The tokenizer's files without a chat template that lays out a query and a document, and no conversation."""
+    pairs = _is_of_pairs(files.get(TEMPLATE, b"").decode("utf-8", "replace"))
+    return {name: content for name, content in files.items() if name != TEMPLATE or not pairs}
+
+
+def _is_of_pairs(template: str) -> bool:
+    return SYSTEM.partition(" Note")[0] in template

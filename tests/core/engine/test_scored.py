@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from collecting import Collector
-from reranker_models import TINY, reranker_package, trim
+from reranker_models import TINY, reranker_package, tokens_of, trim
 
 from axpress.core.device.emulator import Emulator
 from axpress.core.engine.engine import Engine
@@ -125,7 +125,7 @@ def test_preempted(package: Path, alone: np.ndarray) -> None:
 
 def test_a_trimmed_head(tmp_path: Path, alone: np.ndarray) -> None:
     made = reranker_package(tmp_path, rows=ROWS, chunk=CHUNK, history=HISTORY)
-    engine = open_engine(trim(made, [300, *range(100), 639]))
+    engine = open_engine(trim(made, [300, *range(100), *tokens_of(made / "tokenizer")]))
     assert np.array_equal(score(engine, make_prompts()[:3]), alone[:3])
     answer = Collector()
     engine.submit(GenerationRequest([1, 2], scored=(5, 200)), answer)

@@ -14,6 +14,7 @@ from tiny_models import Tiny, convert_tiny, write_checkpoint
 from axpress.core.errors import PackageError
 from axpress.core.model_files.convert import convert
 from axpress.core.model_files.model_package import inspect_package, open_package
+from axpress.core.model_files.rerank_models import SYSTEM
 from axpress.server.check_command import render, report_on
 
 PAIRS = "<|im_start|>user\n{{ messages | selectattr('role', 'eq', 'document') | map(attribute='content') | first }}"
@@ -22,8 +23,10 @@ PAIRS = "<|im_start|>user\n{{ messages | selectattr('role', 'eq', 'document') | 
 def test_a_checkpoint_as_published_becomes_a_reranker(tmp_path: Path) -> None:
     write_checkpoint(TINY, tmp_path / NAME)
     as_published(tmp_path / NAME, "Find code")
+    (tmp_path / NAME / "chat_template.jinja").write_text(f"<|im_start|>system\n{SYSTEM}{PAIRS}")
     package = open_package(convert(tmp_path / NAME, tmp_path / "out", rows=255, progress=False))
     assert package.reranks and not package.embeds and package.rerank_instruction == "Find code"
+    assert not (package.tokenizer_path / "chat_template.jinja").exists(), "it would leave out what a person says"
     report = report_on(package.directory)
     assert report["reranks"] and report["opens"] and "a reranker: it ranks documents" in render(report)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from embedding_models import embedding_package
@@ -31,6 +32,12 @@ def open_served(package: Path, reranker: bool = False) -> ServedModel:
         engine.close()
 
 
+def saying(package: Path, **values: Any) -> None:
+    """Puts these into its configuration."""
+    config = json.loads((package / "config.json").read_text())
+    (package / "config.json").write_text(json.dumps(config | values))
+
+
 def prepared_ids(served: ServedModel, **fields: object) -> list[int]:
     dialect = RerankDialect.read({**ASKED, **fields}, served.limits.names)
     return prepare_request(dialect.spec, served, b"").requests[0].prompt_ids
@@ -47,16 +54,13 @@ def test_a_package_says_that_it_is_one(tmp_path: Path) -> None:
     assert prepared_ids(served, instruction="find") == ids
     marks = [text.encode_control(token) for token in ("<|im_start|>", "<|im_end|>", "<think>", "</think>")]
     assert [ids.count(mark) for mark in marks] == [3, 2, 1, 1], "a document spells none"
-    config = json.loads((package / "config.json").read_text())
-    (package / "config.json").write_text(json.dumps(config | {"rerank_instruction": "find"}))
+    saying(package, rerank_instruction="find")
     assert prepared_ids(open_served(package)) == ids
 
 
 def test_one_that_does_not_say_so_is_told(tmp_path: Path) -> None:
     package = reranker_package(tmp_path, **SIZES)
-    config = json.loads((package / "config.json").read_text())
-    del config["is_reranker"]
-    (package / "config.json").write_text(json.dumps(config))
+    saying(package, is_reranker=None)
     served = open_served(package)
     assert served.reranker is None
     with pytest.raises(RequestError, match=r"no reranker.*--reranker"):
@@ -70,6 +74,9 @@ def test_trimmed_heads(tmp_path: Path) -> None:
     kept = [*range(5, 60), yes]
     with pytest.raises(PackageError, match=rf"no logits of 'yes' and 'no' \(tokens {yes} and {no}\).*kept_ids"):
         open_served(trim(package, kept))
+    saying(package, is_reranker=None)
+    with pytest.raises(PackageError, match="is trimmed"):
+        open_served(package, reranker=True)
     (tmp_path / "more").mkdir()
     assert open_served(trim(reranker_package(tmp_path / "more", **SIZES), [*kept, no])).reranker is not None
 
