@@ -124,6 +124,7 @@ def test_every_type_is_dequantised(kind: Kind, tmp_path: Path) -> None:
         ({"qwen3.attention.sliding_window": 128}, "sliding-window attention"),
         ({"qwen3.logit_scale": 0.5}, "qwen3.logit_scale"),
         ({"qwen3.pooling_type": 3}, "embedding model"),
+        ({"qwen3.pooling_type": 4}, "a reranker's with a head of its own"),
         ({"qwen3.attention.head_count": [4, 2]}, "no usable 'num_attention_heads'"),
         ({"tokenizer.ggml.pre": "viking"}, "'viking'"),
         ({"tokenizer.ggml.pre": None}, "does not say how text is split"),
