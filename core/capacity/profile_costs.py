@@ -45,13 +45,13 @@ def model_shape(package: ModelPackage, profile: Profile) -> ModelShape:
     """Shapes and layer times. What a simulated model's files say wins over the profile, as on the emulated card."""
     cost, model = profile.cost, profile.model
     if not package.simulated:
-        decode = {model.rows: cost.decode_us(model.rows) / 1e3}
+        decode = {r: cost.decode_us(r) / 1e3 for r in (*model.smaller_rows, model.rows)}
         chunks = {p: cost.chunk_us(p) / 1e3 for p in (min(p, model.rows) for p in model.history) if model.chunk}
         vocab, kv_dim = package.vocab_size or model.vocab, model.kv_heads * model.head_dim
         return ModelShape(model.layers, model.hidden, kv_dim, vocab, model.chunk, decode, chunks, cost.head_ms)
     layer, head = read_layers(package.layer_files), read_axmodel(package.head_file)[0]
-    own = layer.cost_decode_us
-    decode = {r: (cost.decode_us(r) if own is None else own) / 1e3 for r in layer.decode_rows}
+    singly = layer.cost_decode_us or tuple(cost.decode_us(r) for r in layer.decode_rows)
+    decode = {r: us / 1e3 for r, us in zip(layer.decode_rows, singly, strict=True)}
     micros = layer.cost_chunk_us or tuple(cost.chunk_us(p) for p in layer.history)
     chunks = {p: us / 1e3 for p, us in zip(layer.history, micros, strict=True)} if layer.chunk else {}
     head_ms = cost.head_ms if head.cost_head_us is None else head.cost_head_us / 1e3

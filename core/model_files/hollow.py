@@ -79,6 +79,7 @@ def _layer_meta(profile: Profile) -> SimMeta:
     model, cost = profile.model, profile.cost
     # a group cannot read more rows than the cache has
     history = tuple(sorted({min(rows, model.rows) for rows in model.history}))
+    decode = (*model.smaller_rows, model.rows)
     return SimMeta(
         family=model.family,
         layer=0,
@@ -89,13 +90,13 @@ def _layer_meta(profile: Profile) -> SimMeta:
         head_dim=model.head_dim,
         ffn=model.ffn,
         vocab=model.vocab,
-        decode_rows=(model.rows,),
+        decode_rows=decode,
         chunk=model.chunk,
         history=history,
         hollow=True,
         cmm_bytes=profile.memory.layer_cmm_bytes,
         file_bytes=model.layer_file_bytes or None,
-        cost_decode_us=cost.decode_us(model.rows),
+        cost_decode_us=tuple(cost.decode_us(rows) for rows in decode),
         cost_chunk_us=tuple(cost.chunk_us(rows) for rows in history),
         profile=profile.name,
     )

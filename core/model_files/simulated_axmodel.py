@@ -21,13 +21,14 @@ FAMILY_TENSORS["gemma3_text"] = ("q_norm", "k_norm", "attention_out_norm", "ffn_
 class SimMeta:
     """What the metadata of a simulated axmodel says. Sizes in elements, costs in microseconds, memory in bytes.
 
-    `layer` is None for the head. `history` has one entry per chunk group. `cost_*` and `cmm_bytes` None: the emulator's
-    profile and the file's size decide. `attention_scale`: what scores are multiplied with, None: 1 / sqrt(head_dim).
-    `hollow`: the file has no tensors, only shapes and costs; `file_bytes` is then the size of the published file.
-    `p0_width`: how wide the one row is that a group without history takes for a cache,
-    "hidden" or "kv": published packages have both. `head_gives`: "logits"; or, for embedding models, the normed hidden
-    state: "norm" as `output_norm`, "norm_as_output" as `output`, "both" beside the logits. `tensors`: inputs and
-    outputs of a hollow file that no plain layer has, in the words of csrc/emu/arithmetic/tensors.c.
+    `layer` is None for the head. `history` has one entry per chunk group, `cost_chunk_us` and `cost_decode_us` one for
+    each of their groups. `cost_*` and `cmm_bytes` None: the emulator's profile and the file's size decide.
+    `attention_scale`: what scores are multiplied with, None: 1 / sqrt(head_dim). `hollow`: the file has no tensors,
+    only shapes and costs; `file_bytes` is then the size of the published file. `p0_width`: how wide the one row is
+    that a group without history takes for a cache, "hidden" or "kv": published packages have both. `head_gives`:
+    "logits"; or, for embedding models, the normed hidden state: "norm" as `output_norm`, "norm_as_output" as `output`,
+    "both" beside the logits. `tensors`: inputs and outputs of a hollow file that no plain layer has, in the words of
+    csrc/emu/arithmetic/tensors.c.
     """
 
     family: str
@@ -53,7 +54,7 @@ class SimMeta:
     tensors: str | None = None
     cmm_bytes: int | None = None
     file_bytes: int | None = None
-    cost_decode_us: float | None = None
+    cost_decode_us: tuple[float, ...] | None = None
     cost_chunk_us: tuple[float, ...] | None = None
     cost_head_us: float | None = None
     profile: str | None = None
@@ -139,9 +140,9 @@ _PARSERS: dict[str, Callable[[str], object]] = {
     **dict.fromkeys(("family", "output_dtype", "head_gives", "p0_width", "tensors", "profile", "compiler"), str),
     **dict.fromkeys(("layer", "layers", "hidden", "heads", "kv_heads", "head_dim", "ffn", "vocab", "chunk"), int),
     **dict.fromkeys(("cmm_bytes", "file_bytes"), int),
-    **dict.fromkeys(("rms_eps", "rope_attention_factor", "attention_scale", "cost_decode_us", "cost_head_us"), float),
+    **dict.fromkeys(("rms_eps", "rope_attention_factor", "attention_scale", "cost_head_us"), float),
     **dict.fromkeys(("decode_rows", "history", "head_rows"), _ints),
-    "cost_chunk_us": _floats,
+    **dict.fromkeys(("cost_decode_us", "cost_chunk_us"), _floats),
     "hollow": lambda text: text == "1",
 }
 
@@ -180,10 +181,12 @@ def read_layers(paths: Sequence[str | os.PathLike[str]]) -> SimMeta:
             )
         decode &= set(meta.decode_rows)
     kept = [i for i, rows in enumerate(first.history) if (first.chunk, rows) in chunks and rows <= max(decode)]
-    costs = first.cost_chunk_us
+    costs, rows = first.cost_chunk_us, sorted(decode)
+    singly = dict(zip(first.decode_rows, first.cost_decode_us or (), strict=False))
     return replace(
         first,
-        decode_rows=tuple(sorted(decode)),
+        decode_rows=tuple(rows),
+        cost_decode_us=tuple(singly[r] for r in rows) if singly else None,
         chunk=first.chunk if kept else 0,
         history=tuple(first.history[i] for i in kept),
         cost_chunk_us=costs and tuple(costs[i] for i in kept),

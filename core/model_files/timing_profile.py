@@ -16,7 +16,8 @@ PROFILE_DIR = Path(__file__).parents[1] / "profiles"
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """The model a profile describes; sizes in elements, `history` in cache rows per chunk group.
+    """The model a profile describes; sizes in elements, `history` in cache rows per chunk group. `rows`: of the largest
+    decode group; `smaller_rows`: of the others.
 
     `*_file_bytes`: what the published files have; 0: not told."""
 
@@ -31,6 +32,7 @@ class ModelShape:
     rows: int
     chunk: int
     history: tuple[int, ...]
+    smaller_rows: tuple[int, ...] = ()
     layer_file_bytes: int = 0
     head_file_bytes: int = 0
 

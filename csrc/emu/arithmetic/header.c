@@ -109,7 +109,7 @@ static int store(const reading *r, const key *k, const char *text)
     }
 wrong:
     const char *wanted = k->kind == INTEGER ? "a whole number"
-        : k->kind == REAL ? "a number" : "a comma list of at most 64 numbers";
+        : k->kind == REAL ? "a number" : "a comma list of at most 128 numbers";
     return complain(r, ": metadata %s = \"%.40s\" is not %s from %.9g to %.9g", k->name, text, wanted, k->low, k->high);
 }
 
@@ -144,7 +144,7 @@ static int metadata_entry(reading *r, const char *name, const char *text)
         {"hollow", REAL, &r->hollow, 0, 0, 1},
         {"cmm_bytes", REAL, &charged, 0, 0, 1e15},
         {"file_bytes", REAL, &published, 0, 0, 1e15},
-        {"cost_decode_us", REAL, &h->cost_decode, 0, 0, most_us},
+        {"cost_decode_us", LIST, &h->cost_decode, 0, 0, most_us},
         {"cost_head_us", REAL, &h->cost_head, 0, 0, most_us},
         {"cost_chunk_us", LIST, &h->cost_chunk, 0, 0, most_us},
         {"decode_rows", INTEGERS, &h->decode_rows, 0, 1, most_rows},
@@ -332,6 +332,9 @@ static int check_layer(const reading *r)
         return complain(r, " has more than %d shape groups", EMU_MAX_GROUPS);
     if (h->cost_chunk.count != 0 && h->cost_chunk.count != chunks)
         return complain(r, ": cost_chunk_us has %d entries for %d chunk groups", h->cost_chunk.count, chunks);
+    if (h->cost_decode.count != 0 && h->cost_decode.count != h->decode_rows.count)
+        return complain(r, ": cost_decode_us has %d entries for %d decode groups", h->cost_decode.count,
+            h->decode_rows.count);
     return i->hollow ? 0 : check_layer_tensors(r);
 }
 
@@ -407,7 +410,7 @@ int emu_header_read(emu_header *header, const void *data, size_t size, const cha
     reading r = {.header = header, .name = name, .err = err, .file_size = size};
     uint64_t length = 0;
     *header = (emu_header){.info = {.layer = -1, .layers = -1, .file_bytes = size}, .rms_eps = 1e-6, .rope_factor = 1.0,
-        .cost_decode = -1, .cost_head = -1};
+        .cost_head = -1};
     for (int i = 7; i >= 0 && size >= 8; i--) length = length << 8 | ((const uint8_t *)data)[i];
     if (size < 9 || *text != '{' || length < 2 || length > 100u << 20) return not_simulated(&r, data, size);
     if (length > size - 8)

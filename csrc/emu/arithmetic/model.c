@@ -38,7 +38,8 @@ static void make_groups(emu_model *m, const emu_header *h)
         return;
     }
     for (int i = 0; i < h->decode_rows.count; i++)
-        add_group(m, EMU_GROUP_DECODE, 1, (int)h->decode_rows.at[i], i, h->cost_decode);
+        add_group(m, EMU_GROUP_DECODE, 1, (int)h->decode_rows.at[i], i,
+            h->cost_decode.count ? h->cost_decode.at[i] : -1);
     for (int i = 0; m->info.chunk > 0 && i < h->history.count; i++)
         add_group(m, EMU_GROUP_CHUNK, m->info.chunk, (int)h->history.at[i], i,
             h->cost_chunk.count ? h->cost_chunk.at[i] : -1);

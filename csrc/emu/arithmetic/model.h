@@ -15,7 +15,7 @@ extern "C" {
 
 #define EMU_ERR 256          /* bytes of every `err` argument: one sentence, always terminated */
 #define EMU_MAX_TENSORS 8    /* inputs or outputs of a model */
-#define EMU_MAX_GROUPS 64    /* shape groups of a model */
+#define EMU_MAX_GROUPS 128   /* shape groups of a model */
 #define EMU_MAX_DIMS 4
 
 /* Data types, with the values the AXCL ABI uses. */

@@ -38,8 +38,8 @@ typedef enum emu_head_gives { EMU_LOGITS, EMU_NORM, EMU_NORM_AS_OUTPUT, EMU_LOGI
 
 typedef struct emu_header {
     emu_model_info info;
-    double rms_eps, rope_factor, attention_scale, cost_decode, cost_head; /* attention_scale 0: by the head's size */
-    emu_list decode_rows, history, head_rows, cost_chunk;
+    double rms_eps, rope_factor, attention_scale, cost_head; /* attention_scale 0: by the head's size */
+    emu_list decode_rows, history, head_rows, cost_decode, cost_chunk;
     bool output_fp32;
     emu_head_gives gives;
     bool p0_kv;              /* the row that groups without history take is as wide as K and V, not as hidden */

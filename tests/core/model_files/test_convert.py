@@ -27,9 +27,10 @@ from axpress.core.model_files.simulated_axmodel import (
     is_simulated,
     published_bytes,
     read_axmodel,
+    read_layers,
     write_axmodel,
 )
-from axpress.core.model_files.timing_profile import load_profile, profile_names
+from axpress.core.model_files.timing_profile import PROFILE_DIR, load_profile, profile_names
 
 TINY = Tiny("qwen3")
 
@@ -446,7 +447,7 @@ def test_a_hollow_package_is_full_size_in_few_megabytes(hollow_package: Path) ->
     layers = [read_axmodel(path)[0] for path in hollow_package.glob("*_together.axmodel")]
     assert sorted(meta.layer for meta in layers if meta.layer is not None) == list(range(28))
     for meta in layers:
-        assert meta.hollow and meta.decode_rows == (2047,) and meta.cost_decode_us == 1500
+        assert meta.hollow and meta.decode_rows == (2047,) and meta.cost_decode_us == (1500,)
         assert meta.history == (*range(0, 1025, 128), 1536, 2047), "no group may read more rows than the cache has"
         assert meta.cost_chunk_us is not None and len(meta.cost_chunk_us) == len(meta.history)
         assert meta.cmm_bytes == load_profile("qwen3-0.6b-w8a16-pi5").memory.layer_cmm_bytes
@@ -468,6 +469,23 @@ def test_a_hollow_package_can_be_what_no_profile_describes(tmp_path: Path) -> No
     assert {meta.p0_width for meta in layers.values()} == {"kv"}
     assert layers[3].tensors == "K_cache=int8" and layers[3].history == (0, 128)
     assert layers[2].tensors is None and len(layers[2].history) == 11
+
+
+def test_a_profile_may_have_several_decode_groups(tmp_path: Path) -> None:
+    text = (PROFILE_DIR / "qwen3-0.6b-int4-pi5.toml").read_text()
+    (tmp_path / "long.toml").write_text(text.replace("rows = 2047\n", "rows = 2047\nsmaller_rows = [255, 1535]\n", 1))
+
+    def prune(meta: SimMeta) -> SimMeta:
+        return replace(meta, decode_rows=(255, 2047), cost_decode_us=(930.0, 1170.0)) if meta.layer == 5 else meta
+
+    made = hollow(str(tmp_path / "long.toml"), tmp_path / "out", change=prune)
+    layers = sorted(made.glob("*_together.axmodel"))
+    metas = [read_axmodel(path)[0] for path in layers]
+    assert sorted({(meta.decode_rows, meta.cost_decode_us) for meta in metas}) == [
+        ((255, 1535, 2047), (930, 1050, 1170)), ((255, 2047), (930, 1170))
+    ]  # fmt: skip
+    common = read_layers(layers)
+    assert (common.decode_rows, common.cost_decode_us) == ((255, 2047), (930, 1170))
 
 
 def test_several_decode_groups_and_the_narrow_row(tmp_path: Path) -> None:
