@@ -240,9 +240,9 @@ def _check(shape: ModelShape, clients: int, context: int, tokens: int, seconds: 
 
 
 def _budget(package: ModelPackage, memory: Memory, shape: ModelShape, costs: PassCosts) -> Budget:
-    """`buffers`: one of each that passes share (pass_buffers.pyx); the masks of all groups are most of it."""
+    """`buffers`: one of each that passes share (pass_buffers.pyx); the mask of the largest group is most of it."""
     width = max(shape.chunk, 1)
-    masks = sum(group.mask_bytes for group in costs.groups)
+    masks = max(group.mask_bytes for group in costs.groups) * (2 if any(package.windows) else 1)
     buffers = masks + 2 * 2 * width * shape.hidden + 2 * 2 * width * shape.kv_dim + 2 * shape.vocab
     return Budget(
         memory.cmm_mib * MIB, memory.idle_cmm_mib * MIB, package.device_bytes, buffers, shape.row_bytes, shape.rows

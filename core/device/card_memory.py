@@ -16,7 +16,7 @@ from .shape_groups import common_shape
 log = logging.getLogger(__name__)
 
 CMM_FLOOR = 64 << 20  # bytes of card memory that stay free: the runtime's own buffers need some
-BUFFERS = 16 << 20  # around a model: what a pass works on
+BUFFERS = 16 << 20  # around a model: what a pass works on beside masks
 MAX_BANKS = 8
 USUAL_PERCENT = 130  # what a model takes of the card, by its file: the vendor's guard for its own runner
 CURE = "close other programs on the card, reset it, or choose a smaller model"
@@ -113,8 +113,11 @@ def expected_bytes(package: ModelPackage, banks: int) -> tuple[int, int]:
     all, its caches included; of others vendors reckon USUAL_PERCENT of the files."""
     if package.simulated:
         layer = read_layers(package.layer_files)
-        cache = layer.decode_rows[-1] * 2 * layer.kv_heads * layer.head_dim * 2 * package.num_layers * banks
-        return package.device_bytes + cache, package.device_bytes + cache + BUFFERS
+        rows = layer.decode_rows[-1]
+        cache = rows * 2 * layer.kv_heads * layer.head_dim * 2 * package.num_layers * banks
+        chunks = (layer.chunk * (history + layer.chunk) for history in layer.history)
+        masks = 2 * max(rows + 1, *chunks) * (2 if any(package.windows) else 1)
+        return package.device_bytes + cache, package.device_bytes + cache + masks + BUFFERS
     return package.device_bytes, package.device_bytes * USUAL_PERCENT // 100
 
 

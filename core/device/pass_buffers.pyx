@@ -3,7 +3,8 @@
 Bound once, when a model is loaded; only decode's K/V outputs change later, into rows of the cache.
 
 Buffers (D bytes-per-row / 2, H hidden, C width, P history; a group with P < R rows is bound to the cache's start):
-    mask           [C, P + C] bf16, one per shape; a second one where layers have sliding windows
+    mask           [C, P + C] bf16, one for all groups, as large as the largest needs; a second one where layers have
+                   sliding windows
     indices        [C] uint32, hidden x 2 [C, H] bf16, k_rows and v_rows [C, D] bf16, one set per width
 """
 
@@ -56,7 +57,8 @@ cdef class PassBuffers:
         self.logits = PinnedBuffer(card, self.logits_bytes * logits_slots)
 
     def _shared(self, role: str, size_t nbytes) -> DeviceBuffer:
-        """The buffer of exactly this size for this role: groups of one shape share it, the card wants no other size."""
+        """The buffer of this size for this role, which groups share: each is bound to its start, with the bytes that the
+        group asks for, as the vendor's runner does."""
         if (role, nbytes) not in self.device:
             self.device[role, nbytes] = DeviceBuffer(self.card, nbytes, zero=True)
         return self.device[role, nbytes]
@@ -71,12 +73,12 @@ cdef class PassBuffers:
         self.k_out, self.v_out = tensors["K_cache_out"], tensors["V_cache_out"]
         for g, group in enumerate(groups):
             buffers = {
-                "masks": [self._shared("mask", group.mask_bytes)], "indices": self._shared("indices", 4 * group.width),
+                "masks": [self._shared("mask", self.mask.nbytes)], "indices": self._shared("indices", 4 * group.width),
                 "hidden": [self._shared(f"hidden{i}", self.hidden_bytes * group.width) for i in range(2)],
                 "rows": [self._shared(f"{n}_rows", self.row_bytes * group.width) for n in "kv"],
             }
             if self.window_mask is not None:
-                buffers["masks"].append(self._shared("window_mask", group.mask_bytes))
+                buffers["masks"].append(self._shared("window_mask", self.mask.nbytes))
             bound = &self.groups[g]
             bound.width, bound.history = group.width, group.history
             bound.mask_bytes = group.mask_bytes
