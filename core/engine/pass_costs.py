@@ -5,6 +5,7 @@ from a timing profile instead. Times are seconds."""
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -36,6 +37,8 @@ class PassCosts:
         self._chunks = [slot for slot, g in enumerate(self.groups) if g.width > 1 and chunks]
         self.reach = max((self.groups[slot].history for slot in self._chunks), default=-1)  # rows that chunks see
         self.max_width = max((self.groups[slot].width for slot in self._chunks), default=1)
+        self._rows = [self.groups[slot].history for slot in self._decode]
+        self._histories = [self.groups[slot].history for slot in self._chunks]
         self.set(figures)
 
     def set(self, figures: Costs) -> None:
@@ -85,33 +88,29 @@ class PassCosts:
             floor = max(floor, self.seconds[slot])
 
     def _sort(self) -> None:
-        """(history, slot) of decode groups and of chunk groups, cheapest first."""
-        decode, chunks = (sorted(slots, key=self.seconds.__getitem__) for slots in (self._decode, self._chunks))
-        self._by_cost = tuple([(self.groups[slot].history, slot) for slot in slots] for slots in (decode, chunks))
+        """Of each chunk group, the cheapest that reaches at least as far."""
+        self._least = min(self.seconds[slot] for slot in self._decode)
+        self._cheapest = self._chunks.copy()
+        for i in range(len(self._chunks) - 2, -1, -1):
+            if self.seconds[self._cheapest[i + 1]] < self.seconds[self._cheapest[i]]:
+                self._cheapest[i] = self._cheapest[i + 1]
 
     # ---- one pass ----
 
     def decode_slot(self, high: int) -> int:
-        """The cheapest decode group that sees `high` rows."""
-        slot = self._cheapest(False, high)
-        assert slot is not None, "a bank has no more rows than its largest decode group"
-        return slot
+        """The smallest decode group that sees `high` rows: the card reads all rows of a group, so none costs less, and
+        which it is does not hang on measurements."""
+        return self._decode[bisect_left(self._rows, high)]
 
     def chunk_slot(self, high: int) -> int | None:
         """The cheapest chunk group that sees `high` rows; None where none reaches so far."""
-        return self._cheapest(True, high)
-
-    def _cheapest(self, chunk: bool, high: int) -> int | None:
-        for history, slot in self._by_cost[chunk]:
-            if history >= high:
-                return slot
-        return None
+        at = bisect_left(self._histories, high)
+        return self._cheapest[at] if at < len(self._cheapest) else None
 
     def layers_seconds(self, slot: int, num_tokens: int) -> float:
         """A pass of group `slot` with so many tokens in it, without heads: never less than a decode."""
         seconds = self.seconds[slot]
-        least = min(seconds, self.seconds[self._by_cost[0][0][1]])
-        return max(seconds - self.saved_seconds(slot, num_tokens), least)
+        return max(seconds - self.saved_seconds(slot, num_tokens), min(seconds, self._least))
 
     def saved_seconds(self, slot: int, num_tokens: int) -> float:
         """What a pass of group `slot` saves because it holds no more tokens than these."""

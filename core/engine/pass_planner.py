@@ -11,8 +11,9 @@ The rules, all of them:
 3. Guessed tokens (drafts) ride along in a chunk as far as they are likely to come true; they can also make a chunk
    worth it for one sequence alone. A chunk that is only worth it for its drafts must promise a gain, for a guess may
    fail.
-4. A pass uses the cheapest group that reaches the highest row anybody in it sees. A prompt that no chunk reaches goes
-   token by token, in every other pass; of several the oldest and the one with the fewest tokens left take turns.
+4. A pass uses the smallest decode group, or the cheapest chunk, that reaches the highest row anybody in it sees. A
+   prompt that no chunk reaches goes token by token, in every other pass; of several the oldest and the one with the
+   fewest tokens left take turns.
 5. A prompt that begins like an older one which is being computed waits for the common part instead of computing it
    twice (`blocked`).
 

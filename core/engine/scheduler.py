@@ -238,8 +238,9 @@ class Scheduler:
         """Rows for the pass, and what of it they are for. None where there are too few even without drafts."""
         parts = [(bank.sequences[p.candidate], p) for p in planned.parts]
         count = sum(p.num_tokens + p.num_drafts for p in planned.parts)
-        above = parts[0][0].high  # one that goes singly stays where its rows are: low ones are for chunks
-        rows = bank.take(count, above=above, low_priority=all(s.low_priority for s, _ in parts))
+        # one that goes singly stays where its rows are, as far as its group reaches: low ones are for chunks
+        above, below = parts[0][0].high, self.costs.groups[planned.slot].history
+        rows = bank.take(count, above=above, below=below, low_priority=all(s.low_priority for s, _ in parts))
         if rows is None and any(p.num_drafts for p in planned.parts):
             parts = [(s, p._replace(num_drafts=0)) for s, p in parts]  # drafts are the first to go
             count = sum(p.num_tokens for _, p in parts)

@@ -161,14 +161,15 @@ class CacheBank(Generic[S]):
         for sequence in self.sequences:
             sequence.set_rows(where[sequence.rows])
 
-    def take(self, count: int, *, above: int = 0, low_priority: bool = False) -> Rows | None:
+    def take(self, count: int, *, above: int = 0, below: int | None = None, low_priority: bool = False) -> Rows | None:
         """`count` rows for a pass: the lowest ones in one straight run, else the lowest ones; a single one from row
-        `above` on if there is any. Cached prefixes that nobody uses give way. None where even that is not enough."""
+        `above` on, below `below`, if there is any. Cached prefixes that nobody uses give way. None where even that is
+        not enough."""
         self.make_free(count, low_priority=low_priority)
         if not self.pool.can_allocate(count):
             return None
         if count == 1:
-            return np.array((self.pool.allocate_row(above),), np.int32)
+            return np.array((self.pool.allocate_row(above, below),), np.int32)
         run = self.pool.allocate_run(count)
         return run if run is not None else self.pool.allocate(count)
 

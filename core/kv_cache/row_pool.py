@@ -72,10 +72,10 @@ class RowPool:
         self._take(rows)
         return rows
 
-    def allocate_row(self, start: int = 0) -> int:
-        """The lowest free row from `start` on, or else of all, held once: `allocate(1)` without the array. NoRows where
-        none is free."""
-        row = self._flags.find(0, start)
+    def allocate_row(self, start: int = 0, stop: int | None = None) -> int:
+        """The lowest free row from `start` on, below `stop`, or else of all, held once: `allocate(1)` without the
+        array. NoRows where none is free."""
+        row = self._flags.find(0, start, stop)
         if row < 0:
             row = self._flags.find(0)
         if row < 0:
@@ -98,7 +98,8 @@ class RowPool:
     def claim(self, rows: Rows) -> None:
         """Exactly these rows, held once each. IntegrityError, nothing changed, where one is held already."""
         index = self._index(rows)
-        if self._held[index].any() or len(np.unique(index)) != len(index):
+        ordered = np.sort(index)
+        if self._held[index].any() or (ordered[1:] == ordered[:-1]).any():
             raise IntegrityError("rows are claimed that are held already, or twice")
         self._take(rows)
 

@@ -171,9 +171,18 @@ def test_an_older_prompt_whose_rows_lie_too_high_does_not_let_younger_ones_pass(
 # ---- rule 2: rounds ----
 
 
-def test_one_sequence_alone_decodes_in_the_cheapest_group_that_reaches() -> None:
-    assert planner().plan([Seen(high=511)]) == StepPlan(0, (Part(0, 1),))
-    assert planner().plan([Seen(high=512)]) == StepPlan(1, (Part(0, 1),))
+def test_one_sequence_alone_decodes_in_the_smallest_group_that_reaches() -> None:
+    for measured in (COSTS, (0.11, *COSTS[1:])):  # the larger one too short by a hiccup: it reads more, all the same
+        costs = pass_costs(measured)
+        assert planner(costs).plan([Seen(high=511)]) == StepPlan(0, (Part(0, 1),))
+        assert planner(costs).plan([Seen(high=512)]) == StepPlan(1, (Part(0, 1),))
+
+
+def test_a_chunk_runs_in_the_cheapest_group_that_reaches() -> None:
+    costs = pass_costs((0.06, 0.10, 0.22, 0.21, 0.20))
+    assert [costs.chunk_slot(high) for high in (0, 1, 128, 512, 513)] == [4, 4, 4, 4, None]
+    costs = pass_costs((0.06, 0.10, 0.18, 0.16, 0.20))
+    assert [costs.chunk_slot(high) for high in (0, 1, 512)] == [3, 3, 4]
 
 
 def test_many_sequences_share_a_chunk() -> None:
