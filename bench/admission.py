@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        package = hollow(long_profile(Path(folder), 4095), Path(folder) / "model")
+        package = hollow(long_profile(Path(folder), max(4095, args.tokens + 100)), Path(folder) / "model")
         engine = Engine.open(package, "emu", "none", banks=1, max_running=4)
         text = engine.text
         constraint = GrammarCompiler(text, engine.info.vocab_size).compile(

@@ -6,41 +6,68 @@ is measured, those that were not checked among them, and they are made where the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from operator import mul
 
-from .answer_history import GRAM, MAX_CANDIDATES, NUM_CONTEXT, AnswerHistory
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from .answer_history import GRAM, MAX_CANDIDATES, MAX_LINKS, NUM_CONTEXT, AnswerHistory
 from .draft_chances import LEARNED_AT_ONCE, LEARNED_SLOWLY, MAX_MATCH, NO_DRAFT, Draft, DraftChances, Source
+
+FACTORS = (0x1B873593, 0x0CC9E2D5, 0x165667B1)  # of a run's hash, odd and below 2^29: sums stay within 64 bits
+MIN_SIZE = 256  # tokens: of a short text's table
 
 
 class SuffixIndex:
-    """Where each run of GRAM tokens stands in a text that grows at its end. Appending a token is O(1)."""
+    """Where each run of GRAM tokens stands in a text that grows at its end: chains of equal runs, as in AnswerHistory,
+    made at once for what is there at first. At most 16 bytes a token; appending one is O(1), all in all."""
 
     def __init__(self, tokens: Sequence[int] = ()) -> None:
-        self.tokens: list[int] = []
-        self._places: dict[tuple[int, ...], list[int]] = {}
-        self._latest: list[int] = []  # the places of the latest GRAM tokens
-        for token in tokens:
-            self.append(token)
+        self.tokens = array("i", tokens)
+        self._make()
+
+    def _make(self) -> None:
+        """Chains of all tokens, and room for as many more."""
+        size = len(self.tokens)
+        self._size = max(MIN_SIZE, 1 << size.bit_length())
+        self._earlier = array("i", bytes(4 * size + 4))  # by the end of a run: where one of its hash ended before
+        self._latest = array("i", bytes(4 * self._size))  # by hash: where the latest such run ends; 0: nowhere
+        if size < GRAM:
+            return
+        text = np.array(np.frombuffer(self.tokens, np.int32), np.int64)  # a copy: an array that is looked into stays
+        runs = sliding_window_view(text, GRAM) @ np.array(FACTORS) % self._size
+        order = np.argsort(runs, kind="stable")
+        same = runs[order[1:]] == runs[order[:-1]]
+        np.frombuffer(self._earlier, np.int32)[order[1:][same] + GRAM] = order[:-1][same] + GRAM
+        np.frombuffer(self._latest, np.int32)[runs[order]] = order + GRAM  # of equal ones the last counts
 
     def append(self, token: int) -> None:
         """The text goes on with `token`."""
         self.tokens.append(token)
         end = len(self.tokens)
-        if end >= GRAM:
-            self._latest = self._places.setdefault(tuple(self.tokens[end - GRAM :]), [])
-            self._latest.append(end)
+        if end > self._size:
+            return self._make()
+        run = self._hash(self.tokens[-GRAM:]) if end >= GRAM else None
+        self._earlier.append(0 if run is None else self._latest[run])
+        if run is not None:
+            self._latest[run] = end
+
+    def _hash(self, run: Sequence[int]) -> int:
+        return sum(map(mul, run, FACTORS)) % self._size
 
     @property
     def repeats(self) -> bool:
-        """Whether its latest tokens stand somewhere else in it, too."""
-        return len(self._latest) > 1
+        """Whether its latest tokens may stand somewhere else in it, too."""
+        return self._earlier[-1] > 0
 
     def longest(self, tail: Sequence[int], before: int) -> tuple[int, int]:
         """Where the longest suffix of `tail` ends in this text, before index `before`: (index that follows it, length);
         (0, 0): nowhere."""
         best, length = 0, 0
-        for end in reversed(self._places.get(tuple(tail[-GRAM:]), ())[-MAX_CANDIDATES - 1 :]):
+        for end in self._places(tail):
             if end >= before:
                 continue
             n = GRAM
@@ -49,6 +76,20 @@ class SuffixIndex:
             if n > length:
                 best, length = end, n
         return best, length
+
+    def _places(self, tail: Sequence[int]) -> Iterator[int]:
+        """The latest ends of the run that ends `tail`."""
+        if len(tail) < GRAM:
+            return
+        run, count = array("i", tail[-GRAM:]), 0
+        end = self._latest[self._hash(run)]
+        for _ in range(MAX_LINKS):
+            if not end or count > MAX_CANDIDATES:
+                return
+            if self.tokens[end - GRAM : end] == run:
+                count += 1
+                yield end
+            end = self._earlier[end]
 
 
 class DraftProposer:
@@ -101,14 +142,14 @@ class DraftProposer:
             self.follow(best)
         return replace(best, tokens=best.tokens[: chances.worth_trying(best.source, best.match, limit)])
 
-    def _of_prediction(self, tail: list[int], limit: int) -> Draft:
+    def _of_prediction(self, tail: array[int], limit: int) -> Draft:
         text = self._prediction
         if text.tokens and self._at < 0:
             self._at = text.longest(tail, len(text.tokens) + 1)[0] or -1
         guess = text.tokens[self._at : self._at + limit] if self._at >= 0 else ()
         return Draft(tuple(guess), MAX_MATCH, Source.PREDICTION)
 
-    def _of_conversation(self, tail: list[int], limit: int) -> Draft:
+    def _of_conversation(self, tail: array[int], limit: int) -> Draft:
         if not self._own.repeats:
             return NO_DRAFT
         text = self._own.tokens
@@ -119,7 +160,7 @@ class DraftProposer:
         way *= -(-limit // len(way))  # what reaches the end of the text begins again
         return Draft(tuple(way[:limit]), match, Source.CONVERSATION)
 
-    def _of_history(self, tail: list[int], limit: int) -> Draft:
+    def _of_history(self, tail: array[int], limit: int) -> Draft:
         tenant = self._history.tenant(self._cache_salt) if self._history is not None else None
         return self._history.propose(tenant, tail, limit) if self._history is not None and tenant else NO_DRAFT
 

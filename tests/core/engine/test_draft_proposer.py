@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,6 +30,28 @@ def test_the_longest_suffix_is_found(text: list[int], length: int) -> None:
     place, found = index.longest(tail, len(text))
     assert found == naive_longest(text, tail, len(text))
     assert not found or text[place - found : place] == tail[-found:]
+
+
+@given(st.lists(st.integers(0, 2), max_size=40), st.integers(0, 40), st.integers(1, 9))
+def test_a_text_that_grew_is_searched_like_one_that_was_there(text: list[int], length: int, tail: int) -> None:
+    whole, grown = SuffixIndex(text), SuffixIndex(text[:length])
+    for token in text[length:]:
+        grown.append(token)
+    assert grown.repeats == whole.repeats and list(grown.tokens) == text
+    assert grown.longest(text[-tail:], len(text)) == whole.longest(text[-tail:], len(text))
+
+
+def test_a_long_text_has_its_runs_found_as_it_grows_and_takes_little_memory() -> None:
+    text = [17 * i % 1009 for i in range(3000)]  # each run again after 1009 tokens
+    index = SuffixIndex(text[:10])
+    for token in text[10:]:
+        index.append(token)
+    assert index.repeats and index.longest(text[2980:], len(text)) == (3000 - 1009, 20)
+    tracemalloc.start()
+    index = SuffixIndex(range(30_000))
+    taken = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert taken < 17 * 30_000 and not index.repeats
 
 
 def test_a_repetition_is_guessed_from_the_conversation() -> None:
