@@ -31,6 +31,8 @@ HEARTBEAT = 10.0
 MAX_VIEWERS = 32
 PICTURE_SECONDS = 1.5
 """How long to wait for a pass to end; after that the picture before is told again."""
+MAX_RUNS = 2048
+"""Of a bank in one document: no cache of up to 2,048 rows can have more."""
 _FACTS = (
     "status", "reason", "model", "device", "emulated", "toy", "profile", "context_length", "num_banks", "max_running",
     "max_queue",
@@ -58,12 +60,15 @@ def describe(health: dict[str, Any], picture: EngineSnapshot | None) -> dict[str
 
 def describe_bank(owners: Rows) -> dict[str, Any]:
     """A bank's rows: how many, and `runs`: holder, length, holder, length ... from row 0 on, holders as in
-    `core.engine.snapshot.FREE`."""
-    cuts = np.flatnonzero(np.diff(owners)) + 1
-    starts = np.concatenate(([0], cuts))
+    `core.engine.snapshot.FREE`. Of more than MAX_RUNS runs neighbours are told as one, as whoever has most of them."""
+    coarse, width = owners, 1
+    while len(starts := np.flatnonzero(np.diff(coarse, prepend=coarse[0] - 1))) > MAX_RUNS:
+        width *= 2
+        whole = np.sort(owners[: len(owners) // width * width].reshape(-1, width), axis=1)
+        coarse = np.append(whole[:, width // 2], owners[len(whole) * width :][:1])
     runs = np.empty(2 * len(starts), np.int64)
-    runs[0::2] = owners[starts]
-    runs[1::2] = np.diff(np.concatenate((starts, [len(owners)])))
+    runs[0::2] = coarse[starts]
+    runs[1::2] = np.diff(starts * width, append=len(owners))
     return {
         "rows": len(owners),
         "free": int((owners == FREE).sum()),

@@ -1,9 +1,11 @@
-// The map of a bank: one square for each row of the cache, which is one token's, coloured by who holds it.
+// The map of a bank: one square for each row of the cache, which is one token's, coloured by who holds it. Of a large
+// bank, one for several rows.
 
 import { count, el, many } from "./dom.js";
 import { isOwn, ownQuestion } from "./own.js";
 
 const NUM_COLOURS = 12;
+const MOST_SQUARES = 4096; // of a map: more take long to draw, and are too small to point at
 const HEIGHTS = [
   [1, 300],
   [2, 220],
@@ -43,11 +45,18 @@ export function assignColours(numbers) {
 /** The class that gives an element an answer's colour. */
 export const colourClass = (number) => `own-${slots.get(number) ?? 0}`;
 
-const sentence = ({ rows, free, idle, shared }) =>
-  free === rows
-    ? `all ${many(rows, "square")} free`
-    : `${count(rows - free - idle)} of ${many(rows, "square")} in use (${count(shared)} shared), ` +
-      `${count(idle)} cached, ${count(free)} free`;
+const rowsPerSquare = (rows) => Math.ceil(rows / MOST_SQUARES);
+
+const sentence = ({ rows, free, idle, shared }) => {
+  const per = rowsPerSquare(rows);
+  const all = many(rows, per > 1 ? "token" : "square");
+  const text =
+    free === rows
+      ? `all ${all} free`
+      : `${count(rows - free - idle)} of ${all} in use (${count(shared)} shared), ` +
+        `${count(idle)} cached, ${count(free)} free`;
+  return per > 1 ? `${text}; each square is ${per} tokens` : text;
+};
 
 class RowMap {
   constructor(index, named) {
@@ -73,10 +82,11 @@ class RowMap {
     const { bank, canvas } = this;
     const width = this.node.clientWidth;
     if (!width || !bank) return; // not on show
-    const cell = cellSize(bank.rows, width, this.height);
+    const holders = holdersOf(bank);
+    const cell = cellSize(holders.length, width, this.height);
     const across = Math.floor((width + 1) / cell);
     const scale = devicePixelRatio || 1;
-    const height = Math.ceil(bank.rows / across) * cell;
+    const height = Math.ceil(holders.length / across) * cell;
     canvas.style.height = `${height}px`;
     canvas.width = Math.round(width * scale);
     canvas.height = Math.round(height * scale);
@@ -84,14 +94,15 @@ class RowMap {
     pen.scale(scale, scale);
     this.across = across;
     this.cell = cell;
-    paint(pen, bank.runs, across, cell, colours());
+    this.holders = holders;
+    paint(pen, holders, across, cell, colours());
   }
 
   point(event) {
     if (!this.cell) return;
-    const row = Math.floor(event.offsetY / this.cell) * this.across + Math.floor(event.offsetX / this.cell);
-    const holder = holderOf(this.bank.runs, row);
-    this.tell(holder === undefined ? "" : `${this.name}square ${count(row)}: ${describe(holder)}`);
+    const square = Math.floor(event.offsetY / this.cell) * this.across + Math.floor(event.offsetX / this.cell);
+    const holder = this.holders[square];
+    this.tell(holder === undefined ? "" : `${this.name}square ${count(square)}: ${describe(holder)}`);
   }
 
   tell(text) {
@@ -100,21 +111,38 @@ class RowMap {
 }
 
 /** Pixels of a cell with its gap: as large as fits. */
-function cellSize(rows, width, height) {
+function cellSize(squares, width, height) {
   for (let cell = 11; cell > 3; cell--) {
-    if (Math.ceil(rows / Math.floor(width / cell)) * cell <= height) return cell;
+    if (Math.ceil(squares / Math.floor(width / cell)) * cell <= height) return cell;
   }
   return 3;
 }
 
-function paint(pen, runs, across, cell, colour) {
+/** Who holds each square: of several rows, the one in the middle. */
+function holdersOf({ rows, runs }) {
+  const per = rowsPerSquare(rows);
+  const holders = [];
+  let i = 0;
+  let end = runs[1];
+  for (let first = 0; first < rows; first += per) {
+    const row = Math.min(first + Math.floor(per / 2), rows - 1);
+    while (row >= end) {
+      i += 2;
+      end += runs[i + 1];
+    }
+    holders.push(runs[i]);
+  }
+  return holders;
+}
+
+function paint(pen, holders, across, cell, colour) {
   const side = cell - 1;
   const dot = Math.max(1, Math.floor(side / 3));
   const inset = Math.floor((side - dot) / 2);
-  let row = 0;
-  for (let i = 0; i < runs.length; i += 2) {
-    const holder = runs[i];
-    const fill =
+  holders.forEach((holder, square) => {
+    const x = (square % across) * cell;
+    const y = Math.floor(square / across) * cell;
+    pen.fillStyle =
       holder === 0
         ? colour.free
         : holder === -1
@@ -122,27 +150,13 @@ function paint(pen, runs, across, cell, colour) {
           : holder < 0
             ? colour.shared
             : colour.own[slots.get(holder) ?? 0];
-    for (const end = row + runs[i + 1]; row < end; row++) {
-      const x = (row % across) * cell;
-      const y = Math.floor(row / across) * cell;
-      pen.fillStyle = fill;
-      pen.fillRect(x, y, side, side);
-      if (holder < -1) {
-        // not by colour alone: shared rows have a hole
-        pen.fillStyle = colour.notch;
-        pen.fillRect(x + inset, y + inset, dot, dot);
-      }
+    pen.fillRect(x, y, side, side);
+    if (holder < -1) {
+      // not by colour alone: shared rows have a hole
+      pen.fillStyle = colour.notch;
+      pen.fillRect(x + inset, y + inset, dot, dot);
     }
-  }
-}
-
-function holderOf(runs, row) {
-  let end = 0;
-  for (let i = 0; i < runs.length; i += 2) {
-    end += runs[i + 1];
-    if (row < end) return runs[i];
-  }
-  return undefined;
+  });
 }
 
 function describe(holder) {

@@ -80,6 +80,31 @@ def test_each_row_is_told_with_the_one_who_holds_it(num_rows: int, data: st.Data
         assert owner == (users[0] if len(users) == 1 else -len(users) if users else -1 if i in cached else 0)
 
 
+@given(st.integers(1, 40_000), st.integers(1, 9), st.integers(0, 2**32))
+def test_a_large_bank_is_told_in_few_words(rows: int, owners: int, seed: int) -> None:
+    """However many answers have their rows in turns; what is counted stays exact, and so do all runs while they are
+    few."""
+    random = np.random.default_rng(seed)
+    lengths = random.integers(1, 1 + 2 ** random.integers(1, 9), rows)
+    held = np.repeat(random.integers(-3, owners, rows, np.int32), lengths)[:rows]
+    told = live.describe_bank(held)
+    holders, counts = told["runs"][0::2], told["runs"][1::2]
+    assert sum(counts) == rows and len(counts) <= live.MAX_RUNS and min(counts) > 0
+    assert (told["free"], told["idle"], told["shared"]) == (
+        (held == 0).sum(), (held == -1).sum(), (held < -1).sum()
+    )  # fmt: skip
+    shown = np.repeat(holders, counts)
+    exact = np.count_nonzero(np.diff(held)) < live.MAX_RUNS
+    assert np.array_equal(shown, held) if exact else set(holders) <= set(held.tolist())
+
+
+def test_the_largest_message_of_a_bank() -> None:
+    """Rows in turns of answers with seven digits: as many bytes as a bank can ever have."""
+    held = np.resize(np.array([1_000_000, 1_000_001], np.int32), 32_767)
+    assert len(json.dumps(live.describe_bank(held))) < 14 * live.MAX_RUNS
+    assert len(live.describe_bank(held[:2047])["runs"]) == 2 * 2047
+
+
 def test_a_common_beginning_is_seen_as_shared_and_goes_idle_in_the_end(engine: Engine) -> None:
     answers = [Collector() for _ in range(3)]
     engine.submit_all([request([*COMMON, 200 + i], max_tokens=30) for i in range(3)], answers)  # type: ignore[arg-type]
