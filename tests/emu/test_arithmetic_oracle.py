@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
+from card_rounding import rounded_like_the_card
 from ctypes_runner import LIBRARY, Runner, open_runtime
 from oracle_cases import CASES, Case, package_of
 from tiny_models import save_checkpoint
@@ -50,30 +50,6 @@ def reference_logits(model: Any, ids: list[int]) -> np.ndarray:
     """The reference's logits for every position, float32 [len(ids), vocab]."""
     with torch.no_grad():
         return model(torch.tensor([ids]), use_cache=False).logits[0].numpy()
-
-
-@contextmanager
-def rounded_like_the_card(model: Any) -> Iterator[None]:
-    """Within the block the reference rounds embeddings, K, V and layer outputs to bf16, as the card has them."""
-
-    def round_output(_module: Any, _inputs: Any, output: Any) -> Any:
-        hidden = output[0] if isinstance(output, tuple) else output
-        hidden.copy_(hidden.to(torch.bfloat16).float())
-        return output
-
-    hooks = [layer.register_forward_hook(round_output) for layer in (model.model.embed_tokens, *model.model.layers)]
-    update = transformers.cache_utils.DynamicCache.update
-
-    def rounding_update(self: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> Any:
-        return update(self, key.to(torch.bfloat16).float(), value.to(torch.bfloat16).float(), *args, **kwargs)
-
-    transformers.cache_utils.DynamicCache.update = rounding_update
-    try:
-        yield
-    finally:
-        transformers.cache_utils.DynamicCache.update = update
-        for hook in hooks:
-            hook.remove()
 
 
 def rounded_reference_logits(model: Any, ids: list[int]) -> np.ndarray:

@@ -39,8 +39,9 @@ ARCHITECTURES = {
 
 @dataclass(frozen=True)
 class Tiny:
-    """A model to build: family, sizes in elements, and what sets it apart (`rope`, biases, tied embeddings,
-    shards; of Gemma `window`, `layer_types` and `scalar`, its query_pre_attn_scalar)."""
+    """A model to build: family, sizes in elements, and what sets it apart (`rope`, biases, tied embeddings, shards;
+    `sharp`: how much steeper attention is, for it to matter which of many tokens are seen; of Gemma `window`,
+    `layer_types` and `scalar`, its query_pre_attn_scalar)."""
 
     family: str
     hidden: int = 64
@@ -57,6 +58,7 @@ class Tiny:
     window: int = 8
     layer_types: tuple[str, ...] = ()
     scalar: int = 16
+    sharp: float = 1.0
     max_shard_size: str = "1GB"
     seed: int = 0
 
@@ -117,6 +119,8 @@ def build_model(tiny: Tiny) -> Any:
                 parameter.copy_(
                     torch.randn_like(parameter) * (embedding if "embed" in name else 1.5 / parameter.shape[1] ** 0.5)
                 )
+            if name.endswith("q_norm.weight"):
+                parameter.mul_(tiny.sharp)
             parameter.copy_(parameter.to(torch.bfloat16).float())
     return model
 
