@@ -75,7 +75,7 @@ def _shapes(package: ModelPackage | None, found: Survey) -> dict[str, Any]:
         "vocab": embedding.rows if embedding else None,
         "embedding_dtype": embedding.dtype if embedding else None,
         "chunk": found.build.chunk if found.build else None,
-        **dict.fromkeys(("kv_dim", "rows", "history", "head_vocab")),
+        **dict.fromkeys(("kv_dim", "rows", "decode_rows", "history", "head_vocab")),
     }
     if package is not None and package.simulated:
         layer, head = read_layers(package.layer_files), read_axmodel(package.head_file)[0]
@@ -83,6 +83,7 @@ def _shapes(package: ModelPackage | None, found: Survey) -> dict[str, Any]:
             "chunk": layer.chunk or None,
             "kv_dim": layer.kv_heads * layer.head_dim,
             "rows": layer.decode_rows[-1],
+            "decode_rows": list(layer.decode_rows),
             "history": list(layer.history),
             "head_vocab": head.vocab,
         }
@@ -126,13 +127,20 @@ def _is_placeholder(package: ModelPackage) -> bool:
     return len(start) < SMALLEST_LAYER or not any(start)
 
 
+def _ladder(value: Any) -> Any:
+    """A long list by its ends."""
+    if not isinstance(value, list) or len(value) <= 16:
+        return value
+    return f"[{value[0]}, {value[1]}, {value[2]} ... {value[-1]}] ({len(value)})"
+
+
 def render(report: dict[str, Any]) -> str:
     """The report for a person."""
     shapes, memory, sampling = report["shapes"], report["memory"], report["sampling"]
     said = {
         name: sampling[name] for name in sampling if name not in ("sources", "greedy") and sampling[name] is not None
     }
-    known = {name: value for name, value in shapes.items() if value is not None}
+    known = {name: _ladder(value) for name, value in shapes.items() if value is not None}
     rows = [
         ("opens", "yes" if report["opens"] else f"no: {report['reason']}"),
         ("name", report["name"]),

@@ -289,13 +289,18 @@ def _render_passes(p: Plan) -> list[str]:
         f" {rest:.2f} = {single_ms:.1f}: {p.tokens_per_s:.2f} tokens/s",
     ]
     if shape.chunk:
-        ladder = ", ".join(f"{1e3 * (costs.chunk_seconds(h, 1) or 0):.0f} ({h})" for h in shape.chunk_ms)
+        ladder = ", ".join(_few([f"{1e3 * (costs.chunk_seconds(h, 1) or 0):.0f} ({h})" for h in shape.chunk_ms]))
         lines.append(f"  a chunk of {shape.chunk} with one head, by history: {ladder}; each further head {head_ms:.1f}")
-    terms = " + ".join(p.first_token_terms)
+    terms = " + ".join(_few(p.first_token_terms))
     lines.append(f"  first token of a {p.context}-token prompt: {terms} = {p.first_token_ms:.0f}")
     if p.warm_tokens:
         lines.append(f"  the same with its first {p.warm_tokens} tokens cached: {p.warm_first_token_ms:.0f}")
     return lines
+
+
+def _few(items: list[str]) -> list[str]:
+    """The ends of a long list."""
+    return items if len(items) <= 16 else [*items[:3], f"... {len(items) - 5} more ...", *items[-2:]]
 
 
 def _decode_rows(p: Plan) -> int:
