@@ -99,10 +99,13 @@ def test_a_large_bank_is_told_in_few_words(rows: int, owners: int, seed: int) ->
 
 
 def test_the_largest_message_of_a_bank() -> None:
-    """Rows in turns of answers with seven digits: as many bytes as a bank can ever have."""
-    held = np.resize(np.array([1_000_000, 1_000_001], np.int32), 32_767)
-    assert len(json.dumps(live.describe_bank(held))) < 14 * live.MAX_RUNS
-    assert len(live.describe_bank(held[:2047])["runs"]) == 2 * 2047
+    """Rows in turns of answers with seven digits, just so many turns that all are told; twice as many are not."""
+    turns = 1_000_000 + np.arange(32_767, dtype=np.int32) // 16 % 2
+    told = live.describe_bank(turns)
+    assert len(told["runs"]) == 2 * live.MAX_RUNS and len(json.dumps(told)) < 14 * live.MAX_RUNS
+    assert len(live.describe_bank(1_000_000 + np.arange(32_767, dtype=np.int32) // 8 % 2)["runs"]) <= 2 * live.MAX_RUNS
+    assert len(live.describe_bank(turns[:2047])["runs"]) == 2 * 128
+    assert len(live.describe_bank(np.arange(2047, dtype=np.int32) % 2)["runs"]) == 2 * 2047
 
 
 def test_a_common_beginning_is_seen_as_shared_and_goes_idle_in_the_end(engine: Engine) -> None:

@@ -132,6 +132,33 @@ def test_ones_own_answer_and_speed_are_told_from_everybodys(page: Any, context: 
 
 
 @browser_needed
+def test_a_very_large_memory_is_drawn_in_few_squares(page: Any) -> None:
+    """32,767 tokens, of which the last 100 are cached: as many squares as a person can point at."""
+    said, height, pointed = page.evaluate(
+        """async () => {
+          const { showBanks } = await import('/page/rows.js');
+          const counts = { free: 32667, idle: 100, shared: 0 };
+          showBanks([{ rows: 32767, ...counts, runs: [0, 32667, -1, 100] }]);
+          const map = document.querySelector('#banks canvas');
+          const cell = 3; // pixels of the smallest square
+          const point = (x, y) => map.dispatchEvent(new PointerEvent('pointermove', { clientX: x, clientY: y }));
+          const box = map.getBoundingClientRect();
+          const words = new Set();
+          for (let y = box.top; y < box.bottom; y += cell)
+            for (let x = box.left; x < box.right; x += cell) {
+              point(x, y);
+              words.add(document.querySelector('#pointed').textContent);
+            }
+          return [map.getAttribute('aria-label'), box.height, [...words]];
+        }"""
+    )
+    assert "0 of 32,767 tokens in use (0 shared), 100 cached, 32,667 free; each square is 8 tokens." in said
+    squares = {word for word in pointed if word}
+    assert len(squares) == 4096 and sum("cached, not in use" in square for square in squares) in (12, 13)
+    assert 0 < height < 600
+
+
+@browser_needed
 def test_how_far_a_long_prompt_is_read_is_said(page: Any) -> None:
     say(page, RAMBLE * 2)
     figures = answer(page).locator(".figures")
