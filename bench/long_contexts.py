@@ -155,8 +155,8 @@ def engine_figures(package: Path, profile: str, args: argparse.Namespace) -> dic
         rows["worst_bank_bytes"], rows["worst_describe_ms"] = (
             len(orjson.dumps(describe_bank(worst))), cpu_ms(lambda: describe_bank(worst))
         )  # fmt: skip
-        print(f"  the live view: {rows['picture_ms']:.2f} ms of the engine's thread, {rows['describe_ms']:.2f} ms of the"
-              f" event loop, {len(banks)} bytes; rows in turns: {rows['worst_describe_ms']:.2f} ms and"
+        print(f"  the live view: {rows['picture_ms']:.2f} ms of the engine's thread, {rows['describe_ms']:.2f} ms of"
+              f" the event loop, {len(banks)} bytes; rows in turns: {rows['worst_describe_ms']:.2f} ms and"
               f" {rows['worst_bank_bytes']} bytes a bank at most")  # fmt: skip
         return {**rows, **memory_figures(engine, args)}
     finally:
