@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from collecting import Collector
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from server_process import RunningServer, chat, hollow_package, http_post
 
@@ -80,6 +80,7 @@ def test_each_row_is_told_with_the_one_who_holds_it(num_rows: int, data: st.Data
         assert owner == (users[0] if len(users) == 1 else -len(users) if users else -1 if i in cached else 0)
 
 
+@settings(max_examples=25)
 @given(st.integers(1, 40_000), st.integers(1, 9), st.integers(0, 2**32))
 def test_a_large_bank_is_told_in_few_words(rows: int, owners: int, seed: int) -> None:
     """However many answers have their rows in turns; what is counted stays exact, and so do all runs while they are
