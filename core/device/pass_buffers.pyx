@@ -57,8 +57,8 @@ cdef class PassBuffers:
         self.logits = PinnedBuffer(card, self.logits_bytes * logits_slots)
 
     def _shared(self, role: str, size_t nbytes) -> DeviceBuffer:
-        """The buffer of this size for this role, which groups share: each is bound to its start, with the bytes that the
-        group asks for, as the vendor's runner does."""
+        """The buffer of this size for this role, which groups share: each is bound to its start, with the bytes that
+        the group asks for, as the vendor's runner does."""
         if (role, nbytes) not in self.device:
             self.device[role, nbytes] = DeviceBuffer(self.card, nbytes, zero=True)
         return self.device[role, nbytes]
@@ -73,7 +73,8 @@ cdef class PassBuffers:
         self.k_out, self.v_out = tensors["K_cache_out"], tensors["V_cache_out"]
         for g, group in enumerate(groups):
             buffers = {
-                "masks": [self._shared("mask", self.mask.nbytes)], "indices": self._shared("indices", 4 * group.width),
+                "masks": [self._shared("mask", self.mask.nbytes)],
+                "indices": self._shared("indices", 4 * group.width),
                 "hidden": [self._shared(f"hidden{i}", self.hidden_bytes * group.width) for i in range(2)],
                 "rows": [self._shared(f"{n}_rows", self.row_bytes * group.width) for n in "kv"],
             }
