@@ -24,6 +24,7 @@ from axpress.core.device.emulator import Emulator
 from axpress.core.engine.engine import Engine
 from axpress.core.model_files.convert import convert
 from axpress.core.model_files.safetensors import from_bf16, to_bf16
+from axpress.core.recovery.ladder import RecoveryPolicy
 from axpress.core.request import GenerationRequest, SamplingParams
 from axpress.core.structured_output.grammar_compiler import GrammarCompiler
 from axpress.core.structured_output.output_spec import JsonSchema, OutputSpec
@@ -33,6 +34,8 @@ CHUNK = 256
 LADDER = tuple(range(0, CONTEXT * 3 // 4, CHUNK))
 DECODE = tuple((CONTEXT + 1) // part - 1 for part in (8, 4, 2, 1))
 TINY = Tiny("qwen3", hidden=32, heads=2, kv_heads=1, ffn=48)
+
+AT_ONCE = RecoveryPolicy(backoff=0.001, max_backoff=0.001, healthy_passes=0, max_reboots=10**6)
 
 
 def numbers(seed: int, count: int) -> list[int]:
@@ -136,6 +139,23 @@ def test_who_is_pushed_out_goes_on_with_the_same_tokens(package: Path, alone: An
         engine.scheduler.set_bank_rows(1, CONTEXT)
         assert [a.outcome for a in run(engine, *grows, together=False)] == [a.outcome for a in together]
         assert run(engine, requests[2])[0].outcome == alone[2]
+
+
+def test_after_the_card_failed_a_long_prompt_goes_on_with_the_same_tokens(
+    package: Path, requests: Any, alone: Any
+) -> None:
+    with engine_of(package, recovery=AT_ONCE) as engine:
+        try:
+            answer = Collector()
+            engine.submit(requests[1], answer)
+            while not answer.num_tokens:
+                engine.step()
+            Emulator().set("faults", "axclrtEngineExecuteAsync@5=later:0x8030070c")
+            while engine.step():
+                pass
+        finally:
+            Emulator().set("faults", "")
+        assert answer.outcome == alone[1] and sum(engine.ladder.rungs.values()) == 1
 
 
 def test_guesses_that_come_true_change_nothing(package: Path, requests: Any, alone: Any) -> None:
