@@ -19,6 +19,7 @@ from pathlib import Path
 
 from axpress.core.device.emulator import Emulator
 from axpress.core.engine.engine import Engine
+from axpress.core.engine.engine_group import AnyEngine, EngineGroup
 from axpress.core.model_files.hollow import hollow
 from axpress.core.request import Delta, GenerationRequest, SamplingParams, Spent
 
@@ -66,7 +67,7 @@ class Client:
 
 
 def submit(
-    engine: Engine,
+    engine: AnyEngine,
     prompt: Sequence[int],
     tokens: int,
     *,
@@ -98,14 +99,20 @@ def package(profile: str) -> Iterator[Path]:
 
 
 @contextmanager
-def serving(profile: str, speed: float, **options) -> Iterator[Engine]:
-    """An engine on the emulated card, paced like `profile` and `speed` times faster. One short request has run: the
-    emulator's first passes wait for this machine's memory, not for the card."""
+def serving(profile: str, speed: float, cards: int = 1, **options) -> Iterator[AnyEngine]:
+    """An engine on the emulated card, or on several, paced like `profile` and `speed` times faster. One short request
+    has run on each: the emulator's first passes wait for this machine's memory, not for the card."""
     with package(profile) as directory:
-        settings = {"speed": f"{speed:g}", "load_time": "0"}
-        engine = Engine.open(directory, "emu", profile, max_queue=1000, settings=settings, **options)
+        options = {"max_queue": 1000, "settings": {"speed": f"{speed:g}", "load_time": "0"}, **options}
+        engine: AnyEngine
+        if cards > 1:
+            engine = EngineGroup.open(directory, [f"emu:{card}" for card in range(cards)], profile, **options)
+        else:
+            options["settings"]["devices"] = "1"
+            engine = Engine.open(directory, "emu", profile, **options)
         try:
-            submit(engine, numbers(0, 20), 2).wait()
+            for _, one in engine.cards:
+                submit(one, numbers(0, 20), 2).wait()
             before = _pass_seconds(engine)
             yield engine
             _tell_if_late(before, _pass_seconds(engine), speed)
@@ -113,7 +120,7 @@ def serving(profile: str, speed: float, **options) -> Iterator[Engine]:
             engine.close()
 
 
-def _pass_seconds(engine: Engine) -> tuple[float, float]:
+def _pass_seconds(engine: AnyEngine) -> tuple[float, float]:
     """Of all passes so far: wall seconds, and the modelled seconds in which the card was busy with them."""
     seconds = engine.stats()["seconds"]
     return seconds["decode"] + seconds["chunk"] + seconds["move"], Emulator().report()["modelled_ns"] / 1e9

@@ -27,13 +27,13 @@ def hurry() -> None:
     """In this process hangs are noticed in a fraction of a second and rungs follow each other at once: thousands of
     faults an hour, which no card has. `max_exits`, `max_reboots`: nothing is given up for having failed often."""
     from axpress.core.device import load_watch
-    from axpress.core.engine import engine, pass_runner
+    from axpress.core.engine import engine, engine_loop, pass_runner
     from axpress.core.recovery import first_load, ladder, open_card, pass_watch
     from axpress.core.recovery.ladder import RecoveryPolicy
 
     pass_runner.FLOOR_SECONDS = pass_runner.HOST_FLOOR_SECONDS = 0.3
     pass_runner.GRACE_SECONDS, pass_runner.FIRST_SECONDS = 0.1, 1.0
-    pass_watch.POLL_SECONDS, engine.ASK_SECONDS, engine.CLOSE_SECONDS = 0.05, 1.0, 2.0
+    pass_watch.POLL_SECONDS, engine_loop.ASK_SECONDS, engine.CLOSE_SECONDS = 0.05, 1.0, 2.0
     load_watch.LOAD_SECONDS = 1.0
     ladder.REBOOT_SECONDS = first_load.REBOOT_SECONDS = 2.0
     load_watch.LoadWatch.__init__.__kwdefaults__["probe_seconds"] = 1.0

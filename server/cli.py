@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -83,6 +85,20 @@ def _device(text: str) -> str | int:
     if text.isascii() and text.isdigit():
         return int(text)
     raise argparse.ArgumentTypeError("use auto, emu, axengine, or a card's index such as 0")
+
+
+def _devices(text: str) -> str | int:
+    """As `_device`, or several."""
+    if re.fullmatch(r"(emu:)?(all|[0-9]+(,[0-9]+)*)", text, re.ASCII) and (":" in text or not text.isdigit()):
+        numbers = text.rpartition(":")[2].split(",")
+        if len(set(numbers)) == len(numbers):
+            return text
+        raise argparse.ArgumentTypeError("name each card once")
+    with suppress(argparse.ArgumentTypeError):
+        return _device(text)
+    raise argparse.ArgumentTypeError(
+        "use auto, emu, axengine, a card's index such as 0, several such as 0,1, or all; emulated ones are emu:0,1"
+    )
 
 
 def _port(text: str) -> int:
@@ -217,8 +233,9 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
 
 # fmt: off
 def _add_card(add: Callable[..., Any]) -> None:
-    add("--device", type=_device,
-        help="auto (default), emu, a card's index, or axengine (through PyAXEngine: slow)")
+    add("--device", type=_devices, metavar="CARD",
+        help="auto (default), emu, a card's index, or axengine (through PyAXEngine: slow); 0,1 or all: the model on"
+        " each of several cards, which share the requests and stand in for each other (emulated: emu:0,1)")
     add("--emu-profile", dest="profile", metavar="NAME",
         help="pace the emulated card like a published one: a profile of core/profiles, or a path with a /; none: as"
         " fast as the CPU goes (default: the package's own, if it has one)")
@@ -232,7 +249,7 @@ def _add_card(add: Callable[..., Any]) -> None:
         help="the model ranks documents, too (/v1/rerank), though its package does not say so: one of Qwen3-Reranker's"
         " type")
     add("--max-running", type=partial(_count, most=MAX_RUNNING), metavar="N",
-        help=f"answers generated at a time (default {DEFAULTS.max_running})")
+        help=f"answers generated at a time, on each card (default {DEFAULTS.max_running})")
     add("--banks", type=_count, metavar="N",
         help="caches on the card, each of the model's context (default: what pays)")
     add("--exact", action="store_true", help="single decodes only: the same last bit whatever runs beside, slower")
@@ -249,7 +266,7 @@ def _add_card(add: Callable[..., Any]) -> None:
 
 def _add_limits(add: Callable[..., Any]) -> None:
     add("--max-queue", type=_count, metavar="N",
-        help=f"requests that may wait; more are answered 429 (default {DEFAULTS.max_queue})")
+        help=f"requests that may wait, for each card; more are answered 429 (default {DEFAULTS.max_queue})")
     for name, text in (
         ("request", "total time of one request"),
         ("read", "total time to send one request"),
@@ -298,7 +315,10 @@ def _serve(arguments: argparse.Namespace) -> int:
         raise OSError("PyAXEngine's sessions serve one model: give one MODEL, or another --device")
     if options.get("reranker") and (more or options.get("on_demand") or options["model_dir"] is None):
         raise OSError(f'--reranker is about one MODEL: give one, or write "{FLAG}": true into its config.json')
-    if options["model_dir"] is None and options.get("device", "auto") not in ("auto", "emu"):
+    several = Settings(device=options.get("device", "auto")).several_cards
+    if several and (more or options.get("on_demand")):
+        raise OSError("several models go on one card, and several cards have one model: give one MODEL or one --device")
+    if options["model_dir"] is None and not str(options.get("device", "auto")).startswith(("auto", "emu")):
         raise OSError("give MODEL: without one a model is served that runs on the emulated card only")
     if "store_limit" in options and "store_responses" not in options:
         raise OSError("--store-limit bounds stored responses and none are stored: give --store-responses FILE")

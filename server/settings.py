@@ -13,7 +13,8 @@ class Settings:
 
     A flat list, however long: each attribute is an option of the command line, by the same name.
 
-    model_dir None: the demo model on the emulator. device: "auto", "emu", "axengine" or a card's index.
+    model_dir None: the demo model on the emulator. device: "auto", "emu", "axengine" or a card's index; "0,1", "all",
+    "emu:0,1" or "emu:all": the model on each of several cards.
     """
 
     model_dir: Path | None = None
@@ -100,6 +101,11 @@ class Settings:
     def several(self) -> bool:
         """Whether requests choose among models."""
         return bool(self.more_models) or self.on_demand
+
+    @property
+    def several_cards(self) -> bool:
+        """Whether there may be more than one."""
+        return isinstance(self.device, str) and ("," in self.device or self.device.endswith("all"))
 
     @property
     def directory(self) -> Path:

@@ -15,11 +15,11 @@ from .backend import CardHandle
 from .card_models import CardModels, Loads, Model, Wanted, check_card
 from .emulator import emulator_library
 from .load_watch import Progress
-from .runtime import Card, find_library
+from .runtime import Card, device_ids, find_library
 
 __all__ = [
-    "CardModels", "Model", "Wanted", "check_card", "default_model", "open_model", "open_models", "open_tokenizer",
-    "runtime_of", "want",
+    "CardModels", "Model", "Wanted", "check_card", "default_model", "devices_of", "open_model", "open_models",
+    "open_tokenizer", "runtime_of", "want",
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)
@@ -54,17 +54,20 @@ def open_models(
     logits_slots: int = 1,
     examine: Callable[[CardHandle], None] | None = None,
     like: str | os.PathLike[str] | None = None,
+    device_id: int | None = None,
 ) -> CardModels:
     """Loads model directories on one card. Without any, `like` says which model's card is meant: it is opened, examined
     and closed.
 
-    `device`: a card's number; "emu": the emulated card, with timing `profile` (None: the first that a package names, or
-    "none"); "auto": the emulated card for simulated packages, card 0 for others; "axengine": card 0 through the
-    vendor's PyAXEngine, slow, for a card that only that can open. `settings` are further emulator settings. `banks`:
+    `device`: a card's number; "emu": the emulated card ("emu:1": the second of several), with timing `profile` (None:
+    the first that a package names, or "none"); "auto": the emulated card for simulated packages, card 0 for others;
+    "axengine": card 0 through the vendor's PyAXEngine, slow, for a card that only that can open. `settings` are further
+    emulator settings. `banks`:
     caches of R rows for each model (None: as many as fit, at most MAX_BANKS); `logits_slots`: how many queries of a
     pass may want logits at once. `progress` is called as the loading goes on (load_watch.py), `examine` with the opened
-    card before anything is loaded on it; both may raise. Raises PackageError for everything that can be known without
-    the card and where its memory will not do, RuntimeUnavailable, RuntimeCallError.
+    card before anything is loaded on it; both may raise. `device_id`: what the runtime calls the card, where its place
+    in the runtime's list may change. Raises PackageError for everything that can be known without the card and where
+    its memory will not do, RuntimeUnavailable, RuntimeCallError.
     """
     wanted = [want(directory, banks, logits_slots) for directory in directories]
     packages = [each.package for each in wanted]
@@ -74,7 +77,7 @@ def open_models(
         if len(packages) > 1:
             raise RuntimeUnavailable("PyAXEngine's sessions serve one model: give one, or another --device")
         return Model(packages[0], wanted[0].text, *open_backend(packages[0], logits_slots)).on_card
-    card, profile = _open_card(packages or [open_package(like or "")], device, profile, settings or {})
+    card, profile = _open_card(packages or [open_package(like or "")], device, profile, settings or {}, device_id)
     loads = Loads(card, ())
     try:
         if examine is not None:
@@ -112,8 +115,9 @@ def open_tokenizer(package: ModelPackage) -> Tokenizer:
 def runtime_of(package: ModelPackage, device: str | int) -> tuple[str, int, bool]:
     """Which runtime library `open_model` opens for these, which of its cards, and whether they are emulated.
     RuntimeUnavailable, and PackageError for a simulated model on a card."""
-    if device == "emu" or (device == "auto" and package.simulated):
-        return os.fspath(emulator_library()), 0, True
+    kind, _, number = str(device).partition(":")
+    if kind == "emu" or (device == "auto" and package.simulated):
+        return os.fspath(emulator_library()), int(number or 0), True
     if package.simulated:
         raise PackageError(f"{package.directory}: a simulated model runs on the emulated card only (--device emu)")
     library = find_library()
@@ -125,10 +129,27 @@ def runtime_of(package: ModelPackage, device: str | int) -> tuple[str, int, bool
     return library, int(device) if isinstance(device, int) or device.isdigit() else 0, False
 
 
+def devices_of(package: ModelPackage, device: str | int) -> list[str | int]:
+    """The cards that are meant, each as `open_models` takes it: by a number or a word one, as "0,1" or "emu:0,1"
+    several, as "all" or "emu:all" those that the runtime lists. Errors as for `runtime_of`, RuntimeCallError."""
+    kind, colon, numbers = str(device).rpartition(":")
+    if numbers == "all":
+        library, _, emulated = runtime_of(package, kind or "auto")
+        kind, colon = ("emu", ":") if emulated else ("", "")
+        numbers = ",".join(map(str, range(len(device_ids(library)))))
+    elif not kind and "," not in numbers:
+        return [device]
+    return [f"{kind}{colon}{number}" if kind else int(number) for number in numbers.split(",")]
+
+
 def _open_card(
-    packages: Sequence[ModelPackage], device: str | int, profile: str | None, settings: dict[str, str]
+    packages: Sequence[ModelPackage],
+    device: str | int,
+    profile: str | None,
+    settings: dict[str, str],
+    device_id: int | None,
 ) -> tuple[Card, str | None]:
-    if profile is not None and not packages[0].simulated and device != "emu":
+    if profile is not None and not packages[0].simulated and not str(device).startswith("emu"):
         raise RuntimeUnavailable(
             "an emulator profile was given, but the model goes to a real card; add --device emu or drop the profile"
         )
@@ -142,8 +163,8 @@ def _open_card(
         chosen = profile or own or os.environ.get("AXPRESS_EMU_PROFILE") or "none"
         if chosen != "none":
             profile_path(chosen)  # the emulated runtime would tell where it looked, not what there is
-        return Card(library, index, {"profile": chosen, **settings}), chosen
-    return Card(library, index, settings), None
+        return Card(library, index, {"profile": chosen, **settings}, device_id=device_id), chosen
+    return Card(library, index, settings, device_id=device_id), None
 
 
 def default_model() -> Path:

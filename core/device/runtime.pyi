@@ -45,7 +45,9 @@ class Card:
         """Opens the runtime `library` and its `device`-th card, or the one that the runtime calls `device_id`;
         `settings` go to an emulated runtime before it starts.
 
-        Raises RuntimeUnavailable (library or symbol missing, index without a card) or RuntimeCallError."""
+        The process may have other cards of the same runtime open, for which the settings are those of the first.
+        Raises RuntimeUnavailable (library or symbol missing, index without a card, one that is open already) or
+        RuntimeCallError."""
     def last_error(self) -> str:
         """The emulated runtime's sentence about its last refusal; empty on a real one."""
     def bind_thread(self) -> None:

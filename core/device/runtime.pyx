@@ -2,6 +2,7 @@
 
 import logging
 import os
+import threading
 import weakref
 from pathlib import Path
 
@@ -30,6 +31,7 @@ _SPECIAL = {
 
 
 _open_cards = weakref.WeakSet()
+_lifecycle = threading.Lock()  # the runtime is initialised by the first card of the process and finalised by the last
 
 
 def describe_code(code: int) -> str:
@@ -84,14 +86,16 @@ cdef class Card:
         """Opens the runtime `library` and its `device`-th card, or the one that the runtime calls `device_id`;
         `settings` go to an emulated runtime before it starts.
 
-        Raises RuntimeUnavailable (library or symbol missing, index without a card) or RuntimeCallError.
+        The process may have other cards of the same runtime open, for which the settings are those of the first.
+        Raises RuntimeUnavailable (library or symbol missing, index without a card, one that is open already) or
+        RuntimeCallError.
         """
-        if _open_cards:
-            raise RuntimeUnavailable(
-                "this process has a card open already, and the runtime allows one at a time: close that one first")
         self.library = os.fspath(library)
-        self._load(settings or {})
+        if any(other.library != self.library for other in set(_open_cards)):
+            raise RuntimeUnavailable("this process has a card of another runtime open already: close that one first")
         try:
+            with _lifecycle:
+                self._initialise(settings or {})
             self._start(device, device_id)
         except BaseException:
             self._stop()
@@ -113,10 +117,14 @@ cdef class Card:
             if self.api.axemu_set(key_bytes, value_bytes) != 0:
                 raise RuntimeUnavailable(f"the emulated runtime refuses {key}={value}: {self.last_error()}")
 
-    def _start(self, int index, device_id):
-        cdef axclError code
+    def _initialise(self, dict settings):
+        cdef axclError code = 0
+        others = self._others()
+        self._load({} if others else settings)
         self.closed = False
-        _open_cards.add(self)  # first: what is initialised here is not for _end to end
+        _open_cards.add(self)
+        if others:
+            return
         with nogil:
             code = self.api.axclInit(NULL)
         self.closed = code != 0
@@ -125,6 +133,13 @@ cdef class Card:
                 f"{self.library} does not reach the card's driver (0x{code & 0xFFFFFFFF:08x}): is the kernel module "
                 "loaded (`lsmod | grep axcl`), and may this user open the device node /dev/axcl_host?")
         self.check("axclInit", code)
+
+    def _others(self) -> set:
+        """Who else of this process uses this runtime."""
+        return {other for other in set(_open_cards) if other is not self and other.library == self.library}
+
+    def _start(self, int index, device_id):
+        cdef axclError code
         devices = self._device_ids()
         if device_id is not None:
             if device_id not in devices:
@@ -134,6 +149,8 @@ cdef class Card:
         if not 0 <= index < len(devices):
             raise RuntimeUnavailable(
                 f"card {index} was asked for, but the runtime {self.library} sees {len(devices)} card(s)")
+        if devices[index] in [other.device for other in self._others() if (<Card>other).device_set]:
+            raise RuntimeUnavailable(f"this process has card {devices[index]} open already: close that one first")
         self.device = devices[index]
         with nogil:
             code = self.api.axclrtSetDevice(self.device)
@@ -338,25 +355,29 @@ cdef class Card:
 
     def _stop(self):
         """Undoes `_start` as far as it came. Errors are not raised: this also runs after a failure."""
+        cdef bint alone = not self._others()
+        cdef bint last
         with nogil:
             if self.stream != NULL:
                 if self.api.axclrtDestroyStream(self.stream) != 0 and self.api.axclrtDestroyStreamForce != NULL:
                     self.api.axclrtDestroyStreamForce(self.stream)
                 self.stream = NULL
-            if self.engine_ready:
+            if self.engine_ready and alone:  # it is the process's, and others have models loaded
                 self.api.axclrtEngineFinalize()
-                self.engine_ready = False
+            self.engine_ready = False
             if self.context != NULL:
                 self.api.axclrtDestroyContext(self.context)
                 self.context = NULL
             if self.device_set:
                 self.api.axclrtResetDevice(self.device)
                 self.device_set = False
-        if not self.closed:
-            self.closed = True  # first, see _end; the table of functions stays: somebody may come back who hangs in one
-            with nogil:
-                self.api.axclFinalize()
-        _open_cards.discard(self)
+        with _lifecycle:
+            last = not self.closed and not self._others()
+            self.closed = True  # the table of functions stays: somebody may come back who hangs in one
+            if last:
+                with nogil:
+                    self.api.axclFinalize()
+            _open_cards.discard(self)
 
 
 def device_ids(library: str | os.PathLike) -> list[int]:
@@ -365,7 +386,7 @@ def device_ids(library: str | os.PathLike) -> list[int]:
     try:
         return card._device_ids()
     finally:
-        _end(card)
+        card._stop()
 
 
 def reboot_device(library: str | os.PathLike, device_id: int) -> None:
@@ -381,22 +402,17 @@ def reboot_device(library: str | os.PathLike, device_id: int) -> None:
             code = card.api.axclrtRebootDevice(number)
         card.check("axclrtRebootDevice", code)
     finally:
-        _end(card)
+        card._stop()
 
 
 cdef Card _without_device(library):
     """The runtime initialised, no device of it: also while a card is open whose calls do not return."""
     cdef Card card = Card.__new__(Card)
-    cdef axclError code
     card.library = os.fspath(library)
-    card._load({})
-    with nogil:
-        code = card.api.axclInit(NULL)
-    card.check("axclInit", code)
+    try:
+        with _lifecycle:
+            card._initialise({})
+    except BaseException:
+        card._stop()
+        raise
     return card
-
-
-cdef _end(Card card):
-    if all(other.closed for other in _open_cards):  # else it is theirs to end; twice does no harm
-        with nogil:
-            card.api.axclFinalize()

@@ -111,6 +111,10 @@ class DraftProposer:
         self._chances: DraftChances | None = None
         self._followed, self._num_followed = NO_DRAFT, 0  # a draft, and how much of it came true so far
 
+    def use_history(self, history: AnswerHistory | None) -> None:
+        """The answer goes on in another engine, which has these earlier answers."""
+        self._history = history
+
     @property
     def chances(self) -> DraftChances:
         """What is known of guesses for this answer: at first what its tenant's other answers showed."""
@@ -199,6 +203,11 @@ class AnswerDrafts:
         self._num_accepted = 0  # of them, those that the answer went on with
         self._num_taken = 0  # tokens that it went on with since that pass began
         self._accepted_prediction = self._rejected_prediction = 0
+
+    def use_history(self, history: AnswerHistory | None) -> None:
+        """See DraftProposer."""
+        if self._proposer is not None:
+            self._proposer.use_history(history)
 
     @property
     def chance(self) -> float:

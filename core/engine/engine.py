@@ -1,4 +1,4 @@
-"""The engine: one thread that runs passes while there is anything to do, and the door to it."""
+"""The door to the engine, which is one thread that runs passes while there is anything to do: engine_loop."""
 
 from __future__ import annotations
 
@@ -6,50 +6,34 @@ import itertools
 import logging
 import math
 import os
-import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from ..device.card_models import Model, check_card
+from ..device.card_models import Model
 from ..device.load_watch import Progress
-from ..errors import (
-    AxpressError,
-    CardBeyondHelp,
-    CardRecovering,
-    CardTrouble,
-    EngineClosed,
-    FailureKind,
-    LogitsError,
-    QueueFull,
-    RuntimeCallError,
-    failure_kind,
-)
+from ..errors import CardRecovering, CardTrouble, EngineClosed, FailureKind, QueueFull
 from ..recovery.bounded_call import BoundedCall, CallHangs, Meanwhile, nothing
 from ..recovery.ladder import RecoveryPolicy
 from ..recovery.open_card import open_card, shared_card
-from ..recovery.pass_watch import Abandoned, PassWatch
 from ..recovery.shared_card import SharedCard
-from ..recovery.turns import Turn
-from ..request import EngineInfo, FinishReason, GenerationRequest, Sink
+from ..request import EngineInfo, GenerationRequest, Sink
+from .engine_loop import EngineLoop, Peers, State
 from .request_checks import check_request
-from .scheduler import Scheduler
 from .sequence import Generation, Sequence, SequenceState
-from .snapshot import EngineSnapshot, Live
+from .snapshot import EngineSnapshot
+from .stats import stats_of
 from .throttle import Throttle
 
 log = logging.getLogger(__name__)
 
-State = Literal["ready", "recovering", "draining", "failed", "closed"]
-ASK_SECONDS = 5.0  # the card may take so long to say how warm it is, or for a test
-IDLE_SECONDS = 30.0  # after so long without a pass the card is tested
 CLOSE_SECONDS = 15.0  # for the engine's thread to end, and for the card to be freed, each
 
 
-class Engine:
-    """Serves one model. `submit` from any thread; answers arrive at each request's sink on the engine's own thread."""
+class Engine(EngineLoop):
+    """Serves one model on one card. `submit` from any thread; answers arrive at each request's sink on the engine's own
+    thread."""
 
     def __init__(
         self,
@@ -67,6 +51,8 @@ class Engine:
         threaded: bool = True,
         shared: SharedCard | None = None,
         throttle: Throttle | None = None,
+        peers: Peers | None = None,
+        numbers: Iterator[int] | None = None,
     ) -> None:
         """`exact`: single decodes only, for cards whose graphs differ in the last bit. `drafts`: verify guessed tokens.
         `draft_history`: also guess them from the latest answers, so many tokens of them, of the same cache_salt.
@@ -74,40 +60,19 @@ class Engine:
         fails; `state_dir`: where that is counted (None: see `attempts_file`); `on_failure` is called once, on the
         engine's thread, when nothing helped. `threaded` False: nothing runs by itself, the caller calls `step()`.
         `shared`: the card, where other engines have models on it, too; what is done about it is settled there.
-        `throttle`: theirs together."""
-        self.model, self.text, self.package = model, model.text, model.package
+        `throttle`: theirs together. `peers`: engines of the same model on other cards, whose requests have their
+        `numbers` from one source: see EngineGroup."""
+        super().__init__(
+            model, shared or shared_card(model.on_card, recovery, state_dir), throttle, peers, on_failure,
+            max_running=max_running, exact=exact, drafts=drafts, draft_history=draft_history, trace=trace,
+        )  # fmt: skip
+        self.text, self.package = model.text, model.package
         self.max_queue = max_queue
-        self.state: State = "ready"
-        self.reason: str | None = None
-        self.failure: FailureKind | None = None
-        self.shared = shared or shared_card(model.on_card, recovery, state_dir)
-        self.ladder = self.shared.ladder
-        self._turn, self._opening = Turn(self.shared.turns), self.shared.opening
-        self.exit_wanted = False  # a process started anew may do better
         self.card_left = False  # closed, but a thread hangs in a call to the card
-        self._on_failure = on_failure
-        self._watch = PassWatch(self._hangs)
-        self.scheduler = Scheduler(
-            model,
-            max_running=max_running,
-            exact=exact,
-            drafts=drafts,
-            draft_history=draft_history,
-            trace=trace,
-            watch=self._watch,
-        )
-        self._change = threading.Condition(self.scheduler.lock)
-        self._trouble: CardTrouble | None = None  # that somebody else saw
-        self._memory_wanted = False
-        self._wakes = 0  # times that somebody had news for the engine's thread; guarded by the lock
-        self._numbers = itertools.count(1)
-        self.throttle = throttle or Throttle()
-        self.live = Live(self.scheduler, self.wake)
+        self._numbers = numbers or itertools.count(1)
         self.shared.members.append(self)
-        self._thread = threading.Thread(target=self._main, name="axpress-engine", daemon=True) if threaded else None
-        if self._thread is not None:
-            self._watch.start()
-            self._thread.start()
+        if threaded:
+            self._begin()
 
     @classmethod
     def open(
@@ -137,15 +102,16 @@ class Engine:
         max_running: int = 16,
         meanwhile: Meanwhile = nothing,
         holders: Callable[[], str | None] = lambda: None,
+        device_id: int | None = None,
         **options: Any,
     ) -> list[Engine]:
         """Loads model directories on one card; an engine for each. A card that fails or hangs meanwhile is tried again,
         and rebooted. `meanwhile` is called while that is waited for, and may raise; `holders`: see LeftMemory. See
-        `open_models` for errors, the constructor for `options`."""
+        `open_models` for `device_id` and errors, the constructor for `options`."""
         shared = open_card(
             directories, device, profile, settings, progress, banks=banks, logits_slots=max_running,
             recovery=options.get("recovery"), state_dir=options.pop("state_dir", None), meanwhile=meanwhile,
-            holders=holders,
+            holders=holders, device_id=device_id,
         )  # fmt: skip
         engines: list[Engine] = []
         try:
@@ -157,6 +123,11 @@ class Engine:
                 engine.close()
             shared.on_card.close()
             raise
+
+    @property
+    def cards(self) -> list[tuple[str, Engine]]:
+        """Engines by the names of their cards, as a group has them: this one, whose card needs no name."""
+        return [("", self)]
 
     @property
     def info(self) -> EngineInfo:
@@ -220,22 +191,7 @@ class Engine:
     def stats(self) -> dict[str, Any]:
         """Counters and gauges: requests, tokens, rows, passes and seconds by kind, drafts, preemptions, seconds since
         the last pass. Waits for nothing."""
-        scheduler, counters = self.scheduler, self.scheduler.counters
-        totals = dict(counters.totals)
-        return {
-            **totals,
-            "steps": totals["decode_passes"] + totals["chunk_passes"],
-            "seconds": dict(counters.seconds),
-            "widths": list(counters.widths),
-            "num_running": scheduler.num_running,
-            "num_waiting": scheduler.num_in(SequenceState.WAITING, SequenceState.PREEMPTED),
-            "rows_used": sum(b.pool.num_used for b in scheduler.banks),
-            "rows": sum(b.pool.num_rows for b in scheduler.banks),
-            "rows_by_bank": [b.pool.num_used for b in scheduler.banks],
-            "evicted_rows": sum(b.evicted_rows for b in scheduler.banks),
-            "moved_rows": sum(b.moved_rows for b in scheduler.banks),
-            "seconds_since_progress": time.monotonic() - counters.last_progress,
-        }
+        return stats_of(self.scheduler)
 
     def snapshot(self, wait_s: float = 2.0) -> EngineSnapshot:
         """What the engine is at (see `live`). Waits for the pass that runs; TimeoutError where that takes longer than
@@ -305,139 +261,25 @@ class Engine:
         self.wake()
         return True
 
-    def wake(self) -> None:
-        """Makes the engine look at its queue again."""
+    def adopt(self, sequences: list[Sequence], states: tuple[State, ...] = ("ready",)) -> bool:
+        """Takes over, from an engine of the same model, sequences that left it (`Scheduler.release`): they go on from
+        the token they were at. False, where this engine is in none of these states. From any thread."""
         with self._change:
+            if self.state not in states:
+                return False
+            for sequence in sequences:
+                sequence.generation.wake = self.wake
+            self.scheduler.adopt(sequences)
             self._notify()
+        return True
 
-    def _notify(self) -> None:
-        self._wakes += 1
-        self._change.notify_all()
-
-    # ---- the engine's thread ----
-
-    def _main(self, hanging: CallHangs | None = None) -> None:
-        """`hanging`: what the thread before this one was given up for."""
-        try:
-            if hanging is None:
-                self._with_card(self._bind_thread)
-            else:
-                self._recover(hanging)
-            while self._gather():
-                if self.throttle.allow():
-                    self._with_card(self._run_pass)
-        except Abandoned:
-            return
-        except BaseException as error:  # a library's panic is no Exception; whatever it was, nobody works here any more
-            self._fail(error)
-        self._turn.drop()
-        self._end_all()
-        if self.state == "failed" and self._on_failure is not None:
-            self._on_failure()
-
-    def _with_card(self, work: Callable[[], None]) -> None:
-        """Does `work` when it is this engine's turn; not where the card was opened anew since the last one: what was
-        there is lost then, and the plan of what to do with it."""
-        with suppress(EngineClosed), self._turn.hold(self._meanwhile):  # closed: _gather looks at the state
-            if self._opening == self.shared.opening and self.shared.sound and self.state != "recovering":
-                work()
-            else:
-                self._catch_up()
-
-    def _catch_up(self) -> None:
-        """The card was opened anew for others, or is to be."""
-        try:
-            self.shared.check()
-        except CardTrouble as trouble:
-            self._recover(trouble)
-            return
-        self.scheduler.suspend()
-        self._is_well()
-
-    def _is_well(self) -> None:
-        """The card computes: this thread may use it, and what was of the one before is over."""
-        self._opening = self.shared.opening
-        self._bind_thread()
-        self.live.quiet = False
-        self.scheduler.counters.last_progress = time.monotonic()
+    def give_waiting(self, wanted: Collection[Sequence]) -> list[Sequence]:
+        """Those of `wanted` that still wait for their first place leave; none where the engine ends or recovers. From
+        any thread."""
         with self._change:
-            self._trouble = None
-            if self.state == "recovering":
-                self.state, self.reason = "ready", None
+            return self.scheduler.release(wanted, begun=False) if self.state == "ready" else []
 
-    def _bind_thread(self) -> None:
-        """Before this thread's first call to a card that was opened. One that fails even there is brought back."""
-        try:
-            with self._watch.over("binding a thread", ASK_SECONDS):
-                self.model.card.bind_thread()
-        except RuntimeCallError as error:
-            self._recover(error)
-
-    def _run_pass(self) -> None:
-        try:
-            self.scheduler.run_pass()
-        except (RuntimeCallError, LogitsError) as error:
-            self._recover(error)
-
-    def _hangs(self, what: str, seconds: float) -> None:
-        """On the watchdog's thread: the engine's does not come back from a call. Another one takes its place."""
-        self.model.program.abandon()
-        self._turn.inherit()
-        error = CallHangs(f"the card did not answer within {seconds:.1f} s during {what}")
-        self._thread = threading.Thread(target=self._main, args=(error,), name="axpress-engine", daemon=True)
-        self._thread.start()
-
-    def _recover(self, error: AxpressError) -> None:
-        """The card failed in whatever part of a pass: brings it back, then everybody goes on from the token they were
-        at. Raises CardBeyondHelp."""
-        self.scheduler.suspend()
-        with self._change:
-            if self.state == "closed":
-                return
-            if self.state == "ready":
-                self.state, self.reason = "recovering", str(error)
-        self.live.quiet = True
-        with suppress(EngineClosed):  # _gather looks at the state
-            with self._turn.hold(self._meanwhile):
-                self.shared.bring_back(self._opening, str(error), failure_kind(error), self._meanwhile)
-                self._is_well()
-            return
-        self.live.quiet = False
-
-    @property
-    def num_passes(self) -> int:
-        """Passes so far."""
-        totals = self.scheduler.counters.totals
-        return totals["decode_passes"] + totals["chunk_passes"]
-
-    def _meanwhile(self) -> None:
-        """While the card is brought back, or others have it: deadlines hold, who looks sees something, and nobody waits
-        in vain."""
-        self.scheduler.drop_cancelled()
-        if self.ladder.status is not None and self.state == "ready":  # others bring it back
-            self.state, self.reason, self.live.quiet = "recovering", self.ladder.status.reason, True
-        if self.live.asked:
-            self.live.take_asked()
-        if self.state == "closed":
-            raise EngineClosed("the server is shutting down")
-
-    def _drop_bank(self) -> None:
-        self._memory_wanted = False
-        try:
-            with self._watch.over("giving memory back", 2 * ASK_SECONDS):
-                self.scheduler.drop_bank()
-        except RuntimeCallError as error:
-            self._recover(error)
-
-    def _test_idle(self) -> None:
-        """A card that fails while nobody asks for anything is noticed, and brought back, before somebody does."""
-        try:
-            with self._watch.over("a test of an idle card", 2 * ASK_SECONDS):
-                check_card(self.model.program, round(ASK_SECONDS * 1000))
-        except (RuntimeCallError, LogitsError) as error:
-            self._recover(error)
-        else:
-            self.scheduler.counters.last_progress = time.monotonic()
+    # ---- for those who have no thread ----
 
     def step(self) -> bool:
         """Runs one pass on the calling thread; False when there is nothing to do. For an engine made with
@@ -448,51 +290,3 @@ class Engine:
             return False
         self._with_card(self._run_pass)
         return True
-
-    def _gather(self) -> bool:
-        """Ends what was cancelled, takes in what fits, waits while there is nothing to do. False when the engine is to
-        end."""
-        while True:
-            wakes = self._wakes  # what comes from here on is looked at in the next turn
-            self.scheduler.drop_cancelled()
-            if self._trouble is not None:
-                self._recover(self._trouble)
-            if self._memory_wanted:
-                self._with_card(self._drop_bank)
-            if self.live.asked:
-                with self._watch.over("asking the card how it is", ASK_SECONDS):
-                    self.live.take_asked()
-            if self.state == "closed":
-                return False
-            self.scheduler.admit()
-            if self.scheduler.num_running:
-                return True
-            with self._change:
-                self._change.notify_all()  # close() waits for idleness
-                idle = wakes == self._wakes and self.state != "closed" and not self._change.wait(IDLE_SECONDS)
-            if idle:
-                self._with_card(self._test_idle)
-
-    def _end_all(self) -> None:
-        """The engine ends: everybody who still waits or runs is told why."""
-        reason: FinishReason = "error" if self.failure else "cancelled"
-        error = self.reason if self.failure and self.reason else "the server is shutting down"
-        failure = self.failure or FailureKind.CLOSED
-        self.live.close(error)
-
-        def tell(sequence: Sequence) -> None:
-            sequence.end(reason, error=error, failure=failure)
-
-        self.scheduler.end_all(tell)
-        with self._change:
-            self._change.notify_all()
-
-    def _fail(self, error: BaseException) -> None:
-        """Nothing more can be computed in this process."""
-        card_failed = isinstance(error, AxpressError)
-        self.failure = failure_kind(error)
-        self.reason = str(error) if card_failed else f"internal error: {error!r}"
-        with self._change:
-            self.state = "failed"
-            self.exit_wanted = isinstance(error, CardBeyondHelp) and error.exit_wanted
-        log.error("the engine stopped: %s", self.reason, exc_info=None if card_failed else error)

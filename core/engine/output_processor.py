@@ -82,6 +82,10 @@ class OutputProcessor:
         except BaseException as error:  # a library's panic is no Exception
             self._fault = error if isinstance(error, Exception) else RuntimeError(f"{type(error).__name__}: {error}")
 
+    def use_scratch(self, scratch: Scratch) -> None:
+        """The answer goes on on another engine's thread, whose working memory this is."""
+        self._sampler.use(scratch)
+
     def begin(self) -> None:
         """The answer has its place. Raises what went wrong with its rules."""
         if self._fault is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from ..device.model_loader import Model
@@ -59,6 +59,9 @@ class Scheduler:
         self.lock = threading.Lock()
         self.waiting: list[Sequence] = []
         self.preempted: list[Sequence] = []
+        self._arrived: list[Sequence] = []  # preempted ones of another engine, for this one's thread to take in
+        self._entering: Sequence | None = None  # of those that wait: it is being given a place
+        self.on_answer: Callable[[Sequence], None] | None = None  # told of each that ended well
         self._runner = PassRunner(model, self.costs, self.counters, trace, watch)
         self.banks: list[CacheBank[Sequence]] = []
         self._compactors: list[RowCompactor] = []
@@ -101,9 +104,11 @@ class Scheduler:
             if state is not FINISHED:
                 self._states[state] += 1
             sequence.state = state
-        finished_well = state is FINISHED and sequence.finish != "error"
-        if finished_well and sequence.num_generated and not sequence.low_priority:
-            sequence.drafts.keep()
+        if state is FINISHED and sequence.finish != "error" and sequence.num_generated:
+            if not sequence.low_priority:
+                sequence.drafts.keep()
+            if self.on_answer is not None:
+                self.on_answer(sequence)
 
     # ---- the queue ----
 
@@ -123,8 +128,46 @@ class Scheduler:
         self._states[WAITING] += len(sequences)
         self._room_changed = True
 
+    def adopt(self, sequences: list[Sequence]) -> None:
+        """Sequences that another engine of the same model released go on here. The caller holds `lock`."""
+        for sequence in sequences:
+            sequence.output.use_scratch(self._scratch)
+            sequence.drafts.use_history(self.history)
+            (self.waiting if sequence.state is WAITING else self._arrived).append(sequence)
+            self._states[sequence.state] += 1
+        self._room_changed = True
+
+    def release(self, wanted: Collection[Sequence], *, begun: bool) -> list[Sequence]:
+        """Those of `wanted` that wait leave for another engine: they are nobody's until it adopts them. `begun`:
+        preempted ones, too; only on the engine's thread. The caller holds `lock`."""
+        leaving = []
+        for among in (self.preempted, self.waiting) if begun else (self.waiting,):
+            for sequence in [s for s in among if s in wanted and not s.generation.cancelled]:
+                if sequence is not self._entering:
+                    among.remove(sequence)
+                    self._states[sequence.state] -= 1
+                    leaving.append(sequence)
+        return leaving
+
+    def _take_in(self) -> None:
+        if self._arrived:
+            with self.lock:
+                arrived, self._arrived = self._arrived, []
+            self.preempted = sorted([*self.preempted, *arrived], key=lambda s: s.generation.id)
+
+    @property
+    def has_place(self) -> bool:
+        """Whether one more could run, as far as that does not depend on rows."""
+        return self.num_running < self.max_running and not self.num_in(WAITING, PREEMPTED)
+
     def admit(self) -> None:
         """Gives places to preempted sequences first, then to waiting ones, while there is room."""
+        try:
+            self._admit()
+        finally:
+            self._entering = None
+
+    def _admit(self) -> None:
         while self._room_changed and self.num_running < self.max_running:
             sequence = self.preempted[0] if self.preempted else self._next_waiting()
             if sequence is None:
@@ -152,7 +195,8 @@ class Scheduler:
             return sequence.low_priority, places[generation.request.client], batches[generation.batch]
 
         with self.lock:
-            return min(self.waiting, key=turn, default=None)
+            self._entering = min(self.waiting, key=turn, default=None)
+        return self._entering
 
     def _enter(self, sequence: Sequence) -> bool:
         """Gives the sequence its place; False where no bank has room for it. It may have ended with that (see
@@ -176,6 +220,7 @@ class Scheduler:
 
     def drop_cancelled(self) -> None:
         """Ends sequences whose clients are gone."""
+        self._take_in()
         with self.lock:
             cancelled = [s for s in self.waiting if s.generation.cancelled]
         cancelled += [s for s in self.preempted if s.generation.cancelled]
@@ -315,6 +360,7 @@ class Scheduler:
 
     def end_all(self, tell: Callable[[Sequence], None]) -> None:
         """Ends everybody: `tell` says how to each, once. The banks are not usable afterwards."""
+        self._take_in()
         with self.lock:
             left = [*self.preempted, *(s for b in self.banks for s in b.sequences), *self.waiting]
         self.preempted.clear()

@@ -29,12 +29,12 @@ class Generation:
     """One answer being generated, as its client holds it. `cancel()` may be called from any thread, at any time, more
     than once."""
 
-    __slots__ = ("_wake", "batch", "cancelled", "created", "first_pass", "first_token", "id", "request", "sink")
+    __slots__ = ("batch", "cancelled", "created", "first_pass", "first_token", "id", "request", "sink", "wake")
 
     def __init__(
         self, number: int, request: GenerationRequest, sink: Sink, wake: Callable[[], None], batch: int | None = None
     ) -> None:
-        self._wake = wake
+        self.wake = wake  # the engine that has it; another one where that one's card failed
         self.id = number
         self.batch = number if batch is None else batch  # those that wait in the queue as one
         self.request = request
@@ -47,7 +47,7 @@ class Generation:
     def cancel(self) -> None:
         """Ends the answer within one pass; its last Delta says "cancelled"."""
         self.cancelled = True
-        self._wake()
+        self.wake()
 
 
 class SequenceState(Enum):

@@ -56,9 +56,22 @@ class CardState:
 
 
 @dataclass(frozen=True, slots=True)
+class CardShare:
+    """One of several cards in a picture, `name` as it was asked for: `num_banks` of the picture's banks, in order, are
+    this one's."""
+
+    name: str
+    device: str
+    state: str
+    num_banks: int
+    card: CardState
+
+
+@dataclass(frozen=True, slots=True)
 class EngineSnapshot:
     """The engine between two passes. `at` counts seconds of time.monotonic(). `tokens_per_s`: generated in the last
-    RATE_SECONDS, None unless somebody has been looking for a moment. `widths`: the latest passes, oldest first, as
+    RATE_SECONDS, None unless somebody has been looking for a moment. `cards`: where there are several; `card` is the
+    first then. `widths`: the latest passes, oldest first, as
     (tokens, sequences) carried. `banks`: who holds each row of each bank, int32 [num_rows], as FREE says."""
 
     at: float
@@ -68,6 +81,7 @@ class EngineSnapshot:
     widths: list[tuple[int, int]]
     banks: list[Rows]
     card: CardState
+    cards: tuple[CardShare, ...] = ()
 
 
 class Live:

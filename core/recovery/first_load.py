@@ -78,11 +78,13 @@ def load_first(
     attempts: AttemptLog,
     progress: Progress | None = None,
     meanwhile: Meanwhile = nothing,
+    device_id: int | None = None,
 ) -> T:
     """What `load` gives, called with a `progress`, tried up to three times where the card fails. Beside a call that
     does not return nothing can be opened: then only a reboot may help. `library` says which runtime, which of its cards
-    and whether it is emulated; `meanwhile` is called between the tries, and may raise. Raises CardBeyondHelp, or what
-    is no failure of a card at once."""
+    and whether it is emulated; `device_id` what the runtime calls that card, where its place in the list may change.
+    `meanwhile` is called between the tries, and may raise. Raises CardBeyondHelp, or what is no failure of a card at
+    once."""
     rungs = [Rung.REBOOT, Rung.REOPEN]
     failure: AxpressError | None = None
     while True:
@@ -105,7 +107,7 @@ def load_first(
             break
         attempts.add(rung.value)
         if rung is Rung.REBOOT:
-            _reboot(*library(), policy, meanwhile)
+            _reboot(*library(), policy, meanwhile, device_id)
         pause(policy.backoff, meanwhile)
         try:
             loading.call.wait(policy.settle, meanwhile)
@@ -115,11 +117,13 @@ def load_first(
     raise CardBeyondHelp(str(failure), failure_kind(failure), exit_wanted)
 
 
-def _reboot(library: str, index: int, emulated: bool, policy: RecoveryPolicy, meanwhile: Meanwhile) -> None:
-    """Reboots the card, if it lets itself, and waits until as many are listed as before."""
+def _reboot(
+    library: str, index: int, emulated: bool, policy: RecoveryPolicy, meanwhile: Meanwhile, device_id: int | None
+) -> None:
+    """Reboots the card, if it lets itself, and waits until as many are listed as before, and it among them."""
     try:
         before = BoundedCall("listing the cards", lambda: device_ids(library)).result(policy.check, meanwhile)
-        device = before[index] if index < len(before) else index
+        device = device_id if device_id is not None else before[index] if index < len(before) else index
         log.warning("rebooting the firmware of card %s", device)
         BoundedCall("rebooting the card", lambda: reboot_firmware(library, device, emulated)).result(
             REBOOT_SECONDS, meanwhile
@@ -131,7 +135,7 @@ def _reboot(library: str, index: int, emulated: bool, policy: RecoveryPolicy, me
     while time.monotonic() < until:
         with suppress(RuntimeCallError, RuntimeUnavailable, CallHangs):  # not there yet
             listed = BoundedCall("listing the cards", lambda: device_ids(library)).result(policy.check, meanwhile)
-            if len(listed) >= max(len(before), 1):
+            if len(listed) >= max(len(before), 1) and device_id in (None, *listed):
                 return
         pause(between, meanwhile)
         between *= 2

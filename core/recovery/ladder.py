@@ -15,7 +15,7 @@ import ctypes
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
@@ -103,6 +103,7 @@ class Ladder:
         self.status: RecoveryStatus | None = None
         self.faults: Counter[str] = Counter()
         self.rungs: Counter[str] = Counter()
+        self.in_use: Callable[[], Collection[int]] = tuple  # cards that are no spares: other engines are on them
         self._relapses = 0
         self._passes_then = 0
         self._pending: list[BoundedCall[Any]] = []  # calls that did not come back
@@ -224,7 +225,7 @@ class Ladder:
         card = self.on_card.card
         library = card.library
         listed = self._call("listing the cards", lambda: device_ids(library), self.policy.check, meanwhile)
-        others = [number for number in listed if number != card.device]
+        others = [number for number in listed if number != card.device and number not in self.in_use()]
         if not others:
             raise RuntimeUnavailable("there is no other card")
         self._close(meanwhile)

@@ -41,6 +41,7 @@ def open_card(
     meanwhile: Meanwhile = nothing,
     holders: Callable[[], str | None] = lambda: None,
     like: str | os.PathLike[str] | None = None,
+    device_id: int | None = None,
 ) -> SharedCard:
     """Loads these models, or none: then `like` says which model's card is meant, and it is closed again until there is
     one. A card that fails or hangs meanwhile is tried again, and rebooted. `meanwhile` is called while that is waited
@@ -49,7 +50,7 @@ def open_card(
     def load(tell: Progress) -> CardModels:
         on_card = open_models(
             directories, device, profile, settings, tell, banks=banks, logits_slots=logits_slots, examine=examine,
-            like=like,
+            like=like, device_id=device_id,
         )  # fmt: skip
         on_card.free_bytes = free[-1] if free else None
         return on_card
@@ -67,5 +68,5 @@ def open_card(
     policy, attempts = recovery or RecoveryPolicy(), AttemptLog(path)
     others = (lambda: "") if emulated else holders  # an emulated card is this process's own
     left = LeftMemory(attempts, policy.max_reboots, others, meanwhile)
-    on_card = load_first(load, runtime, policy, attempts, progress, meanwhile)
+    on_card = load_first(load, runtime, policy, attempts, progress, meanwhile, device_id)
     return shared_card(on_card, recovery, state_dir)

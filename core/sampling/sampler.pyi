@@ -41,6 +41,8 @@ class Sampler:
         seed: int | None = None,
         scratch: Scratch | None = None,
     ) -> Sampler: ...
+    def use(self, scratch: Scratch) -> None:
+        """From now on another thread samples, whose working memory this is."""
     def sample(self, logits: NDArray[Any], index: int) -> tuple[int, TokenLogprob | None]:
         """Token `index` (from 0) of the answer, and its TokenLogprob or None: (token, logprob).
 

@@ -39,11 +39,9 @@ cdef class Sampler:
 
     def __cinit__(
             self, vocab_size: int, params, prompt_ids=(), seed: int | None = None, scratch: Scratch | None = None):
-        self.scratch = Scratch(vocab_size) if scratch is None else scratch
-        if self.scratch.vocab_size != vocab_size:
-            raise ValueError(f"the scratch is for {self.scratch.vocab_size} tokens, the sampler for {vocab_size}")
-        check_params(params, vocab_size)
         self.vocab_size = vocab_size
+        self.use(Scratch(vocab_size) if scratch is None else scratch)
+        check_params(params, vocab_size)
         self.params = params
         self.want_logprobs = params.logprobs is not None
         self.seed = seed_bits(params.seed if seed is None else seed)
@@ -98,6 +96,12 @@ cdef class Sampler:
         if is_float32:
             return ax_sampler_sample_f32(self.sampler, self.scratch.scratch, <const float *>logits, index, out)
         return ax_sampler_sample(self.sampler, self.scratch.scratch, <const uint16_t *>logits, index, out)
+
+    def use(self, Scratch scratch not None) -> None:
+        """From now on another thread samples, whose working memory this is."""
+        if scratch.vocab_size != self.vocab_size:
+            raise ValueError(f"the scratch is for {scratch.vocab_size} tokens, the sampler for {self.vocab_size}")
+        self.scratch = scratch
 
     def sample(self, logits, index: int):
         """Token `index` (from 0) of the answer, and its TokenLogprob or None: (token, logprob).

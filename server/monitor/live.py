@@ -54,6 +54,7 @@ def describe(health: dict[str, Any], picture: EngineSnapshot | None) -> dict[str
             "passes": picture.widths,
             "banks": [describe_bank(owners) for owners in picture.banks],
             "card": picture.card,
+            "cards": picture.cards,
         },
     }
 

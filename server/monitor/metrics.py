@@ -14,6 +14,7 @@ from sanic.response import HTTPResponse
 from .. import version
 from ..serving.answer_metrics import AnswerMetrics
 from ..serving.engine_service import Service
+from ..serving.watched_card import WatchedCard
 from .exposition import CONTENT_TYPE, Labels, Sample, family, histogram
 
 STATES = ("loading", "ready", "recovering", "hot", "stalled", "draining", "failed", "closed")
@@ -44,6 +45,7 @@ _OF_MODELS: tuple[tuple[Literal["counter", "gauge"], str, str, str], ...] = (
     ("gauge", "axpress_model_card_bytes", "card_bytes", "Of the card's memory that a model takes"),
     ("gauge", "axpress_model_waiting_for_load", "waiting_for_load", "Requests that wait until a model is loaded"),
 )
+_OF_CARDS = (("axpress_card_ready", "status", "1: one of several cards that serves"),)
 CARD_METRICS = (
     ("axpress_card_temperature_celsius", "temperature_c", "At the chip"),
     ("axpress_card_cmm_bytes", "total_cmm", "The card's memory for models"),
@@ -69,8 +71,9 @@ def metrics(service: Service) -> str:
         labels = [{"model_name": one["name"]} for one in loaded]
         parts += _engines(health, [(name, name, one["stats"]) for name, one in zip(labels, loaded, strict=True)])
         parts += _models(health["models"])
-    if "card" in health:
-        parts += _card(health["card"], service)
+    if "cards" in health:
+        parts += _cards_health(health["cards"])
+    parts += _cards(service.cards)
     return "".join(parts)
 
 
@@ -143,8 +146,10 @@ def _engines(health: dict[str, Any], engines: Engines) -> Iterator[str]:
         yield family("counter", name, text, of(key))
     for name, key, text in _COUNTERS:
         yield family("counter", name, text, ours(key))
+    cards = [({"card": card["name"]}, card) for card in health.get("cards", ()) if "stats" in card]
     for name, key, text in _GAUGES:
-        yield family("gauge", name, text, ours(key))
+        by_card = [(label, card["stats"][key]) for label, card in cards]
+        yield family("gauge", name, text, by_card or ours(key))
     passes = [({**own, "kind": kind}, st[f"{kind}_passes"]) for _, own, st in engines for kind in ("decode", "chunk")]
     yield family("counter", "axpress_passes_total", "Passes over the card, by kind", passes)
     seconds = [
@@ -157,8 +162,10 @@ def _engines(health: dict[str, Any], engines: Engines) -> Iterator[str]:
         ("axpress_recoveries_total", "rungs", "rung", "Times that the card was brought back, by what helped"),
         ("axpress_card_faults_total", "faults", "kind", "Failures of the card, by kind"),
     ):
-        told = health.get("recoveries", {}).get(key, {})
-        yield family("counter", name, text, [({label: of}, n) for of, n in told.items()])
+        told = cards or [({}, health)]
+        yield family("counter", name, text, [
+            ({**card, label: of}, n) for card, one in told for of, n in one.get("recoveries", {}).get(key, {}).items()
+        ])  # fmt: skip
     widths = [
         ({**own, "of": of}, value)
         for _, own, stats in engines
@@ -173,17 +180,23 @@ def _models(models: list[dict[str, Any]]) -> Iterator[str]:
         yield family(kind, name, text, [({"model_name": one["name"]}, one[key]) for one in models])
 
 
-def _card(card: dict[str, Any], service: Service) -> Iterator[str]:
+def _cards_health(cards: list[dict[str, Any]]) -> Iterator[str]:
+    """Where there are several."""
+    for name, key, text in _OF_CARDS:
+        yield family("gauge", name, text, [({"card": card["name"]}, int(card[key] == "ready")) for card in cards])
+
+
+def _cards(cards: list[WatchedCard]) -> Iterator[str]:
+    """What they say of themselves; of several with their names."""
+    labels = [({"card": card.name} if card.name else {}, card) for card in cards]
+    told = [(label, report) for label, card in labels if (report := card.report) is not None]
     for name, key, text in CARD_METRICS:
-        if card[key] is not None:
-            yield _gauge(name, text, int(card[key]) if isinstance(card[key], bool) else card[key])
-    if service.monitor is not None:
-        policy = service.monitor.policy
-        yield _gauge(
-            "axpress_card_duty",
-            "Share of time in which it may work, for its heat",
-            0.0 if policy.paused else policy.duty,
-        )
+        known = [(label, report[key]) for label, report in told if report[key] is not None]
+        if known:
+            yield family("gauge", name, text, [(o, int(v) if isinstance(v, bool) else v) for o, v in known])
+    if told:
+        text = "Share of time in which it may work, for its heat"
+        yield family("gauge", "axpress_card_duty", text, [(label, card.duty) for label, card in labels])
 
 
 def _means(widths: list[tuple[int, int]]) -> tuple[float, float]:

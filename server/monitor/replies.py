@@ -6,7 +6,7 @@ from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
-from axpress.core.engine.snapshot import CardState, Running
+from axpress.core.engine.snapshot import CardShare, CardState, Running
 
 from ..http.replies import Count, Seconds, closed
 
@@ -71,6 +71,31 @@ class Recovery(TypedDict):
     trying: str
     next_try_seconds: Seconds | None
     """Until that begins; null: it is being tried."""
+
+
+@closed
+class OneCard(TypedDict):
+    """One of several cards with the model. One that it could not be loaded on has name, status and reason only."""
+
+    name: str
+    """As --device has it; it keeps it where a spare card takes over."""
+    status: str
+    """As for the server."""
+    reason: str
+    recovery: NotRequired[Recovery]
+    device: NotRequired[str]
+    num_running: NotRequired[Count]
+    num_waiting: NotRequired[Count]
+    rows_used: NotRequired[Count]
+    rows: NotRequired[Count]
+    num_banks: NotRequired[Count]
+    recoveries: NotRequired[dict[str, dict[str, int]]]
+    duty: NotRequired[float]
+    """Share of time in which it may work, for its heat."""
+    card: NotRequired[CardReport | None]
+    """null: not read yet."""
+    stats: NotRequired[dict[str, Any]]
+    """Its engine's counters."""
 
 
 @closed
@@ -141,6 +166,10 @@ class Health(TypedDict):
     recoveries: NotRequired[dict[str, dict[str, int]]]
     """How often which rung brought the card back (`rungs`), after failures of which kind (`faults`)."""
     note: NotRequired[str]
+    cards: NotRequired[list[OneCard]]
+    """Where there are several; the numbers above are sums then, `card` is the first that is known."""
+    degraded: NotRequired[str]
+    """What is the matter with some of the cards while others serve; empty: nothing."""
     models: NotRequired[list[ModelState]]
     """Where requests choose among several; the numbers above are sums then."""
     num_answers: NotRequired[Count]
@@ -172,7 +201,10 @@ class LivePicture(TypedDict):
     passes: list[tuple[int, int]]
     """The latest ones, oldest first: tokens and answers carried."""
     banks: list[LiveBank]
+    """Of all cards, one after the other."""
     card: CardState
+    cards: list[CardShare]
+    """Where there are several; `card` is the first then."""
 
 
 @closed

@@ -11,6 +11,7 @@ const MINUTE = 120; // snapshots
 const PASSES = 48;
 const LONGEST_WAIT = 5000; // ms between two tries
 const [WARM, HOT] = [75, 85]; // degrees Celsius, as `axpress doctor` has them
+const SERVING = ["ready", "draining"];
 const STATES = { prompt: "reads its prompt", answer: "answers", paused: "paused" };
 
 const speeds = [];
@@ -61,7 +62,14 @@ function show(document) {
   latest = document;
   $("card").classList.remove("unknown");
   const { emulated, toy, profile, picture } = document;
-  $("card-title").textContent = emulated ? "Emulated card" : "Card";
+  const cards = picture?.cards ?? [];
+  $("card-title").textContent = (emulated ? "Emulated card" : "Card") + (cards.length > 1 ? "s" : "");
+  const some = cards.some(({ state }) => SERVING.includes(state));
+  $("card-states").textContent = (some ? cards : [])
+    .filter(({ state }) => !SERVING.includes(state))
+    .map(({ name, state }) => `Card ${name} is ${state === "failed" ? "out of order" : "being brought back"}; `)
+    .join("")
+    .replace(/; $/, ": the others answer meanwhile.");
   const pace =
     profile && profile !== "none" ? `paced like ${profile} (modelled)` : "as fast as this computer's CPU goes";
   $("card-note").textContent = emulated
@@ -77,12 +85,14 @@ function show(document) {
 }
 
 function drawAll(picture) {
-  const { card, tokens_per_s: speed, passes, running } = picture;
+  const { card, cards, tokens_per_s: speed, passes, running } = picture;
   const idle = !running.length;
-  const celsius = card.temperature_c;
+  const all = cards.length ? cards.map((one) => one.card) : [card];
+  const degrees = all.map((one) => one.temperature_c).filter((one) => one !== null);
+  const celsius = degrees.length ? Math.max(...degrees) : null;
   $("temperature").textContent = celsius === null ? "–" : `${celsius.toFixed(0)} °C`;
   $("temperature-note").textContent = celsius === null ? "" : celsius >= HOT ? "hot" : celsius >= WARM ? "warm" : "";
-  showMemory(card);
+  showMemory(all);
   $("speed-note").hidden = idle || speed === null;
   $("speed").textContent = idle || speed === null ? "–" : rate(speed);
   drawLine($("speed-chart"), speeds, MINUTE);
@@ -94,10 +104,12 @@ function drawAll(picture) {
     : "Nothing is computed";
   $("width-chart").setAttribute("aria-label", said);
   drawBars($("width-chart"), passes, PASSES);
-  showBanks(picture.banks);
+  showBanks(picture.banks, cards);
 }
 
-function showMemory({ memory_bytes: total, memory_free_bytes: free }) {
+function showMemory(cards) {
+  const sum = (name) => cards.reduce((all, card) => (all === null || card[name] === null ? null : all + card[name]), 0);
+  const [total, free] = [sum("memory_bytes"), sum("memory_free_bytes")];
   const known = total !== null && free !== null;
   const mib = (bytes) => count(Math.round(bytes / 2 ** 20));
   $("memory").textContent = known ? mib(total - free) : "–";

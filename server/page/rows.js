@@ -59,10 +59,10 @@ const sentence = ({ rows, free, idle, shared }) => {
 };
 
 class RowMap {
-  constructor(index, named) {
+  constructor(name) {
     this.canvas = el("canvas", { role: "img" });
     this.caption = el("figcaption");
-    this.name = named ? `Part ${index + 1}: ` : "";
+    this.name = name;
     this.node = el("figure", {}, this.canvas, this.caption);
     this.canvas.addEventListener("pointermove", (event) => this.point(event));
     this.canvas.addEventListener("pointerleave", () => this.tell(""));
@@ -168,11 +168,20 @@ function describe(holder) {
 
 const maps = [];
 
+/** What stands before each bank's sentence: nothing where there is one; with several cards whose it is. */
+function names(banks, cards) {
+  if (!cards.length) return banks.map((_, i) => (banks.length > 1 ? `Part ${i + 1}: ` : ""));
+  return cards.flatMap(({ name, num_banks: parts }) =>
+    Array.from({ length: parts }, (_, i) => `Card ${name}${parts > 1 ? `, part ${i + 1}` : ""}: `),
+  );
+}
+
 /** Shows all banks; those without a row in use, but for the first, in words alone. */
-export function showBanks(banks) {
+export function showBanks(banks, cards) {
   const box = document.getElementById("banks");
-  if (maps.length !== banks.length) {
-    maps.splice(0, maps.length, ...banks.map((_, i) => new RowMap(i, banks.length > 1)));
+  const named = names(banks, cards);
+  if (maps.length !== banks.length || maps.some((map, i) => map.name !== named[i])) {
+    maps.splice(0, maps.length, ...named.map((name) => new RowMap(name)));
     box.replaceChildren(...maps.map((map) => map.node));
   }
   const used = banks.map((bank, i) => i === 0 || bank.free < bank.rows);

@@ -78,9 +78,11 @@ class CardMonitor:
         limits: tuple[float, float, float],
         give_up_memory: Callable[[], bool] = lambda: False,
         steady: bool = True,
+        name: str = "the card",
     ) -> None:
-        """`steady`: nobody of ours takes memory or gives it back, so that a change of it is worth a word."""
-        self._steady = steady
+        """`steady`: nobody of ours takes memory or gives it back, so that a change of it is worth a word. `name`: what
+        the card is called in the log."""
+        self._steady, self._name = steady, name
         self._ask, self._throttle, self._give_up_memory = ask, throttle, give_up_memory
         self.policy = HeatPolicy(limits)
         self._latest: CardReading | None = None
@@ -128,7 +130,7 @@ class CardMonitor:
     def _watch_heat(self, temperature: float) -> None:
         if self.policy.see(temperature):
             weight = logging.WARNING if self.policy.level else logging.INFO
-            log.log(weight, "the card is at %.0f C: %s", temperature, LEVELS[self.policy.level])
+            log.log(weight, "%s is at %.0f C: %s", self._name, temperature, LEVELS[self.policy.level])
         duty = self.policy.duty
         if (duty, self.policy.paused) != (self._throttle.duty, self._throttle.paused):
             self._throttle.set(duty, self.policy.paused)
@@ -137,7 +139,9 @@ class CardMonitor:
         self._most_free = self._most_free or free
         lost = self._most_free - free
         if lost > LOST_MEMORY:
-            log.warning("the card has %d MiB less free memory than before: another program, or a leak", lost >> 20)
+            log.warning(
+                "%s has %d MiB less free memory than before: another program, or a leak", self._name, lost >> 20
+            )
             self._most_free = free
         little = free < LITTLE_MEMORY
         given = little and self._give_up_memory()
@@ -150,7 +154,7 @@ class CardMonitor:
         """Tells what begins, unless that was told not long ago."""
         if on and text not in self._on and monotonic() - self._told.get(text, -EVENT_SECONDS) >= EVENT_SECONDS:
             self._told[text] = monotonic()
-            log.warning(text, *values)
+            log.warning(text.replace("the card", self._name), *values)
         (self._on.add if on else self._on.discard)(text)
 
     def _run(self) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields
+from functools import partial
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
@@ -26,19 +26,20 @@ from ..settings import Settings
 from .answer_metrics import AnswerMetrics
 from .card_claim import Claim, claim_card
 from .card_monitor import CardMonitor
-from .card_reading import CardReader, CardReading
 from .card_reset import ask_for_reset
 from .engine_bridge import EngineBridge
-from .engine_facts import banner, engine_facts, engines_facts, loading_facts
+from .engine_facts import banner, engine_facts, engines_facts, group_facts, loading_facts
 from .hosted_model import hosted_models
 from .lenient import Lenience
 from .model_pool import ModelPool
 from .served_model import ServedModel
+from .watched_card import WatchedCard
 
 if TYPE_CHECKING:
     from axpress.core.device.backend import CardHandle
     from axpress.core.device.load_watch import LoadProgress
     from axpress.core.engine.engine import Engine
+    from axpress.core.engine.engine_group import AnyEngine, EngineGroup
 
 log = logging.getLogger("axpress.server")
 
@@ -75,12 +76,14 @@ class Service:
         self._busy_since = monotonic()
         self.started = monotonic()
         self.created = time()
-        self._engine: Engine | None = None
-        self._claim = Claim()
-        self.monitor: CardMonitor | None = None
-        self._reader: CardReader | None = None
+        self._engine: AnyEngine | None = None
+        self._group: EngineGroup | None = None
+        """The same, where it has several cards."""
+        self._claims: list[Claim] = []
+        self.cards: list[WatchedCard] = []
+        """In use, from the end of the loading on."""
         self._served: ServedModel | None = None
-        self._loading: asyncio.Future[Engine | None] | None = None
+        self._loading: asyncio.Future[AnyEngine | None] | None = None
         self._stopping: asyncio.Task[None] | None = None
         self._hurry = asyncio.Event()
         self.pool: ModelPool | None = None
@@ -110,80 +113,68 @@ class Service:
         except Exception as exc:
             self._fail(exc)
             return
-        self._reader = CardReader(lambda: self._card, self._place_of_card)
-        throttle = self.pool.throttle if self.pool is not None else self._engines[0].throttle
-        self.monitor = CardMonitor(
-            self._read_card, throttle, self.settings.heat, self._give_up_memory, not self.settings.on_demand
-        )
-        self.monitor.start()
+        self.cards = self._watched_cards()
+        for card in self.cards:
+            card.monitor.start()
         if self.pool is not None:
             self._coming_and_going = loop.create_task(self.pool.run(self._slow))
         if self.state == "loading":
             self.state, self.reason = "ready", ""
             log.info("%s", self.banner())
 
-    def _give_up_memory(self) -> bool:
-        """On the monitor's thread: one bank of one model, False where none has more than one."""
-        return any(engine.give_up_memory() for engine in self._engines)
+    def _watched_cards(self) -> list[WatchedCard]:
+        pool, settings = self.pool, self.settings
+        if pool is not None:
+            shared = pool.shared
+            assert shared is not None
+            return [WatchedCard(lambda: shared.on_card.card, lambda: pool.engines, pool.throttle, settings)]
+        assert self._engine is not None
+        return [
+            WatchedCard(partial(_card_of, engine), partial(list, [engine]), engine.throttle, settings, name)
+            for name, engine in self._engine.cards
+        ]
 
     @property
-    def _engines(self) -> list[Engine]:
-        """Of all models on the card."""
+    def monitor(self) -> CardMonitor | None:
+        """Of the first card."""
+        return self.cards[0].monitor if self.cards else None
+
+    @property
+    def _engines(self) -> list[AnyEngine]:
+        """Of all models."""
         if self.pool is not None:
-            return self.pool.engines
+            return list(self.pool.engines)
         return [] if self._engine is None else [self._engine]
 
-    @property
-    def _card(self) -> CardHandle:
-        """Which may become another one, and be closed."""
-        if self.pool is not None:
-            assert self.pool.shared is not None
-            return self.pool.shared.on_card.card
-        return self._engines[0].model.card
-
-    def _open(self) -> Engine | None:
-        from axpress.core.device.model_loader import runtime_of
+    def _open(self) -> AnyEngine | None:
+        from axpress.core.device.model_loader import devices_of, runtime_of
         from axpress.core.engine.engine import Engine
+        from axpress.core.engine.engine_group import EngineGroup
         from axpress.core.model_files.model_package import open_package
 
         s = self.settings
         first = self.pool.models[0].settings.directory if self.pool is not None else s.directory
+        devices = [s.effective_device]
         if s.effective_device != "axengine":
-            _, index, emulated = runtime_of(open_package(first), s.effective_device)
-            self._claim = claim_card(s.state_dir, index, emulated, self._check_stop)
+            package = open_package(first)
+            devices = devices_of(package, s.effective_device)
+            for device in devices:
+                _, index, emulated = runtime_of(package, device)
+                self._claims.append(claim_card(s.state_dir, index, emulated, self._check_stop))
+        holders = [claim.holders for claim in self._claims] or [Claim().holders]
         if self.pool is not None:
-            self.pool.open(self._loads, self._claim.holders)
+            self.pool.open(self._loads, holders[0])
             return None
-        extra = {"speed": f"{s.emu_speed:g}"} if s.emu_speed is not None else None
-        return Engine.open(
-            s.directory, s.effective_device, s.profile, s.max_queue, settings=extra, progress=self._loads,
-            max_running=s.max_running, banks=s.banks, exact=s.exact, drafts=s.drafts,
-            draft_history=s.draft_history, trace=s.trace,
-            meanwhile=self._check_stop, state_dir=s.state_dir, on_failure=self._tell_failed,
-            holders=self._claim.holders,
-        )  # fmt: skip
-
-    def _read_card(self) -> CardReading:
-        """On the monitor's thread. A card that is lost is the engine's to bring back."""
-        assert self._reader is not None
-        try:
-            reading = self._reader.read()
-        except AxpressError as exc:
-            if exc.kind is FailureKind.CARD_LOST and not self._card.closed:  # closed: it is on its way
-                for engine in self._engines[:1]:
-                    engine.report_trouble(exc.kind, f"the card's monitor: {exc}")
-            raise
-        if self._card.closed or any(engine.state != "ready" for engine in self._engines):
-            raise EngineClosed("a card that is being brought back, or closed, tells nonsense")
-        return reading
-
-    def _place_of_card(self) -> int:
-        """Where the vendor's program lists the card."""
-        from axpress.core.recovery.firmware import place_of
-
-        card = self._card
-        # PyAXEngine's card has no library, and its number is its place
-        return place_of(card.library, card.device) if card.library else card.device
+        options: dict[str, Any] = {
+            "settings": {"speed": f"{s.emu_speed:g}"} if s.emu_speed is not None else None, "progress": self._loads,
+            "max_running": s.max_running, "banks": s.banks, "exact": s.exact, "drafts": s.drafts,
+            "draft_history": s.draft_history, "trace": s.trace, "meanwhile": self._check_stop,
+            "state_dir": s.state_dir, "on_failure": self._tell_failed,
+        }  # fmt: skip
+        if len(devices) == 1:
+            return Engine.open(s.directory, devices[0], s.profile, s.max_queue, holders=holders[0], **options)
+        self._group = EngineGroup.open(s.directory, devices, s.profile, s.max_queue, holders=holders, **options)
+        return self._group
 
     def _loads(self, progress: LoadProgress) -> None:
         """Called on other threads. Ends the loading before the next file where the server is told to stop."""
@@ -315,10 +306,12 @@ class Service:
         body |= self._loading_facts()
         if self._engine is not None:
             body |= engine_facts(self._engine, stats, self.settings)
+            if self._group is not None:
+                body |= group_facts(self._group, self.cards)
         elif self.pool is not None:
-            body |= {**engines_facts(self._engines, self.settings), "models": self.pool.report()}
-        if self.monitor is not None and (card := self.monitor.latest) is not None:
-            body["card"] = {f.name: getattr(card, f.name) for f in fields(card) if f.name != "at"}
+            body |= {**engines_facts(self.pool.engines, self.settings), "models": self.pool.report()}
+        if (card := next((card.report for card in self.cards if card.report), None)) is not None:
+            body["card"] = card
         body["num_answers"] = self.num_answers
         body["uptime_seconds"] = round(monotonic() - self.started, 1)
         seconds = body.get("recovery", {}).get("seconds", 0.0)
@@ -335,7 +328,7 @@ class Service:
             status, reason = engine.state, engine.reason or ""
             if status != "ready":
                 return self._tell(status, reason)
-        if self.monitor is not None and self.monitor.policy.paused:
+        if self.cards and all(card.monitor.policy.paused for card in self.cards):
             return self._tell("hot", f"answers wait until the card is below {self.settings.heat[1]:g} C")
         for engine in self._engines if self.pool is None or self.pool.loading is None else ():
             told = stats or engine.stats()
@@ -383,8 +376,8 @@ class Service:
             self._coming_and_going.cancel()
             loading = asyncio.get_running_loop().run_in_executor(self._slow, lambda: None)
             await self._within(loading, LOAD_STOP_SECONDS)  # what is being loaded ends before its next file
-        if self.monitor is not None:
-            await asyncio.to_thread(self.monitor.stop)
+        for card in self.cards:
+            await asyncio.to_thread(card.monitor.stop)
         if self._loading is not None and self._loading.done() and self._loading.exception() is None:
             self._engine = self._engine or self._loading.result()
         for engine in self._engines:
@@ -398,10 +391,11 @@ class Service:
         for executor in (self._slow, self.preparing, self.submitting):
             executor.shutdown(wait=False)
         if not self.card_hangs:
-            self._claim.give_up()
+            for claim in self._claims:
+                claim.give_up()
         log.info("closed after %.1f seconds", monotonic() - begun)
 
-    async def _close(self, engine: Engine) -> None:
+    async def _close(self, engine: AnyEngine) -> None:
         """Close the card. One that failed is closed as far as it lets itself, and makes the exit code 1."""
         if engine.state == "failed":
             self.exit_code = self.exit_code or 1
@@ -424,3 +418,7 @@ class Service:
             self.card_hangs, self.exit_code = True, 1
             log.error("the card has not answered within %g s: it is left as it is. Should the next program"
                       " have no answer either, cut its power", seconds)  # fmt: skip
+
+
+def _card_of(engine: Engine) -> CardHandle:
+    return engine.model.card

@@ -10,12 +10,12 @@ from .. import version
 from ..settings import Settings
 
 if TYPE_CHECKING:
-    from axpress.core.engine.engine import Engine
+    from axpress.core.engine.engine_group import AnyEngine
 
 SAMPLES, SAMPLE = 16, 16 << 10
 
 
-def fingerprint(engine: Engine, settings: Settings) -> str:
+def fingerprint(engine: AnyEngine, settings: Settings) -> str:
     """Of the model's files, its sampling defaults, the card's runtime, this program and `--exact`: the same on every
     machine that has the same."""
     root = settings.directory

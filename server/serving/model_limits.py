@@ -13,7 +13,7 @@ from axpress.core.request import SamplingParams
 from .model_names import ModelNames
 
 if TYPE_CHECKING:
-    from axpress.core.engine.engine import Engine
+    from axpress.core.engine.engine_group import AnyEngine
     from axpress.core.model_files.model_package import SamplingDefaults
 
 MAX_CHOICES = 8
@@ -38,7 +38,7 @@ class ModelLimits:
     embedding_sizes: Sequence[int] = ()
 
 
-def model_limits(engine: Engine, names: ModelNames, max_together: int) -> ModelLimits:
+def model_limits(engine: AnyEngine, names: ModelNames, max_together: int) -> ModelLimits:
     """Limits of the model that `engine` has open, served under `names`; it takes `max_together` requests at a time."""
     info, defaults = engine.info, sampling_defaults(engine.package.post_config)
     longest = max(map(len, engine.text.pieces.data))

@@ -13,7 +13,7 @@ from axpress.core.request import GenerationRequest
 from .generation_spec import GenerationSpec
 
 if TYPE_CHECKING:
-    from axpress.core.engine.engine import Engine
+    from axpress.core.engine.engine_group import AnyEngine
 
     from .output_parser import OutputParser
 
@@ -28,7 +28,7 @@ class PreparedRequest:
 
     spec: GenerationSpec
     requests: Sequence[GenerationRequest]
-    engine: Engine
+    engine: AnyEngine
     model: str
     fingerprint: str
     parsers: Sequence[OutputParser] = ()

@@ -9,7 +9,7 @@ from axpress.core.device.rerank_tokens import rerank_tokens
 from axpress.core.model_files.rerank_models import AFTER, BEFORE, INSTRUCTION
 
 if TYPE_CHECKING:
-    from axpress.core.engine.engine import Engine
+    from axpress.core.engine.engine_group import AnyEngine
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +23,11 @@ class Reranker:
     instruction: str
 
     @classmethod
-    def of(cls, engine: Engine) -> Reranker:
+    def of(cls, engine: AnyEngine) -> Reranker:
         """Raises PackageError where the model can be none: its kind, its tokenizer, or its head."""
         package, text = engine.package, engine.text
         package = replace(package, embeds=bool(engine.info.embedding_size))
-        scored = rerank_tokens(package, text, engine.model.program.token_ids)
+        (_, first), *_ = engine.cards
+        scored = rerank_tokens(package, text, first.model.program.token_ids)
         before, after = (tuple(text.encode(part, control=True)) for part in (BEFORE, AFTER))
         return cls(before, after, scored, package.rerank_instruction or INSTRUCTION)

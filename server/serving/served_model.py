@@ -13,7 +13,7 @@ from .model_names import ModelNames
 from .reranker import Reranker
 
 if TYPE_CHECKING:
-    from axpress.core.engine.engine import Engine
+    from axpress.core.engine.engine_group import AnyEngine
     from axpress.core.model_files.model_package import ModelPackage
     from axpress.core.structured_output.grammar_compiler import GrammarCompiler
 
@@ -25,7 +25,7 @@ class ServedModel:
     """An open engine, and what is known of its model. `fingerprint` changes when anything that can change an answer
     does."""
 
-    engine: Engine
+    engine: AnyEngine
     limits: ModelLimits
     name: str
     fingerprint: str
@@ -37,7 +37,7 @@ class ServedModel:
     """Bytes of the model's files, and when the last of them was changed; they may be gone later."""
 
     @classmethod
-    def of(cls, engine: Engine, settings: Settings) -> ServedModel:
+    def of(cls, engine: AnyEngine, settings: Settings) -> ServedModel:
         """What requests need to know of the model; reading its vocabulary for grammars takes a moment. PackageError: it
         is to be a reranker and can be none."""
         from axpress.core.structured_output.grammar_compiler import GrammarCompiler

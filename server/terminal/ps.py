@@ -27,8 +27,8 @@ def ps(connection: Connection, as_json: bool) -> int:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
-    if facts["reason"]:
-        print(visible(facts["reason"]))
+    for text in filter(None, (facts["reason"], facts["degraded"] and f"degraded: {facts['degraded']}")):
+        print(visible(text))
     return 0
 
 
@@ -45,6 +45,8 @@ def server_facts(connection: Connection) -> dict[str, Any]:
     total, free = card.get("total_cmm"), card.get("free_cmm")
     facts = {"url": connection.url, "status": health.get("status"), "reason": health.get("reason") or ""}
     facts |= {name: health.get(name) for name in names}
+    facts["num_cards"] = len(health.get("cards", ())) or 1
+    facts["degraded"] = health.get("degraded", "")
     if "models" in health:
         facts["models"] = [{k: v for k, v in model.items() if k != "stats"} for model in health["models"]]
     return facts | {
@@ -56,7 +58,9 @@ def server_facts(connection: Connection) -> dict[str, Any]:
 
 
 def card_words(facts: dict[str, Any]) -> str:
-    """Which card it is, for people; that it is emulated where it is."""
+    """Which card it is, or how many, for people; that it is emulated where it is."""
+    if facts.get("num_cards", 1) > 1:
+        return f"{facts['num_cards']} cards" + (", emulated" if facts["emulated"] else "")
     if not facts["emulated"]:
         return "?" if facts["device"] is None else f"card {facts['device']}"
     profile = str(facts["profile"] or "none").rpartition("/")[2].removesuffix(".toml")

@@ -88,14 +88,19 @@ class Watch:
         """The picture for a terminal of that size."""
         live, picture = self._live, self._live["picture"]
         state = live["status"] + (f": {visible(live['reason'])}" if live["reason"] else "")
-        lines = [Text.assemble((visible(live["model"]) or "?", "bold"), f"  {card_words(live)}")]
+        lines = [
+            Text.assemble(
+                (visible(live["model"]) or "?", "bold"), f"  {card_words(live | {'num_cards': _num_cards(picture)})}"
+            )
+        ]
         lines.append(_line("server", f"{self._connection.url}  "))
         lines[1].append(self.trouble or state, "" if state == "ready" and not self.trouble else "red")
         if picture is not None:
             lines += self._facts(live, picture, width)
             banks = list(enumerate(picture["banks"]))
             fullest = sorted(sorted(banks, key=lambda bank: bank[1]["free"])[:MAX_BANKS], key=lambda bank: bank[0])
-            lines += [_bar(number, bank, width) for number, bank in fullest]
+            names = _bank_names(picture)
+            lines += [_bar(names[number], bank, width) for number, bank in fullest]
             lines.append(_legend(len(banks)))
             lines += _answers(picture["running"], height - len(lines) - 2)
         for line in lines:
@@ -108,9 +113,8 @@ class Watch:
         yield _line("answers", f"{len(picture['running'])} of {live['max_running']}, {picture['num_waiting']} of"
                                f" {live['max_queue']} waiting")  # fmt: skip
         yield _line("speed", f"{'?' if rate is None else f'{rate:.1f}':>6} tokens/s  {self._heights(width - 30)}")
-        used = None if card["memory_free_bytes"] is None else card["memory_bytes"] - card["memory_free_bytes"]
-        warmth = "?" if card["temperature_c"] is None else f"{card['temperature_c']:.1f}"
-        yield _line("card", f"{warmth:>6} C, memory {memory_words(used, card['memory_bytes'])}")
+        for one in picture.get("cards") or [{"name": "", "state": "ready", "card": card}]:
+            yield _card_line(one["name"], one["state"], one["card"])
         passes = picture["passes"]
         tokens, answers = (sum(counts) / max(len(passes), 1) for counts in zip(*passes, (0, 0), strict=True))
         yield _line("passes", f"the last {len(passes)} carried {tokens:.1f} tokens of {answers:.1f} answers each")
@@ -122,15 +126,33 @@ class Watch:
         return "".join(HEIGHTS[min(int(rate / most * len(HEIGHTS)), len(HEIGHTS) - 1)] for rate in rates)
 
 
+def _num_cards(picture: dict[str, Any] | None) -> int:
+    return len((picture or {}).get("cards", ())) or 1
+
+
+def _bank_names(picture: dict[str, Any]) -> list[str]:
+    """With several cards: card and number there."""
+    if not picture.get("cards"):
+        return [str(number) for number in range(len(picture["banks"]))]
+    return [f"{card['name']}.{number}" for card in picture["cards"] for number in range(card["num_banks"])]
+
+
+def _card_line(name: str, state: str, card: dict[str, Any]) -> Text:
+    used = None if card["memory_free_bytes"] is None else card["memory_bytes"] - card["memory_free_bytes"]
+    warmth = "?" if card["temperature_c"] is None else f"{card['temperature_c']:.1f}"
+    line = _line(f"card {name}".rstrip(), f"{warmth:>6} C, memory {memory_words(used, card['memory_bytes'])}")
+    return line if state == "ready" else line.append(f"  {state}", "red")
+
+
 def _line(label: str, text: str, style: str = "") -> Text:
     return Text.assemble((f"{label:<{LABEL}}", "dim"), (text, style))
 
 
-def _bar(number: int, bank: dict[str, int], width: int) -> Text:
+def _bar(name: str, bank: dict[str, int], width: int) -> Text:
     """Whose the rows of a bank are."""
     rows, length = bank["rows"], max(width - LABEL - 22, 10)
     counts = (rows - bank["free"] - bank["idle"] - bank["shared"], bank["shared"], bank["idle"], bank["free"])
-    line, before = _line(f"cache {number}", ""), 0
+    line, before = _line(f"cache {name}", ""), 0
     for count, (mark, style) in zip(counts, ROWS.values(), strict=True):
         line.append(mark * (round((before + count) * length / rows) - round(before * length / rows)), style)
         before += count

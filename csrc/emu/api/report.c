@@ -87,6 +87,14 @@ static void add_memory(text *t)
         used, peak, total, (unsigned long long)emu_pinned_used(), live);
 }
 
+static void add_devices(text *t)
+{
+    add(t, ",\"devices\":[");
+    for (int i = 0; emu_initialised && i < emu_num_devices; i++)
+        add(t, "%s{\"id\":%d,\"modelled_ns\":%llu}", i ? "," : "", emu_devices[i].id, get(&emu_devices[i].busy_ns));
+    add(t, "]");
+}
+
 typedef struct leak_list {
     text *t;
     const char *comma;
@@ -125,6 +133,7 @@ int axemu_report(char *buffer, size_t size)
         get(&emu_counted.counts[EMU_COUNT_OFFLINE]), get(&emu_counted.counts[EMU_COUNT_MODELLED_NS]));
     add_effects(&t);
     add_memory(&t);
+    add_devices(&t);
     add_leaks(&t);
     add(&t, ",\"profile\":");
     add_string(&t, emu_profile_name());

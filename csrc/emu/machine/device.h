@@ -31,6 +31,7 @@ struct emu_device {
     pthread_mutex_t clock;         /* the timeline, see pacing.c */
     int64_t free_at[EMU_NUM_RESOURCES];
     int64_t busy_until;
+    _Atomic uint64_t busy_ns;      /* modelled, since the counters were reset */
     double rise;                   /* of the thermal model: millidegrees above idle, at `warmed_at` */
     int64_t warmed_at;
 };

@@ -94,7 +94,7 @@ static emu_exec_flags flags_for(const emu_plan *plan)
 static axclError compute(emu_plan *plan, emu_device *device)
 {
     void *inputs[EMU_MAX_TENSORS], *outputs[EMU_MAX_TENSORS];
-    bool spoil = emu_fault_nan(plan->loaded->info->kind);
+    bool spoil = emu_fault_nan(device, plan->loaded->info->kind);
     pthread_mutex_lock(&device->npu);
     prepare_inputs(plan, inputs);
     prepare_outputs(plan, outputs);

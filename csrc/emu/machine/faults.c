@@ -22,6 +22,7 @@ typedef enum rule_kind { RULE_CALL, RULE_DEVICE, RULE_NAN } rule_kind;
 
 typedef struct rule {
     rule_kind kind;
+    int device;              /* the id of the only one that it is for; ANY */
     emu_fn fn;               /* CALL */
     uint64_t at, seen;
     bool onward;
@@ -31,12 +32,14 @@ typedef struct rule {
     int model;               /* NAN: EMU_LAYER, EMU_HEAD or -1 */
 } rule;
 
+#define ANY -1
 #define MAX_RULES 32
 
 typedef struct rule_set {
     rule rules[MAX_RULES];
     int count;
     int temperature, heat;   /* temperature 0: as set */
+    int warm;                /* the device that has it, or ANY */
     int64_t memory_mib;
     uint64_t leak;
     bool no_driver;
@@ -46,7 +49,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t released = PTHREAD_COND_INITIALIZER;
 static rule_set active;
 static atomic_bool any_rule;
-static atomic_int temperature, heat;
+static atomic_int temperature, heat, warm = ANY;
 static _Atomic int64_t memory_mib = -1;
 static _Atomic uint64_t leak;
 static atomic_bool no_driver;
@@ -148,12 +151,24 @@ static int parse_value(const char *text, const char *key, const char *s, rule_se
     return *end || value < 0 ? bad(text, "the number is not a whole one from 0") : 0;
 }
 
+/* "2:" before a rule: it is for the device of that id, and counts what happens there. */
+static char *parse_which(char *text, int *device)
+{
+    const char *end;
+    uint64_t id;
+    *device = ANY;
+    if (!parse_count(text, &id, &end) || *end != ':') return text;
+    *device = (int)id;
+    return text + (end - text) + 1;
+}
+
 static int parse_rule(char *text, rule_set *set)
 {
     rule r = {.at = 0};
+    text = parse_which(text, &r.device);
     char *at = strchr(text, '@'), *equals = strchr(text, '=');
     if (set->count == MAX_RULES) return bad(text, "more than 32 rules");
-    if (!strcmp(text, "driver=missing")) {
+    if (!strcmp(text, "driver=missing") && r.device == ANY) {
         set->no_driver = true;
         return 0;
     }
@@ -165,6 +180,8 @@ static int parse_rule(char *text, rule_set *set)
     else {
         char key[32];
         snprintf(key, sizeof key, "%.*s", (int)(equals - text), text);
+        if (!strcmp(key, "temperature")) set->warm = r.device;
+        else if (r.device != ANY) return bad(text, "this is so for all devices: without a number before it");
         return parse_value(text, key, equals + 1, set);
     }
     if (!result) set->rules[set->count++] = r;
@@ -173,7 +190,7 @@ static int parse_rule(char *text, rule_set *set)
 
 int emu_faults_set(const char *text)
 {
-    rule_set next = {.memory_mib = -1};
+    rule_set next = {.memory_mib = -1, .warm = ANY};
     char *copy = strdup(text), *rest = copy, *part;
     int result = copy ? 0 : -1;
     while (!result && (part = strsep(&rest, ";"))) {
@@ -188,6 +205,7 @@ int emu_faults_set(const char *text)
     any_rule = next.count > 0;
     temperature = next.temperature;
     heat = next.heat;
+    warm = next.warm;
     memory_mib = next.memory_mib;
     leak = next.leak;
     no_driver = next.no_driver;
@@ -198,6 +216,11 @@ int emu_faults_set(const char *text)
     return 0;
 }
 
+static bool is_for(const rule *r, const emu_device *device)
+{
+    return r->device == ANY || (device && device->id == r->device);
+}
+
 /* Without a number "at once" is now, not at the next submission; of rules set before axclInit, when devices are there. An
  * offline device may come back by a reboot, a dead one is dead in each life of the process's runtime. */
 void emu_faults_devices(void)
@@ -206,7 +229,8 @@ void emu_faults_devices(void)
     for (int i = 0; i < active.count; i++) {
         rule *r = &active.rules[i];
         if (r->kind != RULE_DEVICE || r->at || (r->seen++ && r->state != EMU_DEAD)) continue;
-        for (int d = 0; d < emu_num_devices; d++) emu_devices[d].state = (int)r->state;
+        for (int d = 0; d < emu_num_devices; d++)
+            if (is_for(r, &emu_devices[d])) emu_devices[d].state = (int)r->state;
         emu_count_effect(r->state == EMU_DEAD ? EMU_EFFECT_DEAD : EMU_EFFECT_OFFLINE);
     }
     pthread_mutex_unlock(&lock);
@@ -230,10 +254,12 @@ axclError emu_fault_call(emu_fn fn)
     bool now = false;
     armed = fault;
     if (!atomic_load_explicit(&any_rule, memory_order_relaxed)) return 0;
+    emu_context *context = emu_context_current();
+    emu_device *device = context ? context->device : NULL;
     pthread_mutex_lock(&lock);
     for (int i = 0; i < active.count; i++) {
         rule *r = &active.rules[i];
-        if (r->kind != RULE_CALL || r->fn != fn || !due(r)) continue;
+        if (r->kind != RULE_CALL || r->fn != fn || !is_for(r, device) || !due(r)) continue;
         fault = r->fault;
         now = r->fail_now;
     }
@@ -245,9 +271,8 @@ axclError emu_fault_call(emu_fn fn)
         armed = fault;
         return 0;
     }
-    emu_context *context = fault.kind == EMU_FAULT_FAIL_LATER ? NULL : emu_context_current();
     if (fault.kind != EMU_FAULT_FAIL_LATER) {
-        emu_hang(context ? context->device : &emu_devices[0], fault.ms, NULL, 0);
+        emu_hang(device ? device : &emu_devices[0], fault.ms, NULL, 0);
         fault.code = AXCL_ERROR(AXCL_SUB_DEVICE, AXCL_ID_TIMEOUT);
     }
     return emu_refuse(fault.code, "%s was told to %s by the fault list", emu_fn_name(fn),
@@ -276,7 +301,7 @@ void emu_fault_submission(emu_device *device)
     pthread_mutex_lock(&lock);
     for (int i = 0; i < active.count; i++) {
         rule *r = &active.rules[i];
-        if (r->kind != RULE_DEVICE || !r->at || !due(r)) continue;
+        if (r->kind != RULE_DEVICE || !r->at || !is_for(r, device) || !due(r)) continue;
         device->state = (int)r->state;
         are_new = false;
         emu_count_effect(r->state == EMU_DEAD ? EMU_EFFECT_DEAD : EMU_EFFECT_OFFLINE);
@@ -284,14 +309,14 @@ void emu_fault_submission(emu_device *device)
     pthread_mutex_unlock(&lock);
 }
 
-bool emu_fault_nan(emu_model_kind kind)
+bool emu_fault_nan(const emu_device *device, emu_model_kind kind)
 {
     bool hit = false;
     if (!atomic_load_explicit(&any_rule, memory_order_relaxed)) return false;
     pthread_mutex_lock(&lock);
     for (int i = 0; i < active.count; i++) {
         rule *r = &active.rules[i];
-        if (r->kind == RULE_NAN && (r->model < 0 || r->model == (int)kind) && due(r)) hit = true;
+        if (r->kind == RULE_NAN && (r->model < 0 || r->model == (int)kind) && is_for(r, device) && due(r)) hit = true;
     }
     pthread_mutex_unlock(&lock);
     if (hit) emu_count_effect(EMU_EFFECT_NAN);
@@ -310,7 +335,8 @@ void emu_fault_heat(emu_device *device)
 
 int emu_fault_temperature(const emu_device *device)
 {
-    return (temperature ? temperature : emu_config.temperature) + device->heat;
+    bool told = temperature && (warm == ANY || warm == device->id);
+    return (told ? temperature : emu_config.temperature) + device->heat;
 }
 
 int64_t emu_fault_memory_mib(void) { return memory_mib; }

@@ -27,7 +27,8 @@ axclError emu_fault_call(emu_fn fn);            /* the fault of this call: its c
 emu_fault emu_fault_armed(void);                /* what the call in progress must do later; clears it */
 void emu_fault_offline(emu_fn fn);              /* counts work submitted to a device that is known to be offline */
 void emu_fault_submission(emu_device *device);  /* counts one; may take the device offline */
-bool emu_fault_nan(emu_model_kind kind);        /* counts one execute; true: its results are NaN */
+/* Counts one execute; true: its results are NaN. */
+bool emu_fault_nan(const emu_device *device, emu_model_kind kind);
 void emu_fault_heat(emu_device *device);        /* counts one execute */
 int emu_fault_temperature(const emu_device *device);
 int64_t emu_fault_memory_mib(void);             /* -1: as it is */

@@ -80,7 +80,9 @@ static void count_busy(emu_device *device, int64_t start, int64_t end)
 {
     if (start < device->busy_until) start = device->busy_until;
     if (end <= start) return;
-    emu_count_add(EMU_COUNT_MODELLED_NS, (uint64_t)((double)(end - start) * speed));
+    uint64_t busy = (uint64_t)((double)(end - start) * speed);
+    emu_count_add(EMU_COUNT_MODELLED_NS, busy);
+    device->busy_ns += busy;
     device->busy_until = end;
     warm(device, start, end);
 }

@@ -94,7 +94,7 @@ def test_closing_at_once_cancels(open_engine) -> None:
 
 def test_one_process_has_one_card(open_engine) -> None:
     engine = open_engine()
-    with pytest.raises(RuntimeUnavailable, match="has a card open already"):
+    with pytest.raises(RuntimeUnavailable, match="has card 1 open already"):
         open_engine()
     assert ask(engine, max_tokens=2).num_tokens == 2
     engine.close()

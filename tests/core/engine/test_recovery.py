@@ -17,7 +17,7 @@ from tiny_models import Tiny, convert_tiny
 from axpress.core.device import load_watch
 from axpress.core.device.emulator import Emulator
 from axpress.core.engine import engine as engine_module
-from axpress.core.engine import pass_runner
+from axpress.core.engine import engine_loop, pass_runner
 from axpress.core.engine.engine import Engine
 from axpress.core.errors import CardBeyondHelp, CardRecovering, EngineClosed, FailureKind
 from axpress.core.recovery.ladder import RecoveryPolicy
@@ -232,7 +232,7 @@ def test_closing_ends_a_recovery_within_its_bound(open_engine, faults: str, monk
 
 
 def test_a_card_that_is_lost_while_nobody_asks_is_brought_back(open_engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "IDLE_SECONDS", 0.2)
+    monkeypatch.setattr(engine_loop, "IDLE_SECONDS", 0.2)
     engine = open_engine()
     Emulator().set("faults", "device=offline@1")
     until = time.monotonic() + 60

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from page_visitor import (
     until_some_text,
     until_state,
 )  # fmt: skip
-from server_process import RunningServer
+from server_process import RunningServer, chat
 
 from axpress.core.model_files.hollow import hollow
 
@@ -65,6 +66,29 @@ def test_a_hot_card_is_said(browser: Any, profile: Path) -> None:
         assert page.locator("#notice-bar").is_visible() and page.locator("#temperature-note").inner_text() == "hot"
         say(page, "Hello")
         until_state(page, "waiting")
+        stop(page)
+    context.close()
+
+
+@browser_needed
+def test_several_cards_are_shown_by_name_and_one_that_fails_is_said(browser: Any, profile: Path) -> None:
+    context = browser.new_context()
+    context.set_default_timeout(WAIT)
+    faults = {"AXPRESS_EMU_FAULTS": "2:device=offline@2300; 1:temperature=61000", "AXPRESS_EMU_REBOOT_MS": "60000"}
+    with serve(profile, "--device", "emu:0,1", "--drain-timeout", "0.1", environment=faults) as server:
+        page = open_page(context, server.url)
+        until(page, "document.querySelectorAll('#banks figcaption').length === 4")
+        names = [str(name).partition(":")[0] for name in page.locator("#banks figcaption").all_inner_texts()]
+        assert names[0] == "Card 0, part 1" and page.locator("#card-title").inner_text() == "Emulated cards"
+        until(page, "document.querySelector('#temperature').textContent === '61 °C'")  # of the warmer one
+        with ThreadPoolExecutor(6) as clients:  # more than one card is sent
+            for number in range(6):
+                clients.submit(server.post, chat(f"{number} is a number", max_tokens=60, ignore_eos=True))
+        until(page, "document.querySelector('#card-states').textContent.includes('Card 1 is being brought back')")
+        assert "the others answer meanwhile" in page.locator("#card-states").inner_text()
+        assert notice(page) == ""
+        say(page, "Hello")
+        until_some_text(page, 1)
         stop(page)
     context.close()
 

@@ -16,8 +16,7 @@ from server_process import RunningServer, chat, hollow_package, http_post, note_
 from axpress.core.device.emulator import Emulator
 from axpress.core.engine.engine import Engine
 from axpress.core.errors import RuntimeCallError
-from axpress.server.serving.card_reading import CardReader
-from axpress.server.serving.engine_service import Service
+from axpress.server.serving.watched_card import WatchedCard
 from axpress.server.settings import Settings
 
 PROMPT = [{"role": "user", "content": "tell me of the sea"}]
@@ -172,14 +171,13 @@ def test_a_first_load_that_cannot_be_had_ends_the_process(
 
 
 def test_a_card_that_the_monitor_finds_lost_is_brought_back(package: tuple[Path, Path]) -> None:
-    service = Service(Settings())
-    service._engine = engine = Engine.open(package[0], "emu", "none")
-    service._reader = CardReader(lambda: engine.model.card, service._place_of_card)
+    engine = Engine.open(package[0], "emu", "none")
+    card = WatchedCard(lambda: engine.model.card, lambda: [engine], engine.throttle, Settings())
     try:
-        assert service._read_card() is not None
+        assert card.read() is not None
         Emulator().set("faults", "axclrtGetDeviceProperties@1=fail:0x80300181")
         with pytest.raises(RuntimeCallError, match="0x80300181"):
-            service._read_card()
+            card.read()
         until = time.monotonic() + 60
         while not engine.ladder.rungs:
             assert time.monotonic() < until
