@@ -86,9 +86,13 @@ cdef class Card:
 
         Raises RuntimeUnavailable (library or symbol missing, index without a card) or RuntimeCallError.
         """
-        if _open_cards:
+        if any(other.library != os.fspath(library) for other in _open_cards):
             raise RuntimeUnavailable(
-                "this process has a card open already, and the runtime allows one at a time: close that one first")
+                "this process has a card open already, of another runtime, and two do not go together: close that one"
+                " first")
+        if _open_cards and settings:
+            raise RuntimeUnavailable(
+                "this process has a card open already: settings of an emulated runtime come before its first card")
         self.library = os.fspath(library)
         self._load(settings or {})
         try:
@@ -114,11 +118,13 @@ cdef class Card:
                 raise RuntimeUnavailable(f"the emulated runtime refuses {key}={value}: {self.last_error()}")
 
     def _start(self, int index, device_id):
-        cdef axclError code
+        cdef axclError code = 0
+        cdef bint begun = len(_open_cards) > 0
         self.closed = False
         _open_cards.add(self)  # first: what is initialised here is not for _end to end
-        with nogil:
-            code = self.api.axclInit(NULL)
+        if not begun:  # else by the first: once a process
+            with nogil:
+                code = self.api.axclInit(NULL)
         self.closed = code != 0
         if code == AXCL_ERR_NO_DRIVER:
             raise RuntimeUnavailable(
@@ -134,6 +140,10 @@ cdef class Card:
         if not 0 <= index < len(devices):
             raise RuntimeUnavailable(
                 f"card {index} was asked for, but the runtime {self.library} sees {len(devices)} card(s)")
+        if any(other is not self and other.device == devices[index] for other in _open_cards):
+            raise RuntimeUnavailable(
+                f"this process has a card open already, number {devices[index]} of the runtime {self.library}: close"
+                " that one first")
         self.device = devices[index]
         with nogil:
             code = self.api.axclrtSetDevice(self.device)
@@ -218,6 +228,11 @@ cdef class Card:
                 self.api.axclrtFreeHost(memory)
             else:
                 self.api.axclrtFree(memory)
+
+    @property
+    def devices(self) -> tuple:
+        """The number of the one, as for several that serve one model together."""
+        return (self.device,)
 
     def last_error(self) -> str:
         """The emulated runtime's sentence about its last refusal; empty on a real one."""
@@ -337,15 +352,17 @@ cdef class Card:
             log.warning("the card was closed after a failure: %s", self.close_error)
 
     def _stop(self):
-        """Undoes `_start` as far as it came. Errors are not raised: this also runs after a failure."""
+        """Undoes `_start` as far as it came. Errors are not raised: this also runs after a failure. What is the
+        process's ends with its last card."""
+        cdef bint only = all(other is self for other in _open_cards)
         with nogil:
             if self.stream != NULL:
                 if self.api.axclrtDestroyStream(self.stream) != 0 and self.api.axclrtDestroyStreamForce != NULL:
                     self.api.axclrtDestroyStreamForce(self.stream)
                 self.stream = NULL
-            if self.engine_ready:
+            if self.engine_ready and only:
                 self.api.axclrtEngineFinalize()
-                self.engine_ready = False
+            self.engine_ready = False
             if self.context != NULL:
                 self.api.axclrtDestroyContext(self.context)
                 self.context = NULL
@@ -354,8 +371,9 @@ cdef class Card:
                 self.device_set = False
         if not self.closed:
             self.closed = True  # first, see _end; the table of functions stays: somebody may come back who hangs in one
-            with nogil:
-                self.api.axclFinalize()
+            if only:
+                with nogil:
+                    self.api.axclFinalize()
         _open_cards.discard(self)
 
 

@@ -137,6 +137,7 @@ class Engine:
         max_running: int = 16,
         meanwhile: Meanwhile = nothing,
         holders: Callable[[], str | None] = lambda: None,
+        split: tuple[int, ...] = (),
         **options: Any,
     ) -> list[Engine]:
         """Loads model directories on one card; an engine for each. A card that fails or hangs meanwhile is tried again,
@@ -145,7 +146,7 @@ class Engine:
         shared = open_card(
             directories, device, profile, settings, progress, banks=banks, logits_slots=max_running,
             recovery=options.get("recovery"), state_dir=options.pop("state_dir", None), meanwhile=meanwhile,
-            holders=holders,
+            holders=holders, split=split,
         )  # fmt: skip
         engines: list[Engine] = []
         try:
@@ -424,6 +425,7 @@ class Engine:
     def _drop_bank(self) -> None:
         self._memory_wanted = False
         try:
+            self.scheduler.finish_passes()
             with self._watch.over("giving memory back", 2 * ASK_SECONDS):
                 self.scheduler.drop_bank()
         except RuntimeCallError as error:

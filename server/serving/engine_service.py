@@ -76,7 +76,7 @@ class Service:
         self.started = monotonic()
         self.created = time()
         self._engine: Engine | None = None
-        self._claim = Claim()
+        self._claims: list[Claim] = []
         self.monitor: CardMonitor | None = None
         self._reader: CardReader | None = None
         self._served: ServedModel | None = None
@@ -142,17 +142,19 @@ class Service:
         return self._engines[0].model.card
 
     def _open(self) -> Engine | None:
-        from axpress.core.device.model_loader import runtime_of
+        from axpress.core.device.model_loader import cards_of, runtime_of
         from axpress.core.engine.engine import Engine
         from axpress.core.model_files.model_package import open_package
 
         s = self.settings
         first = self.pool.models[0].settings.directory if self.pool is not None else s.directory
         if s.effective_device != "axengine":
-            _, index, emulated = runtime_of(open_package(first), s.effective_device)
-            self._claim = claim_card(s.state_dir, index, emulated, self._check_stop)
+            package = open_package(first)
+            _, index, emulated = runtime_of(package, s.effective_device)
+            for card in s.split or cards_of([package], s.effective_device) or (index,):
+                self._claims.append(claim_card(s.state_dir, card, emulated, self._check_stop))
         if self.pool is not None:
-            self.pool.open(self._loads, self._claim.holders)
+            self.pool.open(self._loads, self._holders)
             return None
         extra = {"speed": f"{s.emu_speed:g}"} if s.emu_speed is not None else None
         return Engine.open(
@@ -160,8 +162,12 @@ class Service:
             max_running=s.max_running, banks=s.banks, exact=s.exact, drafts=s.drafts,
             draft_history=s.draft_history, trace=s.trace,
             meanwhile=self._check_stop, state_dir=s.state_dir, on_failure=self._tell_failed,
-            holders=self._claim.holders,
+            holders=self._holders, split=s.split,
         )  # fmt: skip
+
+    def _holders(self) -> str | None:
+        """See Claim."""
+        return next((told for claim in self._claims or [Claim()] if (told := claim.holders()) != ""), "")
 
     def _read_card(self) -> CardReading:
         """On the monitor's thread. A card that is lost is the engine's to bring back."""
@@ -398,7 +404,8 @@ class Service:
         for executor in (self._slow, self.preparing, self.submitting):
             executor.shutdown(wait=False)
         if not self.card_hangs:
-            self._claim.give_up()
+            for claim in self._claims:
+                claim.give_up()
         log.info("closed after %.1f seconds", monotonic() - begun)
 
     async def _close(self, engine: Engine) -> None:
