@@ -197,7 +197,7 @@ def plan(
     _check(shape, clients, context, target_tokens, target_seconds, shared)
     costs = profile_costs(shape, loaded.cost, max_heads=clients)
     if cards > shape.layers:
-        layer_blocks(shape.layers, cards)
+        layer_blocks(package, cards)  # says that it cannot be
     numbers = range(1, 1 + max(cards, min(MOST_CARDS, shape.layers)))
     budgets = {num_cards: _budget(package, loaded.memory, shape, costs, num_cards) for num_cards in numbers}
     source = "the model files" if package.simulated else f"profile {loaded.name}"
@@ -255,7 +255,7 @@ def _budget(package: ModelPackage, memory: Memory, shape: ModelShape, costs: Pas
     masks = sum(group.mask_bytes for group in costs.groups)
     buffers = masks + 2 * 2 * width * shape.hidden + 2 * 2 * width * shape.kv_dim + 2 * shape.vocab
     budgets = []
-    for block, weights in zip(layer_blocks(shape.layers, cards), block_bytes(package, cards), strict=True):
+    for block, weights in zip(layer_blocks(package, cards), block_bytes(package, cards), strict=True):
         layers, head = block.stop - block.start, " and head" * (block.stop == shape.layers)
         budgets.append(Budget(
             memory.cmm_mib * MIB, memory.idle_cmm_mib * MIB, weights, buffers, shape.row_bytes * layers // shape.layers,

@@ -51,7 +51,9 @@ class Model:
         self.package, self.text = package, text
         self.program, self.modes, self.costs = program, modes, costs
         self.num_blocks = program.num_blocks if isinstance(program, SplitProgram) else 1
-        """Cards over which its layers are split, and so passes that can be under way at a time."""
+        """Cards over which its layers are split, and so passes that run at a time."""
+        self.max_under_way = 1 if self.num_blocks == 1 else self.num_blocks + 1
+        """Passes that are begun before the first has ended: a card that is done with one finds the next."""
         self.load_seconds = 0.0
         self.card_bytes: int | None = None
         """Of the card's memory, caches included, as measured when it was loaded; None: the runtime does not tell."""

@@ -7,8 +7,8 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ..errors import PackageError, RuntimeUnavailable
-from ..model_files.layer_blocks import layer_blocks, wanted_devices
+from ..errors import AxpressError, PackageError, RuntimeUnavailable
+from ..model_files.layer_blocks import DEVICES, layer_blocks, wanted_devices
 from ..model_files.model_package import ModelPackage, open_package
 from ..model_files.timing_profile import profile_path
 from ..tokenizer.tokenizer import Tokenizer
@@ -17,7 +17,7 @@ from .card_group import CardGroup
 from .card_models import CardModels, Loads, Model, check_card, close_cards, load_split
 from .emulator import emulator_library
 from .load_watch import Progress
-from .runtime import Card, find_library
+from .runtime import Card, device_ids, find_library
 from .wanted import Wanted
 
 __all__ = [
@@ -84,7 +84,13 @@ def open_models(
     """
     wanted = [want(directory, banks, logits_slots) for directory in directories]
     packages = [each.package for each in wanted]
-    split = split or cards_of(packages, device)
+    if not split:
+        split = cards_of(packages, device)
+        meant = {p.name: wanted_devices(p) for p in packages if device in ("auto", "emu")}
+        for name, devices in meant.items():
+            if len(devices) > 1 and not split:
+                log.warning("%s is meant for cards %s, and this machine has fewer: it is loaded on one", name,
+                            list(devices))  # fmt: skip
     if device == "axengine":
         if split:
             raise RuntimeUnavailable("PyAXEngine's sessions run on one card: a model cannot be split with them")
@@ -125,7 +131,7 @@ def _open_split(
     """See open_models."""
     if len(set(split)) != len(split) or len(split) < 2:
         raise RuntimeUnavailable(f"cards {list(split)}: a model is split over two different ones at least")
-    layer_blocks(wanted.package.num_layers, len(split))  # can be done
+    layer_blocks(wanted.package, len(split))  # can be done
     library, profile, settings = _runtime([wanted.package], device, profile, settings)
     if profile is not None and "AXPRESS_EMU_DEVICES" not in os.environ:
         settings = {"devices": str(max(split) + 1), **settings}
@@ -178,11 +184,26 @@ def runtime_of(package: ModelPackage, device: str | int) -> tuple[str, int, bool
 
 
 def cards_of(packages: Sequence[ModelPackage], device: str | int) -> tuple[int, ...]:
-    """The cards over which one of the models says that it is to be split, where nobody named a card; empty: none does.
-    PackageError."""
+    """The cards over which one of the models says that it is to be split, where nobody named a card; empty: none does,
+    or this machine has fewer. But AXLLM_DEVICES is somebody's word, and holds. PackageError: it cannot be read."""
     if device not in ("auto", "emu"):
         return ()
-    return next((devices for package in packages if len(devices := wanted_devices(package)) > 1), ())
+    package = next((package for package in packages if len(wanted_devices(package)) > 1), None)
+    if package is None:
+        return ()
+    devices = wanted_devices(package)
+    return devices if os.environ.get(DEVICES) or max(devices) < _num_cards(package, device) else ()
+
+
+def _num_cards(package: ModelPackage, device: str | int) -> float:
+    """How many there are; of emulated ones as many as it takes, unless AXPRESS_EMU_DEVICES says otherwise."""
+    try:
+        library, _, emulated = runtime_of(package, device)
+        if emulated:
+            return float(os.environ.get("AXPRESS_EMU_DEVICES", "inf"))
+        return len(device_ids(library))
+    except (AxpressError, ValueError):
+        return 0  # what is wrong with them is told when one is opened
 
 
 def _open_card(

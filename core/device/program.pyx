@@ -17,7 +17,8 @@ from libc.stdint cimport int32_t, uint16_t, uint32_t
 from libc.string cimport memcpy, memset
 
 from .axmodel cimport LoadedModel
-from .call_stream cimport CALL_BIND, CALL_BORDER, CALL_DOWNLOAD, CALL_HEAD, CALL_LAYER, CALL_ROWS, CALL_UPLOAD, CallStream
+from .call_stream cimport (
+    CALL_BIND, CALL_BORDER, CALL_DOWNLOAD, CALL_HEAD, CALL_LAYER, CALL_ROWS, CALL_UPLOAD, CallStream)
 from .kv_buffers cimport KVBuffers
 from .pass_buffers cimport PassBuffers, group_io, head_io
 from .runtime cimport (

@@ -51,7 +51,7 @@ class SplitLoad:
 
     def __init__(self, cards: CardGroup, wanted: Wanted, progress: Progress | None = None) -> None:
         self._cards, self._wanted = cards, wanted
-        blocks, head = layer_blocks(wanted.package.num_layers, len(cards.cards)), wanted.package.head_file
+        blocks, head = layer_blocks(wanted.package, len(cards.cards)), wanted.package.head_file
         self._blocks = [
             _Block(wanted, thread, layers, [head] if layers is blocks[-1] else [])
             for thread, layers in zip(cards.threads, blocks, strict=True)

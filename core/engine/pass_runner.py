@@ -64,7 +64,7 @@ class PassRunner:
 
     def _make_steps(self) -> list[Step]:
         """One for each pass that may be under way."""
-        return [Step(self._costs.max_width) for _ in range(self._model.num_blocks)]
+        return [Step(self._costs.max_width) for _ in range(self._model.max_under_way)]
 
     def move_rows(self, bank: int, old: Rows, new: Rows) -> None:
         """Copies K and V of a bank's rows to other rows, on the card."""

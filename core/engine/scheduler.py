@@ -197,8 +197,8 @@ class Scheduler:
 
     def run_pass(self) -> None:
         """One pass, of which sequences may end. Where the model is split over several cards, passes of other banks are
-        begun before it is waited for, until each card has one."""
-        while len(self._flights) < self.model.num_blocks and self._begin_pass():
+        begun before it is waited for, until each card has one, and one more."""
+        while len(self._flights) < self.model.max_under_way and self._begin_pass():
             pass
         if self._flights:
             self._finish_pass()

@@ -3,48 +3,42 @@
 from __future__ import annotations
 
 import os
-from itertools import accumulate
-from typing import TYPE_CHECKING
+from itertools import accumulate, pairwise
 
 from ..errors import PackageError
+from .model_package import ModelPackage
+from .package_config import parse_devices
 from .simulated_axmodel import device_bytes
-
-if TYPE_CHECKING:
-    from .model_package import ModelPackage
 
 MOST_CARDS = 8
 DEVICES = "AXLLM_DEVICES"
 
 
-def layer_blocks(num_layers: int, num_cards: int) -> list[slice]:
-    """The layers of each card; those left over go to the first ones, as the vendor's runner has it. PackageError:
-    fewer layers than cards."""
+def layer_blocks(package: ModelPackage, num_cards: int) -> list[slice]:
+    """The layers of each card. Each card's files are as large together as can be: a token takes as long as its weights
+    are large, and the head counts as the layers that it is as large as. (The vendor's runner counts layers alone, so
+    that its last card works longest.) PackageError: fewer layers than cards."""
+    return even_blocks([device_bytes(path) for path in package.layer_files], device_bytes(package.head_file), num_cards)
+
+
+def even_blocks(sizes: list[int], head: int, num_cards: int) -> list[slice]:
+    """The same for layers of these sizes; of two ways that are equally good the one with more for the first."""
+    num_layers, ends = len(sizes), [0, *accumulate(sizes)]
     if num_layers < num_cards:
         raise PackageError(f"a model of {num_layers} layers cannot be split over {num_cards} cards: name fewer of them")
-    sizes = [num_layers // num_cards + (i < num_layers % num_cards) for i in range(num_cards)]
-    return [slice(stop - size, stop) for size, stop in zip(sizes, accumulate(sizes), strict=True)]
+    cuts = [0]
+    for number in range(1, num_cards):
+        share = (ends[-1] + head) * number
+        possible = range(cuts[-1] + 1, num_layers - (num_cards - number) + 1)
+        cuts.append(min(possible, key=lambda cut: (abs(ends[cut] * num_cards - share), -cut)))
+    return [slice(start, stop) for start, stop in pairwise([*cuts, num_layers])]
 
 
 def block_bytes(package: ModelPackage, num_cards: int) -> list[int]:
     """What the files of each card's block are expected to take of its memory."""
-    blocks = layer_blocks(package.num_layers, num_cards)
-    sizes = [sum(map(device_bytes, package.layer_files[block])) for block in blocks]
+    sizes = [sum(map(device_bytes, package.layer_files[block])) for block in layer_blocks(package, num_cards)]
     sizes[-1] += device_bytes(package.head_file)
     return sizes
-
-
-def parse_devices(said: object, where: str) -> tuple[int, ...]:
-    """Indexes of cards, as `devices` of a configuration or AXLLM_DEVICES says them: [0, 1] or "0,1". PackageError."""
-    items = said.strip("[] ").split(",") if isinstance(said, str) else said
-    try:
-        if not isinstance(items, list):
-            raise ValueError
-        indexes = tuple(int(item) for item in items if not isinstance(item, bool | float))
-        if len(indexes) != len(items) or len(set(indexes)) != len(indexes) or any(index < 0 for index in indexes):
-            raise ValueError
-    except (TypeError, ValueError):
-        raise PackageError(f"{where} {said!r} is no list of different cards, such as [0, 1]") from None
-    return indexes
 
 
 def wanted_devices(package: ModelPackage) -> tuple[int, ...]:

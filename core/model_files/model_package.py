@@ -18,9 +18,8 @@ from ..errors import PackageError
 from .embedding_file import EmbeddingFile, EmbeddingTable
 from .embedding_models import check_family, matryoshka
 from .hf_checkpoint import token_ids
-from .layer_blocks import parse_devices
 from .model_kind import layer_windows
-from .package_config import AGAIN, PackageConfig
+from .package_config import AGAIN, PackageConfig, parse_devices
 from .package_parts import with_likely_shape
 from .package_survey import PARTS, Survey, survey_package
 from .rerank_models import FLAG, INSTRUCTION_KEY, check_kind

@@ -22,7 +22,7 @@ from axpress.core.engine import pass_runner
 from axpress.core.engine.engine import Engine
 from axpress.core.errors import PackageError, RuntimeUnavailable
 from axpress.core.model_files.hollow import hollow
-from axpress.core.model_files.layer_blocks import layer_blocks
+from axpress.core.model_files.layer_blocks import even_blocks
 from axpress.core.recovery.ladder import RecoveryPolicy
 from axpress.core.request import GenerationRequest, SamplingParams
 
@@ -69,11 +69,13 @@ def open_engine() -> Iterator[Callable[..., Engine]]:
     assert Emulator().report()["leaks"] == []
 
 
-def test_blocks_are_contiguous_and_the_first_ones_have_what_is_left_over() -> None:
-    assert layer_blocks(7, 3) == [slice(0, 3), slice(3, 5), slice(5, 7)]
-    assert layer_blocks(36, 2) == [slice(0, 18), slice(18, 36)]
+def test_blocks_are_contiguous_and_as_even_as_can_be() -> None:
+    assert even_blocks([1] * 7, 0, 2) == [slice(0, 4), slice(4, 7)]
+    assert even_blocks([1] * 7, 0, 3) == [slice(0, 2), slice(2, 5), slice(5, 7)]
+    assert even_blocks([101] * 36, 389, 2) == [slice(0, 20), slice(20, 36)]
+    assert even_blocks([1] * 3, 50, 3) == [slice(0, 1), slice(1, 2), slice(2, 3)]  # a head larger than all layers
     with pytest.raises(PackageError, match="2 layers cannot be split over 3 cards"):
-        layer_blocks(2, 3)
+        even_blocks([1, 1], 0, 3)
 
 
 def logits_of(package: Path, **options) -> list[np.ndarray]:
@@ -216,7 +218,9 @@ def test_too_few_cards_and_several_models_are_refused(plain: Path, monkeypatch: 
         open_model(plain, "emu", "none", split=(0, 1))
 
 
-def test_the_packages_own_word_is_obeyed(plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_packages_own_word_is_obeyed(
+    plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     own = tmp_path / "own"
     shutil.copytree(plain, own)
     config = json.loads((own / "config.json").read_text())
@@ -224,6 +228,12 @@ def test_the_packages_own_word_is_obeyed(plain: Path, tmp_path: Path, monkeypatc
     model = open_model(own, "emu", "none", banks=1)
     assert model.num_blocks == 2
     model.close()
+    monkeypatch.setenv("AXPRESS_EMU_DEVICES", "1")  # it says where it would like to be, nobody else does
+    Emulator().set("devices", 1)
+    model = open_model(own, "emu", "none", banks=1)
+    assert model.num_blocks == 1 and "meant for cards [0, 1], and this machine has fewer" in caplog.text
+    model.close()
+    monkeypatch.delenv("AXPRESS_EMU_DEVICES")
     monkeypatch.setenv("AXLLM_DEVICES", "0")
     model = open_model(own, "emu", "none", banks=1)
     assert model.num_blocks == 1
@@ -248,7 +258,7 @@ def test_what_one_card_cannot_hold_two_can(tmp_path: Path) -> None:
         free = [told["free_cmm"] for told in model.card.properties()["cards"]]
         assert all(0 < left < 500 << 20 for left in free)
         model.close()
-        with pytest.raises(PackageError, match="layers 0 to 13 on card 1"):
+        with pytest.raises(PackageError, match="layers 0 to 15 on card 1"):
             open_model(directory, "emu", "none", small | {"memory_mib": "600"}, banks=1, split=(0, 1))
     finally:
         Emulator().set("memory_mib", 0)
