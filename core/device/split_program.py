@@ -82,7 +82,8 @@ class SplitProgram:
         self.groups, self.table = first.groups, first.table
         self.num_layers = sum(block.num_layers for block in blocks)
         self.num_banks, self.bank_rows = first.num_banks, first.bank_rows
-        self.vocab_size, self.embeds, self.logits_slots = last.vocab_size, last.embeds, last.logits_slots
+        self.vocab_size, self.embeds, self.token_ids = last.vocab_size, last.embeds, last.token_ids
+        self.logits_slots = last.logits_slots
         self._width = max(group.width for group in self.groups)
         self._lock = threading.Lock()
         self._under_way: list[UnderWay] = []
