@@ -8,9 +8,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from axpress.core.device.card_memory import CMM_FLOOR
 from axpress.core.device.model_loader import open_tokenizer
 from axpress.core.errors import PackageError
 from axpress.core.model_files import ModelPackage, inspect_package
+from axpress.core.model_files.layer_blocks import MOST_CARDS, block_bytes
 from axpress.core.model_files.model_package import package_family
 from axpress.core.model_files.package_survey import Survey
 from axpress.core.model_files.rerank_models import FLAG
@@ -19,6 +21,7 @@ from axpress.core.tokenizer.families import families_of
 from axpress.core.tokenizer.vendor_tokenizer import is_vendor_file
 
 MIB = 1 << 20
+CARD_MIB = 7022  # free on an AX650N card with nothing on it, as published
 SMALLEST_LAYER = 1 << 16  # bytes: a compiled layer has more
 
 
@@ -94,8 +97,17 @@ def _memory(package: ModelPackage | None, found: Survey) -> dict[str, int | None
     """Bytes: what layers and head take of the card at least, and what the embedding maps of the host's."""
     return {
         "card_bytes": package.device_bytes if package else None,
+        "cards": _cards_needed(package) if package else None,
         "embedding_bytes": found.embedding.num_bytes if found.embedding else None,
     }
+
+
+def _cards_needed(package: ModelPackage) -> int | None:
+    """The least number of cards that its layers have to be split over, and what it takes on each fits; None: no such
+    number."""
+    most = (CARD_MIB << 20) - CMM_FLOOR
+    numbers = range(1, 1 + min(MOST_CARDS, package.num_layers))
+    return next((n for n in numbers if max(block_bytes(package, n)) <= most), None)
 
 
 def _tokenizer_trouble(package: ModelPackage) -> tuple[list[str], list[str]]:
@@ -153,7 +165,7 @@ def render(report: dict[str, Any]) -> str:
         ("kind", _kind(report)),
         ("shapes", ", ".join(f"{name} {value}" for name, value in known.items()) if report["layers_dir"] else None),
         ("sampling", _sampling(said, sampling) if report["opens"] else None),
-        ("card memory", f"at least {memory['card_bytes'] / MIB:.0f} MiB" if memory["card_bytes"] else None),
+        ("card memory", _card_memory(memory)),
     ]
     lines = [f"{what + ':':<13}{value}" for what, value in rows if value]
     lines += [f"{'also:':<13}{text}" for text in report["further_reasons"]]
@@ -164,6 +176,18 @@ def _kind(report: dict[str, Any]) -> str | None:
     if report["embeds"]:
         return "an embedding model: it generates no text"
     return "a reranker: it ranks documents, and generates text, too" if report["reranks"] else None
+
+
+def _card_memory(memory: dict[str, int | None]) -> str | None:
+    if not memory["card_bytes"]:
+        return None
+    text, cards = f"at least {memory['card_bytes'] / MIB:.0f} MiB", memory["cards"]
+    if cards == 1:
+        return text
+    if cards is None:
+        return f"{text}: more than {MOST_CARDS} cards of {CARD_MIB} MiB have, whatever of it is on each"
+    names = ",".join(map(str, range(cards)))
+    return f"{text}, a card has {CARD_MIB} MiB: it needs {cards} cards (`axpress serve --split {names}`)"
 
 
 def _sampling(said: dict[str, Any], sampling: dict[str, Any]) -> str:

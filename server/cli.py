@@ -27,6 +27,7 @@ from .terminal_arguments import add_commands as add_terminal_commands
 
 DEFAULTS = Settings()
 MAX_HISTORY = 1 << 24  # tokens: 400 MB
+MOST_CARDS = 8  # that a runtime is known to drive
 MAX_RUNNING = 256
 """Each answer at a time holds a row of logits in pinned memory, and no pass of a published model carries more than
 128."""
@@ -99,6 +100,16 @@ def _devices(text: str) -> str | int:
     raise argparse.ArgumentTypeError(
         "use auto, emu, axengine, a card's index such as 0, several such as 0,1, or all; emulated ones are emu:0,1"
     )
+
+
+def _cards(text: str) -> tuple[int, ...]:
+    try:
+        indexes = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        indexes = ()
+    if len(indexes) < 2 or len(set(indexes)) < len(indexes) or min(indexes) < 0:
+        raise argparse.ArgumentTypeError("use the indexes of two or more different cards, such as 0,1")
+    return indexes
 
 
 def _port(text: str) -> int:
@@ -236,6 +247,9 @@ def _add_card(add: Callable[..., Any]) -> None:
     add("--device", type=_devices, metavar="CARD",
         help="auto (default), emu, a card's index, or axengine (through PyAXEngine: slow); 0,1 or all: the model on"
         " each of several cards, which share the requests and stand in for each other (emulated: emu:0,1)")
+    add("--split", type=_cards, metavar="A,B",
+        help="a model too large for one card over several: a block of its layers on each of these, by index; clients in"
+        " different caches keep them all at work (default: `devices` of the model's config.json)")
     add("--emu-profile", dest="profile", metavar="NAME",
         help="pace the emulated card like a published one: a profile of core/profiles, or a path with a /; none: as"
         " fast as the CPU goes (default: the package's own, if it has one)")
@@ -318,6 +332,11 @@ def _serve(arguments: argparse.Namespace) -> int:
     several = Settings(device=options.get("device", "auto")).several_cards
     if several and (more or options.get("on_demand")):
         raise OSError("several models go on one card, and several cards have one model: give one MODEL or one --device")
+    if options.get("split"):
+        if more or options.get("on_demand"):
+            raise OSError("a model that is split over several cards has them to itself: give one MODEL, or no --split")
+        if options.get("device", "auto") not in ("auto", "emu"):
+            raise OSError("--split names the cards: leave out --device, or give --device emu for emulated ones")
     if options["model_dir"] is None and not str(options.get("device", "auto")).startswith(("auto", "emu")):
         raise OSError("give MODEL: without one a model is served that runs on the emulated card only")
     if "store_limit" in options and "store_responses" not in options:
@@ -405,6 +424,8 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
     add("--clients", type=_count, default=1, metavar="N", help="clients at once (default 1)")
     add("--context", type=_count, metavar="T", help="tokens of each prompt (default: 250, or what the cache holds)")
     add("--shared", type=_count, default=0, metavar="T", help="of them the same for all clients (default none)")
+    add("--cards", type=partial(_count, most=MOST_CARDS), default=1, metavar="N",
+        help="cards over which its layers are split (default 1)")
     add("--target-tokens", type=_count, default=100, metavar="N", help="tokens of an answer (default 100)")
     add("--target-seconds", type=_seconds, default=3.0, metavar="S",
         help="seconds it may take, prompt included (default 3)")
@@ -417,7 +438,7 @@ def _plan(arguments: argparse.Namespace) -> int:
 
     report = plan(
         known_directory(arguments.model_dir), arguments.profile, arguments.clients, arguments.context,
-        arguments.target_tokens, arguments.target_seconds, shared=arguments.shared,
+        arguments.target_tokens, arguments.target_seconds, shared=arguments.shared, cards=arguments.cards,
     )  # fmt: skip
     print(report.render())
     return 0

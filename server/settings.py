@@ -29,6 +29,8 @@ class Settings:
     load_later: bool = False
     """Load models beside those that are on the card, between their passes; else the card is opened again with all."""
     device: str | int = "auto"
+    split: tuple[int, ...] = ()
+    """Indexes of the cards over which the model's layers are split; empty: one card, unless the package says more."""
     profile: str | None = None
     emu_speed: float | None = None
     model_name: str | None = None

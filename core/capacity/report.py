@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ..device.card_memory import CMM_FLOOR, MAX_BANKS
-from ..engine.pass_costs import PassCosts
+from ..engine.pass_costs import PassCosts, overlapped
 from ..engine.sequence import MAX_DRAFT
 from ..errors import PackageError, RequestError
+from ..model_files.layer_blocks import MOST_CARDS, block_bytes, layer_blocks
 from ..model_files.model_package import ModelPackage, open_package
 from ..model_files.timing_profile import Memory, Profile, load_profile, profile_names
 from .profile_costs import HOST_TOKEN_MS, ModelShape, model_shape, profile_costs
@@ -29,7 +30,7 @@ NO_YES = ("not reachable", "reachable")
 @dataclass(frozen=True)
 class Budget:
     """The card's memory in bytes, and the banks of `rows` rows that fit beside the weights (`banks`: those used unless
-    told otherwise)."""
+    told otherwise); of several cards that share the layers that which has least room. `what`: the weights, in words."""
 
     cmm: int
     idle: int
@@ -37,6 +38,7 @@ class Budget:
     buffers: int
     row_bytes: int
     rows: int
+    what: str
 
     @property
     def free(self) -> int:
@@ -87,6 +89,8 @@ class Plan:
     shared: int
     target_tokens: int
     target_seconds: float
+    cards: int
+    cards_needed: int | None
 
     @property
     def first_token_ms(self) -> float:
@@ -142,7 +146,7 @@ class Plan:
         def round_seconds(done: int) -> float:
             each = self.context - self.shared + done
             highs = [[self.shared + (i + 1) * each for i in range(size)] for size in sizes]
-            return sum(self.costs.round_seconds(bank_highs) for bank_highs in highs)
+            return overlapped([self.costs.round_seconds(bank_highs) for bank_highs in highs], self.cards)
 
         return Crowd(
             self.clients, running, banks, self.shared + sizes[0] * own, _mean_ms(round_seconds, self.target_tokens)
@@ -179,8 +183,9 @@ def plan(
     target_seconds: float = 3.0,
     *,
     shared: int = 0,
+    cards: int = 1,
 ) -> Plan:
-    """Plans a model directory without touching a card.
+    """Plans a model directory without touching a card, with its layers split over so many.
 
     `profile`: name or path of a timing profile; simulated packages may name their own. `clients` converse at once, each
     with a prompt of `context` tokens, `shared` of them the same for all, and answers of `target_tokens`. Raises
@@ -191,10 +196,15 @@ def plan(
     context = max(1, min(DEFAULT_CONTEXT, shape.rows - target_tokens)) if context is None else context
     _check(shape, clients, context, target_tokens, target_seconds, shared)
     costs = profile_costs(shape, loaded.cost, max_heads=clients)
+    if cards > shape.layers:
+        layer_blocks(package, cards)  # says that it cannot be
+    numbers = range(1, 1 + max(cards, min(MOST_CARDS, shape.layers)))
+    budgets = {num_cards: _budget(package, loaded.memory, shape, costs, num_cards) for num_cards in numbers}
     source = "the model files" if package.simulated else f"profile {loaded.name}"
     return Plan(
-        package.name, loaded, source, shape, costs, _budget(package, loaded.memory, shape, costs),
-        clients, context, shared, target_tokens, target_seconds,
+        package.name, loaded, source, shape, costs, budgets[cards],
+        clients, context, shared, target_tokens, target_seconds, cards,
+        next((num_cards for num_cards, budget in budgets.items() if budget.banks), None),
     )  # fmt: skip
 
 
@@ -239,14 +249,19 @@ def _check(shape: ModelShape, clients: int, context: int, tokens: int, seconds: 
         )
 
 
-def _budget(package: ModelPackage, memory: Memory, shape: ModelShape, costs: PassCosts) -> Budget:
+def _budget(package: ModelPackage, memory: Memory, shape: ModelShape, costs: PassCosts, cards: int) -> Budget:
     """`buffers`: one of each that passes share (pass_buffers.pyx); the mask of the largest group is most of it."""
     width = max(shape.chunk, 1)
     masks = max(group.mask_bytes for group in costs.groups) * (2 if any(package.windows) else 1)
     buffers = masks + 2 * 2 * width * shape.hidden + 2 * 2 * width * shape.kv_dim + 2 * shape.vocab
-    return Budget(
-        memory.cmm_mib * MIB, memory.idle_cmm_mib * MIB, package.device_bytes, buffers, shape.row_bytes, shape.rows
-    )
+    budgets = []
+    for block, weights in zip(layer_blocks(package, cards), block_bytes(package, cards), strict=True):
+        layers, head = block.stop - block.start, " and head" * (block.stop == shape.layers)
+        budgets.append(Budget(
+            memory.cmm_mib * MIB, memory.idle_cmm_mib * MIB, weights, buffers, shape.row_bytes * layers // shape.layers,
+            shape.rows, f"{layers} layers{head}",
+        ))  # fmt: skip
+    return min(budgets, key=lambda budget: budget.free / budget.bank_bytes)
 
 
 def _mean_ms(seconds: Callable[[int], float], tokens: int) -> float:
@@ -260,11 +275,11 @@ def _render_memory(p: Plan) -> list[str]:
         f"{p.name}: planned, not measured. Shapes and layer times: {p.shapes_from}; memory, calls and bus: profile"
         f" {p.profile.name}",
         "",
-        "Card memory (MiB)",
-        f"  {budget.cmm // MIB} - idle {budget.idle // MIB} - kept free {CMM_FLOOR // MIB} - {shape.layers} layers and"
-        f" head {budget.weights / MIB:.0f} - buffers {budget.buffers / MIB:.0f} = {budget.free / MIB:.0f} for caches",
-        f"  a row: {shape.layers} layers x 2 (K, V) x {shape.kv_dim} x 2 bytes = {shape.row_bytes / 1024:.0f} KiB; "
-        f"a bank of {budget.rows} rows: {budget.bank_bytes / MIB:.0f} MiB",
+        "Card memory (MiB)" if p.cards == 1 else f"Memory (MiB) of that of {p.cards} cards which has least room",
+        f"  {budget.cmm // MIB} - idle {budget.idle // MIB} - kept free {CMM_FLOOR // MIB} - {budget.what}"
+        f" {budget.weights / MIB:.0f} - buffers {budget.buffers / MIB:.0f} = {budget.free / MIB:.0f} for caches",
+        f"  a row: {budget.row_bytes // (4 * shape.kv_dim)} layers x 2 (K, V) x {shape.kv_dim} x 2 bytes ="
+        f" {budget.row_bytes / 1024:.0f} KiB; a bank of {budget.rows} rows: {budget.bank_bytes / MIB:.0f} MiB",
     ]
     if budget.free < 0:
         missing = f"{-budget.free / MIB:.0f} MiB are missing"
@@ -275,7 +290,14 @@ def _render_memory(p: Plan) -> list[str]:
     else:
         used = f", {budget.banks} are used unless told otherwise" if budget.banks < budget.fit else ""
         fits = f"{budget.fit} bank{'s' * (budget.fit > 1)} fit{used}: {budget.banks * budget.rows} rows"
-    return [*lines, f"  {fits}"]
+    lines.append(f"  {fits}")
+    if p.cards_needed is not None and p.cards_needed > p.cards:
+        names = ",".join(map(str, range(p.cards_needed)))
+        lines.append(
+            f"  it needs {p.cards_needed} cards: `axpress serve --split {names}` puts a block of its layers on each;"
+            f" plan that with --cards {p.cards_needed}"
+        )
+    return lines
 
 
 def _render_passes(p: Plan) -> list[str]:

@@ -62,6 +62,7 @@ class AxengineCard:
     library = ""
     closed = False
     device = 0
+    devices: tuple[int, ...] = (0,)
 
     def __init__(self) -> None:
         path = ctypes.util.find_library("axcl_rt")

@@ -39,11 +39,13 @@ class Modes:
 
 
 class CardHandle(Protocol):
-    """The card that a backend runs on, opened and closed once. `device` is its number, `library` the runtime's path."""
+    """The card that a backend runs on, opened and closed once. `device` is its number, of several that serve one model
+    the first one's, `devices` those of all; `library` the runtime's path."""
 
     library: str
     closed: bool
     device: int
+    devices: tuple[int, ...]
     emulated: bool
 
     def version(self) -> str:

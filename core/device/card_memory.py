@@ -19,17 +19,22 @@ CMM_FLOOR = 64 << 20  # bytes of card memory that stay free: the runtime's own b
 BUFFERS = 16 << 20  # around a model: what a pass works on beside masks
 MAX_BANKS = 8
 USUAL_PERCENT = 130  # what a model takes of the card, by its file: the vendor's guard for its own runner
-CURE = "close other programs on the card, reset it, or choose a smaller model"
+CURE = (
+    "close other programs on the card, reset it, split the model over several cards (--split 0,1), or choose a smaller"
+    " model"
+)
 
 
 class CardMemory:
     """What is free, and what a model takes while it is loaded, head first. Where the runtime does not say what is free
     nothing is refused.
 
-    `sizes`: bytes of the files in their order; `where`: the package, for errors."""
+    `sizes`: bytes of the files in their order, `num_heads` of heads, then of layers; `where`: the package, for
+    errors."""
 
-    def __init__(self, card: Card, where: str, sizes: list[int], banks: int | None) -> None:
+    def __init__(self, card: Card, where: str, sizes: list[int], banks: int | None, num_heads: int = 1) -> None:
         self._card, self._where, self._sizes, self._banks = card, where, sizes, banks
+        self._num_heads = num_heads
         self._before = self._after_head = self._latest = self._free()
 
     def check_files(self) -> None:
@@ -72,15 +77,16 @@ class CardMemory:
         if free is None or self._before is None or self._after_head is None:
             return
         need, cache = sum(self._sizes[done:]), 0
-        if done == 1:
+        heads, num_layers = self._num_heads, len(self._sizes) - self._num_heads
+        if done == heads:
             self._after_head = free
         else:
-            need = max(need, need * (self._after_head - free) // max(sum(self._sizes[1:done]), 1))
-            cache = _bank_bytes(models[1:], len(self._sizes) - 1) * (self._banks or 1)
+            need = max(need, need * (self._after_head - free) // max(sum(self._sizes[heads:done]), 1))
+            cache = _bank_bytes(models[heads:], num_layers) * (self._banks or 1)
         if need + cache + CMM_FLOOR > free:
             raise PackageError(
-                f"{self._where}: loading stopped with the head and {done - 1} of {len(self._sizes) - 1} layers on the"
-                f" card: they take {self._before - free >> 20} MiB of its memory, the remaining"
+                f"{self._where}: loading stopped with {'the head and ' * heads}{done - heads} of {num_layers} layers on"
+                f" the card: they take {self._before - free >> 20} MiB of its memory, the remaining"
                 f" {len(self._sizes) - done} files will take about {need >> 20} MiB, caches {cache >> 20} MiB, and"
                 f" {CMM_FLOOR >> 20} MiB stay free, but {free >> 20} MiB are left; {CURE}"
             )

@@ -9,40 +9,30 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import AxpressError, LogitsError, PackageError, RuntimeUnavailable
-from ..model_files.embedding_models import END_OF_TEXT, check_family
+from ..errors import AxpressError, LogitsError, RuntimeUnavailable
 from ..model_files.model_package import ModelPackage
 from ..model_files.simulated_axmodel import published_bytes
 from ..request import EngineInfo
 from ..tokenizer.tokenizer import Tokenizer
 from .axmodel import LoadedModel
 from .backend import Backend, CardHandle, Costs, Modes
+from .card_group import CardGroup
 from .card_memory import CardMemory, share_banks
 from .load_watch import LoadWatch, Progress
 from .probe import probe
 from .probe_passes import choose_tokens
 from .program import Program
-from .rerank_tokens import rerank_tokens
 from .runtime import Card
-from .shape_groups import gives_norm_alone, head_output
+from .split_load import SplitLoad
+from .split_program import SplitProgram
 from .step import Step
+from .wanted import Surroundings, Wanted
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """A model that is to be loaded. `banks`: caches of R rows each (None: as many as fit, at most MAX_BANKS);
-    `logits_slots`: how many queries of a pass may want logits at once."""
-
-    package: ModelPackage
-    text: Tokenizer
-    banks: int | None = None
-    logits_slots: int = 1
 
 
 class Model:
@@ -60,6 +50,10 @@ class Model:
     ) -> None:
         self.package, self.text = package, text
         self.program, self.modes, self.costs = program, modes, costs
+        self.num_blocks = program.num_blocks if isinstance(program, SplitProgram) else 1
+        """Cards over which its layers are split, and so passes that run at a time."""
+        self.max_under_way = 1 if self.num_blocks == 1 else self.num_blocks + 1
+        """Passes that are begun before the first has ended: a card that is done with one finds the next."""
         self.load_seconds = 0.0
         self.card_bytes: int | None = None
         """Of the card's memory, caches included, as measured when it was loaded; None: the runtime does not tell."""
@@ -81,6 +75,11 @@ class Model:
     def card(self) -> CardHandle:
         """The card that it is on; another one after it was opened again."""
         return self.on_card.card
+
+    @property
+    def pipeline(self) -> SplitProgram | None:
+        """The program, where it is split over several cards."""
+        return self.program if isinstance(self.program, SplitProgram) else None
 
     def wanted(self) -> Wanted:
         """What to ask for to have it again."""
@@ -104,7 +103,7 @@ class OpenCard(NamedTuple):
     """A card with models on it: programs of those that were there before, in their order, and new models."""
 
     card: CardHandle
-    programs: list[Program]
+    programs: Sequence[Program | SplitProgram]
     new: list[Model]
 
     def close(self) -> None:
@@ -174,7 +173,7 @@ class CardModels:
         `open_models`."""
         card = self.card
         if not isinstance(card, Card):
-            raise RuntimeUnavailable("PyAXEngine's sessions serve one model")
+            raise RuntimeUnavailable("PyAXEngine's sessions, and cards over which a model is split, serve one model")
         card.bind_thread()
         loads = Loads(card, [wanted], progress, gate)
         try:
@@ -199,6 +198,10 @@ class CardModels:
         How passes of the same models run there stays as it was found when they were first loaded. Errors as for
         `open_models`, and LogitsError."""
         old = self.card
+        if isinstance(old, CardGroup):
+            if adding:
+                raise RuntimeUnavailable("a model that is split over several cards has them to itself")
+            return self._split_again(old, device_id, check_ms, progress)
         if not isinstance(old, Card) or not all(isinstance(model.program, Program) for model in self.models):
             raise RuntimeUnavailable("PyAXEngine's sessions cannot be opened again in the same process")
         card = Card(old.library, device_id=old.device if device_id is None else device_id)
@@ -215,6 +218,22 @@ class CardModels:
             loads.close()
             raise
 
+    def _split_again(self, old: CardGroup, spare: int | None, check_ms: int, progress: Progress | None) -> OpenCard:
+        """The same of a model that is split over cards; `spare` takes the place of the one that failed."""
+        (model,) = self.models
+        devices = list(old.devices)
+        if spare is not None and spare not in devices:
+            devices[old.suspect] = spare
+        cards = CardGroup(old.library, device_ids=devices)
+        try:
+            program = SplitLoad(cards, model.wanted(), progress).load()
+            program.set_modes(use_async=model.modes.use_async, in_place_decode=model.modes.in_place_decode)
+            check_card(program, check_ms)
+            return OpenCard(cards, [program], [])
+        except BaseException:
+            close_cards(cards)
+            raise
+
     def adopt(self, opened: OpenCard) -> None:
         """They are there from now on; new ones are the last of `models`."""
         self.card = card = opened.card
@@ -227,14 +246,46 @@ class CardModels:
 
 
 def _place(card: CardHandle) -> str:
-    return f"{'emulated card' if card.emulated else 'card'} {card.device}"
+    kind = "emulated card" if card.emulated else "card"
+    if isinstance(card, CardGroup):
+        return f"{kind}s {', '.join(map(str, card.devices[:-1]))} and {card.devices[-1]}"
+    return f"{kind} {card.device}"
+
+
+def close_cards(cards: CardGroup) -> None:
+    """After an error."""
+    with suppress(AxpressError, BufferError):  # the error's own traceback may hold a view
+        cards.close()
+
+
+def load_split(cards: CardGroup, wanted: Wanted, progress: Progress | None, profile: str | None) -> CardModels:
+    """A model split over open cards, with what these can be trusted with found out. Closes them where that fails;
+    errors as for `open_models`."""
+    try:
+        loads = SplitLoad(cards, wanted, progress)
+        program = loads.load()
+        loads.watch.probing()
+        begun = time.monotonic()
+        model = Model(wanted.package, wanted.text, cards, program, *probe(program, loads.watch), profile)
+        program.clear_bank(0)
+        model.load_seconds, model.card_bytes = loads.seconds + time.monotonic() - begun, loads.taken
+        layers = " + ".join(str(block.num_layers) for block in program.blocks)
+        log.info("%s: %s layers, %d bank(s) of %d rows, loaded in %.1f s on %s", model.package.name, layers,
+                 program.num_banks, program.bank_rows, model.load_seconds, model.info.device)  # fmt: skip
+        if program.num_banks == 1:
+            log.warning("%s has one bank only: its cards work one after the other, never at the same time; more memory,"
+                        " or fewer rows, would let them", model.package.name)  # fmt: skip
+        return model.on_card
+    except BaseException:
+        close_cards(cards)
+        raise
 
 
 def check_card(program: Backend, timeout_ms: int) -> None:
     """One token by itself, that nobody sees. Raises where the card does not compute: RuntimeCallError, LogitsError."""
     step = Step(1)
     step.reset(0)
-    (token,) = choose_tokens(program.table, 1) if isinstance(program, Program) else (0,)
+    (token,) = choose_tokens(program.table, 1) if isinstance(program, Program | SplitProgram) else (0,)
     step.add(token, 0, -1, -1, step.add_view(0, 0), True)
     program.run(step, timeout_ms)
     if program.bad_logits(1):
@@ -348,22 +399,12 @@ class _Load:
         """Layers and head with buffers around them."""
         begun = time.monotonic()
         self.memory.resume()
-        package, (head, *layers) = self.wanted.package, self.models
-        embedding = package.embedding(head.inputs[0].shapes[0][-1])
-        embeds = package.embeds or (package.head_ids_file is None and gives_norm_alone(head, len(embedding)))
-        width = head.outputs[head_output(head, embeds)].shapes[0][-1]
-        if embeds:
-            check_family(package.family, head.path)
-        token_ids = None if embeds else package.head_token_ids(width, len(embedding))
-        if package.reranks:
-            rerank_tokens(replace(package, embeds=embeds), self.wanted.text, token_ids)
+        head, *layers = self.models
+        around = Surroundings.of(self.wanted, head)
         program = Program(
-            self._card, layers, head, embedding, num_banks=num_banks, logits_slots=self.wanted.logits_slots,
-            token_ids=token_ids, embeds=embeds, windows=package.windows,
+            self._card, layers, head, around.embedding, num_banks=num_banks, logits_slots=self.wanted.logits_slots,
+            token_ids=around.token_ids, embeds=around.embeds, windows=self.wanted.package.windows,
         )  # fmt: skip
-        if embeds and not self.wanted.text.has_control(END_OF_TEXT):
-            program.close()
-            raise PackageError(f"{package.tokenizer_path} has no token {END_OF_TEXT}, with which texts to embed end")
         self.memory.pause()
         self.seconds += time.monotonic() - begun
         return program

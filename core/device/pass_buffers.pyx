@@ -22,14 +22,14 @@ from .shape_groups import LAYER_INPUTS, LAYER_OUTPUTS, find_tensor, head_output
 
 cdef class PassBuffers:
     """Of the groups that are `common` to all layers (a CommonShape), for passes over `kv` whose tokens' logits land in
-    `logits_slots` slots.
+    `logits_slots` slots; without `head` there are none.
 
     `mask`, `indices` and `hidden` are a pass's uploads, as large as the largest group needs; `logits` its download.
     Raises PackageError where head and layers do not fit each other, RuntimeCallError where the card refuses.
     """
 
     def __init__(
-            self, card: Card, layers: list, head: LoadedModel, common, kv: KVBuffers, int logits_slots,
+            self, card: Card, layers: list, head: LoadedModel | None, common, kv: KVBuffers, int logits_slots,
             bint embeds=False, tuple windowed=()):
         cdef int i
         self.windowed = windowed or (False,) * len(layers)
@@ -53,8 +53,9 @@ cdef class PassBuffers:
             self.layer_handles[i].model = (<LoadedModel>layers[i]).model
             self.layer_handles[i].context = (<LoadedModel>layers[i]).context
         self._bind_groups(groups, common.numbers)
-        self._bind_heads(shape.hidden, embeds)
-        self.logits = PinnedBuffer(card, self.logits_bytes * logits_slots)
+        if head is not None:
+            self._bind_heads(shape.hidden, embeds)
+            self.logits = PinnedBuffer(card, self.logits_bytes * logits_slots)
 
     def _shared(self, role: str, size_t nbytes) -> DeviceBuffer:
         """The buffer of this size for this role, which groups share: each is bound to its start, with the bytes that

@@ -17,6 +17,7 @@ from ..errors import FailureKind, RuntimeCallError
 from .backend import Costs, Modes
 from .probe_passes import MIN_ROWS, Deadline, Left, ProbePasses
 from .program import Program
+from .split_program import SplitProgram
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ NOTICEABLE = 0.5  # share of a chunk's time that an empty one must save to be be
 CLOSE = 0.05  # of the largest value: how far a chunk's K, V and logits may be from decode's
 
 
-def probe(program: Program, deadline: Deadline) -> tuple[Modes, Costs]:
+def probe(program: Program | SplitProgram, deadline: Deadline) -> tuple[Modes, Costs]:
     """Probes the modes, sets them on the program, measures costs and logs both. The bank's rows hold garbage
     afterwards: finite, and nobody sees a row before it is written.
 
@@ -44,7 +45,7 @@ def probe(program: Program, deadline: Deadline) -> tuple[Modes, Costs]:
     return modes, costs
 
 
-def _probe_modes(program: Program, deadline: Deadline) -> Modes:
+def _probe_modes(program: Program | SplitProgram, deadline: Deadline) -> Modes:
     if program.groups[0].history < MIN_ROWS:
         log.warning("caches of %d rows are too small for probes: everything is done the slow way", program.bank_rows)
         return Modes()
@@ -63,12 +64,12 @@ def _probe_modes(program: Program, deadline: Deadline) -> Modes:
     return replace(modes, in_place_decode=_probe_in_place(passes, plain, modes))
 
 
-def _groups(program: Program) -> tuple[range, range]:
+def _groups(program: Program | SplitProgram) -> tuple[range, range]:
     """Numbers of the decode groups and of the chunk groups."""
     return range(len(program.shape.decode)), range(len(program.shape.decode), len(program.groups))
 
 
-def _log_costs(program: Program, modes: Modes, costs: Costs) -> None:
+def _log_costs(program: Program | SplitProgram, modes: Modes, costs: Costs) -> None:
     """One line for everybody, each group for who looks closer."""
     for group, seconds in zip(program.groups, costs.groups, strict=True):
         log.debug(
@@ -84,7 +85,7 @@ def _log_costs(program: Program, modes: Modes, costs: Costs) -> None:
     log.info("%s: %s", "emulated card" if program.card.emulated else "measured", ", ".join(parts))
 
 
-def measure(program: Program, deadline: Deadline) -> Costs:
+def measure(program: Program | SplitProgram, deadline: Deadline) -> Costs:
     """Times the first layers of every group, the head, and a row's move."""
 
     def layers(group: int, num_tokens: int) -> float:
@@ -105,7 +106,7 @@ def measure(program: Program, deadline: Deadline) -> Costs:
     return Costs(tuple(groups), head, copy, empty)
 
 
-def _time_move(program: Program, timeout_ms: int) -> float:
+def _time_move(program: Program | SplitProgram, timeout_ms: int) -> float:
     start = time.perf_counter()
     program.move_rows(0, np.array([0], np.int32), np.array([1], np.int32), timeout_ms)
     return time.perf_counter() - start

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from ..model_files.embedding_file import EmbeddingTable
 from .backend import Modes
 from .program import Program
+from .split_program import SplitProgram
 from .step import Step
 
 HISTORY = range(2, 6)
@@ -105,7 +106,7 @@ def choose_tokens(table: EmbeddingTable, count: int) -> list[int]:
 class ProbePasses:
     """Passes of bank 0. Each begins in the conservative modes, in which it lays out its rows, and runs in `modes`."""
 
-    def __init__(self, program: Program, deadline: Deadline) -> None:
+    def __init__(self, program: Program | SplitProgram, deadline: Deadline) -> None:
         self.program, self._deadline = program, deadline
         tokens = choose_tokens(program.table, 2 * NUM_TOKENS)
         self._history, self._tokens = tokens[:NUM_TOKENS], tokens[NUM_TOKENS:]

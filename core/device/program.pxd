@@ -25,6 +25,8 @@ cdef class Program:
     cdef readonly int bank_rows
     cdef readonly bint in_place_decode
     cdef readonly bint closed
+    cdef readonly bint first            # whether it begins with the embedding, not with another block's hidden state
+    cdef readonly bint last             # whether it ends with the head, not with a hidden state for another block
 
     cdef CallStream stream
     cdef KVBuffers kv
@@ -50,7 +52,8 @@ cdef class Program:
     cdef int last_queries
 
     cdef int _require_open(self) except -1
-    cdef int _prepare(self, Step step) except -1
+    cdef int _run(self, Step step, int32_t timeout_ms, uint16_t[:, ::1] hidden) except -1
+    cdef int _prepare(self, Step step, uint16_t[:, ::1] given) except -1
     cdef void _fill_window_mask(self, Step step, group_io *group) noexcept
     cdef void _add_row(self, size_t query, size_t row) noexcept
     cdef axclError _upload(self, group_io *group) noexcept nogil

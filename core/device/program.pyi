@@ -5,6 +5,8 @@
     rows      K and V of the new tokens       decode's written straight into their cache row where the card allows it
                                               (probed at load), else copied there on the card, run by run, in the stream
     heads     one execute and one download for each query that wants logits
+    border    instead of heads, where the layers are a block of a model that goes on on another card: the hidden state
+              comes down, to be uploaded there in place of embeddings
     wait      with a deadline
 
 What the calls work on is made and bound in pass_buffers.pyx and kv_buffers.pyx."""
@@ -18,7 +20,7 @@ from numpy.typing import NDArray
 from ..model_files.embedding_file import EmbeddingTable
 from .axmodel import LoadedModel
 from .runtime import Card
-from .shape_groups import Group, LayerShape
+from .shape_groups import CommonShape, Group, LayerShape
 from .step import Step
 
 class Program:
@@ -38,6 +40,8 @@ class Program:
     table: EmbeddingTable
     in_place_decode: bool
     closed: bool
+    first: bool
+    last: bool
     vocab_size: int
     embeds: bool
     token_ids: NDArray[np.int32] | None
@@ -46,7 +50,7 @@ class Program:
         self,
         card: Card,
         layers: list[LoadedModel],
-        head: LoadedModel,
+        head: LoadedModel | None,
         embedding: EmbeddingTable,
         *,
         num_banks: int = 1,
@@ -54,11 +58,16 @@ class Program:
         token_ids: NDArray[np.int32] | None = None,
         embeds: bool = False,
         windows: tuple[int, ...] = ...,
+        first: bool = ...,
+        common: CommonShape | None = ...,
     ) -> None:
         """`layers` and `head` are loaded; `embedding` is an EmbeddingTable [V, H], kept, not copied. `token_ids` int32:
         which token each of a trimmed head's logits is; None: logit i is token i, and what a padded head gives beyond V
         is no token. `embeds`: queries get their normed hidden state [H] in place of logits. `windows`: of each layer,
         how many positions it sees, its own included (0: all; empty: no layer has a sliding window).
+
+        Of a model whose layers lie on several cards these are one block: the `first` or not, the last with the head,
+        the others with None; `common`: the CommonShape of all its layers, as far as it is about these.
 
         Raises PackageError where the models do not fit each other, RuntimeCallError where the card refuses."""
     def set_modes(self, *, use_async: bool, in_place_decode: bool) -> None:
@@ -76,6 +85,9 @@ class Program:
 
         ValueError: the step does not fit the model; the card was not touched. StepTimeout: not done after `timeout_ms`
         (-1: no limit). RuntimeCallError: the card refused or failed; what the step wrote is then undefined."""
+    def run_block(self, step: Step, timeout_ms: int, hidden: NDArray[np.uint16]) -> None:
+        """The same of a block of a model's layers. `hidden` [queries of the step or more, H]: the hidden state of each
+        query, which a block that is not the first takes from there, and one that is not the last puts there."""
     def more_logits(self, queries: Sequence[int], timeout_ms: int = -1) -> None:
         """Logits of further queries (by index) of the step run last, into slots 0 and up; the layers do not run again.
 

@@ -5,6 +5,8 @@
     rows      K and V of the new tokens       decode's written straight into their cache row where the card allows it
                                               (probed at load), else copied there on the card, run by run, in the stream
     heads     one execute and one download for each query that wants logits
+    border    instead of heads, where the layers are a block of a model that goes on on another card: the hidden state
+              comes down, to be uploaded there in place of embeddings
     wait      with a deadline
 
 What the calls work on is made and bound in pass_buffers.pyx and kv_buffers.pyx.
@@ -15,7 +17,8 @@ from libc.stdint cimport int32_t, uint16_t, uint32_t
 from libc.string cimport memcpy, memset
 
 from .axmodel cimport LoadedModel
-from .call_stream cimport CALL_BIND, CALL_DOWNLOAD, CALL_HEAD, CALL_LAYER, CALL_ROWS, CALL_UPLOAD, CallStream
+from .call_stream cimport (
+    CALL_BIND, CALL_BORDER, CALL_DOWNLOAD, CALL_HEAD, CALL_LAYER, CALL_ROWS, CALL_UPLOAD, CallStream)
 from .kv_buffers cimport KVBuffers
 from .pass_buffers cimport PassBuffers, group_io, head_io
 from .runtime cimport (
@@ -45,17 +48,22 @@ cdef class Program:
     """
 
     def __init__(
-            self, card: Card, layers: list, head: LoadedModel, embedding, *, num_banks: int = 1, logits_slots: int = 1,
-            token_ids=None, embeds: bool = False, windows: tuple = ()):
+            self, card: Card, layers: list, head: LoadedModel | None, embedding, *, num_banks: int = 1,
+            logits_slots: int = 1, token_ids=None, embeds: bool = False, windows: tuple = (), first: bool = True,
+            common=None):
         """`layers` and `head` are loaded; `embedding` is an EmbeddingTable [V, H], kept, not copied. `token_ids` int32:
         which token each of a trimmed head's logits is; None: logit i is token i, and what a padded head gives beyond V
         is no token. `embeds`: queries get their normed hidden state [H] in place of logits. `windows`: of each layer,
         how many positions it sees, its own included (0: all; empty: no layer has a sliding window).
 
+        Of a model whose layers lie on several cards these are one block: the `first` or not, the last with the head,
+        the others with None; `common`: the CommonShape of all its layers, as far as it is about these.
+
         Raises PackageError where the models do not fit each other, RuntimeCallError where the card refuses.
         """
         self.card, self.stream = card, CallStream(card)
-        common = common_shape(layers)
+        common = common or common_shape(layers)
+        self.first, self.last = first, head is not None
         self.shape = common.shape
         self.groups = self.shape.decode + self.shape.chunks
         self.num_layers, self.num_banks, self.logits_slots = len(layers), num_banks, logits_slots
@@ -79,6 +87,9 @@ cdef class Program:
             raise MemoryError
         self.token_ids = token_ids
         self.embeds = embeds
+        self.logits_views = []
+        if not self.last:
+            return
         whole = embeds or token_ids is not None
         self.vocab_size = len(embedding) if whole else min(self.buffers.vocab_size, len(embedding))
         self.num_values = self.shape.hidden if embeds else self.vocab_size
@@ -131,7 +142,7 @@ cdef class Program:
         step.add_view(0, 0)
         for _ in range(num_tokens):
             step.add(0, 0, -1, -1, 0, False)
-        self._prepare(step)
+        self._prepare(step, None)
         timed = &self.buffers.groups[group]
         with nogil:
             code = self._upload(timed)
@@ -176,17 +187,31 @@ cdef class Program:
         ValueError: the step does not fit the model; the card was not touched. StepTimeout: not done after `timeout_ms`
         (-1: no limit). RuntimeCallError: the card refused or failed; what the step wrote is then undefined.
         """
+        if not (self.first and self.last):
+            raise ValueError("a block of layers needs a hidden state: see run_block")
+        self._run(step, timeout_ms, None)
+
+    def run_block(self, step: Step, timeout_ms: int, uint16_t[:, ::1] hidden) -> None:
+        """The same of a block of a model's layers. `hidden` [queries of the step or more, H]: the hidden state of each
+        query, which a block that is not the first takes from there, and one that is not the last puts there."""
+        if hidden.shape[0] < step.num_queries or hidden.shape[1] != self.shape.hidden:
+            raise ValueError(f"a hidden state of {hidden.shape[0]} x {hidden.shape[1]} for {step.num_queries} queries")
+        self._run(step, timeout_ms, hidden)
+        if not self.last:
+            memcpy(&hidden[0, 0], self.buffers.hidden.data, step.num_queries * self.hidden_bytes)
+
+    cdef int _run(self, Step step, int32_t timeout_ms, uint16_t[:, ::1] hidden) except -1:
         cdef axclError code
-        cdef int32_t limit = timeout_ms
-        self._prepare(step)
+        self._prepare(step, hidden)
         self.last_group, self.last_queries = &self.buffers.groups[step.group], 0
         with nogil:
             code = self._submit(step, self.last_group)
             if code == 0:
-                code = self.stream.wait(limit)
+                code = self.stream.wait(timeout_ms)
         if code != 0:
             self.stream.give_up(code)
         self.last_queries = step.num_queries
+        return 0
 
     def more_logits(self, queries, timeout_ms: int = -1) -> None:
         """Logits of further queries (by index) of the step run last, into slots 0 and up; the layers do not run again.
@@ -272,7 +297,7 @@ cdef class Program:
             raise ValueError("the program is closed")
         return 0
 
-    cdef int _prepare(self, Step step) except -1:
+    cdef int _prepare(self, Step step, uint16_t[:, ::1] given) except -1:
         """Checks the step against the model and fills pinned memory. ValueError: nothing was submitted."""
         cdef group_io *group
         cdef ax_query *q
@@ -294,14 +319,17 @@ cdef class Program:
             if not 0 <= q.token < self.embedding.shape[0] or q.row >= self.bank_rows:
                 raise ValueError(
                     f"query {i}: token {q.token} of {self.embedding.shape[0]}, row {q.row} of {self.bank_rows}")
-            if self.rounds:
+            if self.rounds and self.first:
                 self.table.need((q.token,))
-            memcpy(hidden + i * self.hidden_bytes, &self.embedding[q.token, 0], self.hidden_bytes)
+            if self.first:
+                memcpy(hidden + i * self.hidden_bytes, &self.embedding[q.token, 0], self.hidden_bytes)
             indices[i] = q.position
             if q.row >= 0:
                 self._add_row(i, q.row)
             if q.logits >= 0:
                 self.wanted[q.logits] = i
+        if given is not None and not self.first:
+            memcpy(hidden, &given[0, 0], step.num_queries * self.hidden_bytes)
         for i in range(step.num_queries, group.width):
             indices[i] = 0
         memset(hidden + step.num_queries * self.hidden_bytes, 0, (group.width - step.num_queries) * self.hidden_bytes)
@@ -357,8 +385,12 @@ cdef class Program:
             code = self.buffers.bind_rows(group, step.bank, in_place, self.row_runs[0].target if in_place else 0)
         if code == 0:
             code = self._submit_layers(group, step.bank, in_place)
-        if code == 0:
+        if code == 0 and self.last:
             code = self._submit_heads(group, step.num_logits)
+        elif code == 0:  # into the memory that its uploads came from, which the card has read by then
+            self.stream.kind = CALL_BORDER
+            code = self.stream.copy(self.buffers.hidden.data, group.hidden[self.num_layers % 2],
+                                    step.num_queries * self.hidden_bytes, AXCL_COPY_DEVICE_TO_HOST)
         return code
 
     cdef axclError _submit_layers(self, group_io *group, int bank, bint in_place) noexcept nogil:
@@ -426,7 +458,7 @@ cdef class Program:
 
     def check_closable(self) -> None:
         """BufferError while somebody else holds a view of the logits."""
-        if self.closed:
+        if self.closed or not self.last:
             return
         self.logits_views = []
         if self.buffers.logits.num_views:
@@ -438,7 +470,8 @@ cdef class Program:
         if self.closed:
             return
         self.check_closable()
-        self.buffers.logits.close()
+        if self.last:
+            self.buffers.logits.close()
         self.closed = True
         self.buffers.close()
         self.kv.close()

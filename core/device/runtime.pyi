@@ -31,6 +31,7 @@ class Card:
 
     library: str
     device: int
+    devices: tuple[int, ...]
     emulated: bool
     has_async: bool
     closed: bool

@@ -236,6 +236,11 @@ cdef class Card:
             else:
                 self.api.axclrtFree(memory)
 
+    @property
+    def devices(self) -> tuple:
+        """The number of the one, as for several that serve one model together."""
+        return (self.device,)
+
     def last_error(self) -> str:
         """The emulated runtime's sentence about its last refusal; empty on a real one."""
         cdef const char *text

@@ -182,6 +182,10 @@ class CommonShape:
     shape: LayerShape
     numbers: tuple[tuple[int, ...], ...]
 
+    def part(self, layers: slice) -> CommonShape:
+        """The same of some of the layers."""
+        return CommonShape(self.shape, self.numbers[layers])
+
 
 def common_shape(layers: Sequence[HasTensors]) -> CommonShape:
     """The groups that every layer can serve, matched by tokens and rows: files may have fewer groups than others, in

@@ -8,7 +8,7 @@ from itertools import accumulate
 
 from ..kv_cache.cache_bank import CacheBank
 from ..kv_cache.row_placement import packed_highs
-from .pass_costs import PassCosts
+from .pass_costs import PassCosts, overlapped
 from .sequence import Sequence
 
 HEADROOM = 64  # rows a sequence should find free beyond its prompt, so that it does not push another out at once
@@ -16,19 +16,26 @@ HEADROOM = 64  # rows a sequence should find free beyond its prompt, so that it 
 Bank = CacheBank[Sequence]
 
 
-def choose_bank(banks: Iterable[Bank], sequence: Sequence, costs: PassCosts) -> Bank | None:
+def choose_bank(banks: Iterable[Bank], sequence: Sequence, costs: PassCosts, num_cards: int = 1) -> Bank | None:
     """The bank where the sequence costs least: what it must compute there, and what its rows add to everybody's passes.
-    Of equal ones that where fewer rows that others might go on from are pushed out. None: no bank has room."""
+    Of equal ones that where fewer rows that others might go on from are pushed out. None: no bank has room.
+    `num_cards`: over which the model is split, so that passes of as many banks run at a time."""
     best: tuple[tuple[float, int], Bank] | None = None
+    banks = list(banks)
+    rounds = {bank.index: costs.round_seconds(_highs(_sizes(bank), bank)) for bank in banks if num_cards > 1}
     for bank in banks:
-        cost = _cost(bank, sequence, costs)
+        others = [seconds for index, seconds in rounds.items() if index != bank.index]
+        cost = _cost(bank, sequence, costs, others, num_cards)
         if cost is not None and (best is None or cost < best[0]):
             best = (cost, bank)
     return best[1] if best else None
 
 
-def _cost(bank: Bank, sequence: Sequence, costs: PassCosts) -> tuple[float, int] | None:
-    """Seconds that the sequence costs in this bank, and rows that it pushes out; None where it finds no room."""
+def _cost(
+    bank: Bank, sequence: Sequence, costs: PassCosts, others: list[float], num_cards: int
+) -> tuple[float, int] | None:
+    """Seconds that the sequence costs in this bank, and rows that it pushes out; None where it finds no room. `others`:
+    seconds of a round of each other bank, where passes overlap."""
     tokens, num_rows = sequence.tokens, bank.pool.num_rows
     cached, common = bank.num_shared(tokens[:-1], sequence.cache_salt)
     shared = max(cached, common)
@@ -36,12 +43,17 @@ def _cost(bank: Bank, sequence: Sequence, costs: PassCosts) -> tuple[float, int]
     if not _has_room(bank, sequence, tokens[:-1], need):
         return None
     sizes = _sizes(bank)
-    highs = [min(high, num_rows) for high in accumulate(sizes)]
-    more = sorted([*sizes, len(tokens) - common + _headroom(sequence)])
-    later = [min(high, num_rows) for high in accumulate(more)]
-    stay = costs.round_seconds(later) - costs.round_seconds(highs)
+    highs = _highs(sizes, bank)
+    later = _highs(sorted([*sizes, len(tokens) - common + _headroom(sequence)]), bank)
+    then, now = (overlapped([*others, costs.round_seconds(each)], num_cards) for each in (later, highs))
+    stay = then - now
     seconds = stay * sequence.num_to_generate + costs.entry_seconds(shared, len(tokens), highs)
     return seconds, max(0, need - bank.pool.num_free)
+
+
+def _highs(sizes: list[int], bank: Bank) -> list[int]:
+    """Up to which row sequences of these sizes see, one above the other."""
+    return [min(high, bank.pool.num_rows) for high in accumulate(sizes)]
 
 
 def _headroom(sequence: Sequence) -> int:

@@ -102,6 +102,7 @@ class Engine(EngineLoop):
         max_running: int = 16,
         meanwhile: Meanwhile = nothing,
         holders: Callable[[], str | None] = lambda: None,
+        split: tuple[int, ...] = (),
         device_id: int | None = None,
         **options: Any,
     ) -> list[Engine]:
@@ -111,7 +112,7 @@ class Engine(EngineLoop):
         shared = open_card(
             directories, device, profile, settings, progress, banks=banks, logits_slots=max_running,
             recovery=options.get("recovery"), state_dir=options.pop("state_dir", None), meanwhile=meanwhile,
-            holders=holders, device_id=device_id,
+            holders=holders, split=split, device_id=device_id,
         )  # fmt: skip
         engines: list[Engine] = []
         try:

@@ -212,6 +212,7 @@ class EngineLoop:
     def _drop_bank(self) -> None:
         self._memory_wanted = False
         try:
+            self.scheduler.finish_passes()
             with self._watch.over("giving memory back", 2 * ASK_SECONDS):
                 self.scheduler.drop_bank()
         except RuntimeCallError as error:

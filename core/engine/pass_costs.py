@@ -24,6 +24,12 @@ class PrefillPass(NamedTuple):
     seconds: float
 
 
+def overlapped(rounds: Sequence[float], num_cards: int) -> float:
+    """Seconds of a round of all banks, by those of each alone: over `num_cards` cards they run at the same time, as far
+    as each card has work; but a bank's own passes follow each other."""
+    return max(max(rounds), sum(rounds) / num_cards)
+
+
 class PassCosts:
     """Costs of one model's passes. `groups` are decode groups by growing cache, then chunks by growing history; a
     `slot` is an index into them. `seconds` are those of a whole pass without heads, by slot; `head` those of one token

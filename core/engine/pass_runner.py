@@ -6,9 +6,11 @@ import logging
 import time
 from array import array
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..device.model_loader import Model
+from ..device.split_program import UnderWay
 from ..device.step import Step
 from ..errors import LogitsError
 from ..kv_cache.cache_bank import CacheBank
@@ -29,6 +31,20 @@ FIRST_SECONDS = 20.0  # the first pass of a group after loading may take so long
 GRACE_SECONDS = 1.0  # on top of that for calls that keep no deadline
 
 
+@dataclass(eq=False, slots=True)
+class Flight:
+    """A pass between its plan and what follows from it. `rows` are those that it writes; `patience`: seconds that it
+    may take. `under_way`: where the model is split over several cards, on which it is."""
+
+    bank: CacheBank[Sequence]
+    planned: StepPlan
+    step: Step
+    scheduled: list[ScheduledSequence]
+    rows: Rows
+    patience: float
+    under_way: UnderWay | None = None
+
+
 class PassRunner:
     """Runs one model's passes, on the engine's thread. `trace`: write every pass to this file; `watch` looks after each
     call to the card.
@@ -41,28 +57,43 @@ class PassRunner:
         self, model: Model, costs: PassCosts, counters: Counters, trace: Path | None, watch: PassWatch
     ) -> None:
         self._model, self._costs, self._counters, self._watch = model, costs, counters, watch
-        self._step = Step(costs.max_width)
+        self._steps = self._make_steps()
+        self._patience_under_way = 0.0  # of all passes that are, together
         self._tried = set(range(len(costs.groups)))  # groups that ran since the model was loaded: all were probed
         self._trace = Trace(trace, model.info) if trace else None
+
+    def _make_steps(self) -> list[Step]:
+        """One for each pass that may be under way."""
+        return [Step(self._costs.max_width) for _ in range(self._model.max_under_way)]
 
     def move_rows(self, bank: int, old: Rows, new: Rows) -> None:
         """Copies K and V of a bank's rows to other rows, on the card."""
         started = time.perf_counter()
         seconds = max(self._floor(), EXPECTED_TIMES * self._costs.copy * len(old))
-        with self._watch.over("moving rows", seconds + GRACE_SECONDS):
+        with self._watch.over("moving rows", seconds + self._patience_under_way + GRACE_SECONDS):
             self._model.program.move_rows(bank, old, new, round(seconds * 1000))
         self._counters.seconds["move"] += time.perf_counter() - started
 
-    def run(
+    def begin(
         self, bank: CacheBank[Sequence], planned: StepPlan, parts: list[tuple[Sequence, Part]], rows: Rows
-    ) -> list[ScheduledSequence]:
-        """Runs the pass: `parts` of `planned`, whose tokens go into `rows`, in order. Sequences may have ended after it
-        (see `finish`); they still have their places."""
-        step = self._step
+    ) -> Flight:
+        """A pass: `parts` of `planned`, whose tokens go into `rows`, in order. Over several cards it is on its way at
+        once, others may be so, too; over one the whole of it is run by `finish`."""
+        step = self._steps.pop()
         scheduled = self._fill(step, bank, planned, parts, rows)
+        flight = Flight(bank, planned, step, scheduled, rows, self._patience(planned.slot, step.num_logits))
+        if (pipeline := self._model.pipeline) is not None:
+            flight.under_way = pipeline.begin(step, round(flight.patience * 1000))
+            self._patience_under_way += flight.patience
+        return flight
+
+    def finish(self, flight: Flight) -> list[ScheduledSequence]:
+        """The pass, of those that were begun the oldest, to its end, and what follows from it. Sequences may have ended
+        after it (see `finish`); they still have their places."""
+        bank, planned, step, scheduled = flight.bank, flight.planned, flight.step, flight.scheduled
         started = time.perf_counter()
-        self._run_step(bank, planned.slot, scheduled, rows)
-        seconds = time.perf_counter() - started
+        self._run_step(flight)
+        seconds = time.perf_counter() - started if flight.under_way is None else flight.under_way.seconds
         num_heads = step.num_logits
         for s in scheduled:
             at = s.sequence.num_cached
@@ -76,27 +107,41 @@ class PassRunner:
         self._counters.totals["heads"] += num_heads
         if self._trace:
             self._trace.add_pass(started, kind, bank, planned, scheduled, num_heads)
+        if (pipeline := self._model.pipeline) is not None:
+            pipeline.release()
+            self._patience_under_way -= flight.patience
+        self._steps.append(step)
         return scheduled
+
+    def drop(self) -> None:
+        """What was begun and not finished is of no interest any more."""
+        self._steps = self._make_steps()  # somebody may be reading the others
+        self._patience_under_way = 0.0
+        if (pipeline := self._model.pipeline) is not None:
+            pipeline.forget()
 
     def forget_groups(self) -> None:
         """The model was loaded anew: first passes may take their time again."""
         self._tried.clear()
 
-    def _run_step(self, bank: CacheBank[Sequence], slot: int, scheduled: list[ScheduledSequence], rows: Rows) -> None:
+    def _run_step(self, flight: Flight) -> None:
         """The step on the card, twice where it gives nonsense."""
-        program, num_heads = self._model.program, self._step.num_logits
-        seconds = self._patience(slot, num_heads)
+        program, pipeline, step, seconds = self._model.program, self._model.pipeline, flight.step, flight.patience
+        num_heads = step.num_logits
         with self._watch.over("a pass", seconds + GRACE_SECONDS):
-            program.run(self._step, round(seconds * 1000))
+            if flight.under_way is None or pipeline is None:
+                program.run(step, round(seconds * 1000))
+            else:
+                pipeline.finish(flight.under_way)
         bad = program.bad_logits(num_heads)
         if bad:
             self._tell_bad("a pass", len(bad), num_heads)
             with self._watch.over("a pass run again", seconds + FIRST_SECONDS + GRACE_SECONDS):
-                program.clear_rows(bank.index, rows)
-                program.run(self._step, round(seconds * 1000))
+                program.clear_rows(flight.bank.index, flight.rows)
+                program.run(step, round(seconds * 1000))
             bad = program.bad_logits(num_heads)
-        self._tried.add(slot)
-        self._judge(bad, (s.sequence for s in scheduled if s.num_tokens == s.sequence.num_pending))
+        self._tried.add(flight.planned.slot)
+        self._judge(bad, (s.sequence for s in flight.scheduled if s.num_tokens == s.sequence.num_pending))
 
     def _patience(self, slot: int, num_heads: int) -> float:
         """Seconds that a pass may take."""

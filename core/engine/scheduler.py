@@ -21,7 +21,7 @@ from .draft_proposer import DraftProposer
 from .output_processor import OutputProcessor
 from .pass_costs import PassCosts
 from .pass_planner import Part, PassPlanner, StepPlan
-from .pass_runner import PassRunner
+from .pass_runner import Flight, PassRunner
 from .row_compactor import RowCompactor
 from .sequence import Generation, Sequence, SequenceState
 
@@ -63,6 +63,7 @@ class Scheduler:
         self._entering: Sequence | None = None  # of those that wait: it is being given a place
         self.on_answer: Callable[[Sequence], None] | None = None  # told of each that ended well
         self._runner = PassRunner(model, self.costs, self.counters, trace, watch)
+        self._flights: list[Flight] = []  # passes that were begun, the oldest first: one of a bank
         self.banks: list[CacheBank[Sequence]] = []
         self._compactors: list[RowCompactor] = []
         self.set_bank_rows(program.num_banks, program.bank_rows)
@@ -202,7 +203,7 @@ class Scheduler:
         """Gives the sequence its place; False where no bank has room for it. It may have ended with that (see
         `finish`)."""
         self._room_changed = False  # until somebody leaves or comes: looking again would find the same
-        bank = choose_bank(self.banks, sequence, self.costs)
+        bank = choose_bank(self.banks, sequence, self.costs, self.model.num_blocks)
         if bank is None:
             return False
         self._room_changed = True
@@ -224,7 +225,7 @@ class Scheduler:
         with self.lock:
             cancelled = [s for s in self.waiting if s.generation.cancelled]
         cancelled += [s for s in self.preempted if s.generation.cancelled]
-        cancelled += [s for b in self.banks for s in b.sequences if s.generation.cancelled]
+        cancelled += [s for b in self.banks if not self._in_flight(b) for s in b.sequences if s.generation.cancelled]
         for sequence in cancelled:
             if sequence.bank is not None:
                 self.banks[sequence.bank].leave(sequence)
@@ -240,25 +241,60 @@ class Scheduler:
     # ---- one pass ----
 
     def run_pass(self) -> None:
-        """One pass, of which sequences may end."""
+        """One pass, of which sequences may end. Where the model is split over several cards, passes of other banks are
+        begun before it is waited for, until each card has one, and one more."""
+        while len(self._flights) < self.model.max_under_way and self._begin_pass():
+            pass
+        if self._flights:
+            self._finish_pass()
+
+    def finish_passes(self) -> None:
+        """To the end of all that were begun; errors as for a pass."""
+        while self._flights:
+            self._finish_pass()
+
+    def _begin_pass(self) -> bool:
+        """False: no bank has one, or one that has could not."""
         started, moving = time.perf_counter(), self.counters.seconds["move"]
         bank = self._next_bank()
+        if bank is None:
+            return False
         planned = self._plan(bank)
         self._passes += 1
         bank.last_pass = self._passes
         places = self._take_rows(bank, planned)
         if places is None:
             self._preempt(bank)  # then plan again
-            return
+            return False
         self.counters.seconds["plan"] += time.perf_counter() - started - (self.counters.seconds["move"] - moving)
-        for s in self._runner.run(bank, planned, *places):
+        self._flights.append(self._runner.begin(bank, planned, *places))
+        return True
+
+    def _finish_pass(self) -> None:
+        """The oldest."""
+        bank = self._flights[0].bank
+        scheduled = self._runner.finish(self._flights[0])
+        del self._flights[0]
+        for s in scheduled:
             self._after_pass(bank, s.sequence)
         self._finish_round(bank)
 
-    def _next_bank(self) -> CacheBank[Sequence]:
+    def _drop_passes(self) -> None:
+        """What was begun and not finished is of no interest any more."""
+        self._flights.clear()
+        self._runner.drop()
+
+    def _in_flight(self, bank: CacheBank[Sequence]) -> bool:
+        """Whether a pass of the bank was begun: who is in it stays, and rows stay where they are."""
+        return any(flight.bank is bank for flight in self._flights)
+
+    def _next_bank(self) -> CacheBank[Sequence] | None:
         """The bank that waited longest; but a round that was begun is finished first, where no bank has prompts
-        waiting. So all streams get their tokens equally often, however many passes a round of their bank takes."""
-        busy = [b for b in self.banks if b.sequences]
+        waiting. So all streams get their tokens equally often, however many passes a round of their bank takes. None:
+        all have one under way."""
+        busy = [b for b in self.banks if b.sequences and not self._in_flight(b)]
+        if not busy:
+            return None
         latest = max(busy, key=lambda b: b.last_pass)
         if any(s.served for s in latest.sequences) and not any(s.num_pending > 1 for b in busy for s in b.sequences):
             return latest
@@ -308,7 +344,7 @@ class Scheduler:
     def drop_bank(self) -> bool:
         """Gives the last bank's memory back to the card; False where there is no other. Who lives there goes on later,
         elsewhere; what was cached there is gone."""
-        if len(self.banks) == 1:
+        if len(self.banks) == 1 or self._in_flight(self.banks[-1]):
             return False
         while self.banks[-1].sequences:
             self._preempt(self.banks[-1])
@@ -321,6 +357,7 @@ class Scheduler:
     def suspend(self) -> None:
         """What the card held is lost, after whatever part of a pass: everybody who had a place goes on later, from the
         same token. But who had nonsense for an answer again and again, while the card passed its tests, ends."""
+        self._drop_passes()
         placed = [s for bank in self.banks for s in bank.sequences]
         for bank in self.banks:
             bank.sequences.clear()
@@ -342,7 +379,7 @@ class Scheduler:
         self._room_changed = True
 
     def _after_pass(self, bank: CacheBank[Sequence], sequence: Sequence) -> None:
-        sequence.last_pass = self._passes
+        sequence.last_pass = bank.last_pass
         if sequence.finish is not None:
             bank.leave(sequence)  # what it computed is kept for those who go on from it
             self._room_changed = True
@@ -360,6 +397,7 @@ class Scheduler:
 
     def end_all(self, tell: Callable[[Sequence], None]) -> None:
         """Ends everybody: `tell` says how to each, once. The banks are not usable afterwards."""
+        self._drop_passes()
         self._take_in()
         with self.lock:
             left = [*self.preempted, *(s for b in self.banks for s in b.sequences), *self.waiting]
@@ -376,7 +414,7 @@ class Scheduler:
     def check_integrity(self) -> None:
         """Raises where the bookkeeping contradicts itself. Between passes."""
         for bank in self.banks:
-            bank.check_integrity()
+            bank.check_integrity(sum(len(flight.rows) for flight in self._flights if flight.bank is bank))
         placed = [s for b in self.banks for s in b.sequences]
         if any(s.state not in (PREFILLING, RUNNING) for s in placed) or len(placed) != self.num_running:
             raise AssertionError(f"{len(placed)} sequences have places, {self.num_running} are said to run")

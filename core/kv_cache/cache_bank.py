@@ -191,11 +191,12 @@ class CacheBank(Generic[S]):
         self.committed_rows += len(rows)
         sequence.add_rows(final)
 
-    def check_integrity(self) -> None:
-        """Between passes: pool and tree agree, and every sequence's rows are pinned by its cursor."""
+    def check_integrity(self, num_passing: int = 0) -> None:
+        """Pool and tree agree, but for `num_passing` rows of a pass under way, and every sequence's rows are pinned by
+        its cursor."""
         self.pool.check_integrity()
         self.tree.check_integrity()
-        if self.pool.num_used != self.tree.num_rows:
+        if self.pool.num_used != self.tree.num_rows + num_passing:
             raise AssertionError(f"bank {self.index}: {self.pool.num_used} rows held, {self.tree.num_rows} in the tree")
         for sequence in self.sequences:
             assert sequence.cursor is not None and sequence.cursor.num_tokens == sequence.num_cached

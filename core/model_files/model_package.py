@@ -19,7 +19,7 @@ from .embedding_file import EmbeddingFile, EmbeddingTable
 from .embedding_models import check_family, matryoshka
 from .hf_checkpoint import token_ids
 from .model_kind import layer_windows
-from .package_config import AGAIN, PackageConfig
+from .package_config import AGAIN, PackageConfig, parse_devices
 from .package_parts import with_likely_shape
 from .package_survey import PARTS, Survey, survey_package
 from .rerank_models import FLAG, INSTRUCTION_KEY, check_kind
@@ -44,7 +44,8 @@ class ModelPackage:
     fewer or more logits, see `head_token_ids`. `rows`, `chunk` and `max_positions` are hints (simulated packages have
     them); the truth about shapes comes from the loaded layers. `device_bytes` is what layers and head are expected to
     take of the card's memory: the files' sizes, or what a simulated file says. `warnings`: sentences about what is
-    odd. `windows`: of each layer, how many positions its tokens see (0: all); empty: no layer has a sliding window."""
+    odd. `windows`: of each layer, how many positions its tokens see (0: all); empty: no layer has a sliding window.
+    `devices`: indexes of the cards that its configuration wants it on; empty: it does not say."""
 
     directory: Path
     name: str
@@ -76,6 +77,7 @@ class ModelPackage:
     windows: tuple[int, ...] = ()
     reranks: bool = False
     rerank_instruction: str | None = None
+    devices: tuple[int, ...] = ()
 
     @property
     def num_layers(self) -> int:
@@ -182,6 +184,7 @@ def _package(found: Survey) -> ModelPackage:
         reranks=config.asks(FLAG) is not None,
         rerank_instruction=config.text(INSTRUCTION_KEY),
         windows=layer_windows((found.config, *found.sidecars), len(build.files)),
+        devices=_devices(config),
     )
 
 
@@ -190,6 +193,11 @@ def _thinking(values: Mapping[str, Any]) -> bool | None:
     switch = values.get("enable_thinking")
     mode = {"think": True, "no_think": False}.get(str(values.get("thinking_mode")))
     return switch if isinstance(switch, bool) else mode
+
+
+def _devices(config: PackageConfig) -> tuple[int, ...]:
+    said = config.values.get("devices")
+    return () if said in (None, []) else parse_devices(said, f"{config.path} has devices =")
 
 
 def _embedding_scale(package: ModelPackage, found: Survey) -> float:

@@ -84,6 +84,20 @@ def is_no(value: Any) -> bool:
     return value in ([], {}) or (value.lower() if isinstance(value, str) else value) in NO
 
 
+def parse_devices(said: object, where: str) -> tuple[int, ...]:
+    """Indexes of cards, as `devices` of a configuration or AXLLM_DEVICES says them: [0, 1] or "0,1". PackageError."""
+    items = said.strip("[] ").split(",") if isinstance(said, str) else said
+    try:
+        if not isinstance(items, list):
+            raise ValueError
+        indexes = tuple(int(item) for item in items if not isinstance(item, bool | float))
+        if len(indexes) != len(items) or len(set(indexes)) != len(indexes) or any(index < 0 for index in indexes):
+            raise ValueError
+    except (TypeError, ValueError):
+        raise PackageError(f"{where} {said!r} is no list of different cards, such as [0, 1]") from None
+    return indexes
+
+
 def other_case(path: Path) -> Path | None:
     """The one file beside `path` whose name differs in the case of its letters only, or None."""
     if not path.parent.is_dir():

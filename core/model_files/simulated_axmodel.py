@@ -199,6 +199,11 @@ def published_bytes(path: str | os.PathLike[str]) -> int:
     return told or os.stat(path).st_size
 
 
+def device_bytes(path: str | os.PathLike[str]) -> int:
+    """What the model file at `path` is expected to take of a card's memory: its size, or what a simulated one says."""
+    return (read_axmodel(path)[0].cmm_bytes if is_simulated(path) else 0) or os.stat(path).st_size
+
+
 def is_simulated(path: str | os.PathLike[str]) -> bool:
     """Whether the file starts like a simulated axmodel; reads only its first bytes. False if it cannot be read."""
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Generic, Protocol, TypeVar
 
@@ -79,12 +79,13 @@ def load_first(
     progress: Progress | None = None,
     meanwhile: Meanwhile = nothing,
     device_id: int | None = None,
+    more_cards: Sequence[int] = (),
 ) -> T:
     """What `load` gives, called with a `progress`, tried up to three times where the card fails. Beside a call that
     does not return nothing can be opened: then only a reboot may help. `library` says which runtime, which of its cards
-    and whether it is emulated; `device_id` what the runtime calls that card, where its place in the list may change.
-    `meanwhile` is called between the tries, and may raise. Raises CardBeyondHelp, or what is no failure of a card at
-    once."""
+    and whether it is emulated, `more_cards` further ones; `device_id` what the runtime calls that card, where its place
+    in the list may change. `meanwhile` is called between the tries, and may raise. Raises CardBeyondHelp, or what is no
+    failure of a card at once."""
     rungs = [Rung.REBOOT, Rung.REOPEN]
     failure: AxpressError | None = None
     while True:
@@ -107,7 +108,9 @@ def load_first(
             break
         attempts.add(rung.value)
         if rung is Rung.REBOOT:
-            _reboot(*library(), policy, meanwhile, device_id)
+            runtime, index, emulated = library()
+            for card in dict.fromkeys((index, *more_cards)):
+                _reboot(runtime, card, emulated, policy, meanwhile, device_id)
         pause(policy.backoff, meanwhile)
         try:
             loading.call.wait(policy.settle, meanwhile)

@@ -19,6 +19,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from typing import Any, TypeVar
 
 from ..device.card_models import CardModels, OpenCard
@@ -203,17 +204,19 @@ class Ladder:
 
     def _reboot(self, meanwhile: Meanwhile) -> None:
         card = self.on_card.card
-        library, device, emulated = card.library, card.device, card.emulated
+        library, emulated = card.library, card.emulated
         try:
             self._close(meanwhile)
         except CallHangs as error:
             log.error("%s: the reboot may end that", error)
-        self._call("rebooting the card", lambda: reboot_firmware(library, device, emulated), REBOOT_SECONDS, meanwhile)
+        for device in card.devices:
+            reboot = partial(reboot_firmware, library, device, emulated)
+            self._call("rebooting the card", reboot, REBOOT_SECONDS, meanwhile)
         self._close(meanwhile)
         until, between = time.monotonic() + self.policy.enumerate, 0.25
         while True:
             try:
-                self._open(device, meanwhile)
+                self._open(card.device, meanwhile)
                 return
             except AxpressError as error:
                 if error.kind is not FailureKind.CARD_LOST or time.monotonic() + between > until:
@@ -225,7 +228,7 @@ class Ladder:
         card = self.on_card.card
         library = card.library
         listed = self._call("listing the cards", lambda: device_ids(library), self.policy.check, meanwhile)
-        others = [number for number in listed if number != card.device and number not in self.in_use()]
+        others = [number for number in listed if number not in card.devices and number not in self.in_use()]
         if not others:
             raise RuntimeUnavailable("there is no other card")
         self._close(meanwhile)

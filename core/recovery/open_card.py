@@ -9,7 +9,7 @@ from pathlib import Path
 from ..device.backend import CardHandle
 from ..device.card_models import CardModels
 from ..device.load_watch import Progress
-from ..device.model_loader import open_models, runtime_of
+from ..device.model_loader import cards_of, open_models, runtime_of
 from ..model_files.model_package import open_package
 from .attempts import AttemptLog, attempts_file
 from .bounded_call import Meanwhile, nothing
@@ -40,6 +40,7 @@ def open_card(
     state_dir: Path | None = None,
     meanwhile: Meanwhile = nothing,
     holders: Callable[[], str | None] = lambda: None,
+    split: Sequence[int] = (),
     like: str | os.PathLike[str] | None = None,
     device_id: int | None = None,
 ) -> SharedCard:
@@ -50,7 +51,7 @@ def open_card(
     def load(tell: Progress) -> CardModels:
         on_card = open_models(
             directories, device, profile, settings, tell, banks=banks, logits_slots=logits_slots, examine=examine,
-            like=like, device_id=device_id,
+            split=split, like=like, device_id=device_id,
         )  # fmt: skip
         on_card.free_bytes = free[-1] if free else None
         return on_card
@@ -60,13 +61,16 @@ def open_card(
         free.append(card.properties().get("free_cmm"))
 
     def runtime() -> tuple[str, int, bool]:
-        return runtime_of(open_package(directories[0] if directories else like or ""), device)
+        library, index, emulated = runtime_of(package, device)
+        return library, next(iter(split), index), emulated
 
+    package = open_package(directories[0] if directories else like or "")
+    split = split or cards_of([package] if directories else [], device)
     free: list[int | None] = []
     emulated = device != "axengine" and runtime()[2]
     path = attempts_file(state_dir, emulated) if device != "axengine" else None
     policy, attempts = recovery or RecoveryPolicy(), AttemptLog(path)
     others = (lambda: "") if emulated else holders  # an emulated card is this process's own
     left = LeftMemory(attempts, policy.max_reboots, others, meanwhile)
-    on_card = load_first(load, runtime, policy, attempts, progress, meanwhile, device_id)
+    on_card = load_first(load, runtime, policy, attempts, progress, meanwhile, device_id, split)
     return shared_card(on_card, recovery, state_dir)

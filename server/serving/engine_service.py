@@ -147,7 +147,7 @@ class Service:
         return [] if self._engine is None else [self._engine]
 
     def _open(self) -> AnyEngine | None:
-        from axpress.core.device.model_loader import devices_of, runtime_of
+        from axpress.core.device.model_loader import cards_of, devices_of, runtime_of
         from axpress.core.engine.engine import Engine
         from axpress.core.engine.engine_group import EngineGroup
         from axpress.core.model_files.model_package import open_package
@@ -158,12 +158,12 @@ class Service:
         if s.effective_device != "axengine":
             package = open_package(first)
             devices = devices_of(package, s.effective_device)
-            for device in devices:
-                _, index, emulated = runtime_of(package, device)
-                self._claims.append(claim_card(s.state_dir, index, emulated, self._check_stop))
-        holders = [claim.holders for claim in self._claims] or [Claim().holders]
+            split = s.split or cards_of([package], s.effective_device)
+            for card in split or [runtime_of(package, device)[1] for device in devices]:
+                emulated = runtime_of(package, devices[0])[2]
+                self._claims.append(claim_card(s.state_dir, card, emulated, self._check_stop))
         if self.pool is not None:
-            self.pool.open(self._loads, holders[0])
+            self.pool.open(self._loads, self._holders)
             return None
         options: dict[str, Any] = {
             "settings": {"speed": f"{s.emu_speed:g}"} if s.emu_speed is not None else None, "progress": self._loads,
@@ -172,9 +172,16 @@ class Service:
             "state_dir": s.state_dir, "on_failure": self._tell_failed,
         }  # fmt: skip
         if len(devices) == 1:
-            return Engine.open(s.directory, devices[0], s.profile, s.max_queue, holders=holders[0], **options)
+            return Engine.open(
+                s.directory, devices[0], s.profile, s.max_queue, holders=self._holders, split=s.split, **options
+            )
+        holders = [claim.holders for claim in self._claims]
         self._group = EngineGroup.open(s.directory, devices, s.profile, s.max_queue, holders=holders, **options)
         return self._group
+
+    def _holders(self) -> str | None:
+        """See Claim."""
+        return next((told for claim in self._claims or [Claim()] if (told := claim.holders()) != ""), "")
 
     def _loads(self, progress: LoadProgress) -> None:
         """Called on other threads. Ends the loading before the next file where the server is told to stop."""

@@ -12,9 +12,13 @@ import pytest
 from invented_packages import FLAT, HIDDEN, OLD, VOCAB, build, hf
 from repository import PATIENCE
 from stub_packages import build_entry, published, tree
+from tiny_models import Tiny, convert_tiny
 
 from axpress.core.device.model_loader import default_model, open_model
 from axpress.core.errors import PackageError
+from axpress.core.model_files.layer_blocks import block_bytes
+from axpress.core.model_files.model_package import open_package
+from axpress.server import check_command
 from axpress.server.cli import main
 
 KEYS = ("opens", "reason", "name", "aliases", "layers_dir", "tokenizer", "num_layers", "family", "sampling")
@@ -49,7 +53,8 @@ def test_the_first_users_package(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert (report["num_layers"], report["family"], report["tokenizer_loads"]) == (36, "qwen3", True)
     assert report["sampling"]["top_k"] == 1 and report["sampling"]["greedy"] is True
     assert report["sampling"]["sources"]["top_k"] == "post_config.json"
-    assert report["memory"] == {"card_bytes": 36 * 118040663 + 424609063, "embedding_bytes": 777912320}
+    card_bytes = 36 * 118040663 + 424609063
+    assert report["memory"] == {"card_bytes": card_bytes, "embedding_bytes": 777912320, "cards": 1}
     inner = check(root / "qwen3-4b-ax650", capsys)
     assert (inner["layers_dir"], inner["tokenizer"]) == (".", "../qwen3_tokenizer")
     assert {"Qwen3-4B", "qwen3-4b-ax650"} <= set(inner["aliases"]) and inner["sampling"]["top_k"] == 1
@@ -60,6 +65,18 @@ def test_shapes_of_a_simulated_package(capsys: pytest.CaptureFixture[str]) -> No
     shapes = report["shapes"]
     assert report["simulated"] and shapes["rows"] == 2047 and shapes["head_vocab"] == shapes["vocab"] == 3072
     assert report["tokenizer_loads"] is True and report["warnings"] == []
+
+
+def test_a_model_for_several_cards(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = convert_tiny(tmp_path, Tiny("qwen3", layers=4), rows=63, chunk=0)
+    assert check(package, capsys)["memory"]["cards"] == 1
+    sizes = block_bytes(open_package(package), 2)
+    monkeypatch.setattr(check_command, "CMM_FLOOR", (check_command.CARD_MIB << 20) - max(sizes))
+    assert check(package, capsys)["memory"]["cards"] == 2
+    assert main(["check", str(package)]) == 0
+    assert "it needs 2 cards (`axpress serve --split 0,1`)" in capsys.readouterr().out
 
 
 def test_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -181,6 +181,16 @@ def test_a_model_that_does_not_fit_is_said_so(big, tmp_path: Path) -> None:
     assert "not one bank fits" in tight.render()
 
 
+def test_what_one_card_does_not_hold_is_planned_for_several(big, tmp_path: Path) -> None:
+    small = changed_profile(tmp_path, cmm_mib=2200)
+    one, two = plan(big, small, clients=2), plan(big, small, clients=2, cards=2)
+    assert (one.budget.banks, one.cards_needed) == (0, 2) and two.budget.banks
+    assert "it needs 2 cards: `axpress serve --split 0,1`" in one.render()
+    assert "that of 2 cards which has least room" in two.render() and "it needs" not in two.render()
+    assert two.budget.row_bytes == one.budget.row_bytes * 16 // 28
+    assert two.crowd.banks == 2 and two.crowd.total_per_s > 1.9 * two.tokens_per_s
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [

@@ -15,9 +15,11 @@ from repository import PATIENCE
 
 from axpress.core.device.axengine import AxengineCard, AxengineProgram, open_backend
 from axpress.core.device.backend import Backend, CardHandle
+from axpress.core.device.card_group import CardGroup
 from axpress.core.device.program import Program
 from axpress.core.device.runtime import Card
 from axpress.core.device.shape_groups import Group
+from axpress.core.device.split_program import SplitProgram
 from axpress.core.device.step import Step
 from axpress.core.model_files.embedding_file import EmbeddingTable
 
@@ -32,7 +34,10 @@ def parameters(method: object) -> list[tuple[str, object, object]]:
 
 @pytest.mark.parametrize(
     ("protocol", "kind"),
-    [(Backend, Program), (Backend, AxengineProgram), (CardHandle, Card), (CardHandle, AxengineCard)],
+    [
+        *((Backend, kind) for kind in (Program, SplitProgram, AxengineProgram)),
+        *((CardHandle, kind) for kind in (Card, CardGroup, AxengineCard)),
+    ],
     ids=lambda c: c.__name__,
 )
 def test_every_method_takes_what_the_protocol_says(protocol: type, kind: type) -> None:

@@ -266,6 +266,7 @@ CONFIGS = [
     {"banks": 1, "drafts": True},
     {"banks": 1, "drafts": False},
     {"banks": 2, "drafts": True, "draft_history": PAST},
+    {"banks": 2, "drafts": True, "split": (0, 1)},
     {"banks": 1, "drafts": True, "settings": {"async": "0"}},
     {"banks": 1, "drafts": True, "settings": {"inplace_decode": "0"}},
 ]
@@ -288,10 +289,11 @@ def test_any_schedule_gives_what_each_request_gets_alone(package, alone, config)
     engine.scheduler.costs.observe = lambda *measured: None  # the machine decides what a pass seems to cost
     for setting, mode in MODES.items():
         assert getattr(engine.model.modes, mode) == (setting not in config.get("settings", {}))
+    examples = max(1, EXAMPLES // 4) if "split" in config else EXAMPLES  # more of it in test_split.py
     try:
         machine = type("Machine", (Schedule,), {"engine": engine, "alone": alone})
         run_state_machine_as_test(
-            machine, settings=settings(max_examples=EXAMPLES, stateful_step_count=40, deadline=None)
+            machine, settings=settings(max_examples=examples, stateful_step_count=40, deadline=None)
         )
         crowd(engine, alone)
         fail(engine, alone)
@@ -310,5 +312,9 @@ def test_any_schedule_gives_what_each_request_gets_alone(package, alone, config)
         assert engine.ladder.rungs["reopen"] and engine.ladder.rungs["reboot"] and stats["repeated_passes"]
     finally:
         engine.close()
-        for key, value in {**dict.fromkeys(MODES, 1), "inplace_unaligned": 0}.items():  # they stay with the process
+        for key, value in {
+            **dict.fromkeys(MODES, 1),
+            "inplace_unaligned": 0,
+            "devices": 1,
+        }.items():  # they stay with the process
             Emulator().set(key, value)
