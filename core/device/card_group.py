@@ -9,6 +9,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 from ..errors import AxpressError
@@ -176,3 +177,8 @@ class CardGroup:
                 card.bind_thread()
             card.close()
         self.closed = True
+
+    def give_up(self) -> None:
+        """Closes them after an error, which is told, and not what fails now."""
+        with suppress(AxpressError, BufferError):  # the error's own traceback may hold a view
+            self.close()

@@ -231,7 +231,7 @@ class CardModels:
             check_card(program, check_ms)
             return OpenCard(cards, [program], [])
         except BaseException:
-            close_cards(cards)
+            cards.give_up()
             raise
 
     def adopt(self, opened: OpenCard) -> None:
@@ -250,35 +250,6 @@ def _place(card: CardHandle) -> str:
     if isinstance(card, CardGroup):
         return f"{kind}s {', '.join(map(str, card.devices[:-1]))} and {card.devices[-1]}"
     return f"{kind} {card.device}"
-
-
-def close_cards(cards: CardGroup) -> None:
-    """After an error."""
-    with suppress(AxpressError, BufferError):  # the error's own traceback may hold a view
-        cards.close()
-
-
-def load_split(cards: CardGroup, wanted: Wanted, progress: Progress | None, profile: str | None) -> CardModels:
-    """A model split over open cards, with what these can be trusted with found out. Closes them where that fails;
-    errors as for `open_models`."""
-    try:
-        loads = SplitLoad(cards, wanted, progress)
-        program = loads.load()
-        loads.watch.probing()
-        begun = time.monotonic()
-        model = Model(wanted.package, wanted.text, cards, program, *probe(program, loads.watch), profile)
-        program.clear_bank(0)
-        model.load_seconds, model.card_bytes = loads.seconds + time.monotonic() - begun, loads.taken
-        layers = " + ".join(str(block.num_layers) for block in program.blocks)
-        log.info("%s: %s layers, %d bank(s) of %d rows, loaded in %.1f s on %s", model.package.name, layers,
-                 program.num_banks, program.bank_rows, model.load_seconds, model.info.device)  # fmt: skip
-        if program.num_banks == 1:
-            log.warning("%s has one bank only: its cards work one after the other, never at the same time; more memory,"
-                        " or fewer rows, would let them", model.package.name)  # fmt: skip
-        return model.on_card
-    except BaseException:
-        close_cards(cards)
-        raise
 
 
 def check_card(program: Backend, timeout_ms: int) -> None:

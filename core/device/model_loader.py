@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,10 +15,12 @@ from ..model_files.timing_profile import profile_path
 from ..tokenizer.tokenizer import Tokenizer
 from .backend import CardHandle
 from .card_group import CardGroup
-from .card_models import CardModels, Loads, Model, check_card, close_cards, load_split
+from .card_models import CardModels, Loads, Model, check_card
 from .emulator import emulator_library
 from .load_watch import Progress
+from .probe import probe
 from .runtime import Card, device_ids, find_library
+from .split_load import SplitLoad
 from .wanted import Wanted
 
 __all__ = [
@@ -144,9 +147,32 @@ def _open_split(
             for card in cards.cards:
                 examine(card)
     except BaseException:
-        close_cards(cards)
+        cards.give_up()
         raise
-    return load_split(cards, wanted, progress, profile)
+    return _load_split(cards, wanted, progress, profile)
+
+
+def _load_split(cards: CardGroup, wanted: Wanted, progress: Progress | None, profile: str | None) -> CardModels:
+    """A model split over open cards, with what these can be trusted with found out. Closes them where that fails;
+    errors as for `open_models`."""
+    try:
+        loads = SplitLoad(cards, wanted, progress)
+        program = loads.load()
+        loads.watch.probing()
+        begun = time.monotonic()
+        model = Model(wanted.package, wanted.text, cards, program, *probe(program, loads.watch), profile)
+        program.clear_bank(0)
+        model.load_seconds, model.card_bytes = loads.seconds + time.monotonic() - begun, loads.taken
+        layers = " + ".join(str(block.num_layers) for block in program.blocks)
+        log.info("%s: %s layers, %d bank(s) of %d rows, loaded in %.1f s on %s", model.package.name, layers,
+                 program.num_banks, program.bank_rows, model.load_seconds, model.info.device)  # fmt: skip
+        if program.num_banks == 1:
+            log.warning("%s has one bank only: its cards work one after the other, never at the same time; more memory,"
+                        " or fewer rows, would let them", model.package.name)  # fmt: skip
+        return model.on_card
+    except BaseException:
+        cards.give_up()
+        raise
 
 
 def want(directory: str | os.PathLike[str], banks: int | None = None, logits_slots: int = 1) -> Wanted:

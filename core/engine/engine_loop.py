@@ -215,7 +215,7 @@ class EngineLoop:
             self.scheduler.finish_passes()
             with self._watch.over("giving memory back", 2 * ASK_SECONDS):
                 self.scheduler.drop_bank()
-        except RuntimeCallError as error:
+        except (RuntimeCallError, LogitsError) as error:
             self._recover(error)
 
     def _test_idle(self) -> None:

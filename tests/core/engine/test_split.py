@@ -17,7 +17,7 @@ from axpress.core.device.emulator import Emulator
 from axpress.core.device.model_loader import open_model
 from axpress.core.device.split_program import SplitProgram
 from axpress.core.device.step import Step
-from axpress.core.engine import engine as engine_module
+from axpress.core.engine import engine_loop
 from axpress.core.engine import pass_runner
 from axpress.core.engine.engine import Engine
 from axpress.core.errors import PackageError, RuntimeUnavailable
@@ -172,7 +172,7 @@ def test_a_call_that_hangs_is_left_behind(
 ) -> None:
     for name in ("FLOOR_SECONDS", "HOST_FLOOR_SECONDS", "GRACE_SECONDS"):
         monkeypatch.setattr(pass_runner, name, 0.3)
-    monkeypatch.setattr(engine_module, "ASK_SECONDS", 2.0)
+    monkeypatch.setattr(engine_loop, "ASK_SECONDS", 2.0)
     engine = open_engine(plain, banks=2, split=(0, 1))
     expected = crowd(engine, 2)
     Emulator().set("faults", "axclrtEngineExecuteAsync@23=block:3000")
