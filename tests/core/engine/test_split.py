@@ -17,8 +17,7 @@ from axpress.core.device.emulator import Emulator
 from axpress.core.device.model_loader import open_model
 from axpress.core.device.split_program import SplitProgram
 from axpress.core.device.step import Step
-from axpress.core.engine import engine_loop
-from axpress.core.engine import pass_runner
+from axpress.core.engine import engine_loop, pass_runner
 from axpress.core.engine.engine import Engine
 from axpress.core.errors import PackageError, RuntimeUnavailable
 from axpress.core.model_files.hollow import hollow
