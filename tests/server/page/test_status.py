@@ -162,7 +162,7 @@ def test_a_very_large_memory_is_drawn_in_few_squares(page: Any) -> None:
         """async () => {
           const { showBanks } = await import('/page/rows.js');
           const counts = { free: 32667, idle: 100, shared: 0 };
-          showBanks([{ rows: 32767, ...counts, runs: [0, 32667, -1, 100] }]);
+          showBanks([{ rows: 32767, ...counts, runs: [0, 32667, -1, 100] }], []);
           const map = document.querySelector('#banks canvas');
           const cell = 3; // pixels of the smallest square
           const point = (x, y) => map.dispatchEvent(new PointerEvent('pointermove', { clientX: x, clientY: y }));
