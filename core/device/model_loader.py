@@ -243,7 +243,8 @@ def devices_of(package: ModelPackage, device: str | int) -> list[str | int]:
     if numbers == "all":
         library, _, emulated = runtime_of(package, kind or "auto")
         kind, colon = ("emu", ":") if emulated else ("", "")
-        numbers = ",".join(map(str, range(len(device_ids(library)))))
+        count = len(device_ids(library)) or 1  # where there is none, opening the first says so
+        numbers = ",".join(map(str, range(count)))
     elif not kind and "," not in numbers:
         return [device]
     return [f"{kind}{colon}{number}" if kind else int(number) for number in numbers.split(",")]

@@ -159,8 +159,8 @@ class Service:
             package = open_package(first)
             devices = devices_of(package, s.effective_device)
             split = s.split or cards_of([package], s.effective_device)
+            emulated = runtime_of(package, devices[0])[2]
             for card in split or [runtime_of(package, device)[1] for device in devices]:
-                emulated = runtime_of(package, devices[0])[2]
                 self._claims.append(claim_card(s.state_dir, card, emulated, self._check_stop))
         if self.pool is not None:
             self.pool.open(self._loads, self._holders)

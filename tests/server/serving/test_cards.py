@@ -139,6 +139,8 @@ def test_which_cards_are_meant(package: tuple[Path, Path]) -> None:
     Emulator().set("devices", 3)
     try:
         assert devices_of(simulated, "all") == devices_of(simulated, "emu:all") == ["emu:0", "emu:1", "emu:2"]
+        Emulator().set("devices", 0)
+        assert devices_of(simulated, "all") == ["emu:0"], "opening it tells that there is none"
     finally:
         Emulator().set("devices", 1)
     assert devices_of(simulated, "emu:2,0") == ["emu:2", "emu:0"] and devices_of(simulated, "0,1") == [0, 1]
