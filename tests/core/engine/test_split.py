@@ -51,6 +51,13 @@ def plain(tmp_path_factory) -> Path:
                         history=HISTORY)  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def one_card_again() -> Iterator[None]:
+    """How many cards there are stays with the library; put back what it was."""
+    yield
+    Emulator().set("devices", 1)
+
+
 @pytest.fixture
 def open_engine() -> Iterator[Callable[..., Engine]]:
     engines: list[Engine] = []
@@ -261,3 +268,4 @@ def test_what_one_card_cannot_hold_two_can(tmp_path: Path) -> None:
             open_model(directory, "emu", "none", small | {"memory_mib": "600"}, banks=1, split=(0, 1))
     finally:
         Emulator().set("memory_mib", 0)
+        Emulator().set("load_time", 1)
