@@ -53,6 +53,13 @@ static emu_tensor_shape shape(int a, int b, size_t element)
     return s;
 }
 
+/* What a chunk says of its tokens' positions: a row, or one for each of three axes; decode's one stands for all. */
+static emu_tensor_shape index_shape(const emu_model *m, int tokens)
+{
+    return m->info.index_rows > 1 && tokens > 1 ? (emu_tensor_shape){2, {m->info.index_rows, tokens}, 4ull * (uint64_t)m->info.index_rows * (uint64_t)tokens}
+        : shape(tokens, 0, 4);
+}
+
 static void name_tensor(emu_tensor *t, const char *name, int type)
 {
     snprintf(t->name, sizeof t->name, "%s", name);
@@ -95,10 +102,28 @@ static void make_layer_tensors(emu_model *m, bool p0_kv)
     for (int g = 0; g < m->info.num_groups; g++) {
         int tokens = m->groups[g].tokens, rows = m->groups[g].rows;
         m->inputs[EMU_IN_K].shape[g] = m->inputs[EMU_IN_V].shape[g] = rows > 0 ? shape(rows, width, 2) : unread;
-        m->inputs[EMU_IN_INDICES].shape[g] = shape(tokens, 0, 4);
+        m->inputs[EMU_IN_INDICES].shape[g] = index_shape(m, tokens);
         m->inputs[EMU_IN_INPUT].shape[g] = m->outputs[EMU_OUT_OUTPUT].shape[g] = shape(tokens, hidden, 2);
         m->inputs[EMU_IN_MASK].shape[g] = shape(tokens, rows + tokens, 2);
         m->outputs[EMU_OUT_K].shape[g] = m->outputs[EMU_OUT_V].shape[g] = shape(tokens, width, 2);
+    }
+}
+
+/* A recurrent layer: the same names, but K and V are two states, equal in every group, and the mask has an element a
+ * token. */
+static void make_recurrent_tensors(emu_model *m)
+{
+    const emu_model_info *i = &m->info;
+    int element = m->recurrence.type == EMU_TYPE_FP32 ? 4 : 2, k = EMU_IN_K, v = EMU_IN_V;
+    emu_tensor_shape conv = shape(i->conv_kernel - 1, i->conv_dim, (size_t)element);
+    emu_tensor_shape state = {4, {1, i->value_heads, i->key_dim, i->value_dim}, (uint64_t)element};
+    for (int d = 0; d < 4; d++) state.bytes *= (uint64_t)state.dims[d];
+    for (int s = k; s <= v; s++) {
+        m->inputs[s].type = m->outputs[s].type = m->recurrence.type;
+        for (int g = 0; g < i->num_groups; g++) {
+            m->inputs[s].shape[g] = m->outputs[s].shape[g] = (s == v) != m->recurrence.swapped ? state : conv;
+            m->inputs[EMU_IN_MASK].shape[g] = shape(1, m->groups[g].tokens, 2);
+        }
     }
 }
 
@@ -151,7 +176,10 @@ static emu_model *make(const void *data, size_t size, bool mapped, const char *n
     m->rms_eps = (float)h->rms_eps;
     m->rope_factor = (float)h->rope_factor;
     m->gelu = emu_is_gemma(&h->info);
-    m->norm_offset = m->gelu ? 1.0f : 0.0f;
+    m->norm_offset = m->gelu || emu_is_qwen3_5(&h->info) ? 1.0f : 0.0f;
+    m->gated = h->gated;
+    m->recurrence = h->recurrence;
+    m->rope_half = (int)h->tensors[EMU_W_INV_FREQ].dims[0];
     m->attention_scale = h->attention_scale > 0 ? (float)h->attention_scale : 1.0f / sqrtf((float)h->info.head_dim);
     m->output_fp32 = h->output_fp32;
     m->gives = h->gives;
@@ -161,6 +189,7 @@ static emu_model *make(const void *data, size_t size, bool mapped, const char *n
         make_head_tensors(m);
     } else {
         make_layer_tensors(m, h->p0_kv);
+        if (m->info.recurrent) make_recurrent_tensors(m);
     }
     count_open(1);
     bool sound = emu_tensors_change(m, h->unusual, name, err) == 0;

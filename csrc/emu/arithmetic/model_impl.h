@@ -10,10 +10,11 @@
 /* What a header says: metadata as numbers, and where each known tensor lies. Matrices come first; each may be int8, and
  * then has the scales of its rows: EMU_W_SCALE + the matrix. */
 enum {
-    EMU_W_Q, EMU_W_K, EMU_W_V, EMU_W_O, EMU_W_GATE, EMU_W_UP, EMU_W_DOWN, EMU_W_HEAD, EMU_NUM_MATRICES,
+    EMU_W_Q, EMU_W_K, EMU_W_V, EMU_W_O, EMU_W_GATE, EMU_W_UP, EMU_W_DOWN, EMU_W_HEAD, EMU_W_Q_GATE, EMU_W_QKV, EMU_W_Z,
+    EMU_W_B, EMU_W_A, EMU_NUM_MATRICES,
     EMU_W_SCALE = EMU_NUM_MATRICES, EMU_W_INPUT_NORM = 2 * EMU_NUM_MATRICES, EMU_W_Q_BIAS, EMU_W_K_BIAS, EMU_W_V_BIAS,
     EMU_W_O_BIAS, EMU_W_Q_NORM, EMU_W_K_NORM, EMU_W_POST_NORM, EMU_W_ATTENTION_OUT_NORM, EMU_W_FFN_OUT_NORM,
-    EMU_W_INV_FREQ, EMU_W_NORM, EMU_NUM_WEIGHTS
+    EMU_W_INV_FREQ, EMU_W_NORM, EMU_W_CONV, EMU_W_A_LOG, EMU_W_DT_BIAS, EMU_W_STATE_NORM, EMU_NUM_WEIGHTS
 };
 
 #define EMU_MAX_HEAD_DIM 1024
@@ -36,12 +37,22 @@ typedef struct emu_extent {
 /* What a head gives of a token: logits as `output`, its normed hidden state as `output_norm` or as `output`, or both. */
 typedef enum emu_head_gives { EMU_LOGITS, EMU_NORM, EMU_NORM_AS_OUTPUT, EMU_LOGITS_AND_NORM } emu_head_gives;
 
+/* What a recurrent layer does with its states. */
+typedef struct emu_recurrence {
+    int type;       /* of both states: EMU_TYPE_BF16, EMU_TYPE_FP16 or EMU_TYPE_FP32 */
+    bool swapped;   /* K is the recurrent state and V that of the convolution, not the other way round */
+    bool spoils;    /* tokens whose mask is 0 change the states, too */
+    bool p0_zero;   /* groups without history begin with zeros, whatever their input says */
+} emu_recurrence;
+
 typedef struct emu_header {
     emu_model_info info;
     double rms_eps, rope_factor, attention_scale, cost_head; /* attention_scale 0: by the head's size */
     emu_list decode_rows, history, head_rows, cost_decode, cost_chunk;
     bool output_fp32;
     emu_head_gives gives;
+    bool gated;              /* what attention gives is multiplied with a gate */
+    emu_recurrence recurrence;
     bool p0_kv;              /* the row that groups without history take is as wide as K and V, not as hidden */
     char unusual[EMU_VALUE]; /* tensors that differ from the usual ones: tensors.c */
     emu_extent tensors[EMU_NUM_WEIGHTS];
@@ -61,9 +72,12 @@ struct emu_model {
     size_t size;       /* of data */
     bool mapped;       /* munmap, not free */
     float rms_eps, rope_factor;
-    float norm_offset;     /* what is added to the weights of norms: 1 in Gemma */
+    float norm_offset;     /* what is added to the weights of norms: 1 in Gemma and Qwen3.5 */
     float attention_scale; /* of scores */
     bool gelu;             /* not silu */
+    bool gated;            /* what attention gives is multiplied with the sigmoid of a gate */
+    int rope_half;         /* pairs of a head's dimensions that are rotated, the first ones */
+    emu_recurrence recurrence;
     const void *weights[EMU_NUM_WEIGHTS]; /* NULL: absent (or hollow) */
     float *singles;                       /* what weights of type fp32 point into */
     bool output_fp32;
@@ -80,6 +94,11 @@ static inline bool emu_gives_logits(emu_head_gives gives)
 static inline bool emu_is_gemma(const emu_model_info *info)
 {
     return strcmp(info->family, "gemma3_text") == 0;
+}
+
+static inline bool emu_is_qwen3_5(const emu_model_info *info)
+{
+    return strcmp(info->family, "qwen3_5_text") == 0;
 }
 
 /* y = the model's RMS norm of x with these weights; y may be x. */
