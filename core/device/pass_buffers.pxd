@@ -53,6 +53,7 @@ cdef class PassBuffers:
     cdef model_handle *layer_handles
     cdef model_handle head_handle
     cdef axclrtEngineIO head_direct  # of the one-row group: its input is what decode's last layer writes
+    cdef int axes               # of a position in chunks: 1 or 3
     cdef int num_layers
     cdef list attention         # numbers of the layers with K and V of each token
     cdef int num_attention

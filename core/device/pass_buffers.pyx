@@ -44,7 +44,8 @@ cdef class PassBuffers:
         self.mask = PinnedBuffer(card, max(group.mask_bytes for group in groups))
         if any(self.windowed):
             self.window_mask = PinnedBuffer(card, self.mask.nbytes)
-        self.indices = PinnedBuffer(card, 4 * width)
+        self.axes = shape.axes
+        self.indices = PinnedBuffer(card, 4 * width * self.axes)
         self.hidden = PinnedBuffer(card, self.hidden_bytes * width)
         self.layer_handles = <model_handle *>PyMem_Calloc(self.num_layers, sizeof(model_handle))
         self.groups = <group_io *>PyMem_Calloc(len(groups), sizeof(group_io))
@@ -77,7 +78,7 @@ cdef class PassBuffers:
         for g, group in enumerate(groups):
             buffers = {
                 "masks": [self._shared("mask", self.mask.nbytes)],
-                "indices": self._shared("indices", 4 * group.width),
+                "indices": self._shared("indices", 4 * group.width * (self.axes if group.width > 1 else 1)),
                 "hidden": [self._shared(f"hidden{i}", self.hidden_bytes * group.width) for i in range(2)],
                 "rows": [self._shared(f"{n}_rows", self.row_bytes * group.width) for n in "kv"],
             }

@@ -367,6 +367,8 @@ cdef class Program:
             memcpy(hidden, &given[0, 0], step.num_queries * self.hidden_bytes)
         for i in range(step.num_queries, group.width):
             indices[i] = 0
+        for i in range(1, self.buffers.axes if group.width > 1 else 1):
+            memcpy(indices + i * group.width, indices, 4 * group.width)
         memset(hidden + step.num_queries * self.hidden_bytes, 0, (group.width - step.num_queries) * self.hidden_bytes)
         if ax_mask_fill(<uint16_t *>self.buffers.mask.data, group.width, group.history, step.queries, step.num_queries,
                         step.runs, step.views, step.num_views) != 0:
@@ -407,7 +409,8 @@ cdef class Program:
                 group.window_mask, self.buffers.window_mask.data, group.mask_bytes, AXCL_COPY_HOST_TO_DEVICE)
         if code == 0:
             code = self.stream.copy(
-                group.indices, self.buffers.indices.data, 4 * group.width, AXCL_COPY_HOST_TO_DEVICE)
+                group.indices, self.buffers.indices.data,
+                4 * group.width * (self.buffers.axes if group.width > 1 else 1), AXCL_COPY_HOST_TO_DEVICE)
         if code == 0:
             code = self.stream.copy(group.hidden[0], self.buffers.hidden.data, self.hidden_bytes * group.width,
                                     AXCL_COPY_HOST_TO_DEVICE)

@@ -44,7 +44,8 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class LayerShape:
-    """A layer's geometry: decode groups by growing cache, chunk groups by growing history."""
+    """A layer's geometry: decode groups by growing cache, chunk groups by growing history. `axes`: of a token's position
+    in chunks, 1 or 3; decode takes one number for all."""
 
     hidden: int
     kv_dim: int
@@ -60,8 +61,8 @@ class LayerShape:
 
 @dataclass(frozen=True, slots=True)
 class StateShape:
-    """A recurrent layer's geometry. It takes a state of `k_bytes` and `v_bytes`, the same in every group, as its K_cache
-    and V_cache, and gives a new one; what is in it is its own business. `widths`: tokens a pass, by shape group."""
+    """A recurrent layer's geometry. It takes a state of `k_bytes` and `v_bytes`, the same in every group, as its
+    K_cache and V_cache, and gives a new one; what is in it is its own business. `widths`: tokens a pass, by group."""
 
     hidden: int
     k_bytes: int
@@ -155,8 +156,9 @@ def layer_shape(inputs: list[TensorInfo], outputs: list[TensorInfo], where: str)
     hidden, kv_dim = x.shapes[0][-1], k_out.shapes[0][-1]
     decode: list[Group] = []
     chunks: list[Group] = []
+    axes = _num_axes(indices, where)
     for g in range(len(x.shapes)):
-        if kind := _other_kind(k.shapes[g], indices.shapes[g], mask.shapes[g], k_out.shapes[g]):
+        if kind := _other_kind(k.shapes[g], mask.shapes[g], k_out.shapes[g], indices.shapes[g][-1]):
             raise PackageError(f"{where}: {kind}, in shape group {g}: such models are not supported yet")
         width, history = indices.shapes[g][-1], mask.shapes[g][-1] - indices.shapes[g][-1]
         cache_fits = k.shapes[g][-2] == max(history, 1) and (history == 0 or k.shapes[g][-1] == kv_dim)
@@ -171,12 +173,12 @@ def layer_shape(inputs: list[TensorInfo], outputs: list[TensorInfo], where: str)
     if not decode:
         raise PackageError(f"{where}: no decode group (one token a pass) among its {len(x.shapes)} shape groups")
     by_history = tuple(tuple(sorted(groups, key=lambda group: group.history)) for groups in (decode, chunks))
-    return LayerShape(hidden, kv_dim, *by_history)
+    return LayerShape(hidden, kv_dim, by_history[0], by_history[1], axes)
 
 
 def _check_tensors(inputs: list[TensorInfo], outputs: list[TensorInfo], where: str, *, recurrent: bool = False) -> None:
-    """PackageError names a tensor that is missing, is of another data type, or is one that nobody would fill. The states
-    of `recurrent` layers may be of any type: nobody looks into them."""
+    """PackageError names a tensor that is missing, is of another data type, or is one that nobody would fill. The
+    states of `recurrent` layers may be of any type: nobody looks into them."""
     expected = {*(find_tensor(inputs, name, where) for name in LAYER_INPUTS)}
     for number, tensor in enumerate(inputs):
         if number not in expected:
@@ -195,13 +197,20 @@ def _check_tensors(inputs: list[TensorInfo], outputs: list[TensorInfo], where: s
                 )
 
 
-def _other_kind(
-    k: tuple[int, ...], indices: tuple[int, ...], mask: tuple[int, ...], k_out: tuple[int, ...]
-) -> str | None:
-    """What a layer with these shapes in one group is, if it is no layer with attention over rows and one position."""
-    if prod(indices[:-1]) != 1:
-        return f"indices of shape {list(indices)} are multimodal positions, on several axes"
-    width, seen = indices[-1], mask[-1]
+def _num_axes(indices: TensorInfo, where: str) -> int:
+    """Of the positions in chunks. PackageError where groups differ, or take what nobody has seen."""
+    axes = {prod(shape[:-1]) for shape in indices.shapes if shape[-1] > 1}
+    decode = {prod(shape[:-1]) for shape in indices.shapes if shape[-1] == 1}
+    if len(axes) > 1 or not axes <= {1, 3} or not decode <= {1}:
+        raise PackageError(
+            f"{where}: indices of {list(indices.shapes)}: axpress takes positions of one number, or of three in chunks"
+        )
+    return next(iter(axes), 1)
+
+
+def _other_kind(k: tuple[int, ...], mask: tuple[int, ...], k_out: tuple[int, ...], width: int) -> str | None:
+    """What a layer with these shapes in one group is, if it is no layer with attention over rows."""
+    seen = mask[-1]
     if prod(mask) == width and k_out == k:
         return f"a K_cache {list(k)} that is put out whole, with a mask of {list(mask)}, is a recurrent layer's state"
     if min(len(k), len(k_out)) < 2:
@@ -282,7 +291,7 @@ def _common_attention(layers: Sequence[HasTensors]) -> tuple[LayerShape, list[tu
     by_layer = [{(group.width, group.history): group.index for group in s.decode + s.chunks} for s in shapes]
     common = set(by_layer[0])
     for layer, shape, numbers in zip(layers, shapes, by_layer, strict=True):
-        if (shape.hidden, shape.kv_dim) != (first.hidden, first.kv_dim):
+        if (shape.hidden, shape.kv_dim, shape.axes) != (first.hidden, first.kv_dim, first.axes):
             raise PackageError(
                 f"{layer.path}: its hidden rows have {shape.hidden} values, those of K and V {shape.kv_dim}; in {where}"
                 f" they have {first.hidden} and {first.kv_dim}: files of two models?"
@@ -301,6 +310,6 @@ def _common_attention(layers: Sequence[HasTensors]) -> tuple[LayerShape, list[tu
     ]
     keys = [(group.width, group.history) for groups in kept for group in groups]
     return (
-        LayerShape(first.hidden, first.kv_dim, tuple(kept[0]), tuple(kept[1])),
+        LayerShape(first.hidden, first.kv_dim, tuple(kept[0]), tuple(kept[1]), first.axes),
         [tuple(numbers[key] for key in keys) for numbers in by_layer],
     )

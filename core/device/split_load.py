@@ -89,8 +89,8 @@ class SplitLoad:
         common = common_shape([layer for block in self._blocks for layer in block.loaded_layers])
         if common.num_attention < len(common.states):
             raise PackageError(
-                f"{wanted.package.directory}: a hybrid model, with recurrent layers, is not split over several cards yet:"
-                " serve it on one (--device 0)"
+                f"{wanted.package.directory}: a hybrid model, with recurrent layers, is not split over several cards"
+                " yet: serve it on one (--device 0)"
             )
         head = self._blocks[-1].head
         assert head is not None

@@ -36,8 +36,8 @@ class PassCosts:
     chosen, `copy` of moving one row in all layers. A pass has at most `max_heads` heads; not `chunks`: decode groups
     only; `full_chunks`: none that is not full, and so of one prompt.
 
-    Where a model has recurrent layers the seconds of a chunk have those of one text in them: `state_chunk`; each further
-    text takes them again, or `state_decode` for a single token."""
+    Where a model has recurrent layers the seconds of a chunk have those of one text in them: `state_chunk`; each
+    further text takes them again, or `state_decode` for a single token."""
 
     def __init__(
         self,
@@ -135,8 +135,8 @@ class PassCosts:
         return (self.groups[slot].width - num_tokens) * self.empty
 
     def pass_seconds(self, slot: int, num_heads: float, num_tokens: int | None = None) -> float:
-        """A pass of group `slot` in which so many tokens are chosen; full, unless `num_tokens` says what it holds. Those
-        that are chosen are of as many texts; where it has others, these are of one more."""
+        """A pass of group `slot` in which so many tokens are chosen; full, unless `num_tokens` says what it holds.
+        Those that are chosen are of as many texts; where it has others, these are of one more."""
         layers = self.seconds[slot] if num_tokens is None else self.layers_seconds(slot, num_tokens)
         if self.state_chunk and self.groups[slot].width > 1:
             layers += num_heads * self.state_decode

@@ -16,8 +16,8 @@ The rules, all of them:
    fewest tokens left take turns.
 5. A prompt that begins like an older one which is being computed waits for the common part instead of computing it
    twice (`blocked`).
-6. Where a chunk that is not full would spoil the states of recurrent layers (`full_chunks`) a prompt fills whole ones by
-   itself, and the rest of it goes token by token, as in rule 4; nobody rides along, and rounds go one by one.
+6. Where a chunk that is not full would spoil the states of recurrent layers (`full_chunks`) a prompt fills whole ones
+   by itself, and the rest of it goes token by token, as in rule 4; nobody rides along, and rounds go one by one.
 
 Candidates come in the order of their last passes, longest ago first. Where their rows lie is not decided here, but what
 a pass costs depends on it: see `highs` of `plan`, and row_placement.py."""

@@ -55,8 +55,8 @@ class CacheBank(Generic[S]):
 
     Every cached token's row belongs to the radix cache, where each sequence pins its path with a cursor. Rows of the
     pass being computed belong to the pass until its tokens are committed. `worth_reusing(cached, length)` says how many
-    of the cached tokens a prompt should reuse; `move` copies rows on the card (None: they cannot be moved). `states`: of
-    models with recurrent layers, the same for all banks; a text then goes on only from where one is kept."""
+    of the cached tokens a prompt should reuse; `move` copies rows on the card (None: they cannot be moved). `states`:
+    of models with recurrent layers, the same for all banks; a text then goes on only from where one is kept."""
 
     def __init__(
         self,

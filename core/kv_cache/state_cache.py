@@ -1,8 +1,8 @@
 """States of recurrent layers: who has which slot of the card, and which are kept to go on from.
 
 A state cannot be cut back as rows can: a text goes on from what is known of exactly its beginning, or from none of it.
-So states are kept where texts may part or go on (at the ends of passes over a prompt, of messages, and of answers), each
-under the tokens before it, until its slot is needed: those between others first, least recently used before others. A
+So states are kept where texts may part or go on (at the ends of passes over a prompt, of messages, and of answers),
+each under the tokens before it, until its slot is needed: those between others first, least recently used before others. A
 state is never written again, so who keeps it and who goes on from it have the same slot.
 
 Plain bookkeeping for one thread, like the pool of rows."""
@@ -137,7 +137,7 @@ class StateCache:
         return True
 
     def check_integrity(self, held: Iterable[int]) -> None:
-        """Raises IntegrityError where references are not those of prefixes and of `held`, the slots that others have."""
+        """Raises IntegrityError where references are not those of prefixes and of `held`: slots that others have."""
         expected = Counter(slot for slot in held if slot >= self.first)
         expected.update(self._lasting.values())
         expected.update(self._passing.values())
