@@ -65,13 +65,13 @@ def _probe_modes(program: Program | SplitProgram, deadline: Deadline) -> Modes:
     if chunks:
         plain[chunks[-1]] = passes.chunk(chunks[-1], Modes())
     modes = Modes(use_async=_probe_async(passes, plain))
-    if isinstance(program, Program) and program.num_states:
-        passes.set_modes(modes)
-        usable, padding = probe_state_chunks(program, deadline, CLOSE)
-        modes = replace(modes, chunks=usable, padding=padding)
-    else:
+    if not isinstance(program, Program) or not program.num_states:
         modes = replace(modes, chunks=_probe_chunks(passes, modes, plain[decodes[-1]], first))
-    return replace(modes, in_place_decode=_probe_in_place(passes, plain, modes))
+        return replace(modes, in_place_decode=_probe_in_place(passes, plain, modes))
+    modes = replace(modes, in_place_decode=_probe_in_place(passes, plain, modes))
+    passes.set_modes(modes)
+    usable, padding = probe_state_chunks(program, deadline, CLOSE)  # last: it leaves other rows than the passes above
+    return replace(modes, chunks=usable, padding=padding)
 
 
 def _groups(program: Program | SplitProgram) -> tuple[range, range]:

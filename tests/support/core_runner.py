@@ -11,10 +11,12 @@ from axpress.core.device.axmodel import LoadedModel
 from axpress.core.device.emulator import Emulator, emulator_library
 from axpress.core.device.program import Program
 from axpress.core.device.runtime import Card
+from axpress.core.device.shape_groups import is_recurrent
 from axpress.core.device.state_layers import FIRST_FREE_SLOT
 from axpress.core.device.step import Step
 from axpress.core.model_files.model_package import open_package
 from axpress.core.model_files.safetensors import from_bf16
+from axpress.core.model_files.simulated_axmodel import read_axmodel
 
 
 class CoreRunner:
@@ -33,7 +35,9 @@ class CoreRunner:
         )  # fmt: skip
         self.program.set_modes(**modes)
         self.used, self.state = 0, 0
-        self.full = False  # chunks only for as many tokens as they take
+        self.recurrent = [is_recurrent(layer) for layer in layers]
+        spoils = any(read_axmodel(path)[0].padding == "spoils" for path in package.layer_files)
+        self.full = spoils  # chunks only for as many tokens as they take
 
     def feed(self, tokens: Sequence[int], width: int) -> np.ndarray:
         """Runs `tokens` through groups of `width` (decode where none of that width fits); logits float32 [len(tokens),
@@ -66,10 +70,16 @@ class CoreRunner:
         return [from_bf16(np.array(self.program.logits(slot))) for slot in range(len(tokens))]
 
     def cache_bytes(self) -> bytes:
-        """K and V rows in use, of every layer."""
-        count = self.used * self.program.shape.kv_dim
-        pairs = (self.program.kv_buffers(0, layer) for layer in range(self.program.num_attention))
-        return b"".join(buffer.read("uint16", count).tobytes() for pair in pairs for buffer in pair)
+        """K and V rows in use, of every layer; of recurrent layers the states."""
+        count, program = self.used * self.program.shape.kv_dim, self.program
+        attention = iter(range(program.num_attention))
+        states = iter(range(program.num_layers - program.num_attention))
+        return b"".join(
+            buffer.read("uint8").tobytes() if recurrent else buffer.read("uint16", count).tobytes()
+            for recurrent in self.recurrent
+            for buffer in (program.state_buffers(self.state, next(states)) if recurrent
+                           else program.kv_buffers(0, next(attention)))
+        )  # fmt: skip
 
     def reset(self) -> None:
         """Forgets the sequence; what the rows hold stays."""

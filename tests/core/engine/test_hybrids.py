@@ -12,6 +12,7 @@ from schedules import AT_ONCE, CHUNK, EXAMPLES, HISTORY, ROWS, Schedule, answers
 from tiny_models import QWEN3_5, Tiny, convert_tiny, special_ids, with_states
 
 from axpress.core.device import card_memory
+from axpress.core.device.backend import Costs
 from axpress.core.device.emulator import Emulator
 from axpress.core.engine import bank_selection
 from axpress.core.engine.engine import Engine
@@ -60,7 +61,9 @@ class Talk:
 
     def __init__(self, package: Path, **options: object) -> None:
         self.engine = Engine.open(package, "emu", "none", max_running=4, threaded=False, **options)
-        self.engine.scheduler.costs.observe = lambda *measured: None
+        costs = self.engine.scheduler.costs
+        costs.observe = lambda *measured: None
+        costs.set(Costs(tuple(1.0 if group.width == 1 else 1.5 for group in costs.groups), 0.1))
         self.tokens: list[int] = []
 
     def turn(self, *new: int, max_tokens: int = 4) -> Collector:
@@ -120,13 +123,16 @@ def test_a_beginning_that_two_had_in_common_is_there_for_the_third(exact_package
 
 
 def test_a_token_by_itself_copies_no_state(exact_package: Path) -> None:
-    """The calls of a decode: uploads of mask, indices, embedding and the recurrent layers' mask, the layers, the head,
-    the logits; K and V go into their rows by themselves."""
+    """The copies of a decode: mask, indices, embedding and the recurrent layers' mask go up, logits come down. K and V
+    go into their rows by themselves, states from slot to slot."""
     talk = Talk(exact_package)
-    talk.turn(5, 6, 7)
+    talk.engine.submit(GenerationRequest([5, 6, 7], GREEDY, 4, ignore_eos=True), Collector())
+    assert talk.engine.step()
     Emulator().reset_counters()
-    talk.turn(8, max_tokens=1)
-    report = Emulator().report()
-    assert talk.passes()[1] == 4
-    assert report["executes"] == 2 * (TINY.layers + 1) , report
+    while talk.engine.step():
+        pass
+    report, decodes = Emulator().report(), talk.passes()[1]
     talk.engine.close()
+    assert decodes == 3
+    assert report["executes"] == {"layer_decode": decodes * TINY.layers, "layer_chunk": 0, "head": decodes}
+    assert report["copies"] == {"h2d": 4 * decodes, "d2h": decodes, "d2d": 0, "h2h": 0}, report
