@@ -12,6 +12,7 @@ cdef struct group_io:
     uint32_t *numbers       # the shape group's number on the card, in each layer
     int32_t width
     int32_t history
+    int32_t axes            # of the positions: 1 or 3
     size_t mask_bytes
     void *mask
     void *window_mask       # of layers with a sliding window; NULL: no layer has one

@@ -324,14 +324,17 @@ cdef class Program:
             if self.first:
                 memcpy(hidden + i * self.hidden_bytes, &self.embedding[q.token, 0], self.hidden_bytes)
             indices[i] = q.position
+            if group.axes == 3:
+                indices[group.width + i] = step.axes[2 * i]
+                indices[2 * group.width + i] = step.axes[2 * i + 1]
             if q.row >= 0:
                 self._add_row(i, q.row)
             if q.logits >= 0:
                 self.wanted[q.logits] = i
         if given is not None and not self.first:
             memcpy(hidden, &given[0, 0], step.num_queries * self.hidden_bytes)
-        for i in range(step.num_queries, group.width):
-            indices[i] = 0
+        for i in range(group.axes):
+            memset(indices + i * group.width + step.num_queries, 0, 4 * (group.width - step.num_queries))
         memset(hidden + step.num_queries * self.hidden_bytes, 0, (group.width - step.num_queries) * self.hidden_bytes)
         if ax_mask_fill(<uint16_t *>self.buffers.mask.data, group.width, group.history, step.queries, step.num_queries,
                         step.runs, step.views, step.num_views) != 0:
@@ -370,7 +373,7 @@ cdef class Program:
                 group.window_mask, self.buffers.window_mask.data, group.mask_bytes, AXCL_COPY_HOST_TO_DEVICE)
         if code == 0:
             code = self.stream.copy(
-                group.indices, self.buffers.indices.data, 4 * group.width, AXCL_COPY_HOST_TO_DEVICE)
+                group.indices, self.buffers.indices.data, 4 * group.width * group.axes, AXCL_COPY_HOST_TO_DEVICE)
         if code == 0:
             code = self.stream.copy(group.hidden[0], self.buffers.hidden.data, self.hidden_bytes * group.width,
                                     AXCL_COPY_HOST_TO_DEVICE)

@@ -44,12 +44,14 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class LayerShape:
-    """A layer's geometry: decode groups by growing cache, chunk groups by growing history."""
+    """A layer's geometry: decode groups by growing cache, chunk groups by growing history. `axes` of a chunk's
+    positions: 1, or 3 (time, height, width), indices then are [3, C]; decode takes one position for all."""
 
     hidden: int
     kv_dim: int
     decode: tuple[Group, ...]
     chunks: tuple[Group, ...]
+    axes: int = 1
 
     @property
     def rows(self) -> int:
@@ -126,8 +128,11 @@ def layer_shape(inputs: list[TensorInfo], outputs: list[TensorInfo], where: str)
         (decode if width == 1 else chunks).append(Group(g, width, history))
     if not decode:
         raise PackageError(f"{where}: no decode group (one token a pass) among its {len(x.shapes)} shape groups")
+    axes = {prod(indices.shapes[group.index][:-1]) for group in chunks} or {1}
+    if len(axes) > 1:
+        raise PackageError(f"{where}: its chunks take positions on {' and '.join(map(str, sorted(axes)))} axes")
     by_history = tuple(tuple(sorted(groups, key=lambda group: group.history)) for groups in (decode, chunks))
-    return LayerShape(hidden, kv_dim, *by_history)
+    return LayerShape(hidden, kv_dim, *by_history, axes.pop())
 
 
 def _check_tensors(inputs: list[TensorInfo], outputs: list[TensorInfo], where: str) -> None:
@@ -154,8 +159,8 @@ def _other_kind(
     k: tuple[int, ...], indices: tuple[int, ...], mask: tuple[int, ...], k_out: tuple[int, ...]
 ) -> str | None:
     """What a layer with these shapes in one group is, if it is no layer with attention over rows and one position."""
-    if prod(indices[:-1]) != 1:
-        return f"indices of shape {list(indices)} are multimodal positions, on several axes"
+    if prod(indices[:-1]) not in ((1, 3) if indices[-1] > 1 else (1,)):
+        return f"indices of shape {list(indices)} are neither one position for each token nor three"
     width, seen = indices[-1], mask[-1]
     if prod(mask) == width and k_out == k:
         return f"a K_cache {list(k)} that is put out whole, with a mask of {list(mask)}, is a recurrent layer's state"
@@ -200,6 +205,11 @@ def common_shape(layers: Sequence[HasTensors]) -> CommonShape:
                 f"{layer.path}: its hidden rows have {shape.hidden} values, those of K and V {shape.kv_dim}; in {where}"
                 f" they have {first.hidden} and {first.kv_dim}: files of two models?"
             )
+        if shape.axes != first.axes:
+            raise PackageError(
+                f"{layer.path}: its chunks take positions on {shape.axes} axes, those of {where} on {first.axes}: files"
+                " of two models?"
+            )
         if not any(width == 1 for width, _ in common & numbers.keys()):
             mine, theirs = (", ".join(str(p) for w, p in sorted(of) if w == 1) for of in (numbers, common))
             raise PackageError(
@@ -214,6 +224,6 @@ def common_shape(layers: Sequence[HasTensors]) -> CommonShape:
     ]
     keys = [(group.width, group.history) for groups in kept for group in groups]
     return CommonShape(
-        LayerShape(first.hidden, first.kv_dim, tuple(kept[0]), tuple(kept[1])),
+        LayerShape(first.hidden, first.kv_dim, tuple(kept[0]), tuple(kept[1]), first.axes),
         tuple(tuple(numbers[key] for key in keys) for numbers in by_layer),
     )

@@ -21,6 +21,7 @@ cdef class Step:
     cdef ax_query *queries
     cdef int32_t *runs
     cdef int32_t *views
+    cdef int32_t *axes          # of each query, its height and width (its time is its position)
     cdef readonly int capacity
     cdef int room
     cdef readonly int num_queries

@@ -14,7 +14,7 @@ class Step:
     """One masked pass. Reused from pass to pass: `reset`, add views and queries, run.
 
     A *view* is a list of runs of cache rows, each (start, stop), that its queries see. A *query* is one token: its
-    position (what RoPE uses), the row that receives its K and V (-1: none), the earlier query of this step that it
+    position (what RoPE uses; on three axes it is time, see `place`), the row that receives its K and V (-1: none), the earlier query of this step that it
     continues (`parent`, -1: none; it sees its parent's own chain, too), its view, and whether its logits are wanted.
     `group` is the index of the shape group in the program's list, `bank` the cache."""
 
@@ -45,6 +45,11 @@ class Step:
         """Like `add_chain` with `rows[i]` for token i, wherever that is; returns the index of the first query.
 
         `logits_at`: which token's logits are wanted (-1: none's)."""
+    def place(self, first: int, positions: NDArray[np.int32]) -> None:
+        """Positions on three axes, int32 [3, n] (time, height, width), of the n queries from `first` on, in place of
+        those that they were added with. ValueError: they are not there, or negative."""
+    def positions(self) -> NDArray[np.int32]:
+        """A copy of the queries' positions, int32 [3, queries]: time, height, width."""
     def as_array(self) -> NDArray[Any]:
         """A copy of the queries, dtype QUERY_DTYPE, for tests and traces."""
     def window_mask(self, width: int, history: int, positions: NDArray[np.int32], window: int) -> NDArray[np.uint16]:
