@@ -131,8 +131,8 @@ def layer_shape(inputs: list[TensorInfo], outputs: list[TensorInfo], where: str)
     axes = {prod(indices.shapes[group.index][:-1]) for group in chunks} or {1}
     if len(axes) > 1:
         raise PackageError(f"{where}: its chunks take positions on {' and '.join(map(str, sorted(axes)))} axes")
-    by_history = tuple(tuple(sorted(groups, key=lambda group: group.history)) for groups in (decode, chunks))
-    return LayerShape(hidden, kv_dim, *by_history, axes.pop())
+    ladders = [tuple(sorted(groups, key=lambda group: group.history)) for groups in (decode, chunks)]
+    return LayerShape(hidden, kv_dim, ladders[0], ladders[1], axes.pop())
 
 
 def _check_tensors(inputs: list[TensorInfo], outputs: list[TensorInfo], where: str) -> None:

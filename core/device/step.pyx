@@ -17,9 +17,9 @@ cdef class Step:
     """One masked pass. Reused from pass to pass: `reset`, add views and queries, run.
 
     A *view* is a list of runs of cache rows, each (start, stop), that its queries see. A *query* is one token: its
-    position (what RoPE uses; on three axes it is time, see `place`), the row that receives its K and V (-1: none), the earlier query of this step that it
-    continues (`parent`, -1: none; it sees its parent's own chain, too), its view, and whether its logits are wanted.
-    `group` is the index of the shape group in the program's list, `bank` the cache.
+    position (what RoPE uses; on three axes it is time, see `place`), the row that receives its K and V (-1: none), the
+    earlier query of this step that it continues (`parent`, -1: none; it sees its parent's own chain, too), its view,
+    and whether its logits are wanted. `group` is the index of the shape group in the program's list, `bank` the cache.
     """
 
     def __cinit__(self, int capacity=128):
