@@ -1,5 +1,6 @@
-"""From the bytes of a picture file, which may be anything, to RGB pixels: within limits that are checked before anything
-is decoded, turned as its EXIF data say, on white where it is transparent. Of an animation the first frame counts."""
+"""From the bytes of a picture file, which may be anything, to RGB pixels: within limits that are checked before
+anything is decoded, turned as its EXIF data say, on white where it is transparent. Of an animation the first frame
+counts."""
 
 from __future__ import annotations
 

@@ -30,9 +30,9 @@ class EncoderInput:
 
     @classmethod
     def of(cls, shape: Sequence[int], num_bytes: int, num_tokens: int | None = None) -> EncoderInput:
-        """Of a tensor of the card's, which tells its shape and bytes. PackageError: neither bytes nor float32 values."""
+        """Of a tensor of the card's, which tells shape and bytes. PackageError: neither bytes nor float32 values."""
         sizes = tuple(shape[1:] if len(shape) > 1 and shape[0] == 1 else shape)
-        types = {prod(sizes): np.dtype(np.uint8), 4 * prod(sizes): np.dtype(np.float32)}
+        types: dict[int, np.dtype] = {prod(sizes): np.dtype(np.uint8), 4 * prod(sizes): np.dtype(np.float32)}
         if num_bytes not in types:
             text = f"the vision encoder's input {list(shape)} has {num_bytes} bytes, neither uint8 nor float32 values"
             raise PackageError(f"{text}: a form that is not known here")
