@@ -5,6 +5,7 @@ counts."""
 from __future__ import annotations
 
 import io
+import re
 import struct
 import warnings
 from dataclasses import dataclass
@@ -80,8 +81,9 @@ def _opened(data: bytes, limits: ImageLimits, field: str) -> Image:
         raise _wrong(field, f"the JPEG comes in more than {MAX_SCANS} scans, which take long to decode")
     try:
         image: Image = module.open(io.BytesIO(data), formats=FORMATS)
-    except module.DecompressionBombError:
-        raise _too_many(field, "more pixels", f"{limits.max_pixels} (axpress serve --max-image-pixels)") from None
+    except module.DecompressionBombError as error:
+        have = next(iter(re.findall(r"\d+", str(error))), "too many") + " pixels"
+        raise _too_many(field, have, f"{limits.max_pixels} (axpress serve --max-image-pixels)") from None
     except Exception as error:
         raise _wrong(field, _what_else(data, error)) from None
     check_size(image.size, limits, field)

@@ -125,7 +125,7 @@ def test_bombs_are_refused_by_their_header_and_take_no_memory() -> None:
     bmp = b"BM" + struct.pack("<IHHI", 54, 0, 0, 54) + struct.pack("<IiiHHIIiiII", 40, 30_000, 30_000, 1, 24, *[0] * 6)
     before = _peak()
     for data in (bomb, webp, gif, bmp):
-        with pytest.raises(RequestError, match=r"30000 x 30000 pixels|more pixels") as refused:
+        with pytest.raises(RequestError, match=r"30000 x 30000 pixels|900000000 pixels") as refused:
             _decoded(data, ImageLimits())
         assert refused.value.code == "image_too_large"
     assert _peak() - before < 20_000
