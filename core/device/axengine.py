@@ -146,8 +146,9 @@ class AxengineProgram:
         group = self.groups[step.group]
         queries = step.as_array()
         masks = self._masks(step, group.width, group.history, queries)
-        indices = np.zeros((1, group.width), np.uint32)
-        indices[0, : len(queries)] = queries["position"]
+        axes = self.shape.axes if group.width > 1 else 1
+        indices = np.zeros((axes, group.width), np.uint32)
+        indices[:, : len(queries)] = step.positions()[:axes]
         hidden = np.zeros((1, group.width, self.shape.hidden), np.uint16)
         hidden[0, : len(queries)] = self.embedding[queries["token"]]
         state = hidden.view(self._bf16)

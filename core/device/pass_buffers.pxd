@@ -12,6 +12,7 @@ cdef struct group_io:
     uint32_t *numbers       # the shape group's number on the card, in each layer
     int32_t width
     int32_t history
+    int32_t axes            # of the positions: 1 or 3
     size_t mask_bytes
     void *mask
     void *window_mask       # of layers with a sliding window; NULL: no layer has one
@@ -53,7 +54,6 @@ cdef class PassBuffers:
     cdef model_handle *layer_handles
     cdef model_handle head_handle
     cdef axclrtEngineIO head_direct  # of the one-row group: its input is what decode's last layer writes
-    cdef int axes               # of a position in chunks: 1 or 3
     cdef int num_layers
     cdef list attention         # numbers of the layers with K and V of each token
     cdef int num_attention

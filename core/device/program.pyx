@@ -9,8 +9,8 @@
               comes down, to be uploaded there in place of embeddings
     wait      with a deadline
 
-What the calls work on is made and bound in pass_buffers.pyx and kv_buffers.pyx; recurrent layers, which go from one state
-of a text to the next instead of reading rows, in state_layers.pyx.
+What the calls work on is made and bound in pass_buffers.pyx and kv_buffers.pyx; recurrent layers, which go from one
+state of a text to the next instead of reading rows, in state_layers.pyx.
 """
 
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
@@ -59,8 +59,8 @@ cdef class Program:
         how many positions it sees, its own included (0: all; empty: no layer has a sliding window).
 
         Of a model whose layers lie on several cards these are one block: the `first` or not, the last with the head,
-        the others with None; `common`: the CommonShape of all its layers, as far as it is about these. `num_states`: slots
-        for states of recurrent layers, where there are any.
+        the others with None; `common`: the CommonShape of all its layers, as far as it is about these. `num_states`:
+        slots for states of recurrent layers, where there are any.
 
         Raises PackageError where the models do not fit each other, RuntimeCallError where the card refuses.
         """
@@ -359,16 +359,17 @@ cdef class Program:
             if self.first:
                 memcpy(hidden + i * self.hidden_bytes, &self.embedding[q.token, 0], self.hidden_bytes)
             indices[i] = q.position
+            if group.axes == 3:
+                indices[group.width + i] = step.axes[2 * i]
+                indices[2 * group.width + i] = step.axes[2 * i + 1]
             if q.row >= 0:
                 self._add_row(i, q.row)
             if q.logits >= 0:
                 self.wanted[q.logits] = i
         if given is not None and not self.first:
             memcpy(hidden, &given[0, 0], step.num_queries * self.hidden_bytes)
-        for i in range(step.num_queries, group.width):
-            indices[i] = 0
-        for i in range(1, self.buffers.axes if group.width > 1 else 1):
-            memcpy(indices + i * group.width, indices, 4 * group.width)
+        for i in range(group.axes):
+            memset(indices + i * group.width + step.num_queries, 0, 4 * (group.width - step.num_queries))
         memset(hidden + step.num_queries * self.hidden_bytes, 0, (group.width - step.num_queries) * self.hidden_bytes)
         if ax_mask_fill(<uint16_t *>self.buffers.mask.data, group.width, group.history, step.queries, step.num_queries,
                         step.runs, step.views, step.num_views) != 0:
@@ -409,8 +410,7 @@ cdef class Program:
                 group.window_mask, self.buffers.window_mask.data, group.mask_bytes, AXCL_COPY_HOST_TO_DEVICE)
         if code == 0:
             code = self.stream.copy(
-                group.indices, self.buffers.indices.data,
-                4 * group.width * (self.buffers.axes if group.width > 1 else 1), AXCL_COPY_HOST_TO_DEVICE)
+                group.indices, self.buffers.indices.data, 4 * group.width * group.axes, AXCL_COPY_HOST_TO_DEVICE)
         if code == 0:
             code = self.stream.copy(group.hidden[0], self.buffers.hidden.data, self.hidden_bytes * group.width,
                                     AXCL_COPY_HOST_TO_DEVICE)

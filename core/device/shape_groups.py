@@ -44,8 +44,8 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class LayerShape:
-    """A layer's geometry: decode groups by growing cache, chunk groups by growing history. `axes`: of a token's position
-    in chunks, 1 or 3; decode takes one number for all."""
+    """A layer's geometry: decode groups by growing cache, chunk groups by growing history. `axes` of a chunk's
+    positions: 1, or 3 (time, height, width), indices then are [3, C]; decode takes one position for all."""
 
     hidden: int
     kv_dim: int
@@ -156,9 +156,8 @@ def layer_shape(inputs: list[TensorInfo], outputs: list[TensorInfo], where: str)
     hidden, kv_dim = x.shapes[0][-1], k_out.shapes[0][-1]
     decode: list[Group] = []
     chunks: list[Group] = []
-    axes = _num_axes(indices, where)
     for g in range(len(x.shapes)):
-        if kind := _other_kind(k.shapes[g], mask.shapes[g], k_out.shapes[g], indices.shapes[g][-1]):
+        if kind := _other_kind(k.shapes[g], indices.shapes[g], mask.shapes[g], k_out.shapes[g]):
             raise PackageError(f"{where}: {kind}, in shape group {g}: such models are not supported yet")
         width, history = indices.shapes[g][-1], mask.shapes[g][-1] - indices.shapes[g][-1]
         cache_fits = k.shapes[g][-2] == max(history, 1) and (history == 0 or k.shapes[g][-1] == kv_dim)
@@ -172,8 +171,11 @@ def layer_shape(inputs: list[TensorInfo], outputs: list[TensorInfo], where: str)
         (decode if width == 1 else chunks).append(Group(g, width, history))
     if not decode:
         raise PackageError(f"{where}: no decode group (one token a pass) among its {len(x.shapes)} shape groups")
-    by_history = tuple(tuple(sorted(groups, key=lambda group: group.history)) for groups in (decode, chunks))
-    return LayerShape(hidden, kv_dim, by_history[0], by_history[1], axes)
+    axes = {prod(indices.shapes[group.index][:-1]) for group in chunks} or {1}
+    if len(axes) > 1:
+        raise PackageError(f"{where}: its chunks take positions on {' and '.join(map(str, sorted(axes)))} axes")
+    ladders = [tuple(sorted(groups, key=lambda group: group.history)) for groups in (decode, chunks)]
+    return LayerShape(hidden, kv_dim, ladders[0], ladders[1], axes.pop())
 
 
 def _check_tensors(inputs: list[TensorInfo], outputs: list[TensorInfo], where: str, *, recurrent: bool = False) -> None:
@@ -197,20 +199,13 @@ def _check_tensors(inputs: list[TensorInfo], outputs: list[TensorInfo], where: s
                 )
 
 
-def _num_axes(indices: TensorInfo, where: str) -> int:
-    """Of the positions in chunks. PackageError where groups differ, or take what nobody has seen."""
-    axes = {prod(shape[:-1]) for shape in indices.shapes if shape[-1] > 1}
-    decode = {prod(shape[:-1]) for shape in indices.shapes if shape[-1] == 1}
-    if len(axes) > 1 or not axes <= {1, 3} or not decode <= {1}:
-        raise PackageError(
-            f"{where}: indices of {list(indices.shapes)}: axpress takes positions of one number, or of three in chunks"
-        )
-    return next(iter(axes), 1)
-
-
-def _other_kind(k: tuple[int, ...], mask: tuple[int, ...], k_out: tuple[int, ...], width: int) -> str | None:
-    """What a layer with these shapes in one group is, if it is no layer with attention over rows."""
-    seen = mask[-1]
+def _other_kind(
+    k: tuple[int, ...], indices: tuple[int, ...], mask: tuple[int, ...], k_out: tuple[int, ...]
+) -> str | None:
+    """What a layer with these shapes in one group is, if it is no layer with attention over rows and one position."""
+    if prod(indices[:-1]) not in ((1, 3) if indices[-1] > 1 else (1,)):
+        return f"indices of shape {list(indices)} are neither one position for each token nor three"
+    width, seen = indices[-1], mask[-1]
     if prod(mask) == width and k_out == k:
         return f"a K_cache {list(k)} that is put out whole, with a mask of {list(mask)}, is a recurrent layer's state"
     if min(len(k), len(k_out)) < 2:
@@ -291,10 +286,15 @@ def _common_attention(layers: Sequence[HasTensors]) -> tuple[LayerShape, list[tu
     by_layer = [{(group.width, group.history): group.index for group in s.decode + s.chunks} for s in shapes]
     common = set(by_layer[0])
     for layer, shape, numbers in zip(layers, shapes, by_layer, strict=True):
-        if (shape.hidden, shape.kv_dim, shape.axes) != (first.hidden, first.kv_dim, first.axes):
+        if (shape.hidden, shape.kv_dim) != (first.hidden, first.kv_dim):
             raise PackageError(
                 f"{layer.path}: its hidden rows have {shape.hidden} values, those of K and V {shape.kv_dim}; in {where}"
                 f" they have {first.hidden} and {first.kv_dim}: files of two models?"
+            )
+        if shape.axes != first.axes:
+            raise PackageError(
+                f"{layer.path}: its chunks take positions on {shape.axes} axes, those of {where} on {first.axes}: files"
+                " of two models?"
             )
         if not any(width == 1 for width, _ in common & numbers.keys()):
             mine, theirs = (", ".join(str(p) for w, p in sorted(of) if w == 1) for of in (numbers, common))

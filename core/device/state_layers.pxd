@@ -13,7 +13,7 @@ from .step cimport Step, state_part
 cdef struct width_io:
     int width
     uint32_t *numbers       # the shape group's number on the card, in each recurrent layer
-    axclrtEngineIO *io      # [1 + part, recurrent layer]; those before the first part's: on the pass's own hidden states
+    axclrtEngineIO *io      # [1 + part, recurrent layer]; the first ones: on the pass's own hidden states
     char *input             # hidden states of a part that is not the whole pass
     char *output
 

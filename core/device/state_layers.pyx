@@ -14,7 +14,7 @@ from libc.string cimport memset
 
 from .axmodel cimport Binding, LoadedModel
 from .buffer cimport DeviceBuffer, PinnedBuffer
-from .call_stream cimport CALL_BIND, CALL_LAYER, CALL_ROWS, CALL_UPLOAD, CallStream
+from .call_stream cimport CALL_LAYER, CALL_UPLOAD, CallStream
 from .pass_buffers cimport PassBuffers, group_io, handle
 from .runtime cimport AXCL_COPY_DEVICE_TO_DEVICE, AXCL_COPY_HOST_TO_DEVICE, Card, axclError
 from .step cimport Step, state_part

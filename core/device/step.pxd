@@ -29,6 +29,7 @@ cdef class Step:
     cdef int32_t *runs
     cdef int32_t *views
     cdef state_part *parts
+    cdef int32_t *axes          # of each query, its height and width (its time is its position)
     cdef readonly int capacity
     cdef int room
     cdef readonly int num_queries

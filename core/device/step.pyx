@@ -17,10 +17,10 @@ cdef class Step:
     """One masked pass. Reused from pass to pass: `reset`, add views and queries, run.
 
     A *view* is a list of runs of cache rows, each (start, stop), that its queries see. A *query* is one token: its
-    position (what RoPE uses), the row that receives its K and V (-1: none), the earlier query of this step that it
-    continues (`parent`, -1: none; it sees its parent's own chain, too), its view, and whether its logits are wanted.
-    `group` is the index of the shape group in the program's list, `bank` the cache. A *part* says whose state some of
-    the queries continue, where the model has recurrent layers.
+    position (what RoPE uses; on three axes it is time, see `place`), the row that receives its K and V (-1: none), the
+    earlier query of this step that it continues (`parent`, -1: none; it sees its parent's own chain, too), its view,
+    and whether its logits are wanted. `group` is the index of the shape group in the program's list, `bank` the cache.
+    A *part* says whose state some of the queries continue, where the model has recurrent layers.
     """
 
     def __cinit__(self, int capacity=128):
@@ -30,7 +30,9 @@ cdef class Step:
         self.runs = <int32_t *>malloc(2 * self.room * sizeof(int32_t))
         self.views = <int32_t *>malloc((capacity + 1) * sizeof(int32_t))
         self.parts = <state_part *>malloc(capacity * sizeof(state_part))
-        if self.queries == NULL or self.runs == NULL or self.views == NULL or self.parts == NULL:
+        self.axes = <int32_t *>malloc(2 * capacity * sizeof(int32_t))
+        if (self.queries == NULL or self.runs == NULL or self.views == NULL or self.parts == NULL
+                or self.axes == NULL):
             raise MemoryError
         self.reset(0)
 
@@ -39,6 +41,7 @@ cdef class Step:
         free(self.runs)
         free(self.views)
         free(self.parts)
+        free(self.axes)
 
     def reset(self, int group, int bank=0) -> None:
         """Empties the step for a pass of `group` on `bank`."""
@@ -103,7 +106,7 @@ cdef class Step:
             raise ValueError(
                 f"query {i}: position {position}, row {row}, parent {parent}, view {view} of {self.num_views}")
         self.queries[i].token = token
-        self.queries[i].position = position
+        self.queries[i].position = self.axes[2 * i] = self.axes[2 * i + 1] = position
         self.queries[i].row = row
         self.queries[i].parent = parent
         self.queries[i].view = view
@@ -113,6 +116,18 @@ cdef class Step:
             self.num_logits += 1
         self.num_queries = i + 1
         return i
+
+    def place(self, int first, const int32_t[:, ::1] positions) -> None:
+        """Positions on three axes, int32 [3, n] (time, height, width), of the n queries from `first` on, in place of
+        those that they were added with. ValueError: they are not there, or negative."""
+        cdef Py_ssize_t i, count = positions.shape[1]
+        if positions.shape[0] != 3 or first < 0 or first + count > self.num_queries:
+            raise ValueError(f"positions of queries {first} to {first + count}, there are {self.num_queries}")
+        for i in range(count):
+            if positions[0, i] < 0 or positions[1, i] < 0 or positions[2, i] < 0:
+                raise ValueError(f"query {first + i}: a negative position")
+            self.queries[first + i].position = positions[0, i]
+            self.axes[2 * (first + i)], self.axes[2 * (first + i) + 1] = positions[1, i], positions[2, i]
 
     def add_chain(self, tokens, int position, int row, int view, bint logits=False) -> None:
         """Adds consecutive tokens of one sequence from `position` and `row` (-1: no rows) on, each continuing the last.
@@ -155,6 +170,14 @@ cdef class Step:
         for i in range(self.num_queries):
             q = self.queries[i]
             out[i] = (q.token, q.position, q.row, q.parent, q.view, q.logits)
+        return out
+
+    def positions(self):
+        """A copy of the queries' positions, int32 [3, queries]: time, height, width."""
+        cdef int i
+        out = np.empty((3, self.num_queries), np.int32)
+        for i in range(self.num_queries):
+            out[:, i] = self.queries[i].position, self.axes[2 * i], self.axes[2 * i + 1]
         return out
 
     def mask(self, int width, int history):

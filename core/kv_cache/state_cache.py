@@ -2,8 +2,8 @@
 
 A state cannot be cut back as rows can: a text goes on from what is known of exactly its beginning, or from none of it.
 So states are kept where texts may part or go on (at the ends of passes over a prompt, of messages, and of answers),
-each under the tokens before it, until its slot is needed: those between others first, least recently used before others. A
-state is never written again, so who keeps it and who goes on from it have the same slot.
+each under the tokens before it, until its slot is needed: those within prompts first, least recently used before
+others. A state is never written again, so who keeps it and who goes on from it have the same slot.
 
 Plain bookkeeping for one thread, like the pool of rows."""
 

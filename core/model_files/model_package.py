@@ -31,6 +31,14 @@ MOST_PADDING = 1024  # logits beyond the vocabulary, in small vocabularies; in o
 
 
 @dataclass(frozen=True, slots=True)
+class VisionFiles:
+    """The vision part of a model: of which kind, and the file of its encoder."""
+
+    kind: str
+    encoder: Path
+
+
+@dataclass(frozen=True, slots=True)
 class ModelPackage:
     """A model directory that has passed the checks. Paths are absolute; sizes in elements, None where only the card can
     say.
@@ -80,6 +88,7 @@ class ModelPackage:
     rerank_instruction: str | None = None
     devices: tuple[int, ...] = ()
     recurrent: tuple[bool, ...] = ()
+    vision: VisionFiles | None = None
 
     @property
     def num_layers(self) -> int:
