@@ -1,8 +1,8 @@
 """The emulated card's arithmetic against transformers, for every family, many shapes, and long greedy answers.
 
 Two references, both transformers models in float32 on the bf16-rounded weights: the plain one, and one that also rounds
-to bf16 where the card does (keys, values, states and each layer's output). The plain one says what the rounding costs; the
-rounded one leaves nothing but the order of float32 sums and shows any real mistake."""
+to bf16 where the card does (keys, values, states and each layer's output). The plain one says what the rounding costs;
+the rounded one leaves nothing but the order of float32 sums and shows any real mistake."""
 
 from __future__ import annotations
 

@@ -43,8 +43,8 @@ ARCHITECTURES = {
 class Tiny:
     """A model to build: family, sizes in elements, and what sets it apart (`rope`, biases, tied embeddings, shards;
     `sharp`: how much steeper attention is, for it to matter which of many tokens are seen; of Gemma `window`,
-    `layer_types` and `scalar`, its query_pre_attn_scalar; of Qwen3.5 `layer_types`, `linear`: key heads, value heads and
-    their sizes, `rotary`: the part of a head that rotates, `sections`: pairs by axis)."""
+    `layer_types` and `scalar`, its query_pre_attn_scalar; of Qwen3.5 `layer_types`, `linear`: key heads, value heads
+    and their sizes, `rotary`: the part of a head that rotates, `sections`: pairs by axis)."""
 
     family: str
     hidden: int = 64

@@ -20,7 +20,7 @@ typedef struct reading {
     char format[32], kind[16], dtype[16], p0_width[16], gives[16];
     char layer_kind[16], state_order[16], state_dtype[16], padding[16], p0_state[16];
     int gated;
-    emu_list rope_sections;
+    int interleaved;
     double hollow;
 } reading;
 
@@ -144,7 +144,8 @@ static int metadata_entry(reading *r, const char *name, const char *text)
         {"value_heads", INTEGER, &i->value_heads, 0, 1, 1024},
         {"key_dim", INTEGER, &i->key_dim, 0, 1, EMU_MAX_HEAD_DIM},
         {"value_dim", INTEGER, &i->value_dim, 0, 1, EMU_MAX_HEAD_DIM},
-        {"rope_sections", INTEGERS, &r->rope_sections, 0, 0, EMU_MAX_HEAD_DIM},
+        {"rope_sections", INTEGERS, &h->rope_sections, 0, 0, EMU_MAX_HEAD_DIM},
+        {"rope_interleaved", INTEGER, &r->interleaved, 0, 0, 1},
         {"layer", INTEGER, &i->layer, 0, 0, 10000},
         {"layers", INTEGER, &i->layers, 0, 1, 10000},
         {"hidden", INTEGER, &i->hidden, 0, 1, EMU_MAX_HIDDEN},
@@ -319,6 +320,20 @@ static uint64_t rope_pairs(const emu_header *h)
     return emu_is_qwen3_5(&h->info) && e->ndims == 1 && e->dims[0] > 0 && e->dims[0] < all ? e->dims[0] : all;
 }
 
+/* Positions of three axes: how many pairs turn by each, all pairs in all. */
+static int check_axes(const reading *r)
+{
+    const emu_list *sections = &r->header->rope_sections;
+    double pairs = 0;
+    if (sections->count == 0)
+        return r->header->rope_interleaved ? complain(r, ": rope_interleaved needs rope_sections") : 0;
+    if (sections->count != 3) return complain(r, ": rope_sections has %d numbers instead of 3", sections->count);
+    for (int k = 0; k < 3; k++) pairs += sections->at[k];
+    if (r->header->info.recurrent || r->header->info.hollow || pairs == (double)rope_pairs(r->header)) return 0;
+    return complain(r, ": rope_sections are of %.0f pairs, inv_freq has %llu", pairs,
+        (unsigned long long)rope_pairs(r->header));
+}
+
 static int check_recurrent_tensors(const reading *r)
 {
     const emu_model_info *i = &r->header->info;
@@ -419,6 +434,7 @@ static int check_layer(const reading *r)
     if (h->cost_decode.count != 0 && h->cost_decode.count != h->decode_rows.count)
         return complain(r, ": cost_decode_us has %d entries for %d decode groups", h->cost_decode.count,
             h->decode_rows.count);
+    if (check_axes(r) != 0) return -1;
     if (i->recurrent) return check_recurrent(r);
     return i->hollow ? 0 : check_layer_tensors(r);
 }
@@ -474,7 +490,8 @@ static int check(reading *r)
     int layer_kind = choice(r, "layer_kind", r->layer_kind, layer_kinds);
     if (layer_kind < 0) return -1;
     i->recurrent = !head && layer_kind == 1;
-    i->index_rows = r->rope_sections.count ? 3 : 1;
+    i->index_rows = h->rope_sections.count ? 3 : 1;
+    h->rope_interleaved = r->interleaved != 0;
     h->gated = r->gated != 0;
     i->kind = head ? EMU_HEAD : EMU_LAYER;
     i->hollow = r->hollow != 0;

@@ -160,6 +160,18 @@ static void finish_heads(const emu_model *m, float *x, int heads, int norm, cons
     }
 }
 
+/* A chunk's indices have a row for each axis where there are three; decode's one element stands for all. */
+static void token_angles(const layer_run *run, int t, float *cosine, float *sine)
+{
+    const emu_model *m = run->m;
+    const float *inv_freq = m->weights[EMU_W_INV_FREQ];
+    for (int i = 0; i < m->rope_half; i++) {
+        size_t row = run->chunk > 1 ? m->rope_axis[i] : 0;
+        uint32_t position = run->positions[row * (size_t)run->chunk + (size_t)t];
+        emu_rope_angles(cosine + i, sine + i, position, inv_freq + i, 1, m->rope_factor);
+    }
+}
+
 /* Biases, norms and RoPE of q and k; K and V rounded. */
 static void rotate_token(void *context, int t, int worker)
 {
@@ -172,7 +184,7 @@ static void rotate_token(void *context, int t, int worker)
     add_bias(q, m->weights[EMU_W_Q_BIAS], run->width);
     add_bias(k, m->weights[EMU_W_K_BIAS], run->kv_width);
     add_bias(v, m->weights[EMU_W_V_BIAS], run->kv_width);
-    emu_rope_angles(cosine, sine, run->positions[t], m->weights[EMU_W_INV_FREQ], m->rope_half, m->rope_factor);
+    token_angles(run, t, cosine, sine);
     finish_heads(m, q, info->heads, EMU_W_Q_NORM, cosine, sine);
     finish_heads(m, k, info->kv_heads, EMU_W_K_NORM, cosine, sine);
     emu_narrow(run->k + (size_t)t * run->kv_width, k, run->kv_width);

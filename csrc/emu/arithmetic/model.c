@@ -127,6 +127,18 @@ static void make_recurrent_tensors(emu_model *m)
     }
 }
 
+/* By which axis each pair turns: sections one after the other, or taking turns pair by pair as long as rows (1) and
+ * columns (2) have any. */
+static void choose_axes(emu_model *m, const emu_header *h)
+{
+    const double *sections = h->rope_sections.at;
+    for (int pair = 0; h->rope_sections.count && pair < EMU_MAX_HEAD_DIM / 2; pair++) {
+        int turn = pair % 3;
+        if (h->rope_interleaved) m->rope_axis[pair] = (uint8_t)(turn && pair < 3 * sections[turn] ? turn : 0);
+        else m->rope_axis[pair] = (uint8_t)(pair < sections[0] ? 0 : pair < sections[0] + sections[1] ? 1 : 2);
+    }
+}
+
 /* Weights in place; fp32 ones are copied, they may lie at an address that floats must not have. */
 static bool bind_weights(emu_model *m, const emu_header *h)
 {
@@ -180,6 +192,7 @@ static emu_model *make(const void *data, size_t size, bool mapped, const char *n
     m->gated = h->gated;
     m->recurrence = h->recurrence;
     m->rope_half = (int)h->tensors[EMU_W_INV_FREQ].dims[0];
+    choose_axes(m, h);
     m->attention_scale = h->attention_scale > 0 ? (float)h->attention_scale : 1.0f / sqrtf((float)h->info.head_dim);
     m->output_fp32 = h->output_fp32;
     m->gives = h->gives;

@@ -49,6 +49,8 @@ typedef struct emu_header {
     emu_model_info info;
     double rms_eps, rope_factor, attention_scale, cost_head; /* attention_scale 0: by the head's size */
     emu_list decode_rows, history, head_rows, cost_decode, cost_chunk;
+    emu_list rope_sections; /* pairs that turn by each of three axes; none: by one position */
+    bool rope_interleaved;
     bool output_fp32;
     emu_head_gives gives;
     bool gated;              /* what attention gives is multiplied with a gate */
@@ -76,6 +78,7 @@ struct emu_model {
     float attention_scale; /* of scores */
     bool gelu;             /* not silu */
     bool gated;            /* what attention gives is multiplied with the sigmoid of a gate */
+    uint8_t rope_axis[EMU_MAX_HEAD_DIM / 2]; /* of each pair, the row of a chunk's indices that it turns by */
     int rope_half;         /* pairs of a head's dimensions that are rotated, the first ones */
     emu_recurrence recurrence;
     const void *weights[EMU_NUM_WEIGHTS]; /* NULL: absent (or hollow) */
