@@ -5,10 +5,11 @@ needs would load it."""
 from __future__ import annotations
 
 import logging
+from math import prod
 
 from ..errors import PackageError
 from ..model_files.model_package import ModelPackage
-from ..model_files.simulated_axmodel import read_layers
+from ..model_files.simulated_axmodel import read_axmodel, read_layers
 from .axmodel import LoadedModel
 from .runtime import Card
 from .shape_groups import common_shape, is_recurrent, state_shape
@@ -122,12 +123,25 @@ def expected_bytes(package: ModelPackage, banks: int) -> tuple[int, int]:
     all, its caches included; of others vendors reckon USUAL_PERCENT of the files."""
     if package.simulated:
         layer = read_layers(package.layer_files)
-        rows = layer.decode_rows[-1]
-        cache = rows * 2 * layer.kv_heads * layer.head_dim * 2 * package.num_layers * banks
+        rows, num_attention = layer.decode_rows[-1], package.num_layers - sum(package.recurrent)
+        cache = rows * 2 * layer.kv_heads * layer.head_dim * 2 * num_attention * banks + _expected_states(package)
         chunks = (layer.chunk * (history + layer.chunk) for history in layer.history)
         masks = 2 * max(rows + 1, *chunks) * (2 if any(package.windows) else 1)
         return package.device_bytes + cache, package.device_bytes + cache + masks + BUFFERS
     return package.device_bytes, package.device_bytes * USUAL_PERCENT // 100
+
+
+def _expected_states(package: ModelPackage) -> int:
+    """Bytes of all states of a simulated model's recurrent layers; 0 where it has none."""
+    metas = [
+        read_axmodel(path)[0]
+        for path, recurrent in zip(package.layer_files, package.recurrent, strict=False)
+        if recurrent
+    ]
+    each = sum(
+        (4 if meta.state_dtype == "fp32" else 2) * sum(prod(shape) for shape in meta.state_shapes) for meta in metas
+    )
+    return each * _num_slots(each)
 
 
 def share_banks(models: list[tuple[CardMemory, list[LoadedModel]]]) -> list[int]:
@@ -159,7 +173,10 @@ def state_bytes(layers: list[LoadedModel]) -> int:
 
 def num_state_slots(layers: list[LoadedModel]) -> int:
     """Slots for such states; 0 where no layer is recurrent."""
-    nbytes = state_bytes(layers)
+    return _num_slots(state_bytes(layers))
+
+
+def _num_slots(nbytes: int) -> int:
     return min(STATE_SLOTS, max(LEAST_SLOTS, STATE_BYTES // nbytes)) if nbytes else 0
 
 
