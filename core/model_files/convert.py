@@ -125,7 +125,9 @@ def convert(
         if spec.max_positions:
             extra["max_positions"] = spec.max_positions
         config = package_config(name, base, spec.eos, spec.bos, extra)
-        write_json(work / "config.json", {**config, **_window_keys(spec, embeddings), **_hybrid_keys(spec), **keys})
+        write_json(
+            work / "config.json", {**config, **_window_keys(spec, embeddings), **hybrid_keys(spec.recurrence), **keys}
+        )
     return target
 
 
@@ -155,14 +157,14 @@ def _window_keys(spec: ModelSpec, embeddings: str) -> dict[str, Any]:
     return {"sliding_window": max(spec.windows), "layer_types": kinds, "embedding_scale": scale}
 
 
-def _hybrid_keys(spec: ModelSpec) -> dict[str, Any]:
-    """Keys of config.json that tell which layers are recurrent, as the checkpoint's."""
-    if spec.recurrence is None:
+def hybrid_keys(recurrence: qwen3_5.Recurrence | None) -> dict[str, Any]:
+    """Keys of config.json that tell which layers are recurrent, as a checkpoint's do."""
+    if recurrence is None:
         return {}
     linear, full = qwen3_5.KINDS
-    kinds = [linear if recurrent else full for recurrent in spec.recurrence.layers]
+    kinds = [linear if recurrent else full for recurrent in recurrence.layers]
     every = kinds.index(full) + 1 if full in kinds else 0
-    regular = bool(every) and kinds == qwen3_5.layer_kinds({"full_attention_interval": every}, spec.layers, "")
+    regular = bool(every) and kinds == qwen3_5.layer_kinds({"full_attention_interval": every}, len(kinds), "")
     return {"layer_types": kinds, **({"full_attention_interval": every} if regular else {})}
 
 

@@ -69,6 +69,11 @@ class Recurrence:
         """Channels of the convolution: queries, keys and values side by side."""
         return 2 * self.key_heads * self.key_dim + self.value_heads * self.value_dim
 
+    @property
+    def state_elements(self) -> int:
+        """Elements of both states of one layer."""
+        return (self.conv_kernel - 1) * self.conv_dim + self.value_heads * self.key_dim * self.value_dim
+
     def sizes(self) -> dict[str, Any]:
         """The fields of SimMeta that tell a recurrent layer's sizes."""
         names = ("conv_dim", "conv_kernel", "key_heads", "value_heads", "key_dim", "value_dim")

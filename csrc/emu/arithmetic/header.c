@@ -8,6 +8,7 @@
 
 #include "json.h"
 #include "model_impl.h"
+#include "vision.h"
 
 #define FORMAT "axpress-sim-1"
 
@@ -16,7 +17,7 @@ typedef struct reading {
     const char *name; /* of the file */
     char *err;
     uint64_t data_start, file_size;
-    uint64_t seen; /* metadata keys, a bit each */
+    bool seen[96]; /* metadata keys */
     char format[32], kind[16], dtype[16], p0_width[16], gives[16];
     char layer_kind[16], state_order[16], state_dtype[16], padding[16], p0_state[16];
     int gated;
@@ -122,6 +123,7 @@ static int metadata_entry(reading *r, const char *name, const char *text)
     emu_model_info *i = &h->info;
     const double most_rows = 1 << 20, most_us = 1e9;
     double charged = 0, published = 0;
+    emu_vision *v = &h->vision;
     const key keys[] = {
         {"format", TEXT, r->format, sizeof r->format, 0, 0},
         {"kind", TEXT, r->kind, sizeof r->kind, 0, 0},
@@ -146,6 +148,25 @@ static int metadata_entry(reading *r, const char *name, const char *text)
         {"value_dim", INTEGER, &i->value_dim, 0, 1, EMU_MAX_HEAD_DIM},
         {"rope_sections", INTEGERS, &h->rope_sections, 0, 0, EMU_MAX_HEAD_DIM},
         {"rope_interleaved", INTEGER, &r->interleaved, 0, 0, 1},
+        {"vision_kind", TEXT, v->kind, sizeof v->kind, 0, 0},
+        {"vision_input", TEXT, v->input, sizeof v->input, 0, 0},
+        {"norm", TEXT, v->norm, sizeof v->norm, 0, 0},
+        {"activation", TEXT, v->act, sizeof v->act, 0, 0},
+        {"merger_norm", TEXT, v->merger_norm, sizeof v->merger_norm, 0, 0},
+        {"image_rows", INTEGER, &v->rows, 0, 1, 1024},
+        {"image_cols", INTEGER, &v->cols, 0, 1, 1024},
+        {"patch_size", INTEGER, &v->patch, 0, 1, 128},
+        {"frames", INTEGER, &v->frames, 0, 1, 2},
+        {"merge", INTEGER, &v->merge, 0, 1, 16},
+        {"window", INTEGER, &v->window, 0, 0, 1024},
+        {"merger_hidden", INTEGER, &v->mid, 0, 0, 1 << 20},
+        {"out_hidden", INTEGER, &v->out, 0, 1, EMU_MAX_HIDDEN},
+        {"merger_eps", REAL, &v->merger_eps, 0, 0, 1},
+        {"full_blocks", INTEGERS, &v->full, 0, 0, 10000},
+        {"deepstack", INTEGERS, &v->deep, 0, 0, 10000},
+        {"pixel_mean", LIST, &v->mean, 0, -1000, 1000},
+        {"pixel_std", LIST, &v->std, 0, 1e-6, 1000},
+        {"cost_encoder_us", REAL, &h->cost_encoder, 0, 0, most_us},
         {"layer", INTEGER, &i->layer, 0, 0, 10000},
         {"layers", INTEGER, &i->layers, 0, 1, 10000},
         {"hidden", INTEGER, &i->hidden, 0, 1, EMU_MAX_HIDDEN},
@@ -170,8 +191,9 @@ static int metadata_entry(reading *r, const char *name, const char *text)
     };
     for (size_t k = 0; k < sizeof keys / sizeof *keys; k++) {
         if (strcmp(name, keys[k].name) != 0) continue;
-        if (r->seen >> k & 1) return complain(r, ": metadata %s is given twice", name);
-        r->seen |= 1ull << k;
+        _Static_assert(sizeof keys / sizeof *keys <= sizeof r->seen, "a flag for each key");
+        if (r->seen[k]) return complain(r, ": metadata %s is given twice", name);
+        r->seen[k] = true;
         if (store(r, &keys[k], text) != 0) return -1;
         if (keys[k].at == &charged) i->cmm_bytes = (uint64_t)charged;
         if (keys[k].at == &published) i->file_bytes = (uint64_t)published;
@@ -203,12 +225,22 @@ static const char *const tensor_names[EMU_NUM_WEIGHTS] = {
     [EMU_W_O_BIAS] = "o_bias", [EMU_W_Q_NORM] = "q_norm", [EMU_W_K_NORM] = "k_norm", [EMU_W_POST_NORM] = "post_norm",
     [EMU_W_ATTENTION_OUT_NORM] = "attention_out_norm", [EMU_W_FFN_OUT_NORM] = "ffn_out_norm",
     [EMU_W_INV_FREQ] = "inv_freq", [EMU_W_NORM] = "norm", [EMU_W_CONV] = "conv", [EMU_W_A_LOG] = "a_log",
-    [EMU_W_DT_BIAS] = "dt_bias", [EMU_W_STATE_NORM] = "state_norm"};
+    [EMU_W_DT_BIAS] = "dt_bias", [EMU_W_STATE_NORM] = "state_norm", [EMU_W_PATCH] = "patch",
+    [EMU_W_MERGE_IN] = "merge_in", [EMU_W_MERGE_OUT] = "merge_out", [EMU_W_SCALE + EMU_W_PATCH] = "patch_scale",
+    [EMU_W_SCALE + EMU_W_MERGE_IN] = "merge_in_scale", [EMU_W_SCALE + EMU_W_MERGE_OUT] = "merge_out_scale",
+    [EMU_W_PATCH_BIAS] = "patch_bias", [EMU_W_CLASS] = "class", [EMU_W_POSITIONS] = "positions",
+    [EMU_W_INPUT_NORM_BIAS] = "input_norm_bias", [EMU_W_POST_NORM_BIAS] = "post_norm_bias",
+    [EMU_W_GATE_BIAS] = "gate_bias", [EMU_W_UP_BIAS] = "up_bias", [EMU_W_DOWN_BIAS] = "down_bias",
+    [EMU_W_ATTENTION_SCALE] = "attention_out_scale", [EMU_W_FFN_SCALE] = "ffn_out_scale",
+    [EMU_W_NORM_BIAS] = "norm_bias", [EMU_W_MERGE_NORM] = "merge_norm", [EMU_W_MERGE_NORM_BIAS] = "merge_norm_bias",
+    [EMU_W_DEEP_NORM] = "deep_norm", [EMU_W_DEEP_NORM_BIAS] = "deep_norm_bias",
+    [EMU_W_MERGE_IN_BIAS] = "merge_in_bias", [EMU_W_MERGE_OUT_BIAS] = "merge_out_bias"};
 
 /* The type of a tensor, from its name in the header; 0 where this tensor cannot have it. */
 static int tensor_type(int which, const char *dtype)
 {
-    bool single = which == EMU_W_INV_FREQ || which == EMU_W_A_LOG || which == EMU_W_DT_BIAS || (which >= EMU_W_SCALE && which < EMU_W_SCALE + EMU_NUM_MATRICES);
+    bool single = which == EMU_W_INV_FREQ || which == EMU_W_A_LOG || which == EMU_W_DT_BIAS
+        || which == EMU_W_CLASS || which == EMU_W_POSITIONS || (which >= EMU_W_SCALE && which < EMU_W_SCALE + EMU_NUM_MATRICES);
     if (strcmp(dtype, "F32") == 0) return single ? EMU_TYPE_FP32 : 0;
     if (strcmp(dtype, "I8") == 0) return which < EMU_NUM_MATRICES ? EMU_TYPE_INT8 : 0;
     return strcmp(dtype, "BF16") == 0 && !single ? EMU_TYPE_BF16 : 0;
@@ -452,6 +484,22 @@ static int check_head(const reading *r)
     return logits ? check_matrix(r, EMU_W_HEAD, (uint64_t)i->vocab, (uint64_t)i->hidden) : 0;
 }
 
+static int check_vision(const reading *r)
+{
+    emu_wanted wanted[EMU_NUM_WEIGHTS];
+    char wrong[EMU_ERR];
+    int count = emu_vision_check(r->header, wanted, wrong);
+    if (count < 0) return complain(r, ": %.120s", wrong);
+    for (int k = 0; k < count && !r->header->info.hollow; k++) {
+        const emu_wanted *w = &wanted[k];
+        bool matrix = w->required && w->which < EMU_NUM_MATRICES;
+        int failed = matrix ? check_matrix(r, w->which, w->rows, w->cols)
+            : check_shape(r, w->which, w->required, w->rows, w->cols);
+        if (failed) return -1;
+    }
+    return 0;
+}
+
 static bool head_gives(const reading *r)
 {
     static const char *const names[] = {[EMU_LOGITS] = "logits", [EMU_NORM] = "norm",
@@ -474,10 +522,10 @@ static int check(reading *r)
     if (strcmp(r->format, FORMAT) != 0)
         return complain(r, " has format \"%s\", this emulator reads \"" FORMAT "\": convert the model again",
             r->format);
-    bool head = strcmp(r->kind, "head") == 0;
-    if (!head && strcmp(r->kind, "layer") != 0)
-        return complain(r, ": metadata kind is \"%s\" instead of layer or head", r->kind);
-    if (strcmp(i->family, "qwen3") != 0 && strcmp(i->family, "qwen2") != 0 && strcmp(i->family, "llama") != 0
+    bool head = strcmp(r->kind, "head") == 0, vision = strcmp(r->kind, "vision") == 0;
+    if (!head && !vision && strcmp(r->kind, "layer") != 0)
+        return complain(r, ": metadata kind is \"%s\" instead of layer, head or vision", r->kind);
+    if (!vision && strcmp(i->family, "qwen3") != 0 && strcmp(i->family, "qwen2") != 0 && strcmp(i->family, "llama") != 0
         && !emu_is_gemma(i) && !emu_is_qwen3_5(i))
         return complain(r, ": family \"%s\" is not one of qwen3, qwen2, llama, gemma3_text, qwen3_5_text", i->family);
     h->output_fp32 = strcmp(r->dtype, "fp32") == 0;
@@ -489,17 +537,17 @@ static int check(reading *r)
     if (!head_gives(r)) return complain(r, ": head_gives \"%s\" is not logits, norm, norm_as_output or both", r->gives);
     int layer_kind = choice(r, "layer_kind", r->layer_kind, layer_kinds);
     if (layer_kind < 0) return -1;
-    i->recurrent = !head && layer_kind == 1;
+    i->recurrent = !head && !vision && layer_kind == 1;
     i->index_rows = h->rope_sections.count ? 3 : 1;
     h->rope_interleaved = r->interleaved != 0;
     h->gated = r->gated != 0;
-    i->kind = head ? EMU_HEAD : EMU_LAYER;
+    i->kind = vision ? EMU_VISION : head ? EMU_HEAD : EMU_LAYER;
     i->hollow = r->hollow != 0;
     if (h->unusual[0] && !i->hollow)
         return complain(r, ": metadata tensors is for hollow files: arithmetic knows the usual tensors only");
     if (!i->compiler[0]) memcpy(i->compiler, "axpress-sim 1", 14);
     if (i->cmm_bytes == 0) i->cmm_bytes = i->file_bytes;
-    return head ? check_head(r) : check_layer(r);
+    return vision ? check_vision(r) : head ? check_head(r) : check_layer(r);
 }
 
 static int not_simulated(const reading *r, const char *data, size_t size)
@@ -518,7 +566,7 @@ int emu_header_read(emu_header *header, const void *data, size_t size, const cha
     reading r = {.header = header, .name = name, .err = err, .file_size = size};
     uint64_t length = 0;
     *header = (emu_header){.info = {.layer = -1, .layers = -1, .file_bytes = size}, .rms_eps = 1e-6, .rope_factor = 1.0,
-        .cost_head = -1};
+        .cost_head = -1, .cost_encoder = -1, .vision = {.frames = 1, .merge = 1, .merger_eps = 1e-6}};
     for (int i = 7; i >= 0 && size >= 8; i--) length = length << 8 | ((const uint8_t *)data)[i];
     if (size < 9 || *text != '{' || length < 2 || length > 100u << 20) return not_simulated(&r, data, size);
     if (length > size - 8)

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "model_impl.h"
+#include "vision.h"
 
 static pthread_mutex_t open_lock = PTHREAD_MUTEX_INITIALIZER;
 static int num_open; /* scratch memory is freed with the last model */
@@ -31,6 +32,10 @@ static void add_group(emu_model *m, emu_group_kind kind, int tokens, int rows, i
 
 static void make_groups(emu_model *m, const emu_header *h)
 {
+    if (m->info.kind == EMU_VISION) {
+        add_group(m, EMU_GROUP_VISION, emu_vision_tokens(&h->vision), 0, 0, h->cost_encoder);
+        return;
+    }
     if (m->info.kind == EMU_HEAD) {
         for (int i = 0; i < h->head_rows.count; i++)
             add_group(m, EMU_GROUP_HEAD, (int)h->head_rows.at[i], 0, i, h->cost_head);
@@ -190,6 +195,7 @@ static emu_model *make(const void *data, size_t size, bool mapped, const char *n
     m->gelu = emu_is_gemma(&h->info);
     m->norm_offset = m->gelu || emu_is_qwen3_5(&h->info) ? 1.0f : 0.0f;
     m->gated = h->gated;
+    m->vision = h->vision;
     m->recurrence = h->recurrence;
     m->rope_half = (int)h->tensors[EMU_W_INV_FREQ].dims[0];
     choose_axes(m, h);
@@ -198,7 +204,9 @@ static emu_model *make(const void *data, size_t size, bool mapped, const char *n
     m->gives = h->gives;
     if (!emu_gives_logits(m->gives)) m->info.vocab = 0;
     make_groups(m, h);
-    if (m->info.kind == EMU_HEAD) {
+    if (m->info.kind == EMU_VISION) {
+        emu_vision_tensors(m);
+    } else if (m->info.kind == EMU_HEAD) {
         make_head_tensors(m);
     } else {
         make_layer_tensors(m, h->p0_kv);
@@ -296,5 +304,6 @@ int emu_model_execute(const emu_model *m, int group, void *const *inputs, void *
     if (!flags) flags = &none;
     if (m->info.hollow) return emu_hollow_run(m, g, inputs, outputs, flags->output_unchanged != 0);
     if (m->info.kind == EMU_HEAD) return emu_head_run(m, g, inputs[EMU_HEAD_IN_INPUT], outputs);
+    if (m->info.kind == EMU_VISION) return emu_vision_run(m, inputs[0], outputs);
     return emu_layer_run(m, g, inputs, outputs, flags->scan_nan != 0);
 }

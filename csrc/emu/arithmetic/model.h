@@ -24,8 +24,10 @@ enum {
     EMU_TYPE_FP16 = 13, EMU_TYPE_BF16, EMU_TYPE_FP32
 };
 
-typedef enum emu_model_kind { EMU_LAYER = 0, EMU_HEAD = 1 } emu_model_kind;
-typedef enum emu_group_kind { EMU_GROUP_DECODE = 0, EMU_GROUP_CHUNK = 1, EMU_GROUP_HEAD = 2 } emu_group_kind;
+typedef enum emu_model_kind { EMU_LAYER = 0, EMU_HEAD = 1, EMU_VISION = 2 } emu_model_kind;
+typedef enum emu_group_kind {
+    EMU_GROUP_DECODE = 0, EMU_GROUP_CHUNK = 1, EMU_GROUP_HEAD = 2, EMU_GROUP_VISION = 3
+} emu_group_kind;
 
 /* Positions in the `inputs` and `outputs` arrays. A recurrent layer's K and V are its two states. */
 enum { EMU_IN_K = 0, EMU_IN_V = 1, EMU_IN_INDICES = 2, EMU_IN_INPUT = 3, EMU_IN_MASK = 4 };
@@ -46,7 +48,7 @@ typedef struct emu_tensor {
 
 typedef struct emu_group {
     emu_group_kind kind;
-    int tokens;          /* decode 1, chunk C, head n */
+    int tokens;          /* decode 1, chunk C, head n, vision encoder: what it gives of a picture */
     int rows;            /* cache rows the group looks at: decode R, chunk P (0 for the first), head 0 */
     int ladder_index;    /* index among the groups of the same kind */
     double cost_us;      /* modelled time of one execute from the file, -1 when the file does not say */
@@ -57,7 +59,7 @@ typedef struct emu_model_info {
     int hollow;                  /* shapes and costs only */
     int int8;                    /* some of its matrices are int8 */
     int recurrent;               /* a layer whose K and V are the state of one sequence, not rows of tokens */
-    char family[16];             /* qwen3 | qwen2 | llama | gemma3_text | qwen3_5_text */
+    char family[16];             /* qwen3 | qwen2 | llama | gemma3_text | qwen3_5_text; of a vision encoder its kind */
     int layer, layers;           /* index of this layer; number of layers in the package; -1 when absent */
     int hidden, heads, kv_heads, head_dim, ffn, vocab;   /* 0 where it does not apply */
     int chunk;                   /* chunk width C, 0 = no chunk groups */
