@@ -20,6 +20,7 @@ from .counters import Counters
 from .pass_costs import PassCosts
 from .pass_planner import Part, StepPlan
 from .sequence import ScheduledSequence, Sequence
+from .sequence_images import fill_images
 from .trace import Trace
 
 log = logging.getLogger(__name__)
@@ -191,6 +192,9 @@ class PassRunner:
             query = step.add_tokens(tokens, first, taken.tolist(), step.add_view_rows(sequence.rows), wanted)
             scheduled.append(ScheduledSequence(sequence, query, taken, part.num_tokens, part.num_drafts))
             sequence.generation.first_pass = sequence.generation.first_pass or now
+        seen = [(s, s.sequence.images, s.sequence.num_cached) for s in scheduled if s.sequence.images is not None]
+        if seen:
+            fill_images(step, seen)
         return scheduled
 
     def _sample(self, bank: CacheBank[Sequence], slot: int, scheduled: list[ScheduledSequence]) -> tuple[int, float]:
