@@ -101,10 +101,12 @@ class AxengineProgram:
         self.logits_slots = logits_slots
         sessions = [axengine.InferenceSession(os.fspath(p)) for p in (package.head_file, *package.layer_files)]
         self.head, self.layers = sessions[0], sessions[1:]
-        self.num_layers = len(self.layers)
+        self.num_layers, self.num_states = len(self.layers), 0
         opened = [_OpenedLayer(str(p), s) for p, s in zip(package.layer_files, self.layers, strict=True)]
         inputs, outputs, where = opened[0].inputs, opened[0].outputs, opened[0].path
         common = common_shape(opened)
+        if common.num_attention < self.num_layers:
+            raise PackageError(f"{package.directory}: hybrid models are not served through PyAXEngine: use --device 0")
         self.shape, self._numbers = common.shape, common.numbers
         self.groups = self.shape.decode + self.shape.chunks
         self.bank_rows = self.shape.rows
@@ -186,6 +188,9 @@ class AxengineProgram:
     def clear_rows(self, bank: int, rows: NDArray[np.int32]) -> None:
         """Zeros in K and V of these rows."""
         self._k[:, :, rows], self._v[:, :, rows] = 0, 0
+
+    def clear_states(self) -> None:
+        """There are none."""
 
     def clear_bank(self, bank: int) -> None:
         """Zeros in all rows."""

@@ -21,7 +21,7 @@ from ..tokenizer.tokenizer import Tokenizer
 from .axmodel import LoadedModel
 from .backend import Backend, CardHandle, Costs, Modes
 from .card_group import CardGroup
-from .card_memory import CardMemory, share_banks
+from .card_memory import CardMemory, num_state_slots, share_banks
 from .load_watch import LoadWatch, Progress
 from .probe import probe
 from .probe_passes import choose_tokens
@@ -169,6 +169,7 @@ class CardModels:
         for model in self.models:
             for bank in range(model.program.num_banks):
                 model.program.clear_bank(bank)
+            model.program.clear_states()
             check_card(model.program, check_ms)
 
     def load_beside(self, wanted: Wanted, gate: Gate, progress: Progress | None = None) -> Model:
@@ -383,7 +384,7 @@ class _Load:
         program = Program(
             self._card, layers, head, around.embedding, num_banks=num_banks, logits_slots=self.wanted.logits_slots,
             token_ids=around.token_ids, embeds=around.embeds, windows=self.wanted.package.windows,
-            encoder=encoder,
+            num_states=num_state_slots(layers), encoder=encoder,
         )  # fmt: skip
         self.memory.pause()
         self.seconds += time.monotonic() - begun

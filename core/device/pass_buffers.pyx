@@ -35,6 +35,8 @@ cdef class PassBuffers:
         self.windowed = windowed or (False,) * len(layers)
         self.card, self.layers, self.head, self.kv = card, layers, head, kv
         self.num_layers, shape = len(layers), common.shape
+        self.attention = [i for i, state in enumerate(common.states) if state is None]
+        self.num_attention = len(self.attention)
         self.row_bytes, self.hidden_bytes = 2 * shape.kv_dim, 2 * shape.hidden
         self.device, self.bindings = {}, []
         groups = shape.decode + shape.chunks
@@ -67,8 +69,8 @@ cdef class PassBuffers:
     def _bind_groups(self, groups, numbers, int axes):
         cdef group_io *bound
         cdef int i, g
-        cdef int num_cells = self.kv.num_banks * self.num_layers
-        first = self.layers[0]
+        cdef int num_cells = self.kv.num_banks * self.num_attention
+        first = self.layers[self.attention[0]]
         tensors = {name: find_tensor(first.inputs, name, first.path) for name in LAYER_INPUTS}
         tensors |= {name: find_tensor(first.outputs, name, first.path) for name in LAYER_OUTPUTS}
         self.k_out, self.v_out = tensors["K_cache_out"], tensors["V_cache_out"]
@@ -98,13 +100,15 @@ cdef class PassBuffers:
             for i in range(self.num_layers):
                 bound.numbers[i] = numbers[i][g]
             for i in range(num_cells):
-                bound.io[i] = (<Binding>self._bind_layer(numbers[i % self.num_layers][g], buffers, i, tensors)).io
+                layer = self.attention[i % self.num_attention]
+                bound.io[i] = (<Binding>self._bind_layer(numbers[layer][g], buffers, i, tensors)).io
 
     def _bind_layer(self, int group, dict buffers, int cell, dict tensors) -> Binding:
-        bank, layer = divmod(cell, self.num_layers)
+        bank, among = divmod(cell, self.num_attention)
+        layer = self.attention[among]
         binding = Binding(self.layers[layer], group)
         self.bindings.append(binding)
-        k, v = self.kv.pair(bank, layer)
+        k, v = self.kv.pair(bank, among)
         binding.set_input(tensors["K_cache"], k)
         binding.set_input(tensors["V_cache"], v)
         binding.set_input(tensors["indices"], buffers["indices"])
@@ -163,7 +167,7 @@ cdef class PassBuffers:
         cdef axclError code = 0
         cdef size_t nbytes = self.row_bytes * group.width
         cdef int cell
-        for cell in range(bank * self.num_layers, (bank + 1) * self.num_layers):
+        for cell in range(bank * self.num_attention, (bank + 1) * self.num_attention):
             code = self.card.api.axclrtEngineSetOutputBufferByIndex(
                 group.io[cell], self.k_out, self.kv.k[cell] + first_row if in_place else group.k_rows, nbytes)
             if code == 0:

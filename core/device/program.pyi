@@ -36,6 +36,7 @@ class Program:
     num_layers: int
     windows: tuple[int, ...]
     num_banks: int
+    num_states: int
     logits_slots: int
     bank_rows: int
     table: EmbeddingTable
@@ -64,6 +65,7 @@ class Program:
         first_layer: int = 0,
         common: CommonShape | None = ...,
         encoder: VisionEncoder | None = None,
+        num_states: int = ...,
     ) -> None:
         """`layers` and `head` are loaded; `embedding` is an EmbeddingTable [V, H], kept, not copied. `token_ids` int32:
         which token each of a trimmed head's logits is; None: logit i is token i, and what a padded head gives beyond V
@@ -77,14 +79,20 @@ class Program:
         Raises PackageError where the models do not fit each other, RuntimeCallError where the card refuses."""
     def set_modes(self, *, use_async: bool, in_place_decode: bool) -> None:
         """What this card can be trusted with (see probe.py); the conservative choice is False, False."""
-    def time_layers(self, group: int, num_tokens: int, timeout_ms: int = -1) -> float:
-        """Seconds that one layer of this group takes with so many tokens in it, from the first few layers. What it
-        computes is thrown away. Errors as for `run`."""
+    @property
+    def num_attention(self) -> int:
+        """Layers that have K and V of each token; the others are recurrent."""
+    def time_layers(self, group: int, num_tokens: int, timeout_ms: int = -1, recurrent: bool = False) -> float:
+        """Seconds that one layer of this group takes with so many tokens in it, from the first few layers with
+        attention, or that are `recurrent`. What it computes is thrown away. Errors as for `run`."""
 
     def time_head(self, timeout_ms: int = -1) -> float:
         """Seconds that one head takes, download of the logits included. Errors as for `run`."""
     def kv_buffers(self, bank: int, layer: int) -> tuple[Any, Any]:
-        """The bank's (K, V) DeviceBuffers of one layer, for probes and tests."""
+        """The bank's (K, V) DeviceBuffers of one of the layers with attention, counted without others, for probes and
+        tests."""
+    def state_buffers(self, slot: int, layer: int) -> tuple[Any, Any]:
+        """The (K, V) DeviceBuffers of a state, of one of the recurrent layers, counted without others, for tests."""
     def run(self, step: Step, timeout_ms: int = -1) -> None:
         """Runs one step and waits for it.
 
@@ -114,6 +122,8 @@ class Program:
         failed pass wrote; slow. RuntimeCallError where the card fails."""
     def clear_bank(self, bank: int) -> None:
         """Zeros in K and V of all of a bank's rows. RuntimeCallError where the card fails."""
+    def clear_states(self) -> None:
+        """Zeros in all states of recurrent layers. RuntimeCallError where the card fails."""
     def drop_bank(self) -> None:
         """Gives the memory of the last bank, which nobody uses any more, back to the card. ValueError for the only one;
         RuntimeCallError."""

@@ -59,6 +59,17 @@ class LayerShape:
         return self.decode[-1].history
 
 
+@dataclass(frozen=True, slots=True)
+class StateShape:
+    """A recurrent layer's geometry. It takes a state of `k_bytes` and `v_bytes`, the same in every group, as its
+    K_cache and V_cache, and gives a new one; what is in it is its own business. `widths`: tokens a pass, by group."""
+
+    hidden: int
+    k_bytes: int
+    v_bytes: int
+    widths: tuple[int, ...]
+
+
 def find_tensor(tensors: list[TensorInfo], name: str, where: str) -> int:
     """Index of `name`, also where a build suffixed it per group (`K_cache_1`). PackageError names what is there."""
     exact = [i for i, t in enumerate(tensors) if t.name == name]
@@ -103,6 +114,38 @@ def hidden_size(head: HasTensors) -> int:
     return head.inputs[find_tensor(head.inputs, "input", head.path)].shapes[0][-1]
 
 
+def is_recurrent(layer: HasTensors) -> bool:
+    """Whether the layer keeps a state in place of K and V of each token: its mask has an element for each token, and
+    it puts out its whole K_cache."""
+    k, indices, mask = (
+        layer.inputs[find_tensor(layer.inputs, name, layer.path)] for name in ("K_cache", "indices", "mask")
+    )
+    k_out = layer.outputs[find_tensor(layer.outputs, "K_cache_out", layer.path)]
+    return prod(mask.shapes[0]) == indices.shapes[0][-1] and k_out.shapes[0] == k.shapes[0]
+
+
+def state_shape(layer: HasTensors) -> StateShape:
+    """Reads a recurrent layer's. PackageError where the shapes contradict each other."""
+    inputs, outputs, where = layer.inputs, layer.outputs, layer.path
+    _check_tensors(inputs, outputs, where, recurrent=True)
+    k, v, x, mask, indices = (
+        inputs[find_tensor(inputs, name, where)] for name in ("K_cache", "V_cache", "input", "mask", "indices")
+    )
+    k_out, v_out, y = (outputs[find_tensor(outputs, name, where)] for name in LAYER_OUTPUTS)
+    widths = tuple(shape[-1] for shape in indices.shapes)
+    states = {(k.sizes[g], k_out.sizes[g], v.sizes[g], v_out.sizes[g]) for g in range(len(widths))}
+    fits = all(
+        prod(mask.shapes[g]) == width and x.shapes[g][-2:] == y.shapes[g][-2:] == (width, x.shapes[0][-1])
+        for g, width in enumerate(widths)
+    )
+    if len(states) != 1 or k.sizes[0] != k_out.sizes[0] or v.sizes[0] != v_out.sizes[0] or not fits:
+        raise PackageError(
+            f"{where}: a recurrent layer whose state or tokens differ between shape groups (K_cache {list(k.shapes)},"
+            f" V_cache {list(v.shapes)}, mask {list(mask.shapes)}): a broken build?"
+        )
+    return StateShape(x.shapes[0][-1], k.sizes[0], v.sizes[0], widths)
+
+
 def layer_shape(inputs: list[TensorInfo], outputs: list[TensorInfo], where: str) -> LayerShape:
     """Reads groups from a layer's IO. PackageError where the shapes contradict each other or are of another kind of
     model, whatever its name."""
@@ -136,8 +179,9 @@ def layer_shape(inputs: list[TensorInfo], outputs: list[TensorInfo], where: str)
     return LayerShape(hidden, kv_dim, ladders[0], ladders[1], axes.pop())
 
 
-def _check_tensors(inputs: list[TensorInfo], outputs: list[TensorInfo], where: str) -> None:
-    """PackageError names a tensor that is missing, is of another data type, or is one that nobody would fill."""
+def _check_tensors(inputs: list[TensorInfo], outputs: list[TensorInfo], where: str, *, recurrent: bool = False) -> None:
+    """PackageError names a tensor that is missing, is of another data type, or is one that nobody would fill. The
+    states of `recurrent` layers may be of any type: nobody looks into them."""
     expected = {*(find_tensor(inputs, name, where) for name in LAYER_INPUTS)}
     for number, tensor in enumerate(inputs):
         if number not in expected:
@@ -149,7 +193,7 @@ def _check_tensors(inputs: list[TensorInfo], outputs: list[TensorInfo], where: s
         for name in names:
             tensor = tensors[find_tensor(tensors, name, where)]
             kinds = INDEX_TYPES if name == "indices" else (BF16,)
-            if tensor.dtype not in kinds:
+            if tensor.dtype not in kinds and not (recurrent and "cache" in name):
                 raise PackageError(
                     f"{where}: {tensor.name} is of the runtime's data type {tensor.dtype}, axpress takes"
                     f" {kinds[0]} there: compile the model with bf16 hidden states and caches"
@@ -182,20 +226,62 @@ class HasTensors(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CommonShape:
-    """What all layers of a model can do. `shape`: the groups that each of them has, numbered as in the first layer.
-    `numbers`: of each layer, the numbers on the card of these groups, decode's first."""
+    """What all layers of a model can do. `shape`: the groups that each of them has, numbered as in the first layer with
+    attention. `numbers`: of each layer, the numbers on the card of these groups, decode's first. `states`: of each
+    layer, None where it has attention."""
 
     shape: LayerShape
     numbers: tuple[tuple[int, ...], ...]
+    states: tuple[StateShape | None, ...]
+
+    @property
+    def num_attention(self) -> int:
+        """Layers that have K and V of each token."""
+        return self.states.count(None)
 
     def part(self, layers: slice) -> CommonShape:
         """The same of some of the layers."""
-        return CommonShape(self.shape, self.numbers[layers])
+        return CommonShape(self.shape, self.numbers[layers], self.states[layers])
 
 
 def common_shape(layers: Sequence[HasTensors]) -> CommonShape:
     """The groups that every layer can serve, matched by tokens and rows: files may have fewer groups than others, in
-    another order. PackageError names a layer that is of another model, or shares no decode group with those before."""
+    another order. Of recurrent layers, whose shapes say nothing of rows, by their numbers, the last for all that are
+    missing. PackageError names a layer that is of another model, or shares no decode group with those before."""
+    states = [state_shape(layer) if is_recurrent(layer) else None for layer in layers]
+    attention = [layer for layer, state in zip(layers, states, strict=True) if state is None]
+    if not attention:
+        raise PackageError(
+            f"{layers[0].path}: all layers of the model are recurrent, none tells how long a text may be"
+        )
+    shape, by_layer = _common_attention(attention)
+    numbers, rest = [], iter(by_layer)
+    for layer, state in zip(layers, states, strict=True):
+        if state is not None and state.hidden != shape.hidden:
+            raise PackageError(
+                f"{layer.path}: its hidden rows have {state.hidden} values; in {attention[0].path} they have"
+                f" {shape.hidden}: files of two models?"
+            )
+        groups = shape.decode + shape.chunks
+        numbers.append(next(rest) if state is None else tuple(_state_group(layer.path, state, g) for g in groups))
+    return CommonShape(shape, tuple(numbers), tuple(states))
+
+
+def _state_group(where: str, state: StateShape, group: Group) -> int:
+    """The number of a recurrent layer's group for passes of this one."""
+    number = min(group.index, len(state.widths) - 1)
+    if state.widths[number] == group.width:
+        return number
+    if group.width in state.widths:
+        return state.widths.index(group.width)
+    raise PackageError(
+        f"{where}: it has no shape group of {group.width} tokens, other layers have (its groups take"
+        f" {', '.join(map(str, state.widths))}): files of two builds?"
+    )
+
+
+def _common_attention(layers: Sequence[HasTensors]) -> tuple[LayerShape, list[tuple[int, ...]]]:
+    """The groups that all layers with attention have, and their numbers in each layer."""
     shapes = [layer_shape(layer.inputs, layer.outputs, layer.path) for layer in layers]
     first, where = shapes[0], layers[0].path
     by_layer = [{(group.width, group.history): group.index for group in s.decode + s.chunks} for s in shapes]
@@ -224,7 +310,7 @@ def common_shape(layers: Sequence[HasTensors]) -> CommonShape:
         for groups in (first.decode, first.chunks)
     ]
     keys = [(group.width, group.history) for groups in kept for group in groups]
-    return CommonShape(
+    return (
         LayerShape(first.hidden, first.kv_dim, tuple(kept[0]), tuple(kept[1]), first.axes),
-        tuple(tuple(numbers[key] for key in keys) for numbers in by_layer),
+        [tuple(numbers[key] for key in keys) for numbers in by_layer],
     )

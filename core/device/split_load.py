@@ -6,6 +6,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+from ..errors import PackageError
 from ..model_files.layer_blocks import layer_blocks
 from ..model_files.simulated_axmodel import published_bytes
 from .axmodel import LoadedModel
@@ -98,6 +99,11 @@ class SplitLoad:
     def _program(self, num_banks: int) -> SplitProgram:
         wanted = self._wanted
         common = common_shape([layer for block in self._blocks for layer in block.loaded_layers])
+        if common.num_attention < len(common.states):
+            raise PackageError(
+                f"{wanted.package.directory}: a hybrid model, with recurrent layers, is not split over several cards"
+                " yet: serve it on one (--device 0)"
+            )
         head = self._blocks[-1].loaded(wanted.package.head_file)
         assert head is not None
         around = Surroundings.of(wanted, head)

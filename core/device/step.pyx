@@ -20,7 +20,8 @@ cdef class Step:
     position (what RoPE uses; on three axes it is time, see `place`), the row that receives its K and V (-1: none), the
     earlier query of this step that it continues (`parent`, -1: none; it sees its parent's own chain, too), its view,
     and whether its logits are wanted. `group` is the index of the shape group in the program's list, `bank` the cache;
-    `images` the rows of its tokens with negative ids, which are pictures' (None: it has none).
+    `images` the rows of its tokens with negative ids, which are pictures' (None: it has none). A *part* says whose
+    state some of the queries continue, where the model has recurrent layers.
     """
 
     def __cinit__(self, int capacity=128):
@@ -29,8 +30,10 @@ cdef class Step:
         self.room = 1024
         self.runs = <int32_t *>malloc(2 * self.room * sizeof(int32_t))
         self.views = <int32_t *>malloc((capacity + 1) * sizeof(int32_t))
+        self.parts = <state_part *>malloc(capacity * sizeof(state_part))
         self.axes = <int32_t *>malloc(2 * capacity * sizeof(int32_t))
-        if self.queries == NULL or self.runs == NULL or self.views == NULL or self.axes == NULL:
+        if (self.queries == NULL or self.runs == NULL or self.views == NULL or self.parts == NULL
+                or self.axes == NULL):
             raise MemoryError
         self.reset(0)
 
@@ -38,6 +41,7 @@ cdef class Step:
         free(self.queries)
         free(self.runs)
         free(self.views)
+        free(self.parts)
         free(self.axes)
 
     def reset(self, int group, int bank=0) -> None:
@@ -45,7 +49,7 @@ cdef class Step:
         self.group = group
         self.bank = bank
         self.images = None
-        self.num_queries = self.num_views = self.num_logits = 0
+        self.num_queries = self.num_views = self.num_logits = self.num_parts = 0
         self.views[0] = 0
 
     cpdef int add_view(self, int start, int stop) except -1:
@@ -147,6 +151,19 @@ cdef class Step:
             parent = self.add(token, position + i, row, parent, view, i == logits_at)
             i += 1
         return first
+
+    def add_part(self, int first, int count, int source, int target) -> None:
+        """For models with recurrent layers: `count` queries from `first` on continue the state in slot `source`, and
+        leave theirs in `target`. Parts lie side by side and cover all queries; a later one may continue the state that
+        an earlier one left. ValueError: they do not."""
+        cdef int end = 0
+        if self.num_parts:
+            end = self.parts[self.num_parts - 1].first + self.parts[self.num_parts - 1].count
+        if first != end or count < 1 or first + count > self.capacity or source < 0 or target < 1 or source == target:
+            raise ValueError(
+                f"queries {first} to {first + count} after {end}, from state {source} to {target}: not a part")
+        self.parts[self.num_parts] = state_part(first, count, source, target)
+        self.num_parts += 1
 
     def as_array(self):
         """A copy of the queries, dtype QUERY_DTYPE, for tests and traces."""

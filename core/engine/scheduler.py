@@ -8,11 +8,15 @@ from collections import Counter
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+import numpy as np
+
 from ..device.model_loader import Model
+from ..device.state_layers import FIRST_FREE_SLOT
 from ..device.vision_encoder import VisionEncoder
 from ..errors import LogitsError
 from ..kv_cache.cache_bank import CacheBank
 from ..kv_cache.row_pool import Rows
+from ..kv_cache.state_cache import StateCache
 from ..recovery.pass_watch import PassWatch
 from ..sampling.sampler import Scratch
 from .answer_history import AnswerHistory
@@ -53,11 +57,17 @@ class Scheduler:
         program = model.program
         self.model = model
         self.max_running = max_running
+        self.states: StateCache | None = None  # of recurrent layers, where the model has any
         self.counters = Counters()
         self.costs = PassCosts(
-            program.groups, model.costs, chunks=model.modes.chunks and not exact, max_heads=program.logits_slots
+            program.groups,
+            model.costs,
+            chunks=model.modes.chunks and not exact,
+            full_chunks=program.num_states > 0 and not model.modes.padding,
+            max_heads=program.logits_slots,
         )
-        self.planner = PassPlanner(self.costs, drafts=drafts)
+        # a draft that does not come true would be in the states of recurrent layers for good
+        self.planner = PassPlanner(self.costs, drafts=drafts and not program.num_states)
         self.history = AnswerHistory(draft_history) if self.planner.drafts and draft_history else None
         self.lock = threading.Lock()
         self.waiting: list[Sequence] = []
@@ -71,6 +81,8 @@ class Scheduler:
         self.banks: list[CacheBank[Sequence]] = []
         self._compactors: list[RowCompactor] = []
         self.set_bank_rows(program.num_banks, program.bank_rows)
+        if self.states is not None:
+            self.max_running = min(max_running, self.states.most_texts)
         self._states: Counter[SequenceState] = Counter()
         self._room_changed = True  # since a sequence was last refused a place
         self._scratch = Scratch(model.info.vocab_size)
@@ -79,7 +91,9 @@ class Scheduler:
     def set_bank_rows(self, num_banks: int, num_rows: int) -> None:
         """Begins with empty banks of so many rows each, which the model must have."""
         reuse, move = self.costs.worth_reusing, self._runner.move_rows
-        self.banks = [CacheBank(index, num_rows, reuse, move) for index in range(num_banks)]
+        num_states = self.model.program.num_states
+        self.states = StateCache(num_states, FIRST_FREE_SLOT) if num_states else None
+        self.banks = [CacheBank(index, num_rows, reuse, move, self.states) for index in range(num_banks)]
         self._compactors = [RowCompactor(bank, self.planner) for bank in self.banks]
 
     # ---- states ----
@@ -126,7 +140,11 @@ class Scheduler:
         if self.planner.drafts and request.generates:
             tokens = keyed_tokens(request)
             proposer = DraftProposer(tokens, request.prediction, self.history, request.cache_salt)
-        return Sequence(generation, output, proposer, self.model.program.shape.axes)
+        sequence = Sequence(generation, output, proposer, self.model.program.shape.axes)
+        if self.states is not None:
+            ends = np.flatnonzero(np.isin(request.prompt_ids, list(self.model.text.eos_ids)))
+            sequence.cuts = tuple(ends[-1:] + 1)  # behind the last message: what follows may be another one's
+        return sequence
 
     def add(self, sequences: list[Sequence]) -> None:
         """They wait for a place from now on. The caller holds `lock`."""
@@ -354,6 +372,8 @@ class Scheduler:
         """Rows for the pass, and what of it they are for. None where there are too few even without drafts."""
         parts = [(bank.sequences[p.candidate], p) for p in planned.parts]
         count = sum(p.num_tokens + p.num_drafts for p in planned.parts)
+        if self.states is not None and not self.states.make_free(len(parts)):
+            raise AssertionError("more sequences run than there are states for")
         # one that goes singly stays where its rows are, as far as its group reaches: low ones are for chunks
         above, below = parts[0][0].high, self.costs.groups[planned.slot].history
         rows = bank.take(count, above=above, below=below, low_priority=all(s.low_priority for s, _ in parts))
@@ -453,5 +473,8 @@ class Scheduler:
         placed = [s for b in self.banks for s in b.sequences]
         if any(s.state not in (PREFILLING, RUNNING) for s in placed) or len(placed) != self.num_running:
             raise AssertionError(f"{len(placed)} sequences have places, {self.num_running} are said to run")
+        if self.states is not None:
+            passing = [slot for flight in self._flights for s in flight.scheduled for _, slot in s.states]
+            self.states.check_integrity([*(s.state_slot for s in placed), *passing])
         if any(s.state is not PREEMPTED for s in self.preempted) or len(self.preempted) != self._states[PREEMPTED]:
             raise AssertionError("the preempted sequences are not those in that state")

@@ -87,6 +87,8 @@ class Sequence:
         self.cursor: Cursor | None = None
         self.rows = array("i")
         self.high = 0  # 1 + the highest row
+        self.state_slot = 0  # of what recurrent layers know of the cached tokens
+        self.cuts: tuple[int, ...] = ()  # behind so many tokens such states are kept
         self.prefix_owner: CachedSequence | None = None
         self.prefix_owner_tokens = 0
         self.served = False  # in this round
@@ -155,7 +157,7 @@ class Sequence:
         """What the card held of it is lost; its tokens are not."""
         self.cursor = self.bank = self.prefix_owner = None
         self.prefix_owner_tokens, self.served = 0, False
-        self.rows, self.high = array("i"), 0
+        self.rows, self.high, self.state_slot = array("i"), 0, 0
         self.drafts.clear()
         if self.images is not None:
             self.images.release()
@@ -266,10 +268,12 @@ class Sequence:
 
 class ScheduledSequence(NamedTuple):
     """A sequence's share of the pass being run: its queries from `query` on, their rows, `num_tokens` known tokens and
-    `num_drafts` of a draft."""
+    `num_drafts` of a draft. `states`: of models with recurrent layers, slots for the states behind so many of the
+    sequence's tokens, the last behind all of these."""
 
     sequence: Sequence
     query: int
     rows: Rows
     num_tokens: int
     num_drafts: int
+    states: tuple[tuple[int, int], ...] = ()

@@ -18,13 +18,13 @@ from ..errors import PackageError
 from .embedding_file import EmbeddingFile, EmbeddingTable
 from .embedding_models import check_family, matryoshka
 from .hf_checkpoint import token_ids
-from .model_kind import layer_windows
+from .model_kind import layer_windows, recurrent_layers
 from .package_config import AGAIN, PackageConfig, parse_devices
 from .package_parts import with_likely_shape
 from .package_survey import PARTS, Survey, survey_package
 from .rerank_models import FLAG, INSTRUCTION_KEY, check_kind
 from .sampling_defaults import SamplingDefaults
-from .simulated_axmodel import SimMeta, is_simulated, read_axmodel, read_layers
+from .simulated_axmodel import OF_RECURRENT, SimMeta, is_simulated, read_axmodel, read_layers
 from .trimmed_head import read_id_list
 
 MOST_PADDING = 1024  # logits beyond the vocabulary, in small vocabularies; in others a tenth
@@ -53,6 +53,7 @@ class ModelPackage:
     them); the truth about shapes comes from the loaded layers. `device_bytes` is what layers and head are expected to
     take of the card's memory: the files' sizes, or what a simulated file says. `warnings`: sentences about what is
     odd. `windows`: of each layer, how many positions its tokens see (0: all); empty: no layer has a sliding window.
+    `recurrent`: of each layer, whether K and V are the state of one sequence, not rows; empty: no layer's are.
     `devices`: indexes of the cards that its configuration wants it on; empty: it does not say."""
 
     directory: Path
@@ -86,6 +87,7 @@ class ModelPackage:
     reranks: bool = False
     rerank_instruction: str | None = None
     devices: tuple[int, ...] = ()
+    recurrent: tuple[bool, ...] = ()
     vision: VisionFiles | None = None
 
     @property
@@ -194,6 +196,7 @@ def _package(found: Survey) -> ModelPackage:
         rerank_instruction=config.text(INSTRUCTION_KEY),
         windows=layer_windows((found.config, *found.sidecars), len(build.files)),
         devices=_devices(config),
+        recurrent=recurrent_layers((found.config, *found.sidecars), len(build.files), package_family(found)),
     )
 
 
@@ -244,6 +247,7 @@ def _with_meta(package: ModelPackage) -> ModelPackage:
         return package
     metas = [read_axmodel(path)[0] for path in (*package.layer_files, package.head_file)]
     *layers, head = metas
+    first = next((meta for meta in layers if not meta.recurrent), layers[0])
     if head.layer is not None:
         raise PackageError(f"{package.head_file} is a layer, not a head: {AGAIN}")
     for number, (meta, path) in enumerate(zip(layers, package.layer_files, strict=True)):
@@ -252,7 +256,7 @@ def _with_meta(package: ModelPackage) -> ModelPackage:
                 f"{path} holds layer {meta.layer} of {meta.layers}, its place is layer {number} of {len(layers)}:"
                 f" {AGAIN}"
             )
-        if difference := _difference(meta, layers[0]):
+        if difference := _difference(meta, first):
             raise PackageError(f"{path} does not belong to {package.layer_files[0].name}: its {difference}; {AGAIN}")
     if head.hidden != layers[0].hidden:
         raise PackageError(
@@ -267,6 +271,7 @@ def _with_meta(package: ModelPackage) -> ModelPackage:
         package,
         hidden_size=_agree(package, "tokens_embed_size", package.hidden_size, head.hidden),
         family=layers[0].family,
+        recurrent=tuple(meta.recurrent for meta in layers) if any(meta.recurrent for meta in layers) else (),
         hollow=layers[0].hollow,
         profile=layers[0].profile or package.profile,
         rows=common.decode_rows[-1],
@@ -278,11 +283,8 @@ def _with_meta(package: ModelPackage) -> ModelPackage:
 def _difference(meta: SimMeta, first: SimMeta) -> str | None:
     for field in fields(SimMeta):
         mine, other = getattr(meta, field.name), getattr(first, field.name)
-        if (
-            field.name not in ("layer", "cmm_bytes", "compiler", "decode_rows", "chunk", "history")
-            and not field.name.startswith("cost_")
-            and mine != other
-        ):
+        own = field.name in ("layer", "cmm_bytes", "file_bytes", "compiler", "decode_rows", "chunk", "history", "gated")
+        if not own and field.name not in OF_RECURRENT and not field.name.startswith("cost_") and mine != other:
             return f"{field.name} is {mine}, not {other}"
     return None
 

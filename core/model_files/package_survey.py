@@ -273,8 +273,9 @@ def _is_text_model(found: Survey) -> bool:
     """Whether the package holds a language model for text; if not, what it is becomes the first problem."""
     before = len(found.ranked)
     with found.noting(KIND):
+        family = found.build.prefix.lower() if found.build else None
         for config in (found.config, *found.sidecars):
-            refuse_keys(config)
+            refuse_keys(config, family)
         others = list(_beside(found))
         refuse_files(found.build.files if found.build else [], others)
         signs = [path for path, _ in others if path.name == SIGN or path.parent.name == POOLING]

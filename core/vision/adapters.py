@@ -40,6 +40,11 @@ class ImageAdapter(ABC):
     def size(self) -> tuple[int, int]:
         """Height and width, in pixels, of what one run of the encoder sees."""
 
+    @property
+    def longest_side(self) -> int:
+        """Pixels of a picture's longer side that the model can make out."""
+        return max(self.size)
+
     @abstractmethod
     def runs(self, image: Image, detail: Detail) -> list[PreparedImage]:
         """An RGB picture as the encoder takes it."""
@@ -198,6 +203,10 @@ class SmolVLM2(ImageAdapter):
     @property
     def size(self) -> tuple[int, int]:
         return self.encoder.shape[0], self.encoder.shape[1]
+
+    @property
+    def longest_side(self) -> int:
+        return self.size[0] * self.tiles
 
     def _usual_tokens(self) -> int:
         return max(1, self.size[0] // 64) ** 2

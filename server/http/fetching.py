@@ -10,7 +10,7 @@ import http.client
 import socket
 import ssl
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from threading import Timer
@@ -43,16 +43,19 @@ def fetch(url: str, allowed: Iterable[str], max_bytes: int, seconds: float = FET
     port: the scheme's own. Raises NotFetched."""
     target = _target(url, [parse_authority(name) for name in allowed])
     address = _address(target)
-    deadline = _Deadline(seconds)
+    deadline, late = _Deadline(seconds), NotFetched(f"the picture of {target.host} did not come within {seconds:g} s")
     try:
         with deadline, socket.create_connection((address, target.port), timeout=seconds) as connection:
             data = _exchange(connection, target, max_bytes, deadline)
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        late = deadline.passed or isinstance(error, TimeoutError)
-        why = f"did not come within {seconds:g} s" if late else f"could not be fetched ({type(error).__name__})"
-        raise NotFetched(f"the picture of {target.host} {why}") from None
+    except (OSError, http.client.HTTPException, ValueError, NotFetched) as error:
+        if deadline.passed or isinstance(error, TimeoutError):
+            raise late from None
+        if isinstance(error, NotFetched):
+            raise
+        text = f"the picture of {target.host} could not be fetched ({type(error).__name__})"
+        raise NotFetched(text) from None
     if deadline.passed:
-        raise NotFetched(f"the picture of {target.host} did not come within {seconds:g} s")
+        raise late
     return data
 
 
@@ -139,7 +142,8 @@ def _exchange(plain: socket.socket, target: _Target, max_bytes: int, deadline: _
             secure.do_handshake()
         headers = {"accept": "image/*", "accept-encoding": "identity", "user-agent": "axpress"}
         connection.request("GET", target.path, headers=headers)
-        return _body(connection.getresponse(), target, max_bytes)
+        with closing(connection.getresponse()) as reply:
+            return _body(reply, target, max_bytes)
     finally:
         connection.close()
 

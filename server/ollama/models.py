@@ -185,6 +185,7 @@ def _info(served: ServedModel) -> dict[str, Any]:
         f"{family}.block_count": info.num_layers,
         f"{family}.vocab_size": info.vocab_size,
         **({f"{family}.embedding_length": hidden} if hidden else {}),
+        **({f"{family}.vision.image_size": served.eyes.longest_side} if served.eyes is not None else {}),
     }
 
 

@@ -183,3 +183,4 @@ def test_published_sizes_give_the_published_tokens() -> None:
     assert adapter_for("qwen2_5_vl", EncoderInput((1024, 392, 3), U8)).grid == (16, 16)
     assert adapter_for("internvl3", EncoderInput((3, 448, 448), F32)).grid == (16, 16)
     assert adapter_for("smolvlm2", EncoderInput((512, 512, 3), U8)).grid == (8, 8)
+    assert adapter_for("smolvlm2", EncoderInput((512, 512, 3), U8)).longest_side == 1024
