@@ -22,6 +22,7 @@ from ..model_files.model_package import ModelPackage
 from .backend import Costs, Modes
 from .shape_groups import LAYER_INPUTS, LAYER_OUTPUTS, TensorInfo, common_shape, find_tensor
 from .step import Step
+from .vision_encoder import VisionEncoder
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +93,7 @@ class AxengineProgram:
 
     num_banks = 1
     embeds = False
+    encoder: VisionEncoder | None = None  # its sessions compute no pictures
 
     def __init__(self, package: ModelPackage, logits_slots: int = 1) -> None:
         """Loads the head, then the layers. PackageError where the files do not fit each other."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from .shape_groups import Group, LayerShape
 from .step import Step
+from .vision_encoder import VisionEncoder
 
 FIRST_STATE_SLOT = 2  # of the states of recurrent layers: those before are the program's own, see state_layers.pyx
 
@@ -77,7 +78,7 @@ class Backend(Protocol):
     `groups` are what `Step.group` counts: decode groups by growing cache, then chunks by growing history. At most
     `logits_slots` queries of a step want logits, `vocab_size` each; with `embeds` the head gives a normed hidden state
     in their place. `token_ids`: the tokens that a trimmed head gives logits of; None: all. `num_states`: slots for
-    states of recurrent layers, see Step.add_part; 0: it has none."""
+    states of recurrent layers, see Step.add_part; 0: it has none. `encoder`: that of a model with eyes."""
 
     shape: LayerShape
     groups: tuple[Group, ...]
@@ -89,6 +90,7 @@ class Backend(Protocol):
     embeds: bool
     token_ids: NDArray[np.int32] | None
     logits_slots: int
+    encoder: VisionEncoder | None
 
     def run(self, step: Step, timeout_ms: int = -1) -> None:
         """Runs one step and waits, at most `timeout_ms` (-1: no limit). ValueError: it does not fit the model, nothing

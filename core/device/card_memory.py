@@ -33,8 +33,8 @@ class CardMemory:
     """What is free, and what a model takes while it is loaded, head first. Where the runtime does not say what is free
     nothing is refused.
 
-    `sizes`: bytes of the files in their order, `num_heads` of heads, then of layers; `where`: the package, for
-    errors."""
+    `sizes`: bytes of the files in their order, `num_heads` of what comes before layers (vision encoder, head), then of
+    layers; `where`: the package, for errors."""
 
     def __init__(self, card: Card, where: str, sizes: list[int], banks: int | None, num_heads: int = 1) -> None:
         self._card, self._where, self._sizes, self._banks = card, where, sizes, banks
@@ -82,14 +82,15 @@ class CardMemory:
             return
         need, cache = sum(self._sizes[done:]), 0
         heads, num_layers = self._num_heads, len(self._sizes) - self._num_heads
-        if done == heads:
+        if done <= heads:
             self._after_head = free
         else:
             need = max(need, need * (self._after_head - free) // max(sum(self._sizes[heads:done]), 1))
             cache = _bank_bytes(models[heads:], num_layers) * (self._banks or 1)
         if need + cache + CMM_FLOOR > free:
+            first = ("", "the head and ", "vision encoder, head and ")[min(done, heads, 2)]
             raise PackageError(
-                f"{self._where}: loading stopped with {'the head and ' * heads}{done - heads} of {num_layers} layers on"
+                f"{self._where}: loading stopped with {first}{max(done - heads, 0)} of {num_layers} layers on"
                 f" the card: they take {self._before - free >> 20} MiB of its memory, the remaining"
                 f" {len(self._sizes) - done} files will take about {need >> 20} MiB, caches {cache >> 20} MiB, and"
                 f" {CMM_FLOOR >> 20} MiB stay free, but {free >> 20} MiB are left; {CURE}"

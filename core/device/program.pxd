@@ -3,6 +3,7 @@
 from libc.stdint cimport int32_t, uint16_t
 
 from .call_stream cimport CallStream
+from .image_rows cimport ImageRows
 from .kv_buffers cimport KVBuffers
 from .pass_buffers cimport PassBuffers, group_io, head_io
 from .runtime cimport Card, axclError
@@ -27,10 +28,15 @@ cdef class Program:
     cdef readonly int bank_rows
     cdef readonly bint in_place_decode
     cdef readonly bint closed
+    cdef readonly int first_layer       # of the model, which this block begins with
     cdef readonly bint first            # whether it begins with the embedding, not with another block's hidden state
     cdef readonly bint last             # whether it ends with the head, not with a hidden state for another block
 
     cdef CallStream stream
+    cdef public object encoder          # VisionEncoder of a model with eyes, closed with the program; else None
+    cdef ImageRows images               # of the step that is run; None: it has none
+    cdef int32_t limit                  # milliseconds that it may wait
+    cdef int num_queries                # of it
     cdef KVBuffers kv
     cdef PassBuffers buffers
     cdef StateLayers states             # None: no layer is recurrent
@@ -63,6 +69,7 @@ cdef class Program:
     cdef axclError _upload(self, group_io *group) noexcept nogil
     cdef axclError _submit(self, Step step, group_io *group) noexcept nogil
     cdef axclError _submit_layers(self, group_io *group, int bank, bint in_place) noexcept nogil
+    cdef axclError _add_images(self, group_io *group, int layer) noexcept nogil
     cdef axclError _store_rows(self, group_io *group, int cell) noexcept nogil
     cdef axclError _submit_heads(self, group_io *group, int count) noexcept nogil
     cdef axclError _submit_head(self, group_io *group, head_io *head, int slot, int count) noexcept nogil

@@ -23,6 +23,7 @@ from .axmodel import LoadedModel
 from .runtime import Card
 from .shape_groups import CommonShape, Group, LayerShape
 from .step import Step
+from .vision_encoder import VisionEncoder
 
 class Program:
     """Runs steps of one model on one card.
@@ -42,8 +43,10 @@ class Program:
     table: EmbeddingTable
     in_place_decode: bool
     closed: bool
+    first_layer: int
     first: bool
     last: bool
+    encoder: VisionEncoder | None
     vocab_size: int
     embeds: bool
     token_ids: NDArray[np.int32] | None
@@ -60,8 +63,9 @@ class Program:
         token_ids: NDArray[np.int32] | None = None,
         embeds: bool = False,
         windows: tuple[int, ...] = ...,
-        first: bool = ...,
+        first_layer: int = 0,
         common: CommonShape | None = ...,
+        encoder: VisionEncoder | None = None,
         num_states: int = ...,
     ) -> None:
         """`layers` and `head` are loaded; `embedding` is an EmbeddingTable [V, H], kept, not copied. `token_ids` int32:
@@ -69,8 +73,10 @@ class Program:
         is no token. `embeds`: queries get their normed hidden state [H] in place of logits. `windows`: of each layer,
         how many positions it sees, its own included (0: all; empty: no layer has a sliding window).
 
-        Of a model whose layers lie on several cards these are one block: the `first` or not, the last with the head,
-        the others with None; `common`: the CommonShape of all its layers, as far as it is about these.
+        Of a model whose layers lie on several cards these are one block, from `first_layer` on, the last with the head,
+        the others with None; `common`: the CommonShape of all its layers, as far as it is about these. `num_states`:
+        slots for states of recurrent layers, where there are any. `encoder`: the VisionEncoder of a model with eyes,
+        which is closed with the program.
 
         Raises PackageError where the models do not fit each other, RuntimeCallError where the card refuses."""
     def set_modes(self, *, use_async: bool, in_place_decode: bool) -> None:

@@ -5,6 +5,8 @@
     rows      K and V of the new tokens       decode's written straight into their cache row where the card allows it
                                               (probed at load), else copied there on the card, run by run, in the stream
     heads     one execute and one download for each query that wants logits
+    pictures  where a step has tokens of pictures and the encoder gave more than rows (deepstack): after first layers the
+              hidden state comes down, is added to, and goes up again
     border    instead of heads, where the layers are a block of a model that goes on on another card: the hidden state
               comes down, to be uploaded there in place of embeddings
     wait      with a deadline
@@ -19,7 +21,8 @@ from libc.string cimport memcpy, memset
 
 from .axmodel cimport LoadedModel
 from .call_stream cimport (
-    CALL_BIND, CALL_BORDER, CALL_DOWNLOAD, CALL_HEAD, CALL_LAYER, CALL_ROWS, CALL_UPLOAD, CallStream)
+    CALL_BIND, CALL_BORDER, CALL_DOWNLOAD, CALL_HEAD, CALL_IMAGES, CALL_LAYER, CALL_ROWS, CALL_UPLOAD, CallStream)
+from .image_rows cimport ImageRows
 from .kv_buffers cimport KVBuffers
 from .pass_buffers cimport PassBuffers, group_io, head_io
 from .runtime cimport (
@@ -32,6 +35,7 @@ from time import perf_counter
 import numpy as np
 
 from ..errors import PackageError
+from .image_rows import check_rows
 from .shape_groups import common_shape
 
 cdef extern from "logits_check.h" nogil:
@@ -51,22 +55,24 @@ cdef class Program:
 
     def __init__(
             self, card: Card, layers: list, head: LoadedModel | None, embedding, *, num_banks: int = 1,
-            logits_slots: int = 1, token_ids=None, embeds: bool = False, windows: tuple = (), first: bool = True,
-            common=None, num_states: int = 0):
+            logits_slots: int = 1, token_ids=None, embeds: bool = False, windows: tuple = (), first_layer: int = 0,
+            common=None, num_states: int = 0, encoder=None):
         """`layers` and `head` are loaded; `embedding` is an EmbeddingTable [V, H], kept, not copied. `token_ids` int32:
         which token each of a trimmed head's logits is; None: logit i is token i, and what a padded head gives beyond V
         is no token. `embeds`: queries get their normed hidden state [H] in place of logits. `windows`: of each layer,
         how many positions it sees, its own included (0: all; empty: no layer has a sliding window).
 
-        Of a model whose layers lie on several cards these are one block: the `first` or not, the last with the head,
+        Of a model whose layers lie on several cards these are one block, from `first_layer` on, the last with the head,
         the others with None; `common`: the CommonShape of all its layers, as far as it is about these. `num_states`:
-        slots for states of recurrent layers, where there are any.
+        slots for states of recurrent layers, where there are any. `encoder`: the VisionEncoder of a model with eyes,
+        which is closed with the program.
 
         Raises PackageError where the models do not fit each other, RuntimeCallError where the card refuses.
         """
         self.card, self.stream = card, CallStream(card)
         common = common or common_shape(layers)
-        self.first, self.last = first, head is not None
+        self.first_layer, self.first, self.last = first_layer, first_layer == 0, head is not None
+        self.encoder = encoder
         self.shape = common.shape
         self.groups = self.shape.decode + self.shape.chunks
         self.num_layers, self.num_banks, self.logits_slots = len(layers), num_banks, logits_slots
@@ -230,6 +236,7 @@ cdef class Program:
     cdef int _run(self, Step step, int32_t timeout_ms, uint16_t[:, ::1] hidden) except -1:
         cdef axclError code
         self._prepare(step, hidden)
+        self.limit, self.num_queries = timeout_ms, step.num_queries
         self.last_group, self.last_queries = &self.buffers.groups[step.group], 0
         with nogil:
             code = self._submit(step, self.last_group)
@@ -326,6 +333,8 @@ cdef class Program:
     def abandon(self) -> None:
         """Somebody hangs in a call of a step and is not waited for: should he come back, he makes no further call."""
         self.stream.abandoned = True
+        if self.encoder is not None:
+            self.encoder.abandon()
 
     cdef int _require_open(self) except -1:
         if self.closed:
@@ -347,16 +356,19 @@ cdef class Program:
             raise ValueError(
                 f"{step.num_queries} queries, {step.num_logits} with logits: the group takes {group.width}, slots are"
                 f" {self.logits_slots}")
+        self.images = step.images
+        if self.images is not None:
+            check_rows(step)
         self.num_row_runs = 0
         hidden, indices = self.buffers.hidden.data, <uint32_t *>self.buffers.indices.data
         for i in range(step.num_queries):
             q = &step.queries[i]
-            if not 0 <= q.token < self.embedding.shape[0] or q.row >= self.bank_rows:
+            if q.token >= self.embedding.shape[0] or q.token < 0 and self.images is None or q.row >= self.bank_rows:
                 raise ValueError(
                     f"query {i}: token {q.token} of {self.embedding.shape[0]}, row {q.row} of {self.bank_rows}")
-            if self.rounds and self.first:
+            if self.rounds and self.first and q.token >= 0:
                 self.table.need((q.token,))
-            if self.first:
+            if self.first and q.token >= 0:
                 memcpy(hidden + i * self.hidden_bytes, &self.embedding[q.token, 0], self.hidden_bytes)
             indices[i] = q.position
             if group.axes == 3:
@@ -366,6 +378,8 @@ cdef class Program:
                 self._add_row(i, q.row)
             if q.logits >= 0:
                 self.wanted[q.logits] = i
+        if self.images is not None and self.first:
+            self.images.fill(<uint16_t *>hidden, self.shape.hidden, step.num_queries)
         if given is not None and not self.first:
             memcpy(hidden, &given[0, 0], step.num_queries * self.hidden_bytes)
         for i in range(group.axes):
@@ -452,6 +466,8 @@ cdef class Program:
                 if code == 0 and not in_place:
                     code = self._store_rows(group, cell)
                 cell += 1
+            if code == 0 and self.images is not None and self.images.adds(self.first_layer + i):
+                code = self._add_images(group, i)
             if code != 0:
                 return code
         return 0
@@ -472,6 +488,21 @@ cdef class Program:
             if code != 0:
                 return code
         return 0
+
+    cdef axclError _add_images(self, group_io *group, int layer) noexcept nogil:
+        """What the encoder adds to the output of a layer of this block: down, added, up again."""
+        cdef axclError code
+        cdef void *output = group.hidden[1 - layer % 2]
+        cdef size_t nbytes = self.num_queries * self.hidden_bytes
+        self.stream.kind = CALL_IMAGES
+        code = self.stream.copy(self.buffers.hidden.data, output, nbytes, AXCL_COPY_DEVICE_TO_HOST)
+        if code == 0:
+            code = self.stream.wait(self.limit)
+        if code == 0:
+            self.images.add(self.first_layer + layer, <uint16_t *>self.buffers.hidden.data)
+            self.stream.kind = CALL_IMAGES
+            code = self.stream.copy(output, self.buffers.hidden.data, nbytes, AXCL_COPY_HOST_TO_DEVICE)
+        return code
 
     cdef axclError _submit_heads(self, group_io *group, int count) noexcept nogil:
         """The logits of queries `wanted[0..count)` into slots 0..count, in one call where the head takes several."""
@@ -529,6 +560,8 @@ cdef class Program:
         if self.last:
             self.buffers.logits.close()
         self.closed = True
+        if self.encoder is not None:
+            self.encoder.close()
         self.buffers.close()
         self.kv.close()
         if self.num_states:

@@ -91,7 +91,7 @@ def head_output(head: HasTensors, embeds: bool) -> int:
     if embeds and "output_norm" in names:
         return names.index("output_norm")
     index = find_tensor(head.outputs, "output", head.path)
-    given, hidden = head.outputs[index].shapes[0][-1], _hidden_size(head)
+    given, hidden = head.outputs[index].shapes[0][-1], hidden_size(head)
     if embeds and given != hidden:
         raise PackageError(
             f"{head.path}: it gives {given} logits of a token, an embedding model's head gives its normed hidden state"
@@ -106,10 +106,11 @@ def gives_norm_alone(head: HasTensors, vocab: int) -> bool:
     given = {tensor.name: tensor.shapes[0][-1] for tensor in head.outputs}
     if "output" not in given:
         return "output_norm" in given
-    return given["output"] == _hidden_size(head) < vocab
+    return given["output"] == hidden_size(head) < vocab
 
 
-def _hidden_size(head: HasTensors) -> int:
+def hidden_size(head: HasTensors) -> int:
+    """Values of the hidden rows that a head takes."""
     return head.inputs[find_tensor(head.inputs, "input", head.path)].shapes[0][-1]
 
 

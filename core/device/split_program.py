@@ -84,7 +84,7 @@ class SplitProgram:
         self.num_states = 0
         self.num_banks, self.bank_rows = first.num_banks, first.bank_rows
         self.vocab_size, self.embeds, self.token_ids = last.vocab_size, last.embeds, last.token_ids
-        self.logits_slots = last.logits_slots
+        self.logits_slots, self.encoder = last.logits_slots, first.encoder
         self._width = max(group.width for group in self.groups)
         self._lock = threading.Lock()
         self._under_way: list[UnderWay] = []

@@ -38,6 +38,7 @@ cdef class Step:
     cdef readonly int num_parts
     cdef public int group
     cdef public int bank
+    cdef public object images   # ImageRows, or None
 
     cpdef int add_view(self, int start, int stop) except -1
     cpdef int extend_view(self, int start, int stop) except -1

@@ -19,8 +19,9 @@ cdef class Step:
     A *view* is a list of runs of cache rows, each (start, stop), that its queries see. A *query* is one token: its
     position (what RoPE uses; on three axes it is time, see `place`), the row that receives its K and V (-1: none), the
     earlier query of this step that it continues (`parent`, -1: none; it sees its parent's own chain, too), its view,
-    and whether its logits are wanted. `group` is the index of the shape group in the program's list, `bank` the cache.
-    A *part* says whose state some of the queries continue, where the model has recurrent layers.
+    and whether its logits are wanted. `group` is the index of the shape group in the program's list, `bank` the cache;
+    `images` the rows of its tokens with negative ids, which are pictures' (None: it has none). A *part* says whose
+    state some of the queries continue, where the model has recurrent layers.
     """
 
     def __cinit__(self, int capacity=128):
@@ -47,6 +48,7 @@ cdef class Step:
         """Empties the step for a pass of `group` on `bank`."""
         self.group = group
         self.bank = bank
+        self.images = None
         self.num_queries = self.num_views = self.num_logits = self.num_parts = 0
         self.views[0] = 0
 

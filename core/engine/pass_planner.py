@@ -14,9 +14,11 @@ The rules, all of them:
 4. A pass uses the smallest decode group, or the cheapest chunk, that reaches the highest row anybody in it sees. A
    prompt that no chunk reaches goes token by token, in every other pass; of several the oldest and the one with the
    fewest tokens left take turns.
-5. A prompt that begins like an older one which is being computed waits for the common part instead of computing it
+5. Pictures on three axes go in chunks only, whatever that costs; a prompt with such whose rows lie higher than any
+   chunk reaches has no pass until they were moved (see Scheduler).
+6. A prompt that begins like an older one which is being computed waits for the common part instead of computing it
    twice (`blocked`).
-6. Where a chunk that is not full would spoil the states of recurrent layers (`full_chunks`) a prompt fills whole ones
+7. Where a chunk that is not full would spoil the states of recurrent layers (`full_chunks`) a prompt fills whole ones
    by itself, and the rest of it goes token by token, as in rule 4; nobody rides along, and rounds go one by one.
 
 Candidates come in the order of their last passes, longest ago first. Where their rows lie is not decided here, but what
@@ -55,6 +57,10 @@ class Candidate(Protocol):
     @property
     def blocked(self) -> bool:
         """Whether it waits for an older prompt's common part."""
+
+    @property
+    def needs_chunk(self) -> bool:
+        """Whether it has pending tokens that must not go singly: decode cannot place pictures on three axes."""
 
     @property
     def order(self) -> tuple[bool, int]:
@@ -120,6 +126,7 @@ class PassPlanner:
             if not c.blocked:
                 fits = c.num_cached <= reach and c.num_pending >= fewest
                 (running if c.num_pending == 1 else prompts if fits else far).append(i)
+        prompts = [i for i in prompts if highs[i] <= reach or not candidates[i].needs_chunk]
         prompts.sort(key=lambda i: candidates[i].order)
         if prompts and highs[prompts[0]] <= reach:
             chunk = self._with_prompts(candidates, highs, prompts, running)
@@ -153,7 +160,7 @@ class PassPlanner:
         self, candidates: Items[Candidate], highs: Items[int], prompts: list[int], running: list[int]
     ) -> StepPlan | None:
         """Rule 1, the chunk. None where single decodes cost less."""
-        costs = self.costs
+        costs, placed = self.costs, any(candidates[i].needs_chunk for i in prompts)
         if costs.full_chunks:
             return self._full(highs, prompts[0])
         prompts = self._that_fit(candidates, [i for i in prompts if highs[i] <= costs.reach])
@@ -165,7 +172,8 @@ class PassPlanner:
                 parts.append(Part(i, num_tokens))
             room -= num_tokens
         singly = sum(part.num_tokens * costs.seconds[costs.decode_slot(highs[part.candidate])] for part in parts)
-        if singly < costs.layers_seconds(slot, sum(part.num_tokens for part in parts)):
+        cheaper = singly < costs.layers_seconds(slot, sum(part.num_tokens for part in parts))
+        if cheaper and not placed:
             return None
         return StepPlan(slot, tuple(self._with_drafts(candidates, parts, room)))
 

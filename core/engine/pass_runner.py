@@ -21,6 +21,7 @@ from .counters import Counters
 from .pass_costs import PassCosts
 from .pass_planner import Part, StepPlan
 from .sequence import ScheduledSequence, Sequence
+from .sequence_images import fill_images
 from .trace import Trace
 
 log = logging.getLogger(__name__)
@@ -197,6 +198,9 @@ class PassRunner:
             states = self._add_states(step, bank.states, sequence, query, part, left) if bank.states else ()
             scheduled.append(ScheduledSequence(sequence, query, taken, part.num_tokens, part.num_drafts, states))
             sequence.generation.first_pass = sequence.generation.first_pass or now
+        seen = [(s, s.sequence.images, s.sequence.num_cached) for s in scheduled if s.sequence.images is not None]
+        if seen:
+            fill_images(step, seen)
         return scheduled
 
     def _add_states(

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..device.backend import FIRST_STATE_SLOT
 from ..device.model_loader import Model
+from ..device.vision_encoder import VisionEncoder
 from ..errors import LogitsError
 from ..kv_cache.cache_bank import CacheBank
 from ..kv_cache.row_pool import Rows
@@ -22,12 +23,14 @@ from .answer_history import AnswerHistory
 from .bank_selection import choose_bank
 from .counters import Counters
 from .draft_proposer import DraftProposer
+from .image_runner import ImageRunner
 from .output_processor import OutputProcessor
 from .pass_costs import PassCosts
 from .pass_planner import Part, PassPlanner, StepPlan
 from .pass_runner import Flight, PassRunner
 from .row_compactor import RowCompactor
 from .sequence import Generation, Sequence, SequenceState
+from .sequence_images import keyed_tokens
 
 WAITING, PREFILLING, RUNNING = SequenceState.WAITING, SequenceState.PREFILLING, SequenceState.RUNNING
 MAX_BAD = 4  # times in a row that a sequence gets nonsense before it is blamed, not the card
@@ -73,6 +76,7 @@ class Scheduler:
         self._entering: Sequence | None = None  # of those that wait: it is being given a place
         self.on_answer: Callable[[Sequence], None] | None = None  # told of each that ended well
         self._runner = PassRunner(model, self.costs, self.counters, trace, watch)
+        self._images = ImageRunner(self.costs.max_width, self.counters, watch, model.info.profile == "none")
         self._flights: list[Flight] = []  # passes that were begun, the oldest first: one of a bank
         self.banks: list[CacheBank[Sequence]] = []
         self._compactors: list[RowCompactor] = []
@@ -134,8 +138,9 @@ class Scheduler:
         output = OutputProcessor(generation.request, self.model.text, vocab_size, self._scratch)
         request, proposer = generation.request, None
         if self.planner.drafts and request.generates:
-            proposer = DraftProposer(request.prompt_ids, request.prediction, self.history, request.cache_salt)
-        sequence = Sequence(generation, output, proposer)
+            tokens = keyed_tokens(request)
+            proposer = DraftProposer(tokens, request.prediction, self.history, request.cache_salt)
+        sequence = Sequence(generation, output, proposer, self.model.program.shape.axes)
         if self.states is not None:
             ends = np.flatnonzero(np.isin(request.prompt_ids, list(self.model.text.eos_ids)))
             sequence.cuts = tuple(ends[-1:] + 1)  # behind the last message: what follows may be another one's
@@ -259,12 +264,36 @@ class Scheduler:
     # ---- one pass ----
 
     def run_pass(self) -> None:
-        """One pass, of which sequences may end. Where the model is split over several cards, passes of other banks are
-        begun before it is waited for, until each card has one, and one more."""
+        """One pass, of which sequences may end, or one run of the vision encoder. Where the model is split over several
+        cards, passes of other banks are begun before it is waited for, until each card has one, and one more."""
+        if self.model.program.encoder is not None and self._run_encoder(self.model.program.encoder):
+            return
         while len(self._flights) < self.model.max_under_way and self._begin_pass():
             pass
         if self._flights:
             self._finish_pass()
+
+    def _run_encoder(self, encoder: VisionEncoder) -> bool:
+        """One picture, if somebody waits for it and nobody else comes first; whether there was one."""
+        banks = [b for b in self.banks if not self._in_flight(b)]
+        waiting = []
+        for bank in banks:
+            if any(s.images is not None for s in bank.sequences):
+                self._catch_up(bank)
+                waiting += self._images.look(bank.sequences)
+                self._bring_within_reach(bank)
+        if not waiting or (self._images.others_first and (self._flights or self._next_bank() is not None)):
+            return False
+        self._images.run(encoder, min(waiting, key=lambda s: s.order))
+        return True
+
+    def _bring_within_reach(self, bank: CacheBank[Sequence]) -> None:
+        """Prompts that must go in chunks, and whose rows lie too high: they come down, or the youngest of the bank
+        gives its place to the others."""
+        for sequence in [s for s in bank.sequences if s.needs_chunk]:
+            while sequence.bank is not None and sequence.high > self.costs.reach:
+                if not self._compactors[bank.index].bring_within_reach(sequence):
+                    self._preempt(bank)
 
     def finish_passes(self) -> None:
         """To the end of all that were begun; errors as for a pass."""
@@ -311,6 +340,8 @@ class Scheduler:
         waiting. So all streams get their tokens equally often, however many passes a round of their bank takes. None:
         all have one under way."""
         busy = [b for b in self.banks if b.sequences and not self._in_flight(b)]
+        if self.model.program.encoder is not None:  # in some all may wait for pictures
+            busy = [b for b in busy if any(not s.blocked for s in b.sequences)]
         if not busy:
             return None
         latest = max(busy, key=lambda b: b.last_pass)
@@ -320,9 +351,8 @@ class Scheduler:
 
     def _plan(self, bank: CacheBank[Sequence]) -> StepPlan:
         bank.sequences.sort(key=lambda s: s.last_pass)
+        self._catch_up(bank)
         for sequence in bank.sequences:
-            if sequence.prefix_owner is not None and not sequence.blocked:
-                bank.catch_up(sequence)
             sequence.propose_draft()
         planned = self.planner.plan(bank.sequences)
         if planned is not None and self._compactors[bank.index].pack(planned):
@@ -330,6 +360,11 @@ class Scheduler:
         if planned is None:
             raise AssertionError(f"bank {bank.index}: every sequence waits for another")
         return planned
+
+    def _catch_up(self, bank: CacheBank[Sequence]) -> None:
+        for sequence in bank.sequences:
+            if sequence.prefix_owner is not None and not sequence.blocked:
+                bank.catch_up(sequence)
 
     def _take_rows(
         self, bank: CacheBank[Sequence], planned: StepPlan

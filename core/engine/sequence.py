@@ -19,6 +19,7 @@ from ..kv_cache.row_pool import Rows
 from ..request import Delta, FinishReason, GenerationRequest, Sink, Spent, TokenLogprob
 from .draft_proposer import AnswerDrafts, DraftProposer
 from .output_processor import OutputProcessor, embedding, logits_of
+from .sequence_images import SequenceImages, keyed_tokens
 
 log = logging.getLogger(__name__)
 
@@ -66,13 +67,17 @@ class Sequence:
 
     More than 20 attributes: both of those are asked for every sequence at every pass, and read them in place."""
 
-    def __init__(self, generation: Generation, output: OutputProcessor, proposer: DraftProposer | None) -> None:
+    def __init__(
+        self, generation: Generation, output: OutputProcessor, proposer: DraftProposer | None, axes: int = 1
+    ) -> None:
+        """`axes`: of the model's positions."""
         request = generation.request
         self.generation = generation
         self.request = request
         self.output = output
         self.state = SequenceState.WAITING
-        self.tokens = array("i", request.prompt_ids)
+        self.tokens = keyed_tokens(request)
+        self.images = SequenceImages(request, axes) if request.images else None
         self.num_prompt = len(request.prompt_ids)
         self.cache_salt, self.low_priority = request.cache_salt, request.low_priority
         self.drafts = AnswerDrafts(proposer)
@@ -104,8 +109,15 @@ class Sequence:
 
     @property
     def blocked(self) -> bool:
+        if self.images is not None and self.images.missing is not None:
+            return True
         owner = self.prefix_owner
         return owner is not None and owner.num_cached < self.prefix_owner_tokens
+
+    @property
+    def needs_chunk(self) -> bool:
+        """Whether it has tokens that only a chunk can place."""
+        return self.images is not None and self.images.needs_chunk(len(self.rows))
 
     @property
     def order(self) -> tuple[bool, int]:
@@ -147,6 +159,8 @@ class Sequence:
         self.prefix_owner_tokens, self.served = 0, False
         self.rows, self.high, self.state_slot = array("i"), 0, 0
         self.drafts.clear()
+        if self.images is not None:
+            self.images.release()
 
     # ---- its answer ----
 
