@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from axpress.core.errors import RequestError
 
 from ..settings import Settings
 from .chat_format import chat_format_of
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
     from axpress.core.vision import ImageAdapter
 
     from .chat_format import ChatFormat
+
+log = logging.getLogger("axpress.server")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +74,16 @@ class ServedModel:
 def eyes_of(engine: AnyEngine) -> ImageAdapter | None:
     """How the model takes pictures."""
     from axpress.core.vision import adapter_for
+    from axpress.core.vision.decoding import pillow
 
     vision, encoder = engine.package.vision, getattr(engine, "encoder_input", None)
-    return None if vision is None or encoder is None else adapter_for(vision.kind, encoder)
+    if vision is None or encoder is None:
+        return None
+    try:
+        pillow()
+    except RequestError as error:
+        log.warning("%s", error)
+    return adapter_for(vision.kind, encoder)
 
 
 def files_of(package: ModelPackage) -> tuple[int, float]:
