@@ -114,20 +114,20 @@ def test_responses_keep_their_pictures(server: RunningServer) -> None:
 
 
 def test_ollamas_client_sends_pictures(server: RunningServer, tmp_path: Path) -> None:
-    client = ollama.Client(server.url)
-    shown = client.show("default")
-    assert "vision" in shown.capabilities and shown.modelinfo["qwen3.vision.image_size"] == 64
     path = tmp_path / "picture.png"
     path.write_bytes(GOOD)
     options = {"num_predict": 3, "temperature": 0}
-    answers = [
-        client.chat("default", [{"role": "user", "content": "hi", "images": [image]}], options=options).message.content
-        for image in (str(path), GOOD)
-    ]
-    answers.append(client.generate("default", "hi", images=[GOOD], options=options).response)
-    assert len(set(answers)) == 1
-    with pytest.raises(ollama.ResponseError, match="SVG"):
-        client.generate("default", "hi", images=[SVG])
+    with ollama.Client(server.url) as client:
+        shown = client.show("default")
+        assert "vision" in shown.capabilities and shown.modelinfo["qwen3.vision.image_size"] == 64
+        answers = [
+            client.chat("default", [{"role": "user", "content": "hi", "images": [image]}], options=options)
+            for image in (str(path), GOOD)
+        ]
+        texts = [answer.message.content for answer in answers]
+        assert {client.generate("default", "hi", images=[GOOD], options=options).response, *texts} == {texts[0]}
+        with pytest.raises(ollama.ResponseError, match="SVG"):
+            client.generate("default", "hi", images=[SVG])
 
 
 def test_anthropics_client_sends_pictures(server: RunningServer) -> None:
