@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from axpress.core.errors import RequestError
+from axpress.core.errors import PackageError, RequestError
 
 from ..settings import Settings
 from .chat_format import chat_format_of
@@ -72,7 +72,7 @@ class ServedModel:
 
 
 def eyes_of(engine: AnyEngine) -> ImageAdapter | None:
-    """How the model takes pictures."""
+    """How the model takes pictures. PackageError: its tokenizer or encoder is not as its family has it."""
     from axpress.core.vision import adapter_for
     from axpress.core.vision.decoding import pillow
 
@@ -83,7 +83,11 @@ def eyes_of(engine: AnyEngine) -> ImageAdapter | None:
         pillow()
     except RequestError as error:
         log.warning("%s", error)
-    return adapter_for(vision.kind, encoder)
+    adapter = adapter_for(vision.kind, encoder)
+    if not engine.text.has_control(adapter.placeholder):
+        text = f"{engine.package.tokenizer_path} has no token {adapter.placeholder}, which stands for {vision.kind}'s"
+        raise PackageError(f"{text} pictures: copy the tokenizer of the original model into the package")
+    return adapter
 
 
 def files_of(package: ModelPackage) -> tuple[int, float]:
