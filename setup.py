@@ -26,10 +26,11 @@ LINKED_WITH = {  # module: C sources of ours that it calls
     "runtime": ["csrc/axcl_load.c"],
     "step": ["csrc/mask.c"],
     "program": ["csrc/mask.c"],
+    "image_rows": ["csrc/image_rows.c"],
     "sampler": ["csrc/sampler.c", "csrc/sampler_state.c", "csrc/logits.c", "csrc/logits_group.c"],
 }
 FAST = ["-O3"]  # loops over the vocabulary are written for the vectoriser, which -O2 holds back
-OPTIMISE = dict.fromkeys(("sampler", "sampler_state", "logits", "logits_group", "program"), FAST)
+OPTIMISE = dict.fromkeys(("sampler", "sampler_state", "logits", "logits_group", "program", "recurrent"), FAST)
 ISA_FLAGS = {
     "kernels_avx2": ["-mavx2", "-mfma", "-mf16c"],
     "kernels_avx512": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma"],

@@ -174,7 +174,8 @@ Sink = Callable[[Delta], None]
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
     """What is being served, and on what. `emulated` is True when no real card is involved. `embedding_size`: values of
-    a text's embedding; 0: a model that generates text."""
+    a text's embedding; 0: a model that generates text. `vision_kind`: the family of its vision encoder; None: it has no
+    eyes."""
 
     model: str
     device: str
@@ -186,6 +187,7 @@ class EngineInfo:
     runtime_version: str
     num_banks: int = 1
     embedding_size: int = 0
+    vision_kind: str | None = None
 
     def check_kind(self, *, embeds: bool) -> None:
         """Raises RequestError where the model does not do what is asked for: embed texts, or generate some."""

@@ -281,6 +281,9 @@ def _render_memory(p: Plan) -> list[str]:
         f"  a row: {budget.row_bytes // (4 * shape.kv_dim)} layers x 2 (K, V) x {shape.kv_dim} x 2 bytes ="
         f" {budget.row_bytes / 1024:.0f} KiB; a bank of {budget.rows} rows: {budget.bank_bytes / MIB:.0f} MiB",
     ]
+    if shape.recurrent:
+        each = f"{shape.state_bytes / MIB:.1f} MiB"
+        lines.append(f"  a text's state in {shape.recurrent} recurrent layers: {each}, and as much for each kept one")
     if budget.free < 0:
         missing = f"{-budget.free / MIB:.0f} MiB are missing"
         fits = f"the model does not fit: {missing}; the figures below are for a card that has them"
@@ -304,10 +307,12 @@ def _render_passes(p: Plan) -> list[str]:
     shape, costs = p.shape, p.costs
     layer_ms = shape.decode_ms[_decode_rows(p)]
     single_ms, head_ms = 1e3 * costs.single_seconds(p.context), 1e3 * costs.head
-    rest = single_ms - shape.layers * layer_ms - shape.head_ms
+    rest = single_ms - shape.layers_ms(1, layer_ms) - shape.head_ms
+    layers = f"{shape.layers - shape.recurrent} layers x {layer_ms:.2f}"
+    layers += f" + {shape.recurrent} recurrent x {shape.recurrent_decode_ms or layer_ms:.2f}" if shape.recurrent else ""
     lines = [
         "One client (ms)",
-        f"  next token: {shape.layers} layers x {layer_ms:.2f} + head {shape.head_ms:.2f} + transfers and host"
+        f"  next token: {layers} + head {shape.head_ms:.2f} + transfers and host"
         f" {rest:.2f} = {single_ms:.1f}: {p.tokens_per_s:.2f} tokens/s",
     ]
     if shape.chunk:
@@ -399,7 +404,7 @@ def _cache_option(p: Plan) -> str:
     if rows is None:
         smaller = f"a build with a smaller decode group (this one reads {now} rows for every token)"
         return f"{smaller}: no published figure for this model"
-    saved = p.shape.layers * (p.shape.decode_ms[now] - p.profile.cost.decode_us(rows) / 1e3) / 1e3
+    saved = (p.shape.layers - p.shape.recurrent) * (p.shape.decode_ms[now] - p.profile.cost.decode_us(rows) / 1e3) / 1e3
     return (
         f"a build with a decode group of {rows} rows (published): {_verdict(p, p.answer_s - p.target_tokens * saved)}"
     )

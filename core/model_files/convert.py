@@ -19,18 +19,19 @@ import numpy as np
 from tqdm import tqdm
 
 from ..errors import PackageError
-from . import embedding_models, rerank_models
+from . import embedding_models, qwen3_5, rerank_models
 from .embedding_file import scale_bf16
 from .gguf_checkpoint import GgufCheckpoint
 from .hf_checkpoint import Checkpoint, ModelSpec
 from .int8_weights import int8_tensors
 from .model_kind import SLIDING
 from .safetensors import TensorSource, array_source
-from .simulated_axmodel import COMPILER, SimMeta, check_shapes, write_axmodel
+from .simulated_axmodel import COMPILER, RECURRENT, SimMeta, check_shapes, write_axmodel
 
 EMBED_NAME = "model.embed_tokens.weight.bfloat16.bin"
 TOKENIZER_DIR = "tokenizer"
 TOKENIZER_TYPES = {"qwen3": "Qwen3", "qwen2": "Qwen2_5", "llama": "Llama", "gemma3_text": "Gemma3"}
+TOKENIZER_TYPES[qwen3_5.FAMILY] = qwen3_5.TOKENIZER_TYPE
 DEFAULT_HISTORY_END = 1024
 HEAD_ROWS = (1, 2, 4, 8, 16)  # tokens that the head's groups take: its weights are then read once for all of them
 WHOLE_CONTEXT = 65536  # penalty window of a checkpoint: Hugging Face's penalty looks at every token
@@ -97,7 +98,8 @@ def convert(
     decode = (rows,) if isinstance(rows, int) else tuple(rows)
     ladder = default_history(max(decode, default=0), chunk) if history is None else list(history)
     base = replace(_base_meta(spec, decode, chunk, ladder), p0_width=p0_width)
-    jobs = _plan(opened, spec, base, name)
+    prefix = file_prefix(name, base)
+    jobs = _plan(opened, spec, base, prefix)
     if weights == "int8":
         jobs = [(file, meta, int8_tensors(tensors) if meta else tensors) for file, meta, tensors in jobs]
     if embeddings not in ("raw", "scaled"):
@@ -118,10 +120,14 @@ def convert(
             (work / TOKENIZER_DIR / file_name).write_bytes(content)
         write_json(work / "post_config.json", post_config({**opened.generation, **(generation or {})}))
         extra: dict[str, Any] = {"weights": weights}
+        if left_out := [part for part in qwen3_5.LEFT_OUT if any(name.startswith(part) for name in opened.names)]:
+            extra["left_out"] = left_out
         if spec.max_positions:
             extra["max_positions"] = spec.max_positions
         config = package_config(name, base, spec.eos, spec.bos, extra)
-        write_json(work / "config.json", {**config, **_window_keys(spec, embeddings), **keys})
+        write_json(
+            work / "config.json", {**config, **_window_keys(spec, embeddings), **hybrid_keys(spec.recurrence), **keys}
+        )
     return target
 
 
@@ -151,6 +157,17 @@ def _window_keys(spec: ModelSpec, embeddings: str) -> dict[str, Any]:
     return {"sliding_window": max(spec.windows), "layer_types": kinds, "embedding_scale": scale}
 
 
+def hybrid_keys(recurrence: qwen3_5.Recurrence | None) -> dict[str, Any]:
+    """Keys of config.json that tell which layers are recurrent, as a checkpoint's do."""
+    if recurrence is None:
+        return {}
+    linear, full = qwen3_5.KINDS
+    kinds = [linear if recurrent else full for recurrent in recurrence.layers]
+    every = kinds.index(full) + 1 if full in kinds else 0
+    regular = bool(every) and kinds == qwen3_5.layer_kinds({"full_attention_interval": every}, len(kinds), "")
+    return {"layer_types": kinds, **({"full_attention_interval": every} if regular else {})}
+
+
 def open_checkpoint(path: Path) -> AnyCheckpoint:
     """The checkpoint at `path`. PackageError: it is neither a directory nor a GGUF file, or not a sound one."""
     if path.is_file() and path.suffix.lower() == ".gguf":
@@ -173,6 +190,12 @@ def package_name(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9.-]+", "-", text).strip("-.").lower() or "model"
 
 
+def file_prefix(name: str, meta: SimMeta) -> str:
+    """What the names of a package's model files begin with: the package's name, or that of the checkpoint's kind, as
+    hybrids are published."""
+    return meta.family if meta.family == qwen3_5.FAMILY else name
+
+
 def layer_pattern(name: str, chunk: int) -> str:
     """File name of layer %d, as published packages spell it."""
     return f"{name}_p{chunk}_l%d_together.axmodel"
@@ -192,6 +215,9 @@ def _base_meta(spec: ModelSpec, rows: tuple[int, ...], chunk: int, history: list
         vocab=spec.vocab,
         rms_eps=spec.rms_eps,
         attention_scale=spec.attention_scale,
+        gated=spec.recurrence is not None,
+        rope_sections=spec.rope_sections,
+        rope_interleaved=bool(spec.rope_sections),
         decode_rows=rows,
         chunk=chunk if history else 0,
         history=tuple(history) if chunk else (),
@@ -230,8 +256,12 @@ def _plan(checkpoint: AnyCheckpoint, spec: ModelSpec, base: SimMeta, name: str) 
     jobs: list[PreparedRequest] = [(EMBED_NAME, None, {"embed": embed})]
     used = {"model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"}
     for layer in range(spec.layers):
-        tensors = _layer_tensors(checkpoint, layer, spec, used)
         meta = replace(base, layer=layer)
+        if spec.recurrence is not None:
+            tensors = _hybrid_tensors(checkpoint, layer, spec, used)
+            meta = recurrent_meta(meta, spec.recurrence) if spec.recurrence.layers[layer] else meta
+        else:
+            tensors = _layer_tensors(checkpoint, layer, spec, used)
         check_shapes(
             {key: tensor.shape for key, tensor in tensors.items()}, meta, f"layer {layer} of {checkpoint.path}"
         )
@@ -243,6 +273,7 @@ def _plan(checkpoint: AnyCheckpoint, spec: ModelSpec, base: SimMeta, name: str) 
     meta = replace(base, layer=None, head_rows=HEAD_ROWS, head_gives=gives)
     check_shapes({key: tensor.shape for key, tensor in head.items()}, meta, f"the head of {checkpoint.path}")
     jobs.append((f"{name}_post.axmodel", meta, head))
+    used |= {key for key in checkpoint.names if spec.recurrence and key.startswith(qwen3_5.LEFT_OUT)}
     unknown = sorted(key for key in checkpoint.names if key not in used and not key.endswith("rotary_emb.inv_freq"))
     if unknown:
         raise PackageError(
@@ -265,6 +296,18 @@ def _layer_tensors(checkpoint: AnyCheckpoint, layer: int, spec: ModelSpec, used:
             tensors[ours] = checkpoint.source(prefix + theirs)
             used.add(prefix + theirs)
     return tensors
+
+
+def _hybrid_tensors(checkpoint: AnyCheckpoint, layer: int, spec: ModelSpec, used: set[str]) -> dict[str, TensorSource]:
+    assert spec.recurrence is not None and isinstance(checkpoint, Checkpoint)  # no GGUF file is read as a hybrid
+    recurrent = spec.recurrence.layers[layer]
+    tensors = qwen3_5.layer_tensors(checkpoint.array, f"model.layers.{layer}.", recurrent, spec.heads, used)
+    return tensors if recurrent else {"inv_freq": array_source(spec.inv_freq), **tensors}
+
+
+def recurrent_meta(meta: SimMeta, recurrence: qwen3_5.Recurrence) -> SimMeta:
+    """The metadata of a recurrent layer, from that of one with attention."""
+    return replace(meta, layer_kind=RECURRENT, gated=False, **recurrence.sizes())
 
 
 def _write_all(work: Path, jobs: Sequence[PreparedRequest], progress: bool) -> None:
@@ -320,9 +363,9 @@ def package_config(
         "model_name": name,
         "tokenizer_type": TOKENIZER_TYPES.get(meta.family, meta.family),
         "url_tokenizer_model": TOKENIZER_DIR,
-        "template_filename_axmodel": layer_pattern(name, meta.chunk),
+        "template_filename_axmodel": layer_pattern(file_prefix(name, meta), meta.chunk),
         "axmodel_num": meta.layers,
-        "filename_post_axmodel": f"{name}_post.axmodel",
+        "filename_post_axmodel": f"{file_prefix(name, meta)}_post.axmodel",
         "filename_tokens_embed": EMBED_NAME,
         "tokens_embed_num": meta.vocab,
         "tokens_embed_size": meta.hidden,

@@ -15,12 +15,13 @@ import numpy.typing as npt
 
 from ..errors import PackageError
 from ..files import check_not_pointer, read_json
-from . import embedding_models, gemma3, rerank_models
+from . import embedding_models, gemma3, qwen3_5, rerank_models
 from .model_kind import SLIDING, layer_types, unserved_kind
 from .safetensors import SafetensorsFile, TensorSource, bf16_source
 
-FAMILIES = ("qwen3", "qwen2", "llama", "gemma3_text")
+FAMILIES = ("qwen3", "qwen2", "llama", "gemma3_text", "qwen3_5_text")
 FLOAT_DTYPES = ("F32", "F16", "BF16")
+TEXT_PART = "model.language_model."  # where a model of several parts has its text part's tensors
 INDEX_NAME = "model.safetensors.index.json"
 TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
@@ -34,7 +35,8 @@ class ModelSpec:
     package says of a model that embeds texts, `reranker` of one that ranks documents; None: it only generates text.
     `windows`: of each layer, how many positions it sees (0: all); empty: none has a window. `inv_freq_sliding`: RoPE's
     of layers with a window. `embedding_scale`: what embeddings are multiplied with before the first layer;
-    `attention_scale`: what scores are (None: by head_dim)."""
+    `attention_scale`: what scores are (None: by head_dim). `recurrence`: the layers with states, of hybrids (whose
+    attention is gated). `rope_sections`: as in SimMeta, of models with positions of three axes."""
 
     family: str
     layers: int
@@ -56,6 +58,8 @@ class ModelSpec:
     inv_freq_sliding: npt.NDArray[np.float32] | None = None
     embedding_scale: float = 1.0
     attention_scale: float | None = None
+    recurrence: qwen3_5.Recurrence | None = None
+    rope_sections: tuple[int, ...] = ()
 
 
 class Checkpoint:
@@ -78,6 +82,9 @@ class Checkpoint:
         self._bare = "embed_tokens.weight" in self._where
         if self._bare:
             self._where = {f"model.{name}": shard for name, shard in self._where.items()}
+        self._inner = any(name.startswith(TEXT_PART) for name in self._where)
+        if self._inner:
+            self._where = {name.replace(TEXT_PART, "model.", 1): shard for name, shard in self._where.items()}
 
     def _shard_name(self, shard: object) -> str:
         if not isinstance(shard, str) or Path(shard).name != shard:
@@ -149,11 +156,17 @@ class Checkpoint:
         return file.tensors[stored].shape
 
     def _stored(self, name: str) -> str:
+        if self._inner and name.startswith("model.") and not name.startswith(qwen3_5.LEFT_OUT):
+            return TEXT_PART + name.removeprefix("model.")
         return name.removeprefix("model.") if self._bare else name
 
     def source(self, name: str) -> TensorSource:
-        """Tensor `name` as bf16, read and rounded while it is written. PackageError: absent, or not a plain float
-        type."""
+        """Tensor `name` as bf16, read and rounded while it is written. PackageError: as `array`."""
+        return bf16_source(self.array(name))
+
+    def array(self, name: str) -> np.ndarray:
+        """Tensor `name` as it is stored: float32, float16 or bf16 bits, mapped. PackageError: absent, or not a plain
+        float type."""
         self.shape(name)
         file, stored = self._open(self._where[name]), self._stored(name)
         dtype = file.tensors[stored].dtype
@@ -161,12 +174,14 @@ class Checkpoint:
             raise PackageError(
                 f"tensor {name!r} in {file.path} has type {dtype}: convert the original, not a quantised checkpoint"
             )
-        return bf16_source(file.array(stored))
+        return file.array(stored)
 
 
 def spec_of(config: Mapping[str, Any], generation: Mapping[str, Any], where: str) -> ModelSpec:
     """The spec that config.json's values describe, and generation_config.json's for the end tokens; `where` names them
     in errors. PackageError names what axpress does not run."""
+    if qwen3_5.is_checkpoint(config):
+        config = qwen3_5.text_config(config, where)
     _refuse_unsupported(config, where)
     gemma = config["model_type"] == gemma3.FAMILY
     if gemma:
@@ -176,8 +191,10 @@ def spec_of(config: Mapping[str, Any], generation: Mapping[str, Any], where: str
     family = str(config["model_type"])
     head_dim = config.get("head_dim") or (128 if family == "qwen3" else hidden // heads)
     kv_heads = config.get("num_key_value_heads") or heads
-    ropes = gemma3.rope_configs(config) if gemma else {"full_attention": config}
-    if heads % kv_heads or head_dim % 2:
+    ropes, rotary = gemma3.rope_configs(config) if gemma else {"full_attention": config}, head_dim
+    if family == qwen3_5.FAMILY:
+        ropes["full_attention"], rotary = qwen3_5.rope_config(config, head_dim)
+    if heads % kv_heads or head_dim % 2 or rotary < 2 or rotary % 2:
         raise PackageError(f"{where} is inconsistent: {heads} heads, {kv_heads} key/value heads, head size {head_dim}")
     spec = ModelSpec(
         family=family,
@@ -190,11 +207,13 @@ def spec_of(config: Mapping[str, Any], generation: Mapping[str, Any], where: str
         vocab=_integer(config, "vocab_size", where),
         rms_eps=float(config.get("rms_norm_eps", 1e-6)),
         tied=bool(config.get("tie_word_embeddings", False)),
-        inv_freq=rope_frequencies(ropes["full_attention"], head_dim, where),
+        inv_freq=rope_frequencies(ropes["full_attention"], rotary, where),
         max_positions=config.get("max_position_embeddings"),
         eos=token_ids(generation.get("eos_token_id", config.get("eos_token_id"))),
         bos=next(iter(token_ids(generation.get("bos_token_id", config.get("bos_token_id")))), None),
     )
+    if family == qwen3_5.FAMILY:
+        return _with_recurrence(spec, config, where)
     if not gemma:
         return spec
     kinds = layer_types(config, spec.layers, where)
@@ -206,6 +225,14 @@ def spec_of(config: Mapping[str, Any], generation: Mapping[str, Any], where: str
         inv_freq_sliding=rope_frequencies(ropes[SLIDING], head_dim, where),
         embedding_scale=math.sqrt(hidden),
         attention_scale=float(config["query_pre_attn_scalar"]) ** -0.5,
+    )
+
+
+def _with_recurrence(spec: ModelSpec, config: Mapping[str, Any], where: str) -> ModelSpec:
+    return replace(
+        spec,
+        recurrence=qwen3_5.recurrence(config, spec.layers, where),
+        rope_sections=qwen3_5.rope_sections(config, len(spec.inv_freq)),
     )
 
 

@@ -15,13 +15,17 @@ from .convert import (
     EMBED_NAME,
     TOKENIZER_DIR,
     check_groups,
+    file_prefix,
+    hybrid_keys,
     layer_pattern,
     new_directory,
     package_config,
     package_name,
+    recurrent_meta,
     write_json,
 )
 from .hollow_tokenizer import write_tokenizer
+from .qwen3_5 import rope_sections
 from .simulated_axmodel import SimMeta, write_axmodel
 from .timing_profile import Profile, load_profile
 
@@ -60,18 +64,18 @@ def hollow(
     meta = replace(_layer_meta(loaded), p0_width=p0_width)
     check_groups(meta.decode_rows, meta.chunk, meta.history)
     with new_directory(Path(out_dir)) as work:
+        prefix = file_prefix(name, meta)
         for layer in range(meta.layers):
-            write_axmodel(work / (layer_pattern(name, meta.chunk) % layer), change(replace(meta, layer=layer)))
-        write_axmodel(work / f"{name}_post.axmodel", change(_head_meta(meta, loaded)))
+            write_axmodel(work / (layer_pattern(prefix, meta.chunk) % layer), change(_of_layer(meta, layer, loaded)))
+        write_axmodel(work / f"{prefix}_post.axmodel", change(_head_meta(meta, loaded)))
         with open(work / EMBED_NAME, "wb") as file:
             file.truncate(meta.vocab * meta.hidden * 2)
         (work / TOKENIZER_DIR).mkdir()
         special = write_tokenizer(work / TOKENIZER_DIR, meta.vocab)
         write_json(work / "post_config.json", SAMPLING)
         eos = [special["<|im_end|>"], special["<|endoftext|>"]]
-        write_json(
-            work / "config.json", package_config(name, meta, eos, None, {"hollow": True, "profile": loaded.name})
-        )
+        config = package_config(name, meta, eos, None, {"hollow": True, "profile": loaded.name})
+        write_json(work / "config.json", {**config, **hybrid_keys(loaded.model.recurrence)})
     return Path(out_dir)
 
 
@@ -93,6 +97,9 @@ def _layer_meta(profile: Profile) -> SimMeta:
         decode_rows=decode,
         chunk=model.chunk,
         history=history,
+        gated=model.recurrence is not None,
+        rope_sections=rope_sections({}, model.head_dim // 8) if model.recurrence else (),  # a quarter, in pairs
+        rope_interleaved=model.recurrence is not None,
         hollow=True,
         cmm_bytes=profile.memory.layer_cmm_bytes,
         file_bytes=model.layer_file_bytes or None,
@@ -100,6 +107,18 @@ def _layer_meta(profile: Profile) -> SimMeta:
         cost_chunk_us=tuple(cost.chunk_us(rows) for rows in history),
         profile=profile.name,
     )
+
+
+def _of_layer(meta: SimMeta, layer: int, profile: Profile) -> SimMeta:
+    meta, recurrence, cost = replace(meta, layer=layer), profile.model.recurrence, profile.cost
+    if recurrence is None or not recurrence.layers[layer]:
+        return meta
+    meta = recurrent_meta(meta, recurrence)
+    if cost.recurrent_decode_ms:
+        meta = replace(meta, cost_decode_us=(round(1000 * cost.recurrent_decode_ms, 3),) * len(meta.decode_rows))
+    if cost.recurrent_chunk_ms:
+        meta = replace(meta, cost_chunk_us=(round(1000 * cost.recurrent_chunk_ms, 3),) * len(meta.history))
+    return meta
 
 
 def _head_meta(meta: SimMeta, profile: Profile) -> SimMeta:

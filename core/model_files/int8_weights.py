@@ -9,7 +9,7 @@ import numpy as np
 
 from .safetensors import NUMPY_DTYPES, TensorSource, from_bf16
 
-MATRICES = ("q", "k", "v", "o", "gate", "up", "down", "head")
+MATRICES = ("q", "k", "v", "o", "gate", "up", "down", "head", "q_gate", "qkv", "z")
 LARGEST = 127  # of an int8 weight, in both directions
 ROWS = 1024  # of a matrix that are in float32 at a time
 

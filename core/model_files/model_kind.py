@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import PackageError
+from . import qwen3_5
 from .package_config import PackageConfig, is_no
 
 ADVICE = "which is not supported yet: use a plain text model of the Qwen2.5, Qwen3 or Llama type"
@@ -41,23 +42,31 @@ CAUSAL = ("ForCausalLM", "LMHeadModel")
 
 def unserved_kind(values: Mapping[str, Any]) -> str | None:
     """What a configuration describes, if that is no language model for text with plain attention; None if it is."""
-    found = _by_keys(values)
+    found = _by_keys(values, is_hybrid(values.get("model_type")))
     return f"{found[0]} ({found[1]})" if found else attention_kind(values)
 
 
-def refuse_keys(config: PackageConfig) -> None:
-    """Raises PackageError, naming the key, if the configuration describes anything but a language model for text."""
-    if found := _by_keys(config.values):
-        raise PackageError(f"{config.path} describes {found[0]} ({found[1]}), {ADVICE}")
+def is_hybrid(family: object) -> bool:
+    """Whether a family's layers are recurrent but for some: what its checkpoints and compiled layers are called."""
+    return family in (qwen3_5.FAMILY, qwen3_5.WITH_VISION)
 
 
-def refuse_files(layers: Iterable[Path], others: Iterable[tuple[Path, str]]) -> None:
+def refuse_keys(config: PackageConfig, family: str | None = None, has_eyes: bool = False) -> None:
+    """Raises PackageError, naming the key, if the configuration describes anything but a language model for text.
+    `family`: what the layers are called after; `has_eyes`: the package has a vision encoder that is served."""
+    hybrid = is_hybrid(family)
+    if found := _by_keys(config.values, hybrid, has_eyes):
+        kind = f"{RECURRENT} and vision inputs" if hybrid and found[0].startswith(IMAGES) else found[0]
+        raise PackageError(f"{config.path} describes {kind} ({found[1]}), {ADVICE}")
+
+
+def refuse_files(layers: Iterable[Path], others: Iterable[tuple[Path, str]], has_eyes: bool = False) -> None:
     """The same from the names of files: the layers' and those beside them, each with its name within the package."""
     for path in layers:
-        if "vl" in _words(path.name):
+        if not has_eyes and "vl" in _words(path.name):
             raise PackageError(f"{path} is a layer of {IMAGES} (_vl_ in its name), {ADVICE}")
     for path, shown in others:
-        if kind := _file_kind(path, shown):
+        if (kind := _file_kind(path, shown)) and not (has_eyes and kind in (IMAGES, EITHER)):
             raise PackageError(f"{path} belongs to {kind}, {ADVICE}")
 
 
@@ -83,6 +92,16 @@ def layer_windows(configs: Iterable[PackageConfig], layers: int) -> tuple[int, .
     return ()
 
 
+def recurrent_layers(configs: Iterable[PackageConfig], layers: int, family: str | None) -> tuple[bool, ...]:
+    """Of each layer, whether it is recurrent; empty where no layer is. The first configuration that tells counts; what
+    is published tells nothing, and its layers take turns as the family's do. PackageError: another number of layers."""
+    if not is_hybrid(family):
+        return ()
+    telling = [config for config in configs if {"layer_types", "full_attention_interval"} & config.values.keys()]
+    values, where = (telling[0].values, str(telling[0].path)) if telling else ({}, "")
+    return tuple(kind == qwen3_5.LINEAR for kind in qwen3_5.layer_kinds(values, layers, where))
+
+
 def layer_types(values: Mapping[str, Any], layers: int, where: object) -> list[Any]:
     """Of each layer, "sliding_attention" or "full_attention": as listed; or by the pattern of Gemma 3's older
     configurations: of every so many layers the last sees all. Empty: not told. `where` names the file in errors."""
@@ -99,7 +118,8 @@ def layer_types(values: Mapping[str, Any], layers: int, where: object) -> list[A
 def attention_kind(values: Mapping[str, Any]) -> str | None:
     """The kind of attention that these keys (Hugging Face's) ask for, if it is neither plain nor recurrent."""
     types = values.get("layer_types")
-    kinds = {str(kind) for kind in types if kind != "full_attention"} if isinstance(types, list) else set()
+    plain = qwen3_5.KINDS  # recurrent layers are told by refuse_keys
+    kinds = {str(kind) for kind in types if kind not in plain} if isinstance(types, list) else set()
     if kinds:
         window = values.get("sliding_window")
         if kinds != {SLIDING}:
@@ -137,19 +157,33 @@ def _levels(values: Mapping[str, Any], depth: int = 3) -> Iterator[Mapping[str, 
             yield from _levels(inner, depth - 1)
 
 
-def _by_keys(values: Mapping[str, Any]) -> tuple[str, str] | None:
-    """A kind that is not served, and the key that tells it."""
+def _by_keys(values: Mapping[str, Any], hybrid: bool = False, has_eyes: bool = False) -> tuple[str, str] | None:
+    """A kind that is not served, and the key that tells it; `hybrid`: recurrent layers are, `has_eyes`: images are."""
+    if has_eyes:
+        dropped = [key for key in values if VISION_CONFIG.fullmatch(key)]
+        values = {key: value for key, value in values.items() if key not in (*dropped, "architectures")}
     for level in _levels(values):
         for key, value in level.items():
-            if kind := _config_kind(key) if value == {} else None if is_no(value) else _key_kind(key, value):
+            if hybrid and _of_hybrid(key, value):
+                continue
+            kind = _config_kind(key) if value == {} else None if is_no(value) else _key_kind(key, value)
+            if kind and not (has_eyes and kind.startswith(IMAGES)):
                 return kind, key
     kind = values.get("type")
-    if "mode" in values and isinstance(kind, str) and kind.lower() not in ("llm", ""):
+    plain = ("llm", "vlm", "") if has_eyes else ("llm", "")
+    if "mode" in values and isinstance(kind, str) and kind.lower() not in plain:
         return IMAGES if kind.lower() == "vlm" else f"a model of type {kind}", "type"
     names = values.get("architectures")
     if isinstance(names, list) and names and not any(str(name).endswith(CAUSAL) for name in names):
         return f"a {names[0]}, which is no ...ForCausalLM", "architectures"
     return None
+
+
+def _of_hybrid(key: str, value: Any) -> bool:
+    """Whether a key says only what a hybrid is: its layers, or the name of its tokenizer."""
+    if key == "layer_types":
+        return isinstance(value, list) and set(map(str, value)) <= set(qwen3_5.KINDS)
+    return key == "full_attention_interval" or (key == "tokenizer_type" and value == qwen3_5.TOKENIZER_TYPE)
 
 
 def _key_kind(key: str, value: Any) -> str | None:

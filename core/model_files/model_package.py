@@ -18,24 +18,17 @@ from ..errors import PackageError
 from .embedding_file import EmbeddingFile, EmbeddingTable
 from .embedding_models import check_family, matryoshka
 from .hf_checkpoint import token_ids
-from .model_kind import layer_windows
+from .model_kind import layer_windows, recurrent_layers
 from .package_config import AGAIN, PackageConfig, parse_devices
 from .package_parts import with_likely_shape
 from .package_survey import PARTS, Survey, survey_package
 from .rerank_models import FLAG, INSTRUCTION_KEY, check_kind
 from .sampling_defaults import SamplingDefaults
-from .simulated_axmodel import SimMeta, is_simulated, read_axmodel, read_layers
+from .simulated_axmodel import OF_RECURRENT, SimMeta, device_bytes, is_simulated, read_axmodel, read_layers
 from .trimmed_head import read_id_list
+from .vision_files import VisionFiles
 
 MOST_PADDING = 1024  # logits beyond the vocabulary, in small vocabularies; in others a tenth
-
-
-@dataclass(frozen=True, slots=True)
-class VisionFiles:
-    """The vision part of a model: of which kind, and the file of its encoder."""
-
-    kind: str
-    encoder: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +43,12 @@ class ModelPackage:
     word, None: not said). `eos` and `bos` override the tokenizer's; empty and None: its own hold. `family`: what the
     compiled checkpoint called its kind, as far as files tell. `vocab_size`: rows of the embedding; a head may give
     fewer or more logits, see `head_token_ids`. `rows`, `chunk` and `max_positions` are hints (simulated packages have
-    them); the truth about shapes comes from the loaded layers. `device_bytes` is what layers and head are expected to
-    take of the card's memory: the files' sizes, or what a simulated file says. `warnings`: sentences about what is
+    them); the truth about shapes comes from the loaded layers. `device_bytes` is what layers, head and vision encoder
+    are expected to take of the card's memory: the files' sizes, or what a simulated file says. `warnings`: what is
     odd. `windows`: of each layer, how many positions its tokens see (0: all); empty: no layer has a sliding window.
-    `devices`: indexes of the cards that its configuration wants it on; empty: it does not say."""
+    `recurrent`: of each layer, whether K and V are the state of one sequence, not rows; empty: no layer's are.
+    `devices`: indexes of the cards that its configuration wants it on; empty: it does not say.
+    `vision`: what a model with eyes has beside the rest."""
 
     directory: Path
     name: str
@@ -86,6 +81,7 @@ class ModelPackage:
     reranks: bool = False
     rerank_instruction: str | None = None
     devices: tuple[int, ...] = ()
+    recurrent: tuple[bool, ...] = ()
     vision: VisionFiles | None = None
 
     @property
@@ -188,13 +184,19 @@ def _package(found: Survey) -> ModelPackage:
         rows=None,
         chunk=build.chunk,
         max_positions=own.size("max_positions"),
-        device_bytes=sum(path.stat().st_size for path in (*build.files, head)),
+        device_bytes=sum(path.stat().st_size for path in (*build.files, head, *_encoders(found.vision))),
         warnings=tuple(found.warnings),
         reranks=config.asks(FLAG) is not None,
         rerank_instruction=config.text(INSTRUCTION_KEY),
         windows=layer_windows((found.config, *found.sidecars), len(build.files)),
         devices=_devices(config),
+        vision=found.vision,
+        recurrent=recurrent_layers((found.config, *found.sidecars), len(build.files), package_family(found)),
     )
+
+
+def _encoders(vision: VisionFiles | None) -> list[Path]:
+    return [] if vision is None else [vision.encoder]
 
 
 def _thinking(values: Mapping[str, Any]) -> bool | None:
@@ -244,6 +246,7 @@ def _with_meta(package: ModelPackage) -> ModelPackage:
         return package
     metas = [read_axmodel(path)[0] for path in (*package.layer_files, package.head_file)]
     *layers, head = metas
+    first = next((meta for meta in layers if not meta.recurrent), layers[0])
     if head.layer is not None:
         raise PackageError(f"{package.head_file} is a layer, not a head: {AGAIN}")
     for number, (meta, path) in enumerate(zip(layers, package.layer_files, strict=True)):
@@ -252,7 +255,7 @@ def _with_meta(package: ModelPackage) -> ModelPackage:
                 f"{path} holds layer {meta.layer} of {meta.layers}, its place is layer {number} of {len(layers)}:"
                 f" {AGAIN}"
             )
-        if difference := _difference(meta, layers[0]):
+        if difference := _difference(meta, first):
             raise PackageError(f"{path} does not belong to {package.layer_files[0].name}: its {difference}; {AGAIN}")
     if head.hidden != layers[0].hidden:
         raise PackageError(
@@ -263,10 +266,12 @@ def _with_meta(package: ModelPackage) -> ModelPackage:
         meta.cmm_bytes or path.stat().st_size
         for meta, path in zip(metas, (*package.layer_files, package.head_file), strict=True)
     ]
+    sizes += [device_bytes(path) for path in _encoders(package.vision)]
     return replace(
         package,
         hidden_size=_agree(package, "tokens_embed_size", package.hidden_size, head.hidden),
         family=layers[0].family,
+        recurrent=tuple(meta.recurrent for meta in layers) if any(meta.recurrent for meta in layers) else (),
         hollow=layers[0].hollow,
         profile=layers[0].profile or package.profile,
         rows=common.decode_rows[-1],
@@ -278,11 +283,8 @@ def _with_meta(package: ModelPackage) -> ModelPackage:
 def _difference(meta: SimMeta, first: SimMeta) -> str | None:
     for field in fields(SimMeta):
         mine, other = getattr(meta, field.name), getattr(first, field.name)
-        if (
-            field.name not in ("layer", "cmm_bytes", "compiler", "decode_rows", "chunk", "history")
-            and not field.name.startswith("cost_")
-            and mine != other
-        ):
+        own = field.name in ("layer", "cmm_bytes", "file_bytes", "compiler", "decode_rows", "chunk", "history", "gated")
+        if not own and field.name not in OF_RECURRENT and not field.name.startswith("cost_") and mine != other:
             return f"{field.name} is {mine}, not {other}"
     return None
 

@@ -15,6 +15,8 @@ NORM_ALONE = ("norm", "norm_as_output")  # `head_gives` of heads without a vocab
 # what such a layer cannot lack
 FAMILY_TENSORS = {"qwen3": ("q_norm", "k_norm"), "qwen2": ("q_bias", "k_bias", "v_bias")}
 FAMILY_TENSORS["gemma3_text"] = ("q_norm", "k_norm", "attention_out_norm", "ffn_out_norm")
+FAMILY_TENSORS["qwen3_5_text"] = ("q_norm", "k_norm")
+ATTENTION, RECURRENT = LAYER_KINDS = ("attention", "recurrent")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,13 @@ class SimMeta:
     "logits"; or, for embedding models, the normed hidden state: "norm" as `output_norm`, "norm_as_output" as `output`,
     "both" beside the logits. `tensors`: inputs and outputs of a hollow file that no plain layer has, in the words of
     csrc/emu/arithmetic/tensors.c.
+
+    `gated`: what attention gives is multiplied with a gate. `rope_sections`: pairs of a head's dimensions that rotate
+    by each of three axes; chunks then take indices [3, chunk]. `layer_kind` "recurrent": K and V are the states of one
+    sequence, the same in every group: that of the convolution [1, conv_kernel - 1, conv_dim] and the recurrent one
+    [1, value_heads, key_dim, value_dim], in this order or in the other (`state_order` "kv" or "vk"), of `state_dtype`
+    "bf16", "fp32" or "fp16". Tokens whose mask is 0 leave the states as they are or not (`padding` "exact" or
+    "spoils"); groups without history read the states before or begin with zeros (`p0_state` "reads" or "ignores").
     """
 
     family: str
@@ -46,6 +55,20 @@ class SimMeta:
     history: tuple[int, ...] = ()
     rope_attention_factor: float = 1.0
     attention_scale: float | None = None
+    gated: bool = False
+    rope_sections: tuple[int, ...] = ()
+    rope_interleaved: bool = False
+    layer_kind: str = ATTENTION
+    conv_dim: int = 0
+    conv_kernel: int = 0
+    key_heads: int = 0
+    value_heads: int = 0
+    key_dim: int = 0
+    value_dim: int = 0
+    state_order: str = "kv"
+    state_dtype: str = "bf16"
+    padding: str = "exact"
+    p0_state: str = "reads"
     head_rows: tuple[int, ...] = (1,)
     output_dtype: str = "bf16"
     head_gives: str = "logits"
@@ -61,6 +84,18 @@ class SimMeta:
     compiler: str = COMPILER
 
     @property
+    def recurrent(self) -> bool:
+        """Whether it is a layer with states in place of attention over rows."""
+        return self.layer is not None and self.layer_kind == RECURRENT
+
+    @property
+    def state_shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Shapes of a recurrent layer's K and V."""
+        conv = (1, self.conv_kernel - 1, self.conv_dim)
+        state = (1, self.value_heads, self.key_dim, self.value_dim)
+        return (state, conv) if self.state_order == "vk" else (conv, state)
+
+    @property
     def kind(self) -> str:
         """ "layer" or "head"."""
         return "head" if self.layer is None else "layer"
@@ -68,13 +103,12 @@ class SimMeta:
     def to_metadata(self) -> dict[str, str]:
         """The string map for the file's `__metadata__`."""
         fields = _COMMON + (_HEAD_ONLY if self.layer is None else _LAYER_ONLY)
+        fields += OF_RECURRENT if self.recurrent else ()
         result = {"format": FORMAT, "kind": self.kind}
         for name in fields:
             value = getattr(self, name)
-            if value is not None and value != ():
+            if value is not None and value != () and value is not False:
                 result[name] = _to_text(value)
-        if not self.hollow:
-            del result["hollow"]
         return result
 
     @classmethod
@@ -107,6 +141,10 @@ class SimMeta:
                 ) from None
         if kind == "head":
             values["layer"] = None
+        if values.setdefault("layer_kind", ATTENTION) not in LAYER_KINDS:
+            raise PackageError(
+                f"{path} is damaged: layer_kind is {metadata['layer_kind']!r} in its metadata; convert it again"
+            )
         for name in ("layers", "heads", "kv_heads", "head_dim", "ffn", "vocab"):
             values.setdefault(name, 0)
         return cls(**values)  # type: ignore[arg-type]
@@ -134,16 +172,21 @@ _COMMON = (
 _LAYER_ONLY = (
     *("layer", "heads", "kv_heads", "head_dim", "ffn", "decode_rows", "chunk", "history", "p0_width"),
     *("rope_attention_factor", "attention_scale", "cost_decode_us", "cost_chunk_us"),
+    *("gated", "rope_sections", "rope_interleaved"),
 )
+_SIZES = ("conv_dim", "conv_kernel", "key_heads", "value_heads", "key_dim", "value_dim")
+_WORDS = ("layer_kind", "state_order", "state_dtype", "padding", "p0_state")
+OF_RECURRENT = _WORDS + _SIZES  # what metadata says of recurrent layers alone
 _HEAD_ONLY = ("vocab", "head_rows", "output_dtype", "head_gives", "cost_head_us")
 _PARSERS: dict[str, Callable[[str], object]] = {
     **dict.fromkeys(("family", "output_dtype", "head_gives", "p0_width", "tensors", "profile", "compiler"), str),
     **dict.fromkeys(("layer", "layers", "hidden", "heads", "kv_heads", "head_dim", "ffn", "vocab", "chunk"), int),
-    **dict.fromkeys(("cmm_bytes", "file_bytes"), int),
+    **dict.fromkeys(("cmm_bytes", "file_bytes", *_SIZES), int),
+    **dict.fromkeys(_WORDS, str),
     **dict.fromkeys(("rms_eps", "rope_attention_factor", "attention_scale", "cost_head_us"), float),
-    **dict.fromkeys(("decode_rows", "history", "head_rows"), _ints),
+    **dict.fromkeys(("decode_rows", "history", "head_rows", "rope_sections"), _ints),
     **dict.fromkeys(("cost_decode_us", "cost_chunk_us"), _floats),
-    "hollow": lambda text: text == "1",
+    **dict.fromkeys(("hollow", "gated", "rope_interleaved"), lambda text: text == "1"),
 }
 
 
@@ -167,10 +210,11 @@ def read_axmodel(path: str | os.PathLike[str]) -> tuple[SimMeta, SafetensorsFile
 
 
 def read_layers(paths: Sequence[str | os.PathLike[str]]) -> SimMeta:
-    """The first layer's metadata, with the shape groups alone that all these layers have: files may have fewer than
-    others. PackageError as for read_axmodel, and where no decode group is common to all."""
+    """The metadata of the first layer with attention, with the shape groups alone that all these layers have: files may
+    have fewer than others. PackageError as for read_axmodel, and where no decode group is common to all."""
     metas = [read_axmodel(path)[0] for path in paths]
-    first, decode, chunks = metas[0], set(metas[0].decode_rows), {(metas[0].chunk, p) for p in metas[0].history}
+    first = next((meta for meta in metas if not meta.recurrent), metas[0])
+    decode, chunks = set(first.decode_rows), {(first.chunk, p) for p in first.history}
     for path, meta in zip(paths, metas, strict=True):
         chunks &= {(meta.chunk, p) for p in meta.history}
         if decode.isdisjoint(meta.decode_rows):
@@ -195,13 +239,18 @@ def read_layers(paths: Sequence[str | os.PathLike[str]]) -> SimMeta:
 
 def published_bytes(path: str | os.PathLike[str]) -> int:
     """Bytes of the model file at `path`; of a hollow one, those of the published file that it stands for."""
-    told = read_axmodel(path)[0].file_bytes if is_simulated(path) else None
-    return told or os.stat(path).st_size
+    return _told(path, "file_bytes") or os.stat(path).st_size
 
 
 def device_bytes(path: str | os.PathLike[str]) -> int:
     """What the model file at `path` is expected to take of a card's memory: its size, or what a simulated one says."""
-    return (read_axmodel(path)[0].cmm_bytes if is_simulated(path) else 0) or os.stat(path).st_size
+    return _told(path, "cmm_bytes") or os.stat(path).st_size
+
+
+def _told(path: str | os.PathLike[str], key: str) -> int:
+    """Bytes that a simulated file, a layer's, a head's or an encoder's, says of itself; 0: it does not."""
+    told = SafetensorsFile(path).metadata.get(key, "") if is_simulated(path) else ""
+    return int(told) if told.isdigit() else 0
 
 
 def is_simulated(path: str | os.PathLike[str]) -> bool:
@@ -221,6 +270,8 @@ def tensor_shapes(meta: SimMeta) -> tuple[dict[str, tuple[int, ...]], dict[str, 
         if meta.head_gives in NORM_ALONE:
             return norm, {}
         return {**norm, "head": (meta.vocab, meta.hidden)}, {"head_scale": (meta.vocab,)}
+    if meta.recurrent:
+        return _recurrent_shapes(meta)
     width, kv_width = meta.heads * meta.head_dim, meta.kv_heads * meta.head_dim
     required: dict[str, tuple[int, ...]] = {
         "input_norm": (meta.hidden,),
@@ -243,10 +294,35 @@ def tensor_shapes(meta: SimMeta) -> tuple[dict[str, tuple[int, ...]], dict[str, 
     optional |= {"q_norm": (meta.head_dim,), "k_norm": (meta.head_dim,)}
     if meta.family == "gemma3_text":
         optional |= {"attention_out_norm": (meta.hidden,), "ffn_out_norm": (meta.hidden,)}
+    if meta.gated:
+        required["q_gate"] = (width, meta.hidden)
     optional |= {f"{name}_scale": shape[:1] for name, shape in required.items() if len(shape) == 2}  # of int8 weights
     for name in FAMILY_TENSORS.get(meta.family, ()):
         required[name] = optional.pop(name)
     return required, optional
+
+
+def _recurrent_shapes(meta: SimMeta) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
+    values = meta.value_heads * meta.value_dim
+    matrices: dict[str, tuple[int, ...]] = {
+        "qkv": (meta.conv_dim, meta.hidden),
+        "z": (values, meta.hidden),
+        "b": (meta.value_heads, meta.hidden),
+        "a": (meta.value_heads, meta.hidden),
+        "o": (meta.hidden, values),
+        "gate": (meta.ffn, meta.hidden),
+        "up": (meta.ffn, meta.hidden),
+        "down": (meta.hidden, meta.ffn),
+    }
+    others: dict[str, tuple[int, ...]] = {
+        "input_norm": (meta.hidden,),
+        "post_norm": (meta.hidden,),
+        "conv": (meta.conv_kernel, meta.conv_dim),
+        "a_log": (meta.value_heads,),
+        "dt_bias": (meta.value_heads,),
+        "state_norm": (meta.value_dim,),
+    }
+    return matrices | others, {f"{name}_scale": shape[:1] for name, shape in matrices.items()}
 
 
 def check_shapes(shapes: Mapping[str, Sequence[int]], meta: SimMeta, path: str | os.PathLike[str]) -> None:
@@ -261,7 +337,8 @@ def check_shapes(shapes: Mapping[str, Sequence[int]], meta: SimMeta, path: str |
         expected = required.get(name) or optional.get(name)
         if expected is None:
             raise PackageError(f"{path} has a tensor {name!r} that a {meta.kind} of family {meta.family} does not know")
-        if tuple(shape) != expected:
+        partial = name == "inv_freq" and meta.family == "qwen3_5_text" and len(shape) == 1
+        if tuple(shape) != expected and not (partial and 0 < shape[0] < expected[0]):
             raise PackageError(
                 f"{path} is damaged: tensor {name!r} has shape {list(shape)}, its metadata asks for {list(expected)}"
             )

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import PackageError
+from .qwen3_5 import FAMILY, LINEAR, Recurrence, layer_kinds
 
 PROFILE_DIR = Path(__file__).parents[1] / "profiles"
 
@@ -19,7 +20,8 @@ class ModelShape:
     """The model a profile describes; sizes in elements, `history` in cache rows per chunk group. `rows`: of the largest
     decode group; `smaller_rows`: of the others.
 
-    `*_file_bytes`: what the published files have; 0: not told."""
+    `*_file_bytes`: what the published files have; 0: not told. `full_attention_interval`: of so many layers the last
+    has attention, all others are recurrent, with states of the sizes that follow; 0: all have attention."""
 
     family: str
     layers: int
@@ -35,12 +37,28 @@ class ModelShape:
     smaller_rows: tuple[int, ...] = ()
     layer_file_bytes: int = 0
     head_file_bytes: int = 0
+    full_attention_interval: int = 0
+    conv_kernel: int = 0
+    key_heads: int = 0
+    value_heads: int = 0
+    key_dim: int = 0
+    value_dim: int = 0
+
+    @property
+    def recurrence(self) -> Recurrence | None:
+        """Which layers are recurrent, and their sizes; None: no layer is."""
+        if not self.full_attention_interval:
+            return None
+        kinds = layer_kinds({"full_attention_interval": self.full_attention_interval}, self.layers, "a profile")
+        recurrent = tuple(kind == LINEAR for kind in kinds)
+        return Recurrence(recurrent, self.conv_kernel, self.key_heads, self.value_heads, self.key_dim, self.value_dim)
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
     """Times of one execute and of the calls around it; units are in the names. Loading a model file takes
-    `load_file_ms` and its bytes at `load_mb_s`; 0: no time."""
+    `load_file_ms` and its bytes at `load_mb_s`; 0: no time. `recurrent_*_ms`: of a recurrent layer, whatever the
+    history; 0: as other layers."""
 
     decode_rows: tuple[int, ...]
     decode_layer_ms: tuple[float, ...]
@@ -56,6 +74,8 @@ class Cost:
     unpinned_us: float
     load_file_ms: float = 0.0
     load_mb_s: float = 0.0
+    recurrent_decode_ms: float = 0.0
+    recurrent_chunk_ms: float = 0.0
 
     def decode_us(self, rows: int) -> float:
         """Microseconds of one decode layer with `rows` rows of cache; constant outside the table."""
@@ -127,6 +147,8 @@ def load_profile(name: str) -> Profile:
         raise PackageError(
             f"{path}: decode_rows and decode_layer_ms, chunk_history and chunk_layer_ms must be equally long"
         )
+    if (loaded["model"].family == FAMILY) != bool(loaded["model"].full_attention_interval):
+        raise PackageError(f"{path}: [model] needs full_attention_interval for the family {FAMILY}, and for no other")
     return Profile(name=str(data.get("name", path.stem)), **loaded)
 
 

@@ -1,21 +1,22 @@
-"""The emulated card's arithmetic against transformers, for the three families, many shapes, and long greedy answers.
+"""The emulated card's arithmetic against transformers, for every family, many shapes, and long greedy answers.
 
 Two references, both transformers models in float32 on the bf16-rounded weights: the plain one, and one that also rounds
-to bf16 where the card does (keys, values and each layer's output). The plain one says what the rounding costs; the
-rounded one leaves nothing but the order of float32 sums and shows any real mistake."""
+to bf16 where the card does (keys, values, states and each layer's output). The plain one says what the rounding costs;
+the rounded one leaves nothing but the order of float32 sums and shows any real mistake."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
-from card_rounding import rounded_like_the_card
+from card_rounding import rounded_like_the_card, states_rounded
 from ctypes_runner import LIBRARY, Runner, open_runtime
-from oracle_cases import CASES, Case, package_of
+from oracle_cases import CASES, HYBRIDS, Case, package_of
 from tiny_models import save_checkpoint
 
 from axpress.core.model_files.model_package import open_package
@@ -35,7 +36,7 @@ class Pair:
     runner: Runner
 
 
-@pytest.fixture(scope="module", params=CASES, ids=lambda case: case.label)
+@pytest.fixture(scope="module", params=[*CASES, *HYBRIDS], ids=lambda case: case.label)
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     case = request.param
     base = tmp_path_factory.mktemp("oracle")
@@ -52,11 +53,12 @@ def reference_logits(model: Any, ids: list[int]) -> np.ndarray:
         return model(torch.tensor([ids]), use_cache=False).logits[0].numpy()
 
 
-def rounded_reference_logits(model: Any, ids: list[int]) -> np.ndarray:
+def rounded_reference_logits(case: Case, model: Any, ids: list[int]) -> np.ndarray:
     """As reference_logits, with the card's roundings; the logits themselves not rounded."""
-    with rounded_like_the_card(model), torch.no_grad(), warnings.catch_warnings():
+    hybrid = states_rounded(case.states.get("state_dtype", "bf16")) if case in HYBRIDS else nullcontext()
+    with rounded_like_the_card(model), hybrid, torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # newer versions call it `cache`, for some families
-        cache = transformers.cache_utils.DynamicCache()
+        cache = transformers.cache_utils.DynamicCache(config=model.config)
         return model(torch.tensor([ids]), past_key_values=cache, use_cache=True).logits[0].numpy()
 
 
@@ -74,9 +76,10 @@ class References:
     rounded: np.ndarray
 
     @classmethod
-    def of(cls, model: Any, ids: list[int]) -> References:
+    def of(cls, pair: Pair, ids: list[int]) -> References:
         """Runs both references on `ids`; the rounded logits are rounded to bf16 as the card's head does."""
-        return cls(reference_logits(model, ids), from_bf16(to_bf16(rounded_reference_logits(model, ids))))
+        rounded = rounded_reference_logits(pair.case, pair.model, ids)
+        return cls(reference_logits(pair.model, ids), from_bf16(to_bf16(rounded)))
 
     @property
     def cost(self) -> np.ndarray:
@@ -94,7 +97,7 @@ def test_logits_are_those_of_transformers(pair: Pair) -> None:
     ids = prompt(pair, 500)
     pair.runner.reset()
     mine = pair.runner.feed(ids, pair.case.chunk or 1)
-    reference = References.of(pair.model, ids)
+    reference = References.of(pair, ids)
     cost = rms(reference.cost)
     assert cost < 0.02 * rms(reference.plain), "bf16 costs so much that the test shows nothing"
     assert rms(mine - reference.plain) < 1.05 * cost, "further from transformers than bf16 explains"
@@ -125,7 +128,7 @@ def test_200_greedy_tokens(pair: Pair) -> None:
     for _ in range(200):
         answer.append(int(logits.argmax()))
         logits = pair.runner.feed(answer[-1:], 1)[0]
-    reference = References.of(pair.model, ids + answer)
+    reference = References.of(pair, ids + answer)
     plain, cost = reference.plain[len(ids) - 1 : -1], reference.cost[len(ids) - 1 : -1]
     differing = [i for i, token in enumerate(answer) if token != plain[i].argmax()]
     for i in differing:

@@ -31,3 +31,41 @@ def rounded_like_the_card(model: Any) -> Iterator[None]:
         transformers.cache_utils.DynamicCache.update = update
         for hook in hooks:
             hook.remove()
+
+
+@contextmanager
+def states_rounded(state_dtype: str) -> Iterator[None]:
+    """Within the block transformers' Qwen3.5 goes token by token, and rounds the states of its recurrent layers to
+    `state_dtype` ("bf16", "fp16" or "fp32") after each; it begins with zeros."""
+    import torch
+    from torch.nn import functional
+    from transformers.models.qwen3_5 import modeling_qwen3_5 as module
+
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[state_dtype]
+
+    def rounded(values: Any) -> Any:
+        return values.to(dtype).float()
+
+    def convolve(hidden_states: Any, weight: Any, *_args: Any, **_kwargs: Any) -> Any:
+        before = functional.pad(rounded(hidden_states), (weight.shape[1] - 1, 0))
+        sums = functional.conv1d(before, weight[:, None], groups=len(weight))
+        return functional.silu(sums + weight[:, -1:] * (hidden_states - rounded(hidden_states)))
+
+    def recur(query: Any, key: Any, value: Any, g: Any, beta: Any, **_kwargs: Any) -> Any:
+        times = value.shape[2] // key.shape[2]
+        query, key = (module.l2norm(part).repeat_interleave(times, dim=2)[0] for part in (query, key))
+        state, result = torch.zeros(value.shape[2], key.shape[-1], value.shape[-1]), []
+        for q, k, v, decay, rate in zip(query, key, value[0], g[0].exp(), beta[0], strict=True):
+            state = state * decay[:, None, None]
+            change = (v - torch.einsum("hkv,hk->hv", state, k)) * rate[:, None]
+            state = state + torch.einsum("hk,hv->hkv", k, change)
+            result.append(torch.einsum("hkv,hk->hv", state, q * q.shape[-1] ** -0.5))
+            state = rounded(state)
+        return torch.stack(result)[None], state[None]
+
+    before = module.causal_conv1d_fn, module.torch_chunk_gated_delta_rule
+    module.causal_conv1d_fn, module.torch_chunk_gated_delta_rule = convolve, recur
+    try:
+        yield
+    finally:
+        module.causal_conv1d_fn, module.torch_chunk_gated_delta_rule = before

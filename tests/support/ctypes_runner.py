@@ -19,9 +19,11 @@ import numpy as np
 import axpress.core.errors
 from axpress.core.model_files.model_package import ModelPackage
 from axpress.core.model_files.safetensors import from_bf16
+from axpress.core.model_files.simulated_axmodel import read_axmodel
 
 LIBRARY = Path(axpress.core.errors.__file__).parent / "lib" / "libaxcl_rt.so"
 HIDDEN = np.uint16(0xC780)  # -65536 in bf16
+ONE = np.uint16(0x3F80)
 H2D, D2H, D2D = 1, 2, 3
 
 
@@ -111,6 +113,10 @@ class LoadedFile:
         self.runtime(f"axclrtEngineGet{kind}Dims", self.info, c_uint32(group), c_uint32(index), ctypes.byref(dims))
         return list(dims.dims[: dims.count])
 
+    def input_bytes(self, index: int, group: int = 0) -> int:
+        """Bytes of an input."""
+        return int(self.runtime.lib.axclrtEngineGetInputSizeByIndex(self.info, c_uint32(group), c_uint32(index)))
+
     def execute(self, group: int, inputs: Sequence[int], outputs: Sequence[int]) -> None:
         """Binds device buffers in IO order, each with the group's own size, and runs."""
         for kind, buffers in (("Input", inputs), ("Output", outputs)):
@@ -138,7 +144,8 @@ class Runner:
         self.runtime = runtime
         self.head = LoadedFile(runtime, package.head_file)
         self.layers = [LoadedFile(runtime, path) for path in package.layer_files]
-        first = self.layers[0]
+        self.recurrent = package.recurrent or (False,) * len(self.layers)
+        first = self.layers[self.recurrent.index(False)]
         assert first.inputs == ["K_cache", "V_cache", "indices", "input", "mask"], first.inputs
         assert first.outputs == ["K_cache_out", "V_cache_out", "output"], first.outputs
         self.groups = []
@@ -153,10 +160,26 @@ class Runner:
         width = max(group.width for group in self.groups)
         row, seen = 2 * self.kv, max(group.history + group.width for group in self.groups)
         self.buffers: list[int] = []
-        self.caches = [(self._buffer(self.rows * row), self._buffer(self.rows * row)) for _ in self.layers]
+        sizes = [
+            [layer.input_bytes(index) for index in (0, 1)] if recurrent else [self.rows * row] * 2
+            for layer, recurrent in zip(self.layers, self.recurrent, strict=True)
+        ]
+        self.sizes = sizes
+        self.caches = [(self._buffer(k), self._buffer(v)) for k, v in sizes]  # of recurrent layers the states, ...
+        self.other_states = [(self._buffer(k), self._buffer(v)) for k, v in sizes]  # ... and those that come out
+        metas = [read_axmodel(path)[0] for path in package.layer_files]
+        self.exact_padding = all(meta.padding == "exact" for meta in metas)
+        self.axes = (
+            max(
+                len(first.dims("Input", group.index, 2)) > 1 and first.dims("Input", group.index, 2)[0]
+                for group in self.groups
+            )
+            or 1
+        )
         self.k_out, self.v_out = self._buffer(width * row), self._buffer(width * row)
         self.x = [self._buffer(width * self.hidden * 2) for _ in range(2)]
-        self.indices, self.mask = self._buffer(width * 4), self._buffer(width * seen * 2)
+        self.indices, self.mask = self._buffer(width * 12), self._buffer(width * seen * 2)
+        self.tokens_mask = self._buffer(width * 2)
         self.head_in, self.logits = self._buffer(self.hidden * 2), self._buffer(self.vocab * 4)
         self.used = 0
 
@@ -177,6 +200,8 @@ class Runner:
             group = self.group_for(width) or self.group_for(1)
             assert group is not None, "the cache is full"
             part = tokens[position : position + group.width]
+            if len(part) < group.width and not self.exact_padding:  # a padded tail would spoil the states
+                group, part = self.group_for(1) or group, part[:1]
             logits += self._run(group, part)
             position += len(part)
         return np.array(logits)
@@ -188,10 +213,18 @@ class Runner:
         positions = np.zeros(group.width, np.uint32)
         positions[:count] = self.used + np.arange(count)
         self.runtime.upload(self.x[0], self.embedding[ids])
-        self.runtime.upload(self.indices, positions)
+        self.runtime.upload(self.indices, np.tile(positions, self.axes if group.width > 1 else 1))
+        shown = np.zeros(group.width, np.uint16)
+        shown[:count] = ONE
+        self.runtime.upload(self.tokens_mask, shown)
         masks = {window: self._mask(group, count, window) for window in set(self.windows)}
         for number, (layer, (k, v)) in enumerate(zip(self.layers, self.caches, strict=True)):
             source, target = self.x[number % 2], self.x[1 - number % 2]
+            if self.recurrent[number]:
+                after = self.other_states[number]
+                layer.execute(group.index, (k, v, self.indices, source, self.tokens_mask), (*after, target))
+                self.caches[number], self.other_states[number] = after, (k, v)
+                continue
             self.runtime.upload(self.mask, masks[self.windows[number]])
             layer.execute(group.index, (k, v, self.indices, source, self.mask), (self.k_out, self.v_out, target))
             self.runtime.copy(k + self.used * row, self.k_out, count * row)
@@ -219,14 +252,19 @@ class Runner:
         return from_bf16(self.runtime.download(self.logits, self.vocab))
 
     def cache_bytes(self) -> bytes:
-        """K and V rows in use, of every layer."""
+        """K and V rows in use, of every layer; of recurrent layers the states."""
         return b"".join(
-            self.runtime.download(buffer, self.used * self.kv).tobytes() for pair in self.caches for buffer in pair
+            self.runtime.download(buffer, size // 2 if recurrent else self.used * self.kv).tobytes()
+            for pair, sizes, recurrent in zip(self.caches, self.sizes, self.recurrent, strict=True)
+            for buffer, size in zip(pair, sizes, strict=True)
         )
 
     def reset(self) -> None:
-        """Forgets the sequence; what the rows hold stays, as on the card."""
+        """Forgets the sequence; what the rows hold stays, as on the card. States become zeros."""
         self.used = 0
+        for pair, sizes, recurrent in zip(self.caches, self.sizes, self.recurrent, strict=True):
+            for buffer, size in zip(pair, sizes, strict=True) if recurrent else ():
+                self.runtime.upload(buffer, np.zeros(size, np.uint8))
 
     def close(self) -> None:
         """Frees models and buffers."""

@@ -185,7 +185,9 @@ class LayerShape:
     def as_int8(self) -> LayerShape:
         """The same layer with the values that its int8 matrices stand for, as float64, for `reference`."""
         whole = self.int8()
-        exact = {name: whole[name] * whole[f"{name}_scale"][:, None].astype(np.float64) for name in MATRICES[:-1]}
+        exact = {
+            name: whole[name] * whole[f"{name}_scale"][:, None].astype(np.float64) for name in MATRICES if name in whole
+        }
         other = copy.copy(self)
         other.tensors = self.tensors | exact
         return other

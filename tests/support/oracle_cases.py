@@ -1,12 +1,13 @@
-"""The models and shape groups that the oracle tests run: three families, head sizes, GQA ratios, R from 255 to 2559,
+"""The models and shape groups that the oracle tests run: families, head sizes, GQA ratios, R from 255 to 2559,
 ladders."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tiny_models import GEMMA, LLAMA3_ROPE, Tiny
+from tiny_models import GEMMA, LLAMA3_ROPE, QWEN3_5, Tiny, with_states
 
 from axpress.core.model_files.convert import convert
 from axpress.core.model_files.safetensors import array_source
@@ -15,20 +16,23 @@ from axpress.core.model_files.simulated_axmodel import read_axmodel, write_axmod
 
 @dataclass(frozen=True)
 class Case:
-    """A model and the groups it is converted with; `decode_rows` are smaller decode groups beside the one of `rows`."""
+    """A model and the groups it is converted with; `decode_rows` are smaller decode groups beside the one of `rows`.
+    `states`: how recurrent layers treat theirs, fields of SimMeta."""
 
     tiny: Tiny
     rows: int
     chunk: int
     history: tuple[int, ...] | None = None
     decode_rows: tuple[int, ...] = ()
+    states: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
         """Name of the test's parameter."""
         ladder = "default" if self.history is None else "+".join(map(str, self.history))
         rows = "+".join(map(str, (*self.decode_rows, self.rows)))
-        return f"{self.tiny.label}-R{rows}-C{self.chunk}-P{ladder if self.chunk else 'none'}"
+        states = "-".join(["", *self.states.values()])
+        return f"{self.tiny.label}-R{rows}-C{self.chunk}-P{ladder if self.chunk else 'none'}{states}"
 
 
 LINEAR = {"rope_type": "linear", "factor": 2.0}
@@ -54,6 +58,19 @@ CASES = [
         300, 16, (0, 16, 128), (64, 200),
     ),
 ]  # fmt: skip
+HYBRIDS = [
+    Case(Tiny(QWEN3_5, layers=4, head_dim=32, sections=(4, 2, 2), seed=1), 255, 32, (0, 32, 64)),
+    Case(
+        Tiny(QWEN3_5, hidden=96, heads=3, kv_heads=1, head_dim=64, layers=3, tied=True, theta=1e6, rotary=0.25, seed=5,
+             linear=(3, 3, 32, 20), layer_types=("full_attention", "linear_attention", "linear_attention")),
+        300, 16, (0, 16, 128), (64, 200), {"state_dtype": "fp32", "padding": "spoils"},
+    ),
+    Case(
+        Tiny(QWEN3_5, hidden=80, heads=6, kv_heads=2, head_dim=16, layers=3, rotary=1.0, seed=7, linear=(1, 6, 24, 16)),
+        255, 64, (0, 128), (), {"state_dtype": "fp16", "state_order": "vk", "p0_state": "ignores"},
+    ),
+    Case(Tiny(QWEN3_5, layers=2, linear=(2, 2, 16, 16), layer_types=("linear_attention", "full_attention")), 255, 0),
+]  # fmt: skip
 
 
 def package_of(case: Case, base: Path) -> Path:
@@ -64,4 +81,4 @@ def package_of(case: Case, base: Path) -> Path:
             meta, file = read_axmodel(path)
             tensors = {name: array_source(file.array(name).copy()) for name in file.tensors}
             write_axmodel(path, replace(meta, decode_rows=(*case.decode_rows, case.rows)), tensors)
-    return out
+    return with_states(out, **case.states) if case.states else out

@@ -1,4 +1,4 @@
-"""Tiny random Hugging Face checkpoints of the three families, each with a small real tokenizer.
+"""Tiny random Hugging Face checkpoints of every family, each with a small real tokenizer.
 
 `write_checkpoint` needs NumPy only; `build_model` and `save_checkpoint` make real transformers models.
 """
@@ -29,11 +29,13 @@ LLAMA3_ROPE = {
 
 
 GEMMA = "gemma3_text"
+QWEN3_5 = "qwen3_5_text"
 ARCHITECTURES = {
     "qwen3": "Qwen3ForCausalLM",
     "qwen2": "Qwen2ForCausalLM",
     "llama": "LlamaForCausalLM",
     GEMMA: "Gemma3ForCausalLM",
+    QWEN3_5: "Qwen3_5ForCausalLM",
 }
 
 
@@ -41,7 +43,8 @@ ARCHITECTURES = {
 class Tiny:
     """A model to build: family, sizes in elements, and what sets it apart (`rope`, biases, tied embeddings, shards;
     `sharp`: how much steeper attention is, for it to matter which of many tokens are seen; of Gemma `window`,
-    `layer_types` and `scalar`, its query_pre_attn_scalar)."""
+    `layer_types` and `scalar`, its query_pre_attn_scalar; of Qwen3.5 `layer_types`, `linear`: key heads, value heads
+    and their sizes, `rotary`: the part of a head that rotates, `sections`: pairs by axis)."""
 
     family: str
     hidden: int = 64
@@ -59,6 +62,9 @@ class Tiny:
     layer_types: tuple[str, ...] = ()
     scalar: int = 16
     sharp: float = 1.0
+    linear: tuple[int, int, int, int] = (2, 4, 16, 24)
+    rotary: float = 0.5
+    sections: tuple[int, ...] = ()
     max_shard_size: str = "1GB"
     seed: int = 0
 
@@ -70,7 +76,20 @@ class Tiny:
         marks += ["bias"] if self.attention_bias else []
         marks += [self.rope["rope_type"]] if self.rope else []
         marks += [f"w{self.window}"] if self.family == GEMMA else []
+        marks += ["k{}v{}x{}.{}".format(*self.linear)] if self.family == QWEN3_5 else []
         return "-".join(marks)
+
+    @property
+    def kinds(self) -> list[str]:
+        """layer_types of Qwen3.5: every third layer has attention, or as told."""
+        turns = ["full_attention" if layer % 3 == 2 else "linear_attention" for layer in range(self.layers)]
+        return list(self.layer_types) or turns
+
+    @property
+    def linear_config(self) -> dict[str, Any]:
+        """What a config.json of Qwen3.5 says of recurrent layers."""
+        names = ("num_key_heads", "num_value_heads", "key_head_dim", "value_head_dim")
+        return {f"linear_{name}": size for name, size in zip(names, self.linear, strict=True)}
 
 
 def build_model(tiny: Tiny) -> Any:
@@ -84,12 +103,18 @@ def build_model(tiny: Tiny) -> Any:
         "llama": (transformers.LlamaConfig, transformers.LlamaForCausalLM),
         GEMMA: (transformers.Gemma3TextConfig, transformers.Gemma3ForCausalLM),
     }
+    if tiny.family == QWEN3_5:  # not in every version of transformers
+        classes[QWEN3_5] = (transformers.Qwen3_5TextConfig, transformers.Qwen3_5ForCausalLM)
     config_class, model_class = classes[tiny.family]
     options: dict[str, Any] = {"rope_parameters": {"rope_type": "default", "rope_theta": tiny.theta, **tiny.rope}}
     if tiny.family != "qwen2":
         options |= {"head_dim": tiny.head_dim, "attention_bias": tiny.attention_bias}
     if tiny.family == GEMMA:
         options |= _gemma_options(tiny)
+    if tiny.family == QWEN3_5:
+        options |= {"layer_types": tiny.kinds, **tiny.linear_config}
+        options["rope_parameters"] |= {"partial_rotary_factor": tiny.rotary}
+        options["rope_parameters"] |= {"mrope_section": list(tiny.sections)} if tiny.sections else {}
     config = config_class(
         hidden_size=tiny.hidden,
         num_attention_heads=tiny.heads,
@@ -110,14 +135,16 @@ def build_model(tiny: Tiny) -> Any:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             # zeros and ones would hide a bias or a norm that is not applied
-            if name.endswith("bias") or "norm" in name:
+            if name.endswith("A_log"):
+                parameter.uniform_(-4, 1)  # of states that remember a few tokens, or many
+            elif name.endswith("bias") or "norm" in name:
                 parameter.add_(0.3 * torch.randn_like(parameter))
             else:
                 embedding = (
                     (0.02 if tiny.family == GEMMA else 0.1) if tiny.tied else 0.6
                 )  # a tied model with large embeddings would only repeat its input
                 parameter.copy_(
-                    torch.randn_like(parameter) * (embedding if "embed" in name else 1.5 / parameter.shape[1] ** 0.5)
+                    torch.randn_like(parameter) * (embedding if "embed" in name else 1.5 / parameter[0].numel() ** 0.5)
                 )
             if name.endswith("q_norm.weight"):
                 parameter.mul_(tiny.sharp)
@@ -154,6 +181,8 @@ def save_checkpoint(tiny: Tiny, directory: Path, dtype: str = "bfloat16") -> Any
 def tensor_shapes(tiny: Tiny) -> dict[str, tuple[int, ...]]:
     """Hugging Face names and shapes of all tensors of the model."""
     width, kv_width = tiny.heads * tiny.head_dim, tiny.kv_heads * tiny.head_dim
+    if tiny.family == QWEN3_5:
+        return _hybrid_shapes(tiny)
     layer: dict[str, tuple[int, ...]] = {
         "input_layernorm.weight": (tiny.hidden,),
         "post_attention_layernorm.weight": (tiny.hidden,),
@@ -185,6 +214,47 @@ def tensor_shapes(tiny: Tiny) -> dict[str, tuple[int, ...]]:
     return shapes | {f"model.layers.{i}.{name}": shape for i in range(tiny.layers) for name, shape in layer.items()}
 
 
+def _hybrid_shapes(tiny: Tiny) -> dict[str, tuple[int, ...]]:
+    width, kv_width = tiny.heads * tiny.head_dim, tiny.kv_heads * tiny.head_dim
+    keys, heads, key_dim, value_dim = tiny.linear
+    values, channels = heads * value_dim, 2 * keys * key_dim + heads * value_dim
+    linear: dict[str, tuple[int, ...]] = {
+        "linear_attn.in_proj_qkv.weight": (channels, tiny.hidden),
+        "linear_attn.in_proj_z.weight": (values, tiny.hidden),
+        "linear_attn.in_proj_b.weight": (heads, tiny.hidden),
+        "linear_attn.in_proj_a.weight": (heads, tiny.hidden),
+        "linear_attn.conv1d.weight": (channels, 1, 4),
+        "linear_attn.A_log": (heads,),
+        "linear_attn.dt_bias": (heads,),
+        "linear_attn.norm.weight": (value_dim,),
+        "linear_attn.out_proj.weight": (tiny.hidden, values),
+    }
+    full: dict[str, tuple[int, ...]] = {
+        "self_attn.q_proj.weight": (2 * width, tiny.hidden),
+        "self_attn.k_proj.weight": (kv_width, tiny.hidden),
+        "self_attn.v_proj.weight": (kv_width, tiny.hidden),
+        "self_attn.o_proj.weight": (tiny.hidden, width),
+        "self_attn.q_norm.weight": (tiny.head_dim,),
+        "self_attn.k_norm.weight": (tiny.head_dim,),
+    }
+    both: dict[str, tuple[int, ...]] = {
+        "input_layernorm.weight": (tiny.hidden,),
+        "post_attention_layernorm.weight": (tiny.hidden,),
+        "mlp.gate_proj.weight": (tiny.ffn, tiny.hidden),
+        "mlp.up_proj.weight": (tiny.ffn, tiny.hidden),
+        "mlp.down_proj.weight": (tiny.hidden, tiny.ffn),
+    }
+    shapes: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens.weight": (tiny.vocab, tiny.hidden),
+        "model.norm.weight": (tiny.hidden,),
+        **({} if tiny.tied else {"lm_head.weight": (tiny.vocab, tiny.hidden)}),
+    }
+    for number, kind in enumerate(tiny.kinds):
+        own = both | (linear if kind == "linear_attention" else full)
+        shapes |= {f"model.layers.{number}.{name}": shape for name, shape in own.items()}
+    return shapes
+
+
 def write_checkpoint(tiny: Tiny, directory: Path, dtype: str = "BF16", shards: int = 1) -> dict[str, np.ndarray]:
     """Write a checkpoint of random tensors (safetensors type `dtype`) with NumPy alone; returns the tensors as stored,
     by name."""
@@ -196,7 +266,7 @@ def write_checkpoint(tiny: Tiny, directory: Path, dtype: str = "BF16", shards: i
     }
     tensors = {}
     for name, shape in tensor_shapes(tiny).items():
-        scale = np.float32(1.5 / shape[-1] ** 0.5 if len(shape) == 2 else 1.0)
+        scale = np.float32(1.5 / shape[-1] ** 0.5 if len(shape) >= 2 else 1.0)
         tensors[name] = cast[dtype](random.standard_normal(shape, np.float32) * scale)
     directory.mkdir(parents=True, exist_ok=True)
     names = list(tensors)
@@ -229,6 +299,16 @@ def prune(package: Path, layer: int, **groups: Any) -> Path:
     return package
 
 
+def with_states(package: Path, **states: str) -> Path:
+    """Lets a package's recurrent layers treat their states otherwise: fields of SimMeta. Returns the package."""
+    for path in package.glob("*_together.axmodel"):
+        meta, file = read_axmodel(path)
+        if meta.recurrent:
+            tensors = {name: array_source(file.array(name).copy()) for name in file.tensors}
+            write_axmodel(path, replace(meta, **states), tensors)  # type: ignore[arg-type]
+    return package
+
+
 def hf_config(tiny: Tiny) -> dict[str, Any]:
     """config.json in the spelling that published checkpoints use (rope_theta and rope_scaling)."""
     config: dict[str, Any] = {
@@ -255,4 +335,8 @@ def hf_config(tiny: Tiny) -> dict[str, Any]:
         config |= {"sliding_window": tiny.window, "query_pre_attn_scalar": tiny.scalar, "rope_local_base_freq": 3000.0}
         config |= {"layer_types": list(tiny.layer_types) or ["sliding_attention", "full_attention"][: tiny.layers]}
         config |= {"hidden_activation": "gelu_pytorch_tanh"}
+    if tiny.family == QWEN3_5:
+        rope = {"rope_type": "default", "rope_theta": tiny.theta, "partial_rotary_factor": tiny.rotary}
+        rope |= {"mrope_section": list(tiny.sections), "mrope_interleaved": True} if tiny.sections else {}
+        config |= {"layer_types": tiny.kinds, "rope_parameters": rope, **tiny.linear_config}
     return config if tiny.family == "qwen2" else config | {"head_dim": tiny.head_dim}

@@ -47,7 +47,7 @@ static axclError prepare(emu_op *op, emu_device *device, uint64_t model, uint64_
 
 static void count_execute(const emu_loaded *loaded, uint32_t group)
 {
-    static const emu_count counts[] = {EMU_COUNT_DECODE, EMU_COUNT_CHUNK, EMU_COUNT_HEAD};
+    static const emu_count counts[] = {EMU_COUNT_DECODE, EMU_COUNT_CHUNK, EMU_COUNT_HEAD, EMU_COUNT_VISION};
     emu_count_add(counts[emu_model_group(loaded->model, (int)group)->kind], 1);
 }
 

@@ -123,9 +123,10 @@ int axemu_report(char *buffer, size_t size)
     add_calls(&t);
     add_by_kind(&t, "bytes", emu_counted.bytes);
     add_by_kind(&t, "copies", emu_counted.copies);
-    add(&t, ",\"executes\":{\"layer_decode\":%llu,\"layer_chunk\":%llu,\"head\":%llu}",
+    add(&t, ",\"executes\":{\"layer_decode\":%llu,\"layer_chunk\":%llu,\"head\":%llu,\"vision\":%llu}",
         get(&emu_counted.counts[EMU_COUNT_DECODE]),
-        get(&emu_counted.counts[EMU_COUNT_CHUNK]), get(&emu_counted.counts[EMU_COUNT_HEAD]));
+        get(&emu_counted.counts[EMU_COUNT_CHUNK]), get(&emu_counted.counts[EMU_COUNT_HEAD]),
+        get(&emu_counted.counts[EMU_COUNT_VISION]));
     add(&t, ",\"layer_rows\":%llu,\"int8_executes\":%llu", get(&emu_counted.counts[EMU_COUNT_LAYER_ROWS]),
         get(&emu_counted.counts[EMU_COUNT_INT8]));
     add(&t, ",\"binds\":%llu,\"submitted_offline\":%llu,\"modelled_ns\":%llu",

@@ -8,6 +8,7 @@
 
 #include "json.h"
 #include "model_impl.h"
+#include "vision.h"
 
 #define FORMAT "axpress-sim-1"
 
@@ -16,8 +17,11 @@ typedef struct reading {
     const char *name; /* of the file */
     char *err;
     uint64_t data_start, file_size;
-    uint32_t seen; /* metadata keys, a bit each */
+    bool seen[96]; /* metadata keys */
     char format[32], kind[16], dtype[16], p0_width[16], gives[16];
+    char layer_kind[16], state_order[16], state_dtype[16], padding[16], p0_state[16];
+    int gated;
+    int interleaved;
     double hollow;
 } reading;
 
@@ -119,6 +123,7 @@ static int metadata_entry(reading *r, const char *name, const char *text)
     emu_model_info *i = &h->info;
     const double most_rows = 1 << 20, most_us = 1e9;
     double charged = 0, published = 0;
+    emu_vision *v = &h->vision;
     const key keys[] = {
         {"format", TEXT, r->format, sizeof r->format, 0, 0},
         {"kind", TEXT, r->kind, sizeof r->kind, 0, 0},
@@ -129,6 +134,39 @@ static int metadata_entry(reading *r, const char *name, const char *text)
         {"p0_width", TEXT, r->p0_width, sizeof r->p0_width, 0, 0},
         {"head_gives", TEXT, r->gives, sizeof r->gives, 0, 0},
         {"tensors", TEXT, h->unusual, sizeof h->unusual, 0, 0},
+        {"layer_kind", TEXT, r->layer_kind, sizeof r->layer_kind, 0, 0},
+        {"state_order", TEXT, r->state_order, sizeof r->state_order, 0, 0},
+        {"state_dtype", TEXT, r->state_dtype, sizeof r->state_dtype, 0, 0},
+        {"padding", TEXT, r->padding, sizeof r->padding, 0, 0},
+        {"p0_state", TEXT, r->p0_state, sizeof r->p0_state, 0, 0},
+        {"gated", INTEGER, &r->gated, 0, 0, 1},
+        {"conv_dim", INTEGER, &i->conv_dim, 0, 1, 1 << 20},
+        {"conv_kernel", INTEGER, &i->conv_kernel, 0, 2, 16},
+        {"key_heads", INTEGER, &i->key_heads, 0, 1, 1024},
+        {"value_heads", INTEGER, &i->value_heads, 0, 1, 1024},
+        {"key_dim", INTEGER, &i->key_dim, 0, 1, EMU_MAX_HEAD_DIM},
+        {"value_dim", INTEGER, &i->value_dim, 0, 1, EMU_MAX_HEAD_DIM},
+        {"rope_sections", INTEGERS, &h->rope_sections, 0, 0, EMU_MAX_HEAD_DIM},
+        {"rope_interleaved", INTEGER, &r->interleaved, 0, 0, 1},
+        {"vision_kind", TEXT, v->kind, sizeof v->kind, 0, 0},
+        {"vision_input", TEXT, v->input, sizeof v->input, 0, 0},
+        {"norm", TEXT, v->norm, sizeof v->norm, 0, 0},
+        {"activation", TEXT, v->act, sizeof v->act, 0, 0},
+        {"merger_norm", TEXT, v->merger_norm, sizeof v->merger_norm, 0, 0},
+        {"image_rows", INTEGER, &v->rows, 0, 1, 1024},
+        {"image_cols", INTEGER, &v->cols, 0, 1, 1024},
+        {"patch_size", INTEGER, &v->patch, 0, 1, 128},
+        {"frames", INTEGER, &v->frames, 0, 1, 2},
+        {"merge", INTEGER, &v->merge, 0, 1, 16},
+        {"window", INTEGER, &v->window, 0, 0, 1024},
+        {"merger_hidden", INTEGER, &v->mid, 0, 0, 1 << 20},
+        {"out_hidden", INTEGER, &v->out, 0, 1, EMU_MAX_HIDDEN},
+        {"merger_eps", REAL, &v->merger_eps, 0, 0, 1},
+        {"full_blocks", INTEGERS, &v->full, 0, 0, 10000},
+        {"deepstack", INTEGERS, &v->deep, 0, 0, 10000},
+        {"pixel_mean", LIST, &v->mean, 0, -1000, 1000},
+        {"pixel_std", LIST, &v->std, 0, 1e-6, 1000},
+        {"cost_encoder_us", REAL, &h->cost_encoder, 0, 0, most_us},
         {"layer", INTEGER, &i->layer, 0, 0, 10000},
         {"layers", INTEGER, &i->layers, 0, 1, 10000},
         {"hidden", INTEGER, &i->hidden, 0, 1, EMU_MAX_HIDDEN},
@@ -153,8 +191,9 @@ static int metadata_entry(reading *r, const char *name, const char *text)
     };
     for (size_t k = 0; k < sizeof keys / sizeof *keys; k++) {
         if (strcmp(name, keys[k].name) != 0) continue;
-        if (r->seen >> k & 1) return complain(r, ": metadata %s is given twice", name);
-        r->seen |= 1u << k;
+        _Static_assert(sizeof keys / sizeof *keys <= sizeof r->seen, "a flag for each key");
+        if (r->seen[k]) return complain(r, ": metadata %s is given twice", name);
+        r->seen[k] = true;
         if (store(r, &keys[k], text) != 0) return -1;
         if (keys[k].at == &charged) i->cmm_bytes = (uint64_t)charged;
         if (keys[k].at == &published) i->file_bytes = (uint64_t)published;
@@ -175,19 +214,33 @@ static int read_metadata(reading *r, json_reader *json)
 
 static const char *const tensor_names[EMU_NUM_WEIGHTS] = {
     [EMU_W_Q] = "q", [EMU_W_K] = "k", [EMU_W_V] = "v", [EMU_W_O] = "o", [EMU_W_GATE] = "gate", [EMU_W_UP] = "up",
-    [EMU_W_DOWN] = "down", [EMU_W_HEAD] = "head", [EMU_W_SCALE + EMU_W_Q] = "q_scale",
+    [EMU_W_DOWN] = "down", [EMU_W_HEAD] = "head", [EMU_W_Q_GATE] = "q_gate", [EMU_W_QKV] = "qkv", [EMU_W_Z] = "z",
+    [EMU_W_B] = "b", [EMU_W_A] = "a", [EMU_W_SCALE + EMU_W_Q] = "q_scale",
     [EMU_W_SCALE + EMU_W_K] = "k_scale", [EMU_W_SCALE + EMU_W_V] = "v_scale", [EMU_W_SCALE + EMU_W_O] = "o_scale",
     [EMU_W_SCALE + EMU_W_GATE] = "gate_scale", [EMU_W_SCALE + EMU_W_UP] = "up_scale",
     [EMU_W_SCALE + EMU_W_DOWN] = "down_scale", [EMU_W_SCALE + EMU_W_HEAD] = "head_scale",
+    [EMU_W_SCALE + EMU_W_Q_GATE] = "q_gate_scale", [EMU_W_SCALE + EMU_W_QKV] = "qkv_scale",
+    [EMU_W_SCALE + EMU_W_Z] = "z_scale", [EMU_W_SCALE + EMU_W_B] = "b_scale", [EMU_W_SCALE + EMU_W_A] = "a_scale",
     [EMU_W_INPUT_NORM] = "input_norm", [EMU_W_Q_BIAS] = "q_bias", [EMU_W_K_BIAS] = "k_bias", [EMU_W_V_BIAS] = "v_bias",
     [EMU_W_O_BIAS] = "o_bias", [EMU_W_Q_NORM] = "q_norm", [EMU_W_K_NORM] = "k_norm", [EMU_W_POST_NORM] = "post_norm",
     [EMU_W_ATTENTION_OUT_NORM] = "attention_out_norm", [EMU_W_FFN_OUT_NORM] = "ffn_out_norm",
-    [EMU_W_INV_FREQ] = "inv_freq", [EMU_W_NORM] = "norm"};
+    [EMU_W_INV_FREQ] = "inv_freq", [EMU_W_NORM] = "norm", [EMU_W_CONV] = "conv", [EMU_W_A_LOG] = "a_log",
+    [EMU_W_DT_BIAS] = "dt_bias", [EMU_W_STATE_NORM] = "state_norm", [EMU_W_PATCH] = "patch",
+    [EMU_W_MERGE_IN] = "merge_in", [EMU_W_MERGE_OUT] = "merge_out", [EMU_W_SCALE + EMU_W_PATCH] = "patch_scale",
+    [EMU_W_SCALE + EMU_W_MERGE_IN] = "merge_in_scale", [EMU_W_SCALE + EMU_W_MERGE_OUT] = "merge_out_scale",
+    [EMU_W_PATCH_BIAS] = "patch_bias", [EMU_W_CLASS] = "class", [EMU_W_POSITIONS] = "positions",
+    [EMU_W_INPUT_NORM_BIAS] = "input_norm_bias", [EMU_W_POST_NORM_BIAS] = "post_norm_bias",
+    [EMU_W_GATE_BIAS] = "gate_bias", [EMU_W_UP_BIAS] = "up_bias", [EMU_W_DOWN_BIAS] = "down_bias",
+    [EMU_W_ATTENTION_SCALE] = "attention_out_scale", [EMU_W_FFN_SCALE] = "ffn_out_scale",
+    [EMU_W_NORM_BIAS] = "norm_bias", [EMU_W_MERGE_NORM] = "merge_norm", [EMU_W_MERGE_NORM_BIAS] = "merge_norm_bias",
+    [EMU_W_DEEP_NORM] = "deep_norm", [EMU_W_DEEP_NORM_BIAS] = "deep_norm_bias",
+    [EMU_W_MERGE_IN_BIAS] = "merge_in_bias", [EMU_W_MERGE_OUT_BIAS] = "merge_out_bias"};
 
 /* The type of a tensor, from its name in the header; 0 where this tensor cannot have it. */
 static int tensor_type(int which, const char *dtype)
 {
-    bool single = which == EMU_W_INV_FREQ || (which >= EMU_W_SCALE && which < EMU_W_SCALE + EMU_NUM_MATRICES);
+    bool single = which == EMU_W_INV_FREQ || which == EMU_W_A_LOG || which == EMU_W_DT_BIAS
+        || which == EMU_W_CLASS || which == EMU_W_POSITIONS || (which >= EMU_W_SCALE && which < EMU_W_SCALE + EMU_NUM_MATRICES);
     if (strcmp(dtype, "F32") == 0) return single ? EMU_TYPE_FP32 : 0;
     if (strcmp(dtype, "I8") == 0) return which < EMU_NUM_MATRICES ? EMU_TYPE_INT8 : 0;
     return strcmp(dtype, "BF16") == 0 && !single ? EMU_TYPE_BF16 : 0;
@@ -291,26 +344,104 @@ static int check_matrix(const reading *r, int which, uint64_t rows, uint64_t col
         tensor_names[which], tensor_names[which]) : 0;
 }
 
+/* Frequencies of RoPE: of all pairs of a head's dimensions, or in Qwen3.5 of the first ones. */
+static uint64_t rope_pairs(const emu_header *h)
+{
+    const emu_extent *e = &h->tensors[EMU_W_INV_FREQ];
+    uint64_t all = (uint64_t)h->info.head_dim / 2;
+    return emu_is_qwen3_5(&h->info) && e->ndims == 1 && e->dims[0] > 0 && e->dims[0] < all ? e->dims[0] : all;
+}
+
+/* Positions of three axes: how many pairs turn by each, all pairs in all. */
+static int check_axes(const reading *r)
+{
+    const emu_list *sections = &r->header->rope_sections;
+    double pairs = 0;
+    if (sections->count == 0)
+        return r->header->rope_interleaved ? complain(r, ": rope_interleaved needs rope_sections") : 0;
+    if (sections->count != 3) return complain(r, ": rope_sections has %d numbers instead of 3", sections->count);
+    for (int k = 0; k < 3; k++) pairs += sections->at[k];
+    if (r->header->info.recurrent || r->header->info.hollow || pairs == (double)rope_pairs(r->header)) return 0;
+    return complain(r, ": rope_sections are of %.0f pairs, inv_freq has %llu", pairs,
+        (unsigned long long)rope_pairs(r->header));
+}
+
+static int check_recurrent_tensors(const reading *r)
+{
+    const emu_model_info *i = &r->header->info;
+    uint64_t hidden = (uint64_t)i->hidden, heads = (uint64_t)i->value_heads, values = heads * (uint64_t)i->value_dim;
+    uint64_t conv = (uint64_t)i->conv_dim, ffn = (uint64_t)i->ffn;
+    const struct { int which; uint64_t rows, cols; } matrices[] = {
+        {EMU_W_QKV, conv, hidden}, {EMU_W_Z, values, hidden}, {EMU_W_B, heads, hidden}, {EMU_W_A, heads, hidden},
+        {EMU_W_O, hidden, values}, {EMU_W_GATE, ffn, hidden}, {EMU_W_UP, ffn, hidden}, {EMU_W_DOWN, hidden, ffn}};
+    const struct { int which; uint64_t rows, cols; } others[] = {
+        {EMU_W_INPUT_NORM, hidden, 0}, {EMU_W_POST_NORM, hidden, 0}, {EMU_W_CONV, (uint64_t)i->conv_kernel, conv},
+        {EMU_W_A_LOG, heads, 0}, {EMU_W_DT_BIAS, heads, 0}, {EMU_W_STATE_NORM, (uint64_t)i->value_dim, 0}};
+    for (size_t k = 0; k < sizeof matrices / sizeof *matrices; k++)
+        if (check_matrix(r, matrices[k].which, matrices[k].rows, matrices[k].cols) != 0) return -1;
+    for (size_t k = 0; k < sizeof others / sizeof *others; k++)
+        if (check_shape(r, others[k].which, true, others[k].rows, others[k].cols) != 0) return -1;
+    return 0;
+}
+
 static int check_layer_tensors(const reading *r)
 {
     const emu_model_info *i = &r->header->info;
     uint64_t hidden = (uint64_t)i->hidden, dims = (uint64_t)i->head_dim, ffn = (uint64_t)i->ffn;
     uint64_t width = (uint64_t)i->heads * dims, kv = (uint64_t)i->kv_heads * dims;
     bool qwen3 = strcmp(i->family, "qwen3") == 0, qwen2 = strcmp(i->family, "qwen2") == 0;
-    bool gemma = emu_is_gemma(i);
+    bool gemma = emu_is_gemma(i), normed = qwen3 || gemma || emu_is_qwen3_5(i);
     const struct { int which; uint64_t rows, cols; } matrices[] = {
         {EMU_W_Q, width, hidden}, {EMU_W_K, kv, hidden}, {EMU_W_V, kv, hidden}, {EMU_W_O, hidden, width},
         {EMU_W_GATE, ffn, hidden}, {EMU_W_UP, ffn, hidden}, {EMU_W_DOWN, hidden, ffn}};
     const struct { int which; bool required; uint64_t size; } vectors[] = {
-        {EMU_W_INPUT_NORM, true, hidden}, {EMU_W_POST_NORM, true, hidden}, {EMU_W_INV_FREQ, true, dims / 2},
+        {EMU_W_INPUT_NORM, true, hidden}, {EMU_W_POST_NORM, true, hidden}, {EMU_W_INV_FREQ, true, rope_pairs(r->header)},
         {EMU_W_Q_BIAS, qwen2, width}, {EMU_W_K_BIAS, qwen2, kv}, {EMU_W_V_BIAS, qwen2, kv},
-        {EMU_W_O_BIAS, false, hidden}, {EMU_W_Q_NORM, qwen3 || gemma, dims}, {EMU_W_K_NORM, qwen3 || gemma, dims},
+        {EMU_W_O_BIAS, false, hidden}, {EMU_W_Q_NORM, normed, dims}, {EMU_W_K_NORM, normed, dims},
         {EMU_W_ATTENTION_OUT_NORM, gemma, hidden}, {EMU_W_FFN_OUT_NORM, gemma, hidden}};
     for (size_t k = 0; k < sizeof matrices / sizeof *matrices; k++)
         if (check_matrix(r, matrices[k].which, matrices[k].rows, matrices[k].cols) != 0) return -1;
     for (size_t k = 0; k < sizeof vectors / sizeof *vectors; k++)
         if (check_shape(r, vectors[k].which, vectors[k].required, vectors[k].size, 0) != 0) return -1;
-    return 0;
+    return r->header->gated ? check_matrix(r, EMU_W_Q_GATE, width, hidden) : 0;
+}
+
+/* One of the words (NULL ends them), the first where nothing is said; its number, or -1 with a sentence. */
+static int choice(const reading *r, const char *name, const char *text, const char *const words[])
+{
+    char all[64] = "";
+    for (int i = 0; words[i]; i++) {
+        if (!*text || strcmp(text, words[i]) == 0) return i;
+        snprintf(all + strlen(all), sizeof all - strlen(all), "%s%s", i ? ", " : "", words[i]);
+    }
+    return complain(r, ": %s \"%s\" is not one of %s", name, text, all);
+}
+
+/* The metadata of recurrent layers alone. */
+static int check_recurrent(const reading *r)
+{
+    static const char *const orders[] = {"kv", "vk", NULL}, *const types[] = {"bf16", "fp32", "fp16", NULL};
+    static const char *const paddings[] = {"exact", "spoils", NULL}, *const fresh[] = {"reads", "ignores", NULL};
+    static const int type[] = {EMU_TYPE_BF16, EMU_TYPE_FP32, EMU_TYPE_FP16};
+    const emu_model_info *i = &r->header->info;
+    const struct { const char *name; int value; } needed[] = {{"conv_dim", i->conv_dim},
+        {"conv_kernel", i->conv_kernel}, {"key_heads", i->key_heads}, {"value_heads", i->value_heads},
+        {"key_dim", i->key_dim}, {"value_dim", i->value_dim}};
+    if (!emu_is_qwen3_5(i)) return complain(r, ": recurrent layers are of family qwen3_5_text, not %s", i->family);
+    for (int k = 0; k < 6; k++)
+        if (needed[k].value <= 0) return complain(r, ": metadata %s is missing", needed[k].name);
+    if (i->value_heads % i->key_heads != 0)
+        return complain(r, ": %d value heads cannot share %d key heads evenly", i->value_heads, i->key_heads);
+    int channels = 2 * i->key_heads * i->key_dim + i->value_heads * i->value_dim;
+    if (i->conv_dim != channels)
+        return complain(r, ": conv_dim is %d, keys, queries and values have %d", i->conv_dim, channels);
+    int order = choice(r, "state_order", r->state_order, orders), dtype, padding, p0;
+    if (order < 0 || (dtype = choice(r, "state_dtype", r->state_dtype, types)) < 0
+        || (padding = choice(r, "padding", r->padding, paddings)) < 0
+        || (p0 = choice(r, "p0_state", r->p0_state, fresh)) < 0)
+        return -1;
+    r->header->recurrence = (emu_recurrence){type[dtype], order == 1, padding == 1, p0 == 1};
+    return i->hollow ? 0 : check_recurrent_tensors(r);
 }
 
 /* The metadata that a kind of file must have, and whether its numbers fit together. */
@@ -335,6 +466,8 @@ static int check_layer(const reading *r)
     if (h->cost_decode.count != 0 && h->cost_decode.count != h->decode_rows.count)
         return complain(r, ": cost_decode_us has %d entries for %d decode groups", h->cost_decode.count,
             h->decode_rows.count);
+    if (check_axes(r) != 0) return -1;
+    if (i->recurrent) return check_recurrent(r);
     return i->hollow ? 0 : check_layer_tensors(r);
 }
 
@@ -351,6 +484,22 @@ static int check_head(const reading *r)
     return logits ? check_matrix(r, EMU_W_HEAD, (uint64_t)i->vocab, (uint64_t)i->hidden) : 0;
 }
 
+static int check_vision(const reading *r)
+{
+    emu_wanted wanted[EMU_NUM_WEIGHTS];
+    char wrong[EMU_ERR];
+    int count = emu_vision_check(r->header, wanted, wrong);
+    if (count < 0) return complain(r, ": %.120s", wrong);
+    for (int k = 0; k < count && !r->header->info.hollow; k++) {
+        const emu_wanted *w = &wanted[k];
+        bool matrix = w->required && w->which < EMU_NUM_MATRICES;
+        int failed = matrix ? check_matrix(r, w->which, w->rows, w->cols)
+            : check_shape(r, w->which, w->required, w->rows, w->cols);
+        if (failed) return -1;
+    }
+    return 0;
+}
+
 static bool head_gives(const reading *r)
 {
     static const char *const names[] = {[EMU_LOGITS] = "logits", [EMU_NORM] = "norm",
@@ -365,6 +514,7 @@ static bool head_gives(const reading *r)
 
 static int check(reading *r)
 {
+    static const char *const layer_kinds[] = {"attention", "recurrent", NULL};
     emu_header *h = r->header;
     emu_model_info *i = &h->info;
     if (!r->format[0])
@@ -372,12 +522,12 @@ static int check(reading *r)
     if (strcmp(r->format, FORMAT) != 0)
         return complain(r, " has format \"%s\", this emulator reads \"" FORMAT "\": convert the model again",
             r->format);
-    bool head = strcmp(r->kind, "head") == 0;
-    if (!head && strcmp(r->kind, "layer") != 0)
-        return complain(r, ": metadata kind is \"%s\" instead of layer or head", r->kind);
-    if (strcmp(i->family, "qwen3") != 0 && strcmp(i->family, "qwen2") != 0 && strcmp(i->family, "llama") != 0
-        && !emu_is_gemma(i))
-        return complain(r, ": family \"%s\" is not one of qwen3, qwen2, llama, gemma3_text", i->family);
+    bool head = strcmp(r->kind, "head") == 0, vision = strcmp(r->kind, "vision") == 0;
+    if (!head && !vision && strcmp(r->kind, "layer") != 0)
+        return complain(r, ": metadata kind is \"%s\" instead of layer, head or vision", r->kind);
+    if (!vision && strcmp(i->family, "qwen3") != 0 && strcmp(i->family, "qwen2") != 0 && strcmp(i->family, "llama") != 0
+        && !emu_is_gemma(i) && !emu_is_qwen3_5(i))
+        return complain(r, ": family \"%s\" is not one of qwen3, qwen2, llama, gemma3_text, qwen3_5_text", i->family);
     h->output_fp32 = strcmp(r->dtype, "fp32") == 0;
     if (r->dtype[0] && !h->output_fp32 && strcmp(r->dtype, "bf16") != 0)
         return complain(r, ": output_dtype \"%s\" is not bf16 or fp32", r->dtype);
@@ -385,13 +535,19 @@ static int check(reading *r)
     if (r->p0_width[0] && !h->p0_kv && strcmp(r->p0_width, "hidden") != 0)
         return complain(r, ": p0_width \"%s\" is not hidden or kv", r->p0_width);
     if (!head_gives(r)) return complain(r, ": head_gives \"%s\" is not logits, norm, norm_as_output or both", r->gives);
-    i->kind = head ? EMU_HEAD : EMU_LAYER;
+    int layer_kind = choice(r, "layer_kind", r->layer_kind, layer_kinds);
+    if (layer_kind < 0) return -1;
+    i->recurrent = !head && !vision && layer_kind == 1;
+    i->index_rows = h->rope_sections.count ? 3 : 1;
+    h->rope_interleaved = r->interleaved != 0;
+    h->gated = r->gated != 0;
+    i->kind = vision ? EMU_VISION : head ? EMU_HEAD : EMU_LAYER;
     i->hollow = r->hollow != 0;
     if (h->unusual[0] && !i->hollow)
         return complain(r, ": metadata tensors is for hollow files: arithmetic knows the usual tensors only");
     if (!i->compiler[0]) memcpy(i->compiler, "axpress-sim 1", 14);
     if (i->cmm_bytes == 0) i->cmm_bytes = i->file_bytes;
-    return head ? check_head(r) : check_layer(r);
+    return vision ? check_vision(r) : head ? check_head(r) : check_layer(r);
 }
 
 static int not_simulated(const reading *r, const char *data, size_t size)
@@ -410,7 +566,7 @@ int emu_header_read(emu_header *header, const void *data, size_t size, const cha
     reading r = {.header = header, .name = name, .err = err, .file_size = size};
     uint64_t length = 0;
     *header = (emu_header){.info = {.layer = -1, .layers = -1, .file_bytes = size}, .rms_eps = 1e-6, .rope_factor = 1.0,
-        .cost_head = -1};
+        .cost_head = -1, .cost_encoder = -1, .vision = {.frames = 1, .merge = 1, .merger_eps = 1e-6}};
     for (int i = 7; i >= 0 && size >= 8; i--) length = length << 8 | ((const uint8_t *)data)[i];
     if (size < 9 || *text != '{' || length < 2 || length > 100u << 20) return not_simulated(&r, data, size);
     if (length > size - 8)

@@ -1,5 +1,6 @@
 /* Hollow models: shapes and time without weights. Outputs are cheap but deterministic, and show mistakes: a layer's row
- * depends on its own input row and position and on nothing else; the head's logits depend on the whole hidden row.
+ * depends on its own input row and position, a recurrent one's also on its state, and on nothing else; the head's logits
+ * depend on the whole hidden row.
  */
 #include <pthread.h>
 #include <stdlib.h>
@@ -105,6 +106,30 @@ static void run_layer(const emu_model *m, const emu_group *g, void *const *in, v
     }
 }
 
+/* The states are handed on, a few of their bits changed by every token that the mask shows; the rows depend on them. */
+static void run_recurrent(const emu_model *m, const emu_group *g, void *const *in, void *const *out)
+{
+    size_t hidden = (size_t)m->info.hidden;
+    const uint16_t *input = in[EMU_IN_INPUT], *mask = in[EMU_IN_MASK];
+    bool fresh = m->recurrence.p0_zero && g->kind == EMU_GROUP_CHUNK && g->rows == 0;
+    for (int s = EMU_IN_K; s <= EMU_IN_V; s++) {
+        size_t size = m->inputs[s].shape[g - m->groups].bytes;
+        if (fresh) memset(out[s], 0, size);
+        else memmove(out[s], in[s], size);
+    }
+    for (size_t t = 0; t < (size_t)g->tokens; t++) {
+        uint16_t row[EMU_MAX_HIDDEN], *k = out[EMU_OUT_K], *v = out[EMU_OUT_V];
+        uint64_t salt = ((uint64_t)((const uint32_t *)in[EMU_IN_INDICES])[t] << 32) + (uint64_t)(m->info.layer + 1) * 4;
+        memcpy(row, input + t * hidden, hidden * sizeof *row);
+        if (mask[t] || m->recurrence.spoils) {
+            uint64_t h = hash_row(row, hidden < 16 ? hidden : 16) + salt;
+            *k = (uint16_t)((*k & 0xff80) | ((*k * 5u + (unsigned)mix(h + *v)) & 0x7f));
+            *v = (uint16_t)((*v & 0xff80) | ((*v * 5u + (unsigned)mix(h + *k)) & 0x7f));
+        }
+        mix_row((uint16_t *)out[EMU_OUT_OUTPUT] + t * hidden, row, hidden, hidden, salt + *k + ((uint64_t)*v << 16));
+    }
+}
+
 /* Ids and heights of the logits that stand out: ids differ, heights fall from about 24 to 16. */
 static void choose_peaks(const emu_model *m, const uint16_t *row, uint32_t ids[PEAKS])
 {
@@ -181,13 +206,32 @@ static void fill_outputs(const emu_model *m, const emu_group *g, void *const *ou
         memset(out[i], 0x30 + (m->info.layer + i) % 8, m->outputs[i].shape[g - m->groups].bytes);
 }
 
+/* Rows of small numbers that depend on the whole picture and differ from each other. */
+static void run_vision(const emu_model *m, const emu_group *g, const void *pixels, void *const *out)
+{
+    uint64_t seed = hash_row(pixels, (size_t)m->inputs[0].shape[0].bytes / 2);
+    for (int o = 0; o < m->info.num_outputs; o++) {
+        size_t n = (size_t)g->tokens * (size_t)m->vision.out;
+        for (size_t i = 0; i < n; i++) {
+            float value = ((float)(mix(seed + i + ((uint64_t)o << 32)) & 0xffff) - 32768.0f) / 1e6f;
+            if (m->outputs[o].type == EMU_TYPE_FP32) ((float *)out[o])[i] = value;
+            else ((uint16_t *)out[o])[i] = emu_to_bf16(value);
+        }
+    }
+}
+
 int emu_hollow_run(const emu_model *m, const emu_group *g, void *const *in, void *const *out, bool unchanged)
 {
     if (m->unusual) {
         fill_outputs(m, g, out);
         return g->tokens;
     }
+    if (m->info.kind == EMU_VISION) {
+        run_vision(m, g, in[0], out);
+        return g->tokens;
+    }
     if (m->info.kind == EMU_HEAD) return run_head(m, g, in[EMU_HEAD_IN_INPUT], out[EMU_HEAD_OUT_OUTPUT], unchanged);
-    run_layer(m, g, in, out);
+    if (m->info.recurrent) run_recurrent(m, g, in, out);
+    else run_layer(m, g, in, out);
     return g->tokens;
 }

@@ -50,7 +50,12 @@ typedef struct emu_kernels {
     /* gate[i] = gelu(gate[i]) * up[i], gelu by its tanh formula */
     void (*geglu)(float *gate, const float *up, size_t n);
 
-    /* y[i] = exp(x[i]), relative error below 2^-22, arguments clamped to [-87, 88]. For tests. */
+    /* A token of the gated delta rule, on one head's state s [keys][values]: s *= decay; d = (v - s'k) * beta; s += k d';
+     * out = s'q. A column's sums run over the keys in their order, by fused multiply-add. */
+    void (*delta)(float *s, int keys, int values, const float *k, const float *q, const float *v, float decay,
+        float beta, float *out);
+
+    /* y[i] = exp(x[i]), relative error below 2^-22, arguments clamped to [-87, 88]. */
     void (*exponential)(float *y, const float *x, size_t n);
 } emu_kernels;
 

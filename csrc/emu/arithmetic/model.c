@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "model_impl.h"
+#include "vision.h"
 
 static pthread_mutex_t open_lock = PTHREAD_MUTEX_INITIALIZER;
 static int num_open; /* scratch memory is freed with the last model */
@@ -31,6 +32,10 @@ static void add_group(emu_model *m, emu_group_kind kind, int tokens, int rows, i
 
 static void make_groups(emu_model *m, const emu_header *h)
 {
+    if (m->info.kind == EMU_VISION) {
+        add_group(m, EMU_GROUP_VISION, emu_vision_tokens(&h->vision), 0, 0, h->cost_encoder);
+        return;
+    }
     if (m->info.kind == EMU_HEAD) {
         for (int i = 0; i < h->head_rows.count; i++)
             add_group(m, EMU_GROUP_HEAD, (int)h->head_rows.at[i], 0, i, h->cost_head);
@@ -51,6 +56,13 @@ static emu_tensor_shape shape(int a, int b, size_t element)
     emu_tensor_shape s = {.ndims = b ? 3 : 2, .dims = {1, a, b}};
     s.bytes = (uint64_t)a * (uint64_t)(b ? b : 1) * element;
     return s;
+}
+
+/* What a chunk says of its tokens' positions: a row, or one for each of three axes; decode's one stands for all. */
+static emu_tensor_shape index_shape(const emu_model *m, int tokens)
+{
+    return m->info.index_rows > 1 && tokens > 1 ? (emu_tensor_shape){2, {m->info.index_rows, tokens}, 4ull * (uint64_t)m->info.index_rows * (uint64_t)tokens}
+        : shape(tokens, 0, 4);
 }
 
 static void name_tensor(emu_tensor *t, const char *name, int type)
@@ -95,10 +107,40 @@ static void make_layer_tensors(emu_model *m, bool p0_kv)
     for (int g = 0; g < m->info.num_groups; g++) {
         int tokens = m->groups[g].tokens, rows = m->groups[g].rows;
         m->inputs[EMU_IN_K].shape[g] = m->inputs[EMU_IN_V].shape[g] = rows > 0 ? shape(rows, width, 2) : unread;
-        m->inputs[EMU_IN_INDICES].shape[g] = shape(tokens, 0, 4);
+        m->inputs[EMU_IN_INDICES].shape[g] = index_shape(m, tokens);
         m->inputs[EMU_IN_INPUT].shape[g] = m->outputs[EMU_OUT_OUTPUT].shape[g] = shape(tokens, hidden, 2);
         m->inputs[EMU_IN_MASK].shape[g] = shape(tokens, rows + tokens, 2);
         m->outputs[EMU_OUT_K].shape[g] = m->outputs[EMU_OUT_V].shape[g] = shape(tokens, width, 2);
+    }
+}
+
+/* A recurrent layer: the same names, but K and V are two states, equal in every group, and the mask has an element a
+ * token. */
+static void make_recurrent_tensors(emu_model *m)
+{
+    const emu_model_info *i = &m->info;
+    int element = m->recurrence.type == EMU_TYPE_FP32 ? 4 : 2, k = EMU_IN_K, v = EMU_IN_V;
+    emu_tensor_shape conv = shape(i->conv_kernel - 1, i->conv_dim, (size_t)element);
+    emu_tensor_shape state = {4, {1, i->value_heads, i->key_dim, i->value_dim}, (uint64_t)element};
+    for (int d = 0; d < 4; d++) state.bytes *= (uint64_t)state.dims[d];
+    for (int s = k; s <= v; s++) {
+        m->inputs[s].type = m->outputs[s].type = m->recurrence.type;
+        for (int g = 0; g < i->num_groups; g++) {
+            m->inputs[s].shape[g] = m->outputs[s].shape[g] = (s == v) != m->recurrence.swapped ? state : conv;
+            m->inputs[EMU_IN_MASK].shape[g] = shape(1, m->groups[g].tokens, 2);
+        }
+    }
+}
+
+/* By which axis each pair turns: sections one after the other, or taking turns pair by pair as long as rows (1) and
+ * columns (2) have any. */
+static void choose_axes(emu_model *m, const emu_header *h)
+{
+    const double *sections = h->rope_sections.at;
+    for (int pair = 0; h->rope_sections.count && pair < EMU_MAX_HEAD_DIM / 2; pair++) {
+        int turn = pair % 3;
+        if (h->rope_interleaved) m->rope_axis[pair] = (uint8_t)(turn && pair < 3 * sections[turn] ? turn : 0);
+        else m->rope_axis[pair] = (uint8_t)(pair < sections[0] ? 0 : pair < sections[0] + sections[1] ? 1 : 2);
     }
 }
 
@@ -151,16 +193,24 @@ static emu_model *make(const void *data, size_t size, bool mapped, const char *n
     m->rms_eps = (float)h->rms_eps;
     m->rope_factor = (float)h->rope_factor;
     m->gelu = emu_is_gemma(&h->info);
-    m->norm_offset = m->gelu ? 1.0f : 0.0f;
+    m->norm_offset = m->gelu || emu_is_qwen3_5(&h->info) ? 1.0f : 0.0f;
+    m->gated = h->gated;
+    m->vision = h->vision;
+    m->recurrence = h->recurrence;
+    m->rope_half = (int)h->tensors[EMU_W_INV_FREQ].dims[0];
+    choose_axes(m, h);
     m->attention_scale = h->attention_scale > 0 ? (float)h->attention_scale : 1.0f / sqrtf((float)h->info.head_dim);
     m->output_fp32 = h->output_fp32;
     m->gives = h->gives;
     if (!emu_gives_logits(m->gives)) m->info.vocab = 0;
     make_groups(m, h);
-    if (m->info.kind == EMU_HEAD) {
+    if (m->info.kind == EMU_VISION) {
+        emu_vision_tensors(m);
+    } else if (m->info.kind == EMU_HEAD) {
         make_head_tensors(m);
     } else {
         make_layer_tensors(m, h->p0_kv);
+        if (m->info.recurrent) make_recurrent_tensors(m);
     }
     count_open(1);
     bool sound = emu_tensors_change(m, h->unusual, name, err) == 0;
@@ -254,5 +304,6 @@ int emu_model_execute(const emu_model *m, int group, void *const *inputs, void *
     if (!flags) flags = &none;
     if (m->info.hollow) return emu_hollow_run(m, g, inputs, outputs, flags->output_unchanged != 0);
     if (m->info.kind == EMU_HEAD) return emu_head_run(m, g, inputs[EMU_HEAD_IN_INPUT], outputs);
+    if (m->info.kind == EMU_VISION) return emu_vision_run(m, inputs[0], outputs);
     return emu_layer_run(m, g, inputs, outputs, flags->scan_nan != 0);
 }

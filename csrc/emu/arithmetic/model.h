@@ -24,10 +24,12 @@ enum {
     EMU_TYPE_FP16 = 13, EMU_TYPE_BF16, EMU_TYPE_FP32
 };
 
-typedef enum emu_model_kind { EMU_LAYER = 0, EMU_HEAD = 1 } emu_model_kind;
-typedef enum emu_group_kind { EMU_GROUP_DECODE = 0, EMU_GROUP_CHUNK = 1, EMU_GROUP_HEAD = 2 } emu_group_kind;
+typedef enum emu_model_kind { EMU_LAYER = 0, EMU_HEAD = 1, EMU_VISION = 2 } emu_model_kind;
+typedef enum emu_group_kind {
+    EMU_GROUP_DECODE = 0, EMU_GROUP_CHUNK = 1, EMU_GROUP_HEAD = 2, EMU_GROUP_VISION = 3
+} emu_group_kind;
 
-/* Positions in the `inputs` and `outputs` arrays. */
+/* Positions in the `inputs` and `outputs` arrays. A recurrent layer's K and V are its two states. */
 enum { EMU_IN_K = 0, EMU_IN_V = 1, EMU_IN_INDICES = 2, EMU_IN_INPUT = 3, EMU_IN_MASK = 4 };
 enum { EMU_OUT_K = 0, EMU_OUT_V = 1, EMU_OUT_OUTPUT = 2 };
 enum { EMU_HEAD_IN_INPUT = 0, EMU_HEAD_OUT_OUTPUT = 0 };
@@ -46,7 +48,7 @@ typedef struct emu_tensor {
 
 typedef struct emu_group {
     emu_group_kind kind;
-    int tokens;          /* decode 1, chunk C, head n */
+    int tokens;          /* decode 1, chunk C, head n, vision encoder: what it gives of a picture */
     int rows;            /* cache rows the group looks at: decode R, chunk P (0 for the first), head 0 */
     int ladder_index;    /* index among the groups of the same kind */
     double cost_us;      /* modelled time of one execute from the file, -1 when the file does not say */
@@ -56,10 +58,14 @@ typedef struct emu_model_info {
     emu_model_kind kind;
     int hollow;                  /* shapes and costs only */
     int int8;                    /* some of its matrices are int8 */
-    char family[16];             /* qwen3 | qwen2 | llama | gemma3_text */
+    int recurrent;               /* a layer whose K and V are the state of one sequence, not rows of tokens */
+    char family[16];             /* qwen3 | qwen2 | llama | gemma3_text | qwen3_5_text; of a vision encoder its kind */
     int layer, layers;           /* index of this layer; number of layers in the package; -1 when absent */
     int hidden, heads, kv_heads, head_dim, ffn, vocab;   /* 0 where it does not apply */
     int chunk;                   /* chunk width C, 0 = no chunk groups */
+    int index_rows;              /* rows of a chunk's indices: 1, or 3 for positions of three axes */
+    /* recurrent layers: channels and taps of the convolution, heads, sizes of a head */
+    int conv_dim, conv_kernel, key_heads, value_heads, key_dim, value_dim;
     int num_inputs, num_outputs, num_groups;
     uint64_t cmm_bytes;          /* what the card's memory is charged */
     uint64_t file_bytes;         /* of the published file: a hollow one tells, others are as large as they are */
@@ -99,8 +105,8 @@ const emu_tensor *emu_model_output(const emu_model *model, int index);
 /* Runs one shape group. inputs/outputs: one host pointer per tensor, in table order, each of exactly the group's size,
  * none NULL. Outputs may overlap cache rows of K_cache/V_cache (decode or chunk in place) and `output` may be `input`:
  * everything is read before anything is written, so what a row held before is what attention sees if the mask shows it.
- * The last rows of a chunk whose masks show nothing at all (no entry above -10000) are padding: they are not computed,
- * their outputs are zeros. flags may be NULL (all zero). Returns the number of rows computed, -1 for a group out of
+ * The last rows of a chunk whose masks show nothing at all (no entry above -10000; of a recurrent layer: that are 0) are
+ * padding: they are not computed, their outputs are zeros. flags may be NULL (all zero). Returns the number of rows computed, -1 for a group out of
  * range, -2 when out of memory. */
 int emu_model_execute(const emu_model *model, int group, void *const *inputs, void *const *outputs,
     const emu_exec_flags *flags);

@@ -81,6 +81,7 @@ static void finish_outputs(emu_plan *plan)
 static emu_exec_flags flags_for(const emu_plan *plan)
 {
     emu_exec_flags flags = {0, 0};
+    if (plan->loaded->info->kind == EMU_VISION) return flags;
     if (plan->loaded->info->kind == EMU_HEAD) {
         const emu_alloc *out = plan->out[0].alloc;
         flags.output_unchanged = out && plan->last_writes && plan->last_writes == out->writes;

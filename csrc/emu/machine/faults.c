@@ -2,7 +2,7 @@
  *
  *   NAME@N=fail:CODE  NAME@N=later:CODE  NAME@N=hang[:MS]  NAME@N=block[:MS]  N-th call of a function; N+: N-th and on
  *   device=offline[@N]  device=dead[@N]                                       at the N-th submission, or at once
- *   nan@layer:N  nan@head:N  nan@any:N                                        results of the N-th execute are NaN
+ *   nan@layer:N  nan@head:N  nan@vision:N  nan@any:N                  results of the N-th execute are NaN
  *   temperature=MC[+MC_PER_EXECUTE]  memory=MIB  leak=BYTES  driver=missing
  */
 #define _GNU_SOURCE /* pthread_cond_clockwait */
@@ -129,8 +129,9 @@ static int parse_nan(const char *text, const char *s, rule *r)
     r->kind = RULE_NAN;
     if (word == 5 && !strncmp(s, "layer", 5)) r->model = EMU_LAYER;
     else if (word == 4 && !strncmp(s, "head", 4)) r->model = EMU_HEAD;
+    else if (word == 6 && !strncmp(s, "vision", 6)) r->model = EMU_VISION;
     else if (word == 3 && !strncmp(s, "any", 3)) r->model = -1;
-    else return bad(text, "NaN results come from nan@layer:N, nan@head:N or nan@any:N");
+    else return bad(text, "NaN results come from nan@layer:N, nan@head:N, nan@vision:N or nan@any:N");
     if (s[word] != ':' || !parse_count(s + word + 1, &r->at, &end) || !r->at)
         return bad(text, "the number of the execute is missing");
     r->onward = *end == '+';

@@ -40,19 +40,20 @@ bool emu_in_flight(int pending, int64_t busy_until) { return pending || (emu_pac
 static axclError check_order(emu_device *device, const emu_model_info *info, const char *name)
 {
     axclError busy = AXCL_ERROR(AXCL_SUB_ENGINE, AXCL_ID_BUSY);
-    bool head_late = info->kind == EMU_HEAD && device->layer_loaded;
-    if (head_late && emu_config.head_first == EMU_ORDER_OFFLINE) {
+    bool late = info->kind != EMU_LAYER && device->layer_loaded;
+    const char *what = info->kind == EMU_HEAD ? "head" : "encoder";
+    if (late && emu_config.head_first == EMU_ORDER_OFFLINE) {
         device->state = EMU_OFFLINE;
         return emu_refuse(AXCL_ERR_DEVICE_NOT_CONNECTED,
-            "device %d dropped off the bus: the head %s was loaded after a layer", device->id, name);
+            "device %d dropped off the bus: the %s %s was loaded after a layer", device->id, what, name);
     }
     if (!emu_config.strict) return 0;
     if (device->executed && !emu_config.late_load)
         return emu_refuse(busy,
             "%s is loaded after the first execute: load all models first (or unload all and begin again)", name);
-    if (head_late && emu_config.head_first == EMU_ORDER_REFUSED)
-        return emu_refuse(busy, "the head %s is loaded after a layer: heads come first, and axclrtEngineGetUsage loads,"
-            " too (setting HEAD_FIRST=0 allows it)", name);
+    if (late && emu_config.head_first == EMU_ORDER_REFUSED)
+        return emu_refuse(busy, "the %s %s is loaded after a layer: %ss come first, and axclrtEngineGetUsage loads,"
+            " too (setting HEAD_FIRST=0 allows it)", what, name, what);
     return 0;
 }
 

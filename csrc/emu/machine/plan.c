@@ -41,9 +41,11 @@ static axclError wrong(const emu_plan *plan, bool output, int i, const char *wha
         tensor_name(plan, output, i), what);
 }
 
+/* Whether an output is rows of K or V: those have rules of their own, the states of recurrent layers have not. */
 static bool is_kv_output(const emu_plan *plan, int i)
 {
-    return plan->loaded->info->kind == EMU_LAYER && (i == EMU_OUT_K || i == EMU_OUT_V);
+    const emu_model_info *info = plan->loaded->info;
+    return info->kind == EMU_LAYER && !info->recurrent && (i == EMU_OUT_K || i == EMU_OUT_V);
 }
 
 /* Rows of K and V may go into the middle of a cache, on a row's boundary; everything else begins its own allocation. */
@@ -93,7 +95,6 @@ static bool overlap(const emu_range *a, uint64_t size_a, const emu_range *b, uin
 
 static axclError check_pairs(const emu_plan *plan)
 {
-    bool layer = plan->loaded->info->kind == EMU_LAYER;
     for (int i = 0; i < plan->num_in; i++)
         for (int j = i + 1; j < plan->num_in; j++)
             if (plan->in[i].alloc == plan->in[j].alloc)
@@ -101,7 +102,7 @@ static axclError check_pairs(const emu_plan *plan)
     for (int o = 0; o < plan->num_out; o++) {
         for (int i = 0; i < plan->num_in; i++) {
             /* K_cache_out in K_cache, V_cache_out in V_cache */
-            bool own_cache = layer && o <= EMU_OUT_V && o == i;
+            bool own_cache = is_kv_output(plan, o) && o == i;
             if (!own_cache && overlap(&plan->out[o], plan->out_bytes[o], &plan->in[i], plan->in_bytes[i]))
                 return wrong(plan, true, o, "it overlaps an input: a model must not write what it reads");
         }

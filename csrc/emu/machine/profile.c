@@ -23,7 +23,9 @@ typedef struct profile {
     table decode, chunk;
     double head_ms, sync_call_ms, submit_us, d2d_us, d2d_gb_s, bus_mb_s, transfer_us, unpinned_us;
     double load_file_ms, load_mb_s; /* 0: loading takes no time */
-    double cmm_mib, idle_cmm_mib, layer_cmm_bytes, head_cmm_bytes;
+    double encoder_ms;              /* of one picture; 0: nothing */
+    double recurrent_decode_ms, recurrent_chunk_ms; /* of layers with recurrence; 0: as the others */
+    double cmm_mib, idle_cmm_mib, layer_cmm_bytes, head_cmm_bytes, encoder_cmm_bytes;
 } profile;
 
 static const profile unpaced = {.name = "none", .cmm_mib = 7040, .idle_cmm_mib = 18};
@@ -105,11 +107,12 @@ static const field fields[] = {
     {"cost", "decode_layer_ms", offsetof(profile, decode.ms), offsetof(profile, decode.num_ms)},
     {"cost", "chunk_history", offsetof(profile, chunk.at), offsetof(profile, chunk.num_at)},
     {"cost", "chunk_layer_ms", offsetof(profile, chunk.ms), offsetof(profile, chunk.num_ms)},
-    NUMBER("cost", head_ms), NUMBER("cost", sync_call_ms), NUMBER("cost", submit_us), NUMBER("cost", d2d_us),
+    NUMBER("cost", head_ms), NUMBER("cost", encoder_ms), NUMBER("cost", sync_call_ms), NUMBER("cost", submit_us), NUMBER("cost", d2d_us),
     NUMBER("cost", d2d_gb_s), NUMBER("cost", bus_mb_s), NUMBER("cost", transfer_us), NUMBER("cost", unpinned_us),
     NUMBER("cost", load_file_ms), NUMBER("cost", load_mb_s),
+    NUMBER("cost", recurrent_decode_ms), NUMBER("cost", recurrent_chunk_ms),
     NUMBER("memory", cmm_mib), NUMBER("memory", idle_cmm_mib), NUMBER("memory", layer_cmm_bytes),
-    NUMBER("memory", head_cmm_bytes),
+    NUMBER("memory", head_cmm_bytes), NUMBER("memory", encoder_cmm_bytes),
 };
 
 static int store(parser *p, const char *key, const char *value)
@@ -247,8 +250,11 @@ double emu_cost_execute(const emu_model *model, int group)
     const emu_group *g = emu_model_group(model, group);
     if (!emu_paced || !g) return 0;
     if (g->cost_us >= 0) return g->cost_us * 1e3;
+    if (g->kind == EMU_GROUP_VISION) return current.encoder_ms * 1e6;
     if (g->kind == EMU_GROUP_HEAD && emu_model_get_info(model)->vocab == 0) return 0; /* a norm: no more than its call */
     if (g->kind == EMU_GROUP_HEAD) return current.head_ms * 1e6 * g->tokens; /* several at once: not known */
+    double recurrent = g->kind == EMU_GROUP_DECODE ? current.recurrent_decode_ms : current.recurrent_chunk_ms;
+    if (emu_model_get_info(model)->recurrent && recurrent > 0) return recurrent * 1e6;
     if (g->kind == EMU_GROUP_DECODE) return look_up(&current.decode, g->rows, false) * 1e6;
     return look_up(&current.chunk, g->rows, true) * 1e6;
 }

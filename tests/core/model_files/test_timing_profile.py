@@ -5,16 +5,20 @@ from __future__ import annotations
 
 import ctypes
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from ctypes_runner import LIBRARY, Runner, Runtime, open_runtime
+from ctypes_runner import LIBRARY, LoadedFile, Runner, Runtime, open_runtime
+from tiny_models import QWEN3_5, Tiny, convert_tiny
 
+from axpress.core.capacity.profile_costs import model_shape, profile_costs
+from axpress.core.errors import PackageError
 from axpress.core.model_files.hollow import hollow
 from axpress.core.model_files.model_package import open_package
 from axpress.core.model_files.simulated_axmodel import published_bytes
-from axpress.core.model_files.timing_profile import load_profile
+from axpress.core.model_files.timing_profile import load_profile, profile_path
 
 pytestmark = pytest.mark.skipif(not LIBRARY.is_file(), reason="the emulated runtime is not built")
 PUBLISHED = {"qwen3-0.6b-w8a16-pi5": 12.88, "qwen3-1.7b-w8a16-pi5": 7.38, "qwen3-4b-w8a16-pi5": 3.65}
@@ -64,3 +68,55 @@ def test_the_vendors_loop_runs_at_the_published_rate(profile: str, tmp_path: Pat
         rate = 3 / modelled_seconds(runtime)
         runner.close()
     assert rate == pytest.approx(PUBLISHED[profile], rel=0.05)
+
+
+HYBRID = "qwen3.5-0.8b-int4-pi5"
+
+
+def test_a_hybrid_has_the_published_rates_and_memory(tmp_path: Path) -> None:
+    package, profile = open_package(hollow(HYBRID, tmp_path / "out")), load_profile(HYBRID)
+    assert package.recurrent == (True, True, True, False) * 6
+    shape = model_shape(package, profile)
+    assert shape == model_shape(replace(package, simulated=False), profile), "files and profile say the same"
+    assert shape.row_bytes == 12 << 10 and shape.state_bytes == 18 * 2 * (3 * 6144 + 16 * 128 * 128)
+    costs = profile_costs(shape, profile.cost)
+    rates = [1 / costs.single_seconds(context) for context in (100, 2000)]
+    assert rates == pytest.approx([27.0, 25.2], rel=0.01)
+    assert package.device_bytes + (profile.memory.idle_cmm_mib << 20) == pytest.approx(0.9e9, rel=0.01)
+
+
+def test_recurrent_layers_take_their_own_time(tmp_path: Path) -> None:
+    """Of files that say no costs: those of the profile, decode's and a chunk's; attention as its rows are."""
+    tiny = Tiny(QWEN3_5, layers=2, layer_types=("linear_attention", "full_attention"))
+    package, cost = open_package(convert_tiny(tmp_path, tiny, rows=255, chunk=16)), load_profile(HYBRID).cost
+    took = []
+    with open_runtime(HYBRID) as runtime:
+        for path in package.layer_files:
+            file = LoadedFile(runtime, path)
+            for group in (0, 1):
+                sizes = [file.input_bytes(index, group) for index in range(5)]
+                inputs = [runtime.malloc(size) for size in sizes]
+                outputs = [runtime.malloc(max(size, 1 << 10)) for size in (sizes[0], sizes[1], sizes[3])]
+                runtime("axemu_set", b"MODE", b"tolerant")
+                runtime("axemu_reset_counters")
+                file.execute(group, inputs, outputs)
+                took.append(1e3 * modelled_seconds(runtime) - cost.sync_call_ms)
+                for buffer in inputs + outputs:
+                    runtime("axclrtFree", ctypes.c_void_p(buffer))
+            file.close()
+        runtime("axemu_set", b"MODE", b"strict")
+    assert took == pytest.approx([cost.recurrent_decode_ms, cost.recurrent_chunk_ms, 0.79, 3.3], abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (("full_attention_interval = 4\n", ""), "needs full_attention_interval"),
+        (('"qwen3_5_text"', '"qwen3"'), "for no other"),
+    ],
+)
+def test_a_profile_says_that_layers_are_recurrent(change: tuple[str, str], sentence: str, tmp_path: Path) -> None:
+    path = tmp_path / "other.toml"
+    path.write_text(profile_path(HYBRID).read_text().replace(*change))
+    with pytest.raises(PackageError, match=sentence):
+        load_profile(str(path))
