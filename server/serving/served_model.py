@@ -76,7 +76,7 @@ def eyes_of(engine: AnyEngine) -> ImageAdapter | None:
     from axpress.core.vision import adapter_for
     from axpress.core.vision.decoding import pillow
 
-    vision, encoder = engine.package.vision, getattr(engine, "encoder_input", None)
+    vision, encoder = engine.package.vision, engine.encoder_input
     if vision is None or encoder is None:
         return None
     try:

@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import anthropic
-import chat_templates
 import numpy as np
 import ollama
 import pytest
-from chat_templates import random_package
+from chat_templates import SEEING, set_template
 from documented_client import looks_during
 from pictures import SVG, data_url, file, picture, png_bomb
 from PIL import Image
-from seeing_server import SeeingServer
 from server_process import RunningServer, chat, events, openai_client, post
+from tiny_vision_models import TinyVision, save
 
+from axpress.core.model_files.convert import convert
 from axpress.server.docs.routes import ROUTES
 
 GOOD, OTHER = file(picture()), file(picture(30, 30, 1))
@@ -33,11 +33,17 @@ MIB = 1 << 20
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    package = random_package(tmp_path_factory.mktemp("seeing"), chat_templates.SEEING)
+    """A tiny random Qwen3-VL, its encoder converted, too: it sees, and answers nonsense."""
+    root = tmp_path_factory.mktemp("seeing")
+    save(TinyVision("qwen3_vl", image_size=64), root / "hf")
+    set_template(root / "hf", SEEING)
+    history = [0, 128, 256, 512, 1024]
+    package = convert(root / "hf", root / "package", rows=2047, chunk=128, history=history, progress=False,
+                      image_size=64)  # fmt: skip
     hosts = ("localhost", "127.0.0.1:1", "169.254.169.254", "[::1]")
     allowed = [flag for host in hosts for flag in ("--allow-image-host", host)]
     stored = ("--store-responses", package.parent / "responses.sqlite")
-    with SeeingServer(package, "--max-images", "4", *allowed, *stored, "--emu-profile", "none") as running:
+    with RunningServer(package, "--max-images", "4", *allowed, *stored, "--emu-profile", "none") as running:
         assert look(running, GOOD)[0] == 200
         before = running.process_status("VmHWM")
         yield running
@@ -95,7 +101,7 @@ def test_openais_client_sends_pictures(server: RunningServer) -> None:
             model="default", messages=messages, max_tokens=4, temperature=0, stream=True
         )
         text = "".join([chunk.choices[0].delta.content or "" for chunk in stream])
-        assert text == whole.choices[0].message.content and whole.usage.prompt_tokens > 8
+        assert text == whole.choices[0].message.content and whole.usage.prompt_tokens > 36
 
 
 def test_responses_keep_their_pictures(server: RunningServer) -> None:
@@ -119,7 +125,8 @@ def test_ollamas_client_sends_pictures(server: RunningServer, tmp_path: Path) ->
     options = {"num_predict": 3, "temperature": 0}
     with ollama.Client(server.url) as client:
         shown = client.show("default")
-        assert "vision" in shown.capabilities and shown.modelinfo["qwen3.vision.image_size"] == 64
+        assert "vision" in shown.capabilities
+        assert shown.modelinfo[f"{shown.modelinfo['general.architecture']}.vision.image_size"] == 64
         answers = [
             client.chat("default", [{"role": "user", "content": "hi", "images": [image]}], options=options)
             for image in (str(path), GOOD)
@@ -137,7 +144,7 @@ def test_anthropics_client_sends_pictures(server: RunningServer) -> None:
         messages: Any = [{"role": "user", "content": [block, {"type": "text", "text": "hi"}]}]
         counted = client.messages.count_tokens(model="default", messages=messages).input_tokens
         answer = client.messages.create(model="default", messages=messages, max_tokens=2)
-        assert answer.usage.input_tokens + (answer.usage.cache_read_input_tokens or 0) == counted > 4
+        assert answer.usage.input_tokens + (answer.usage.cache_read_input_tokens or 0) == counted > 18
 
 
 @pytest.mark.parametrize(
@@ -178,7 +185,7 @@ def test_pictures_are_counted(server: RunningServer) -> None:
 
     none, one, two = counted(), counted(GOOD), counted(GOOD, GOOD)
     assert none[0] == none[1] and one[0] == one[1] and two[0] == two[1]
-    assert two[0] - one[0] == one[0] - none[0] == 6  # four of the picture, one before and one after
+    assert two[0] - one[0] == one[0] - none[0] == 18  # 16 of the picture, one before and one after
 
 
 def test_a_hundred_pictures(server: RunningServer) -> None:
