@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import resource
 import subprocess
 import time
 import tomllib
@@ -73,6 +74,8 @@ class Row:
 
     name: str
     seconds: float = 0.0
+    computed: float = 0.0
+    """Seconds of the processors: more or less than `seconds`, where it had two of them, or shared them with others."""
     outcomes: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     note: str = ""
@@ -84,7 +87,18 @@ class Row:
     def line(self) -> str:
         run, counts = sum(self.outcomes.values()), self.outcomes
         numbers = (run, counts["PASSED"] + counts["XFAIL"], counts["SKIPPED"], self.failed)
-        return f"| {self.name} | {' | '.join(map(str, numbers))} | {self.seconds / 60:.1f} | {self.note} |"
+        cells = (self.name, *numbers, f"{self.seconds / 60:.1f}", f"{self.computed / 60:.1f}", self.note)
+        return f"| {' | '.join(map(str, cells))} |"
+
+    def took(self, began: tuple[float, float]) -> None:
+        """Since `began`, a `clock()`."""
+        self.seconds, self.computed = (now - then for now, then in zip(clock(), began, strict=True))
+
+
+def clock() -> tuple[float, float]:
+    """Seconds, and seconds that programs which ended have computed."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.monotonic(), used.ru_utime + used.ru_stime
 
 
 def native(debian: Arm64Debian) -> list[Row]:
@@ -92,7 +106,7 @@ def native(debian: Arm64Debian) -> list[Row]:
     computed alike, which must be those of this machine's processor."""
     rows = []
     for test in NATIVE:
-        row, began = Row(f"native: {test}"), time.monotonic()
+        row, began = Row(f"native: {test}"), clock()
         options = ["plain", f"TEST={test}"]
         make = ["make", "-s", "-C", debian.inside(debian.source) / "tests/native", *options, "OUT=/w/native"]
         done = subprocess.run(debian.command(*make), stdout=subprocess.PIPE, text=True, timeout=900)
@@ -103,7 +117,7 @@ def native(debian: Arm64Debian) -> list[Row]:
             fingerprints = [re.findall(r"fingerprint.*", text) for text in (done.stdout, said)]
             works = works and "neon: compared with scalar" in done.stdout and fingerprints[0] == fingerprints[1]
             row.note = f"NEON = plain C = x86-64: {', '.join(fingerprints[0])}" if works else str(fingerprints)
-        row.seconds = time.monotonic() - began
+        row.took(began)
         row.outcomes["PASSED" if works else "FAILED"] += 1
         print(done.stdout, end="" if works else "^ failed\n", flush=True)
         rows.append(row)
@@ -135,7 +149,7 @@ def site(debian: Arm64Debian, wheel: Path, toy: Path) -> Path:
 
 def pytest(debian: Arm64Debian, name: str, paths: list[str], jobs: int, seconds: float) -> Row:
     """One group of tests; its lines are shown as they come, and counted even where the time runs out."""
-    row, began = Row(name), time.monotonic()
+    row, began = Row(name), clock()
     setting = [f"AXPRESS_TEST_PATIENCE={PATIENCE}", f"PYTHONPATH=/w/unpacked-{debian.tag}:/w/site-{debian.tag}"]
     options = ["-v", "-p", "no:cacheprovider", "--hypothesis-profile", "ci", "--timeout", str(60 * PATIENCE)]
     spread = ["-n", str(jobs), "--dist", "loadfile"] if jobs > 1 else []
@@ -156,7 +170,7 @@ def pytest(debian: Arm64Debian, name: str, paths: list[str], jobs: int, seconds:
     code = process.wait()
     guard.kill()
     guard.wait()
-    row.seconds = time.monotonic() - began
+    row.took(began)
     if code < 0:
         row.note = "the minutes were over: not finished"
     elif code not in (0, 1, 5):
@@ -195,9 +209,10 @@ find looked-at -name '*.so' | while read -r so; do readelf -VW "$so"; readelf -l
 def table(rows: Iterable[Row], system: str) -> str:
     """All that was run, and what was not, with reasons."""
     rows = list(rows)
-    total = Row("all", sum(row.seconds for row in rows), sum((row.outcomes for row in rows), Counter()))
-    lines = [f"{system}, under QEMU (emulated)", "| tests | run | passed | skipped | failed | minutes | |",
-             "| --- | --- | --- | --- | --- | --- | --- |", *(row.line() for row in (*rows, total))]  # fmt: skip
+    total = Row("all", sum(row.seconds for row in rows), sum(row.computed for row in rows))
+    total.outcomes = sum((row.outcomes for row in rows), Counter())
+    lines = [f"{system}, under QEMU (emulated)", "| tests | run | passed | skipped | failed | minutes | of CPU | |",
+             "| --- | --- | --- | --- | --- | --- | --- | --- |", *(row.line() for row in (*rows, total))]  # fmt: skip
     lines += [f"skipped {n}: {reason}" for reason, n in sum((row.reasons for row in rows), Counter()).most_common()]
     lines += [f"left out: {paths}: {reason}" for paths, reason in LEFT_OUT.items()]
     return "\n".join(lines)
