@@ -15,7 +15,7 @@ import subprocess
 import tomllib
 from pathlib import Path
 
-from pythons import find_python, foreign_pip, make_venv
+from pythons import find_python, foreign_pip, kept_venv
 
 ROOT = Path(__file__).resolve().parents[1]
 SUITES = {"bookworm": "3.11", "trixie": "3.13"}
@@ -83,9 +83,9 @@ class Arm64Debian:
         if python is None:
             raise SystemExit(f"{suite} has Python {self.version}; this machine needs one, too (PATH, pyenv, uv)")
         work.mkdir(parents=True, exist_ok=True)
-        self.python = work / f"host-{self.version}" / "bin" / "python"
-        if not self.python.exists():
-            make_venv(python, work / f"host-{self.version}", "pip>=25", "setuptools>=77", "cython>=3.1", "wheel")
+        self.python = kept_venv(
+            python, work / f"host-{self.version}", "pip>=25", "setuptools>=77", "cython>=3.1", "wheel"
+        )
 
     def make(self) -> None:
         """Unpacks the tree, if it is not there."""

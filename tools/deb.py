@@ -20,7 +20,7 @@ from email.parser import HeaderParser
 from email.utils import formatdate
 from pathlib import Path
 
-from pythons import find_python, foreign_pip, make_venv
+from pythons import find_python, foreign_pip, kept_venv
 from try_deb import try_package
 
 from axpress.server.unit_file import Unit
@@ -66,9 +66,7 @@ def vendored(wheels: Path, tree: Path, suite: str, arch: str) -> Path:
         raise SystemExit(
             f"needed: Python {version}, and in {wheels} the toy's wheel and {tag}-{machine}'s (make wheels)"
         )
-    maker = WORK / f"python-{version}" / "bin" / "python"
-    if not maker.exists():
-        make_venv(python, WORK / f"python-{version}", "pip>=25")
+    maker = kept_venv(python, WORK / f"python-{version}", "pip>=25")
     packages = tree / HOME / "lib" / f"python{version}" / "site-packages"
     needs = [f"axpress[{EXTRAS}] @ {found[-1].resolve().as_uri()}", toys[-1]]
     foreign_pip(maker, version, machine, "install", "--no-compile", "--target", packages, *needs)

@@ -48,6 +48,15 @@ def make_venv(python: str, folder: Path, *packages: str) -> Path:
     return inside
 
 
+def kept_venv(python: str, folder: Path, *packages: str) -> Path:
+    """The same, unless an earlier run has made it to the end."""
+    made = folder / "made"
+    if not made.exists():
+        make_venv(python, folder, *packages)
+        made.touch()
+    return folder / "bin" / "python"
+
+
 def foreign_pip(python: Path, version: str, machine: str, command: str, *arguments: str | Path) -> None:
     """pip of `python`, for the Python of that version of a Debian (glibc 2.36) on that machine (x86_64, aarch64): takes
     wheels only, and fails where there is none."""
