@@ -13,11 +13,6 @@ SECTIONS = {
     "uneven": ((10, 4, 2), 1),
     "last": ((2, 6, 8), 0),
 }
-    "sections": ((6, 5, 5), 0),
-    "interleaved": ((6, 5, 5), 1),
-    "uneven": ((10, 4, 2), 1),
-    "last": ((2, 6, 8), 0),
-}
 
 
 def opened(shape: LayerShape, sections: tuple[int, ...], interleaved: int) -> Model:
