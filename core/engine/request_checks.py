@@ -44,9 +44,8 @@ def check_images(request: GenerationRequest, encoder: VisionEncoder | None, axes
     for number, image in enumerate(request.images, 1):
         _check_image(image, encoder, f"image {number} of {len(request.images)}", axes)
         if image.start < at:
-            raise RequestError(
-                f"image {number} begins at token {image.start}, before token {at}, where it may", "messages"
-            )
+            text = f"image {number} begins at token {image.start}, the one before it ends at {at}: they overlap"
+            raise RequestError(text, "messages")
         at = image.start + image.num_tokens
     if at >= length:
         text = f"the prompt ends with an image, at token {at} of {length}: a model needs text after it to answer"
