@@ -60,7 +60,8 @@ def text_config(config: Config, where: str) -> tuple[dict[str, Any], tuple[int, 
     rope = dict(values.pop("rope_scaling", None) or {}) | dict(values.get("rope_parameters") or {})
     sections = tuple(rope.pop("mrope_section", family.sections))
     rope.pop("mrope_interleaved", None)
-    if rope.get("rope_type", rope.get("type")) in ("mrope", "default"):
+    # "dynamic" (InternVL3) changes nothing up to max_position_embeddings
+    if rope.get("rope_type", rope.get("type")) in ("mrope", "default", "dynamic"):
         rope = {key: value for key, value in rope.items() if key not in ("type", "rope_type")}
     return values | {"rope_parameters": rope}, sections if family.sections else ()
 
