@@ -147,7 +147,7 @@ def encoder_input(meta: Any, pixels: np.ndarray) -> np.ndarray:
     if meta.vision_input == "image_u8":
         return pixels[None]
     if meta.vision_input == "planes_fp32":
-        return np.ascontiguousarray(_normalised(meta, pixels).transpose(2, 0, 1)[None])
+        return np.ascontiguousarray(normalised(meta, pixels).transpose(2, 0, 1)[None])
     side, merge = meta.patch_size, meta.merge
     result = []
     for top in range(0, pixels.shape[0], side * merge):
@@ -159,7 +159,7 @@ def encoder_input(meta: Any, pixels: np.ndarray) -> np.ndarray:
     return np.array(result)[None]
 
 
-def _normalised(meta: Any, pixels: np.ndarray) -> np.ndarray:
+def normalised(meta: Any, pixels: np.ndarray) -> np.ndarray:
     mean, std = np.array(meta.pixel_mean, np.float32), np.array(meta.pixel_std, np.float32)
     return (pixels.astype(np.float32) / np.float32(255) - mean) / std
 
@@ -168,7 +168,7 @@ def reference(model: Any, meta: Any, pixels: np.ndarray) -> list[np.ndarray]:
     """What transformers' tower makes of a picture: the tokens, then what is added after the first layers."""
     import torch
 
-    values = torch.tensor(_normalised(meta, pixels).transpose(2, 0, 1))
+    values = torch.tensor(normalised(meta, pixels).transpose(2, 0, 1))
     with torch.no_grad():
         if not meta.vision_input.startswith("patches"):
             given = values[None, None] if "smolvlm" in meta.vision_kind else values[None]
