@@ -205,7 +205,7 @@ def logits(model: Any, meta: Any, prompt: Any, pixels: Sequence[np.ndarray], ans
     import torch
 
     ids = torch.tensor([[*prompt.ids, *answer]])
-    values = [torch.tensor(_normalised(meta, each).transpose(2, 0, 1)) for each in pixels]
+    values = [torch.tensor(normalised(meta, each).transpose(2, 0, 1)) for each in pixels]
     given: dict[str, Any] = {}
     if meta.vision_input.startswith("patches"):
         given["pixel_values"] = torch.cat([_as_patches(meta, each) for each in values])
