@@ -26,6 +26,7 @@ LINKED_WITH = {  # module: C sources of ours that it calls
     "runtime": ["csrc/axcl_load.c"],
     "step": ["csrc/mask.c"],
     "program": ["csrc/mask.c"],
+    "image_rows": ["csrc/image_rows.c"],
     "sampler": ["csrc/sampler.c", "csrc/sampler_state.c", "csrc/logits.c", "csrc/logits_group.c"],
 }
 FAST = ["-O3"]  # loops over the vocabulary are written for the vectoriser, which -O2 holds back

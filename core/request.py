@@ -64,6 +64,22 @@ class Constraint(Protocol):
         """Whether nothing may follow: the answer is complete, and no pass is spent on an end token."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageInput:
+    """One run of the vision encoder, and where what it sees stands in a prompt.
+
+    `start`: index in `prompt_ids` of the first of its `num_tokens` placeholder tokens, which stand side by side.
+    `grid`: rows and columns of these tokens (three-axis positions; num_tokens == rows * columns there). `pixels`: the
+    encoder's input, dtype and shape as its file says (with or without a leading 1). `digest`: 16 bytes or more, of the
+    pixels and of the encoder's settings."""
+
+    start: int
+    num_tokens: int
+    grid: tuple[int, int]
+    pixels: NDArray[np.generic]
+    digest: bytes
+
+
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """One answer to generate. `prompt_ids` are token ids; `stop` strings end the answer and are not part of it.
@@ -78,7 +94,7 @@ class GenerationRequest:
     of those that wait, the next place is for a client that has fewest. `dimensions` not 0: nothing is generated, the
     one Delta has the embedding of the prompt, its first so many values; of the other fields those about the answer are
     not looked at. `scored` not empty: nothing is generated either, the one Delta has the logits of these tokens after
-    the prompt."""
+    the prompt. `images`: what the placeholder tokens of the prompt stand for, in order of `start`."""
 
     prompt_ids: list[int]
     params: SamplingParams = SamplingParams()
@@ -94,6 +110,7 @@ class GenerationRequest:
     client: bytes = b""
     dimensions: int = 0
     scored: tuple[int, ...] = ()
+    images: tuple[ImageInput, ...] = ()
 
     @property
     def generates(self) -> bool:
@@ -157,7 +174,8 @@ Sink = Callable[[Delta], None]
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
     """What is being served, and on what. `emulated` is True when no real card is involved. `embedding_size`: values of
-    a text's embedding; 0: a model that generates text."""
+    a text's embedding; 0: a model that generates text. `vision_kind`: the family of its vision encoder; None: it has no
+    eyes."""
 
     model: str
     device: str
@@ -169,6 +187,7 @@ class EngineInfo:
     runtime_version: str
     num_banks: int = 1
     embedding_size: int = 0
+    vision_kind: str | None = None
 
     def check_kind(self, *, embeds: bool) -> None:
         """Raises RequestError where the model does not do what is asked for: embed texts, or generate some."""

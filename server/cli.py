@@ -183,6 +183,16 @@ def _host_name(text: str) -> str:
         raise argparse.ArgumentTypeError("use a host name, such as models.example.org") from None
 
 
+def _image_host(text: str) -> str:
+    from .http.addresses import parse_authority
+
+    try:
+        parse_authority(text)
+        return text
+    except ValueError:
+        raise argparse.ArgumentTypeError("use a host name, such as images.example.org, or HOST:PORT") from None
+
+
 class _NoKey(argparse.Action):
     """Refuses a key on the command line without repeating it."""
 
@@ -291,8 +301,21 @@ def _add_limits(add: Callable[..., Any]) -> None:
         add(f"--{name}-timeout", type=_seconds, metavar="S", help=f"{text} ({default})")
     add("--max-body", type=_kib, metavar="KIB",
         help=f"largest request body in KiB (default {DEFAULTS.max_body // 1024})")
+    _add_pictures(add)
     add("--max-connections", type=_count, metavar="N",
         help=f"open connections at a time (default {DEFAULTS.max_connections})")
+
+
+def _add_pictures(add: Callable[..., Any]) -> None:
+    """For models with eyes."""
+    add("--max-image-bytes", type=partial(_count, most=1 << 30), metavar="N",
+        help=f"largest picture file that a model with eyes takes (default {DEFAULTS.max_image_bytes})")
+    add("--max-image-pixels", type=partial(_count, most=1 << 30), metavar="N",
+        help=f"most pixels of a picture; 3 to 8 bytes of memory each (default {DEFAULTS.max_image_pixels})")
+    add("--max-images", type=_count, metavar="N", help=f"pictures of one request (default {DEFAULTS.max_images})")
+    add("--allow-image-host", dest="allow_image_hosts", type=_image_host, action="append", metavar="HOST",
+        help="a host, or HOST:PORT, from which pictures are fetched that requests name by URL (repeatable); never from "
+        "private addresses. Without it pictures come as data: URLs only")
 
 
 def _add_access(add: Callable[..., Any]) -> None:
@@ -319,7 +342,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     from .http import logs
 
     options: dict[str, Any] = {f.name: getattr(arguments, f.name) for f in fields(Settings) if f.name in arguments}
-    for repeatable in ("aliases", "allow_origins", "allow_hosts", "pinned"):
+    for repeatable in ("aliases", "allow_origins", "allow_hosts", "allow_image_hosts", "pinned"):
         options[repeatable] = tuple(options.get(repeatable, ()))
     for flag, field in (("--pin", "pinned"), ("--keep-loaded", "keep_loaded"), ("--load-later", "load_later")):
         if options.get(field) and not options.get("on_demand"):

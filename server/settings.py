@@ -66,6 +66,15 @@ class Settings:
     drain_timeout: float = 30.0
     """How long running answers may go on after SIGTERM."""
     max_body: int = 4 << 20
+    """Of a request; where pictures are taken, one of `max_image_bytes` may come beside so much."""
+    max_image_bytes: int = 10 << 20
+    """Of a picture's file."""
+    max_image_pixels: int = 25_000_000
+    """Of a picture, once decoded: 3 to 8 bytes of memory each, for the one picture that is decoded at a time."""
+    max_images: int = 8
+    """Pictures of one request."""
+    allow_image_hosts: tuple[str, ...] = ()
+    """Hosts from which pictures are fetched that requests name by URL; never at private addresses. Empty: from none."""
     max_connections: int = 256
     keep_alive: float = 75.0
     api_keys: Path | None = None
@@ -93,6 +102,11 @@ class Settings:
     user's state directory (for an emulated card: nowhere)."""
     log_level: str = "info"
     log_format: Literal["text", "json", "journal"] = "text"
+
+    @property
+    def max_picture_body(self) -> int:
+        """As `max_body`, of a request with pictures, which are base64 there."""
+        return self.max_body + (self.max_image_bytes + 2) // 3 * 4
 
     @property
     def is_demo(self) -> bool:

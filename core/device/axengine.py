@@ -22,6 +22,7 @@ from ..model_files.model_package import ModelPackage
 from .backend import Costs, Modes
 from .shape_groups import LAYER_INPUTS, LAYER_OUTPUTS, TensorInfo, common_shape, find_tensor
 from .step import Step
+from .vision_encoder import VisionEncoder
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +93,7 @@ class AxengineProgram:
 
     num_banks = 1
     embeds = False
+    encoder: VisionEncoder | None = None  # its sessions compute no pictures
 
     def __init__(self, package: ModelPackage, logits_slots: int = 1) -> None:
         """Loads the head, then the layers. PackageError where the files do not fit each other."""
@@ -99,10 +101,12 @@ class AxengineProgram:
         self.logits_slots = logits_slots
         sessions = [axengine.InferenceSession(os.fspath(p)) for p in (package.head_file, *package.layer_files)]
         self.head, self.layers = sessions[0], sessions[1:]
-        self.num_layers = len(self.layers)
+        self.num_layers, self.num_states = len(self.layers), 0
         opened = [_OpenedLayer(str(p), s) for p, s in zip(package.layer_files, self.layers, strict=True)]
         inputs, outputs, where = opened[0].inputs, opened[0].outputs, opened[0].path
         common = common_shape(opened)
+        if common.num_attention < self.num_layers:
+            raise PackageError(f"{package.directory}: hybrid models are not served through PyAXEngine: use --device 0")
         self.shape, self._numbers = common.shape, common.numbers
         self.groups = self.shape.decode + self.shape.chunks
         self.bank_rows = self.shape.rows
@@ -144,8 +148,9 @@ class AxengineProgram:
         group = self.groups[step.group]
         queries = step.as_array()
         masks = self._masks(step, group.width, group.history, queries)
-        indices = np.zeros((1, group.width), np.uint32)
-        indices[0, : len(queries)] = queries["position"]
+        axes = self.shape.axes if group.width > 1 else 1
+        indices = np.zeros((axes, group.width), np.uint32)
+        indices[:, : len(queries)] = step.positions()[:axes]
         hidden = np.zeros((1, group.width, self.shape.hidden), np.uint16)
         hidden[0, : len(queries)] = self.embedding[queries["token"]]
         state = hidden.view(self._bf16)
@@ -183,6 +188,9 @@ class AxengineProgram:
     def clear_rows(self, bank: int, rows: NDArray[np.int32]) -> None:
         """Zeros in K and V of these rows."""
         self._k[:, :, rows], self._v[:, :, rows] = 0, 0
+
+    def clear_states(self) -> None:
+        """There are none."""
 
     def clear_bank(self, bank: int) -> None:
         """Zeros in all rows."""

@@ -14,28 +14,34 @@ from numpy.typing import NDArray
 
 from .shape_groups import Group, LayerShape
 from .step import Step
+from .vision_encoder import VisionEncoder
 
 
 @dataclass(frozen=True, slots=True)
 class Costs:
     """Seconds of a whole pass by group (index as in `Backend.groups`, all layers, full, no head), of one head, and of
     moving one row to another place in all layers. `empty`: what a chunk saves for each token that it lacks; cards
-    save nothing, the emulated one's arithmetic does."""
+    save nothing, the emulated one's arithmetic does. `state_decode` and `state_chunk`: what a text's recurrent layers
+    take of a decode and of a chunk; a chunk of several texts takes it for each."""
 
     groups: tuple[float, ...]
     head: float
     copy: float = 0.0
     empty: float = 0.0
+    state_decode: float = 0.0
+    state_chunk: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Modes:
     """What can be trusted. All False is the conservative fallback: synchronous calls, rows copied on the card, and
-    prompts computed token by token."""
+    prompts computed token by token. `padding`: a chunk with fewer tokens than it takes leaves a recurrent layer's state
+    as if it had no others; else such chunks are full, or none."""
 
     use_async: bool = False
     in_place_decode: bool = False
     chunks: bool = False
+    padding: bool = False
 
 
 class CardHandle(Protocol):
@@ -69,17 +75,20 @@ class Backend(Protocol):
 
     `groups` are what `Step.group` counts: decode groups by growing cache, then chunks by growing history. At most
     `logits_slots` queries of a step want logits, `vocab_size` each; with `embeds` the head gives a normed hidden state
-    in their place. `token_ids`: the tokens that a trimmed head gives logits of; None: all."""
+    in their place. `token_ids`: the tokens that a trimmed head gives logits of; None: all. `num_states`: slots for
+    states of recurrent layers, see Step.add_part; 0: it has none. `encoder`: that of a model with eyes."""
 
     shape: LayerShape
     groups: tuple[Group, ...]
     num_layers: int
     num_banks: int
+    num_states: int
     bank_rows: int
     vocab_size: int
     embeds: bool
     token_ids: NDArray[np.int32] | None
     logits_slots: int
+    encoder: VisionEncoder | None
 
     def run(self, step: Step, timeout_ms: int = -1) -> None:
         """Runs one step and waits, at most `timeout_ms` (-1: no limit). ValueError: it does not fit the model, nothing
@@ -100,6 +109,9 @@ class Backend(Protocol):
 
     def clear_bank(self, bank: int) -> None:
         """The same in all rows of a bank."""
+
+    def clear_states(self) -> None:
+        """The same in all states."""
 
     def drop_bank(self) -> None:
         """Gives the memory of the last bank, which nobody uses any more, back to the card. ValueError for the only one;

@@ -6,7 +6,7 @@ from .runtime cimport Card, axclError, axclrtEngineIO, axclrtMemcpyKind
 
 
 cdef enum:
-    CALL_UPLOAD, CALL_BIND, CALL_LAYER, CALL_ROWS, CALL_HEAD, CALL_DOWNLOAD, CALL_BORDER, CALL_WAIT
+    CALL_UPLOAD, CALL_BIND, CALL_LAYER, CALL_ROWS, CALL_HEAD, CALL_DOWNLOAD, CALL_BORDER, CALL_IMAGES, CALL_WAIT
 
 
 cdef struct model_handle:

@@ -5,19 +5,23 @@ needs would load it."""
 from __future__ import annotations
 
 import logging
+from math import prod
 
 from ..errors import PackageError
 from ..model_files.model_package import ModelPackage
-from ..model_files.simulated_axmodel import read_layers
+from ..model_files.simulated_axmodel import read_axmodel, read_layers
 from .axmodel import LoadedModel
 from .runtime import Card
-from .shape_groups import common_shape
+from .shape_groups import common_shape, is_recurrent, state_shape
 
 log = logging.getLogger(__name__)
 
 CMM_FLOOR = 64 << 20  # bytes of card memory that stay free: the runtime's own buffers need some
 BUFFERS = 16 << 20  # around a model: what a pass works on beside masks
 MAX_BANKS = 8
+STATE_SLOTS = 34  # of models with recurrent layers: two of its own, for those who run, and to go on from
+STATE_BYTES = 768 << 20  # but no more than this for them
+LEAST_SLOTS = 6  # two of its own, two for one text, and as many to go on from
 USUAL_PERCENT = 130  # what a model takes of the card, by its file: the vendor's guard for its own runner
 CURE = (
     "close other programs on the card, reset it, split the model over several cards (--split 0,1), or choose a smaller"
@@ -29,8 +33,8 @@ class CardMemory:
     """What is free, and what a model takes while it is loaded, head first. Where the runtime does not say what is free
     nothing is refused.
 
-    `sizes`: bytes of the files in their order, `num_heads` of heads, then of layers; `where`: the package, for
-    errors."""
+    `sizes`: bytes of the files in their order, `num_heads` of what comes before layers (vision encoder, head), then of
+    layers; `where`: the package, for errors."""
 
     def __init__(self, card: Card, where: str, sizes: list[int], banks: int | None, num_heads: int = 1) -> None:
         self._card, self._where, self._sizes, self._banks = card, where, sizes, banks
@@ -78,14 +82,15 @@ class CardMemory:
             return
         need, cache = sum(self._sizes[done:]), 0
         heads, num_layers = self._num_heads, len(self._sizes) - self._num_heads
-        if done == heads:
+        if done <= heads:
             self._after_head = free
         else:
             need = max(need, need * (self._after_head - free) // max(sum(self._sizes[heads:done]), 1))
             cache = _bank_bytes(models[heads:], num_layers) * (self._banks or 1)
         if need + cache + CMM_FLOOR > free:
+            first = ("", "the head and ", "vision encoder, head and ")[min(done, heads, 2)]
             raise PackageError(
-                f"{self._where}: loading stopped with {'the head and ' * heads}{done - heads} of {num_layers} layers on"
+                f"{self._where}: loading stopped with {first}{max(done - heads, 0)} of {num_layers} layers on"
                 f" the card: they take {self._before - free >> 20} MiB of its memory, the remaining"
                 f" {len(self._sizes) - done} files will take about {need >> 20} MiB, caches {cache >> 20} MiB, and"
                 f" {CMM_FLOOR >> 20} MiB stay free, but {free >> 20} MiB are left; {CURE}"
@@ -119,19 +124,33 @@ def expected_bytes(package: ModelPackage, banks: int) -> tuple[int, int]:
     all, its caches included; of others vendors reckon USUAL_PERCENT of the files."""
     if package.simulated:
         layer = read_layers(package.layer_files)
-        rows = layer.decode_rows[-1]
-        cache = rows * 2 * layer.kv_heads * layer.head_dim * 2 * package.num_layers * banks
+        rows, num_attention = layer.decode_rows[-1], package.num_layers - sum(package.recurrent)
+        cache = rows * 2 * layer.kv_heads * layer.head_dim * 2 * num_attention * banks + _expected_states(package)
         chunks = (layer.chunk * (history + layer.chunk) for history in layer.history)
         masks = 2 * max(rows + 1, *chunks) * (2 if any(package.windows) else 1)
         return package.device_bytes + cache, package.device_bytes + cache + masks + BUFFERS
     return package.device_bytes, package.device_bytes * USUAL_PERCENT // 100
 
 
+def _expected_states(package: ModelPackage) -> int:
+    """Bytes of all states of a simulated model's recurrent layers; 0 where it has none."""
+    metas = [
+        read_axmodel(path)[0]
+        for path, recurrent in zip(package.layer_files, package.recurrent, strict=False)
+        if recurrent
+    ]
+    each = sum(
+        (4 if meta.state_dtype == "fp32" else 2) * sum(prod(shape) for shape in meta.state_shapes) for meta in metas
+    )
+    return each * _num_slots(each)
+
+
 def share_banks(models: list[tuple[CardMemory, list[LoadedModel]]]) -> list[int]:
     """How many banks each of the models has, whose layers are loaded: as many as were asked for, else one, and more in
     turns as long as they fit. PackageError where that is too much."""
     sizes = [_bank_bytes(layers, len(layers)) for _, layers in models]
-    counts, most, reserved, left = [], [], 0, None
+    reserved = sum(num_state_slots(layers) * state_bytes(layers) for _, layers in models)
+    counts, most, left = [], [], None
     for (memory, layers), size in zip(models, sizes, strict=True):
         count, limit, left = memory.fit_banks(layers, reserved)
         counts.append(count)
@@ -147,6 +166,25 @@ def share_banks(models: list[tuple[CardMemory, list[LoadedModel]]]) -> list[int]
     return counts
 
 
+def state_bytes(layers: list[LoadedModel]) -> int:
+    """What the recurrent ones of these layers keep of a text; 0 where none is."""
+    states = [state_shape(layer) for layer in layers if is_recurrent(layer)]
+    return sum(state.k_bytes + state.v_bytes for state in states)
+
+
+def num_state_slots(layers: list[LoadedModel]) -> int:
+    """Slots for such states; 0 where no layer is recurrent."""
+    return _num_slots(state_bytes(layers))
+
+
+def _num_slots(nbytes: int) -> int:
+    return min(STATE_SLOTS, max(LEAST_SLOTS, STATE_BYTES // nbytes)) if nbytes else 0
+
+
 def _bank_bytes(loaded: list[LoadedModel], num_layers: int) -> int:
-    shape = common_shape(loaded).shape
-    return shape.rows * 2 * shape.kv_dim * 2 * num_layers
+    """Of a model of so many layers, some of which are loaded."""
+    attention = [layer for layer in loaded if not is_recurrent(layer)]
+    if not attention:
+        return 0
+    shape = common_shape(attention).shape
+    return shape.rows * 2 * shape.kv_dim * 2 * -(-num_layers * len(attention) // len(loaded))

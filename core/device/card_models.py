@@ -21,15 +21,17 @@ from ..tokenizer.tokenizer import Tokenizer
 from .axmodel import LoadedModel
 from .backend import Backend, CardHandle, Costs, Modes
 from .card_group import CardGroup
-from .card_memory import CardMemory, share_banks
+from .card_memory import CardMemory, num_state_slots, share_banks
 from .load_watch import LoadWatch, Progress
 from .probe import probe
 from .probe_passes import choose_tokens
 from .program import Program
 from .runtime import Card
+from .shape_groups import hidden_size
 from .split_load import SplitLoad
 from .split_program import SplitProgram
 from .step import Step
+from .vision_encoder import VisionEncoder
 from .wanted import Surroundings, Wanted
 
 log = logging.getLogger(__name__)
@@ -69,6 +71,7 @@ class Model:
             runtime_version=card.version(),
             num_banks=program.num_banks,
             embedding_size=program.shape.hidden if program.embeds else 0,
+            vision_kind=program.encoder.kind if program.encoder is not None else None,
         )
 
     @property
@@ -166,6 +169,7 @@ class CardModels:
         for model in self.models:
             for bank in range(model.program.num_banks):
                 model.program.clear_bank(bank)
+            model.program.clear_states()
             check_card(model.program, check_ms)
 
     def load_beside(self, wanted: Wanted, gate: Gate, progress: Progress | None = None) -> Model:
@@ -264,8 +268,8 @@ def check_card(program: Backend, timeout_ms: int) -> None:
 
 
 class Loads:
-    """Several models on their way to an open card: the heads of all, then the layers of each, then what is around
-    them; passes come later. Errors as for `open_models`."""
+    """Several models on their way to an open card: encoders and heads of all, then the layers of each, then what is
+    around them; passes come later. Errors as for `open_models`."""
 
     def __init__(
         self, card: Card, wanted: Sequence[Wanted], progress: Progress | None = None, gate: Gate = nullcontext
@@ -274,8 +278,8 @@ class Loads:
         before and after."""
         self._card, self._loads, self._gate = card, [_Load(card, each) for each in wanted], gate
         self.programs: list[Program] = []
-        heads = [load.sizes[0] for load in self._loads]
-        self._sizes = [*heads, *(size for load in self._loads for size in load.sizes[1:])]
+        heads = [size for load in self._loads for size in load.sizes[: load.num_first]]
+        self._sizes = [*heads, *(size for load in self._loads for size in load.sizes[load.num_first :])]
         self._watch = LoadWatch(self._sizes, progress)
 
     def load(self) -> None:
@@ -292,7 +296,8 @@ class Loads:
         with self._gate():
             for load in loads:
                 load.begin()
-        order = [*loads, *(load for load in loads for _ in load.sizes[1:])]
+        order = [load for load in loads for _ in range(load.num_first)]
+        order += [load for load in loads for _ in load.sizes[load.num_first :]]
         for number, load in enumerate(order):
             with self._gate():
                 load.next_file(self._watch, number)
@@ -300,7 +305,7 @@ class Loads:
     def make_programs(self) -> None:
         """With as many caches as were asked for, or as fit."""
         loads = self._loads
-        counts = share_banks([(load.memory, load.models[1:]) for load in loads])
+        counts = share_banks([(load.memory, load.models[load.num_first :]) for load in loads])
         for load, count in zip(loads, counts, strict=True):
             self.programs.append(load.program(count))
 
@@ -346,13 +351,15 @@ class _Load:
         self._card, self.wanted = card, wanted
         self._paths = _files(wanted.package)
         self.sizes = [published_bytes(path) for path in self._paths]
+        self.num_first = len(self._paths) - len(wanted.package.layer_files)
         self.models: list[LoadedModel] = []
         self.seconds = 0.0
         self.memory: CardMemory
 
     def begin(self) -> None:
         """Nothing is loaded yet: whether it could be."""
-        self.memory = CardMemory(self._card, str(self.wanted.package.directory), self.sizes, self.wanted.banks)
+        self.memory = CardMemory(self._card, str(self.wanted.package.directory), self.sizes, self.wanted.banks,
+                                 self.num_first)  # fmt: skip
         self.memory.check_files()
 
     def next_file(self, watch: LoadWatch, number: int) -> None:
@@ -370,11 +377,14 @@ class _Load:
         """Layers and head with buffers around them."""
         begun = time.monotonic()
         self.memory.resume()
-        head, *layers = self.models
+        *encoders, head = self.models[: self.num_first]
+        layers, vision = self.models[self.num_first :], self.wanted.package.vision
+        encoder = VisionEncoder(encoders[0], vision.kind, hidden_size(head)) if encoders and vision else None
         around = Surroundings.of(self.wanted, head)
         program = Program(
             self._card, layers, head, around.embedding, num_banks=num_banks, logits_slots=self.wanted.logits_slots,
             token_ids=around.token_ids, embeds=around.embeds, windows=self.wanted.package.windows,
+            num_states=num_state_slots(layers), encoder=encoder,
         )  # fmt: skip
         self.memory.pause()
         self.seconds += time.monotonic() - begun
@@ -382,5 +392,6 @@ class _Load:
 
 
 def _files(package: ModelPackage) -> list[Path]:
-    """In the order of loading: the head first, the card wants it so."""
-    return [package.head_file, *package.layer_files]
+    """In the order of loading: the vision encoder first, then the head, the card wants it so."""
+    encoders = [package.vision.encoder] if package.vision is not None else []
+    return [*encoders, package.head_file, *package.layer_files]

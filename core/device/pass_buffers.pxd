@@ -12,6 +12,7 @@ cdef struct group_io:
     uint32_t *numbers       # the shape group's number on the card, in each layer
     int32_t width
     int32_t history
+    int32_t axes            # of the positions: 1 or 3
     size_t mask_bytes
     void *mask
     void *window_mask       # of layers with a sliding window; NULL: no layer has one
@@ -19,7 +20,7 @@ cdef struct group_io:
     void *hidden[2]         # layers alternate between these
     char *k_rows            # K and V of this pass, where they are not written in place
     char *v_rows
-    axclrtEngineIO *io      # one for each bank and layer
+    axclrtEngineIO *io      # one for each bank and layer with attention
 
 
 cdef struct head_io:
@@ -54,6 +55,8 @@ cdef class PassBuffers:
     cdef model_handle head_handle
     cdef axclrtEngineIO head_direct  # of the one-row group: its input is what decode's last layer writes
     cdef int num_layers
+    cdef list attention         # numbers of the layers with K and V of each token
+    cdef int num_attention
     cdef size_t row_bytes
     cdef size_t hidden_bytes
     cdef size_t logits_bytes
@@ -63,3 +66,6 @@ cdef class PassBuffers:
     cdef axclError bind_rows(self, group_io *group, int bank, bint in_place, size_t first_row) noexcept nogil
     cdef axclrtEngineIO _bind_head(
         self, int group, int source, int logits, DeviceBuffer hidden, DeviceBuffer out) except NULL
+
+
+cdef void *handle(DeviceBuffer buffer) noexcept

@@ -5,7 +5,7 @@ Bound once, when a model is loaded; only decode's K/V outputs change later, into
 Buffers (D bytes-per-row / 2, H hidden, C width, P history; a group with P < R rows is bound to the cache's start):
     mask           [C, P + C] bf16, one for all groups, as large as the largest needs; a second one where layers have
                    sliding windows
-    indices        [C] uint32, hidden x 2 [C, H] bf16, k_rows and v_rows [C, D] bf16, one set per width
+    indices        [C] or [3, C] uint32 (of decode always [1]), hidden x 2 [C, H] bf16, k_rows and v_rows [C, D] bf16, one set per width
 """
 
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
@@ -35,6 +35,8 @@ cdef class PassBuffers:
         self.windowed = windowed or (False,) * len(layers)
         self.card, self.layers, self.head, self.kv = card, layers, head, kv
         self.num_layers, shape = len(layers), common.shape
+        self.attention = [i for i, state in enumerate(common.states) if state is None]
+        self.num_attention = len(self.attention)
         self.row_bytes, self.hidden_bytes = 2 * shape.kv_dim, 2 * shape.hidden
         self.device, self.bindings = {}, []
         groups = shape.decode + shape.chunks
@@ -42,7 +44,7 @@ cdef class PassBuffers:
         self.mask = PinnedBuffer(card, max(group.mask_bytes for group in groups))
         if any(self.windowed):
             self.window_mask = PinnedBuffer(card, self.mask.nbytes)
-        self.indices = PinnedBuffer(card, 4 * width)
+        self.indices = PinnedBuffer(card, 4 * width * shape.axes)
         self.hidden = PinnedBuffer(card, self.hidden_bytes * width)
         self.layer_handles = <model_handle *>PyMem_Calloc(self.num_layers, sizeof(model_handle))
         self.groups = <group_io *>PyMem_Calloc(len(groups), sizeof(group_io))
@@ -52,7 +54,7 @@ cdef class PassBuffers:
         for i in range(self.num_layers):
             self.layer_handles[i].model = (<LoadedModel>layers[i]).model
             self.layer_handles[i].context = (<LoadedModel>layers[i]).context
-        self._bind_groups(groups, common.numbers)
+        self._bind_groups(groups, common.numbers, shape.axes)
         if head is not None:
             self._bind_heads(shape.hidden, embeds)
             self.logits = PinnedBuffer(card, self.logits_bytes * logits_slots)
@@ -64,25 +66,26 @@ cdef class PassBuffers:
             self.device[role, nbytes] = DeviceBuffer(self.card, nbytes, zero=True)
         return self.device[role, nbytes]
 
-    def _bind_groups(self, groups, numbers):
+    def _bind_groups(self, groups, numbers, int axes):
         cdef group_io *bound
         cdef int i, g
-        cdef int num_cells = self.kv.num_banks * self.num_layers
-        first = self.layers[0]
+        cdef int num_cells = self.kv.num_banks * self.num_attention
+        first = self.layers[self.attention[0]]
         tensors = {name: find_tensor(first.inputs, name, first.path) for name in LAYER_INPUTS}
         tensors |= {name: find_tensor(first.outputs, name, first.path) for name in LAYER_OUTPUTS}
         self.k_out, self.v_out = tensors["K_cache_out"], tensors["V_cache_out"]
         for g, group in enumerate(groups):
+            bound = &self.groups[g]
+            bound.width, bound.history = group.width, group.history
+            bound.axes = axes if group.width > 1 else 1
             buffers = {
                 "masks": [self._shared("mask", self.mask.nbytes)],
-                "indices": self._shared("indices", 4 * group.width),
+                "indices": self._shared("indices", 4 * bound.width * bound.axes),
                 "hidden": [self._shared(f"hidden{i}", self.hidden_bytes * group.width) for i in range(2)],
                 "rows": [self._shared(f"{n}_rows", self.row_bytes * group.width) for n in "kv"],
             }
             if self.window_mask is not None:
                 buffers["masks"].append(self._shared("window_mask", self.mask.nbytes))
-            bound = &self.groups[g]
-            bound.width, bound.history = group.width, group.history
             bound.mask_bytes = group.mask_bytes
             bound.mask, bound.indices = handle(buffers["masks"][0]), handle(buffers["indices"])
             if self.window_mask is not None:
@@ -97,13 +100,15 @@ cdef class PassBuffers:
             for i in range(self.num_layers):
                 bound.numbers[i] = numbers[i][g]
             for i in range(num_cells):
-                bound.io[i] = (<Binding>self._bind_layer(numbers[i % self.num_layers][g], buffers, i, tensors)).io
+                layer = self.attention[i % self.num_attention]
+                bound.io[i] = (<Binding>self._bind_layer(numbers[layer][g], buffers, i, tensors)).io
 
     def _bind_layer(self, int group, dict buffers, int cell, dict tensors) -> Binding:
-        bank, layer = divmod(cell, self.num_layers)
+        bank, among = divmod(cell, self.num_attention)
+        layer = self.attention[among]
         binding = Binding(self.layers[layer], group)
         self.bindings.append(binding)
-        k, v = self.kv.pair(bank, layer)
+        k, v = self.kv.pair(bank, among)
         binding.set_input(tensors["K_cache"], k)
         binding.set_input(tensors["V_cache"], v)
         binding.set_input(tensors["indices"], buffers["indices"])
@@ -162,7 +167,7 @@ cdef class PassBuffers:
         cdef axclError code = 0
         cdef size_t nbytes = self.row_bytes * group.width
         cdef int cell
-        for cell in range(bank * self.num_layers, (bank + 1) * self.num_layers):
+        for cell in range(bank * self.num_attention, (bank + 1) * self.num_attention):
             code = self.card.api.axclrtEngineSetOutputBufferByIndex(
                 group.io[cell], self.k_out, self.kv.k[cell] + first_row if in_place else group.k_rows, nbytes)
             if code == 0:

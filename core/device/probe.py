@@ -16,6 +16,7 @@ import numpy as np
 from ..errors import FailureKind, RuntimeCallError
 from .backend import Costs, Modes
 from .probe_passes import MIN_ROWS, Deadline, Left, ProbePasses
+from .probe_states import probe_state_chunks
 from .program import Program
 from .split_program import SplitProgram
 
@@ -38,7 +39,11 @@ def probe(program: Program | SplitProgram, deadline: Deadline) -> tuple[Modes, C
         "probes: async %s, decode rows %s, prompts %s",
         "honoured" if modes.use_async else "not usable, synchronous calls instead",
         "written in place" if modes.in_place_decode else "copied into the cache",
-        "in chunks" if modes.chunks else "token by token",
+        "token by token"
+        if not modes.chunks
+        else "in full chunks"
+        if program.num_states and not modes.padding
+        else "in chunks",
     )
     costs = measure(program, deadline)
     _log_costs(program, modes, costs)
@@ -60,8 +65,13 @@ def _probe_modes(program: Program | SplitProgram, deadline: Deadline) -> Modes:
     if chunks:
         plain[chunks[-1]] = passes.chunk(chunks[-1], Modes())
     modes = Modes(use_async=_probe_async(passes, plain))
-    modes = replace(modes, chunks=_probe_chunks(passes, modes, plain[decodes[-1]], first))
-    return replace(modes, in_place_decode=_probe_in_place(passes, plain, modes))
+    if not isinstance(program, Program) or not program.num_states:
+        modes = replace(modes, chunks=_probe_chunks(passes, modes, plain[decodes[-1]], first))
+        return replace(modes, in_place_decode=_probe_in_place(passes, plain, modes))
+    modes = replace(modes, in_place_decode=_probe_in_place(passes, plain, modes))
+    passes.set_modes(modes)
+    usable, padding = probe_state_chunks(program, deadline, CLOSE)  # last: it leaves other rows than the passes above
+    return replace(modes, chunks=usable, padding=padding)
 
 
 def _groups(program: Program | SplitProgram) -> tuple[range, range]:
@@ -91,19 +101,31 @@ def measure(program: Program | SplitProgram, deadline: Deadline) -> Costs:
     def layers(group: int, num_tokens: int) -> float:
         with deadline(f"the timing of group {group}"):
             seconds = min(program.time_layers(group, num_tokens, deadline.timeout_ms) for _ in range(TIMINGS))
-        return seconds * program.num_layers
+        return seconds * program.num_attention
 
-    groups = [layers(number, group.width) for number, group in enumerate(program.groups)]
+    states = [_time_states(program, deadline, number) for number in (0, len(program.groups) - 1)]
+    own = [states[0] if group.width == 1 else states[1] for group in program.groups]
+    groups = [layers(number, group.width) + own[number] for number, group in enumerate(program.groups)]
     empty = 0.0
     for chunk in _groups(program)[1][:1]:
-        saved = groups[chunk] - layers(chunk, 1)
+        saved = groups[chunk] - own[chunk] - layers(chunk, 1)
         if saved > NOTICEABLE * groups[chunk]:
             empty = saved / (program.groups[chunk].width - 1)
     with deadline("the timing of the head"):
         head = min(program.time_head(deadline.timeout_ms) for _ in range(TIMINGS))
     with deadline("the timing of a row's move"):
         copy = min(_time_move(program, deadline.timeout_ms) for _ in range(TIMINGS))
-    return Costs(tuple(groups), head, copy, empty)
+    return Costs(tuple(groups), head, copy, empty, *states)
+
+
+def _time_states(program: Program | SplitProgram, deadline: Deadline, group: int) -> float:
+    """Seconds that one text's recurrent layers take of a pass of this group."""
+    if not isinstance(program, Program) or not program.num_states:
+        return 0.0
+    width = program.groups[group].width
+    with deadline(f"the timing of recurrent layers in group {group}"):
+        seconds = min(program.time_layers(group, width, deadline.timeout_ms, True) for _ in range(TIMINGS))
+    return seconds * (program.num_layers - program.num_attention)
 
 
 def _time_move(program: Program | SplitProgram, timeout_ms: int) -> float:

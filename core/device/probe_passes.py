@@ -71,14 +71,17 @@ class Left:
         pairs = list(zip(self.rows[:, :count], other.rows, strict=True))
         if count == self.rows.shape[1]:
             pairs.append((self.logits, other.logits))
-        return max(_distance(_floats(mine), _floats(its)) for mine, its in pairs)
+        return max(difference(mine, its) for mine, its in pairs)
 
 
 def _floats(values: NDArray[Any]) -> NDArray[np.float32]:
     return (values.astype(np.uint32) << 16).view(np.float32) if values.dtype == np.uint16 else values
 
 
-def _distance(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+def difference(mine: NDArray[Any], its: NDArray[Any]) -> float:
+    """The largest difference of values (uint16: bf16 bits), as a part of the largest of `mine`; infinite where `its`
+    are not finite."""
+    a, b = _floats(mine), _floats(its)
     told = ~(np.isneginf(a) & np.isneginf(b))  # the logits that a trimmed head has not
     a, b = a[told], b[told]
     if not np.isfinite(b).all():
@@ -111,7 +114,7 @@ class ProbePasses:
         tokens = choose_tokens(program.table, 2 * NUM_TOKENS)
         self._history, self._tokens = tokens[:NUM_TOKENS], tokens[NUM_TOKENS:]
         self._step = Step(max(group.width for group in program.groups))
-        layers = sorted({0, program.num_layers // 2, program.num_layers - 1})
+        layers = sorted({0, program.num_attention // 2, program.num_attention - 1})
         self._kv = [buffer for layer in layers for buffer in program.kv_buffers(0, layer)]
 
     def begin(self) -> Left:

@@ -3,9 +3,11 @@
 from libc.stdint cimport int32_t, uint16_t
 
 from .call_stream cimport CallStream
+from .image_rows cimport ImageRows
 from .kv_buffers cimport KVBuffers
 from .pass_buffers cimport PassBuffers, group_io, head_io
 from .runtime cimport Card, axclError
+from .state_layers cimport StateLayers
 from .step cimport Step
 
 
@@ -21,16 +23,24 @@ cdef class Program:
     cdef readonly tuple groups
     cdef readonly int num_layers
     cdef readonly int num_banks
+    cdef readonly int num_states        # slots for states of recurrent layers; 0: all layers have attention
     cdef readonly int logits_slots
     cdef readonly int bank_rows
     cdef readonly bint in_place_decode
     cdef readonly bint closed
+    cdef readonly int first_layer       # of the model, which this block begins with
     cdef readonly bint first            # whether it begins with the embedding, not with another block's hidden state
     cdef readonly bint last             # whether it ends with the head, not with a hidden state for another block
 
     cdef CallStream stream
+    cdef public object encoder          # VisionEncoder of a model with eyes, closed with the program; else None
+    cdef ImageRows images               # of the step that is run; None: it has none
+    cdef int32_t limit                  # milliseconds that it may wait
+    cdef int num_queries                # of it
     cdef KVBuffers kv
     cdef PassBuffers buffers
+    cdef StateLayers states             # None: no layer is recurrent
+    cdef char *recurrent                # of each layer, whether it is
     cdef readonly object table          # of embeddings
     cdef const uint16_t[:, ::1] embedding
     cdef bint rounds                    # rows are to be asked for first: the table is not of bf16
@@ -59,5 +69,7 @@ cdef class Program:
     cdef axclError _upload(self, group_io *group) noexcept nogil
     cdef axclError _submit(self, Step step, group_io *group) noexcept nogil
     cdef axclError _submit_layers(self, group_io *group, int bank, bint in_place) noexcept nogil
+    cdef axclError _add_images(self, group_io *group, int layer) noexcept nogil
+    cdef axclError _store_rows(self, group_io *group, int cell) noexcept nogil
     cdef axclError _submit_heads(self, group_io *group, int count) noexcept nogil
     cdef axclError _submit_head(self, group_io *group, head_io *head, int slot, int count) noexcept nogil

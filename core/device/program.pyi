@@ -22,6 +22,7 @@ from .axmodel import LoadedModel
 from .runtime import Card
 from .shape_groups import CommonShape, Group, LayerShape
 from .step import Step
+from .vision_encoder import VisionEncoder
 
 class Program:
     """Runs steps of one model on one card.
@@ -35,13 +36,16 @@ class Program:
     num_layers: int
     windows: tuple[int, ...]
     num_banks: int
+    num_states: int
     logits_slots: int
     bank_rows: int
     table: EmbeddingTable
     in_place_decode: bool
     closed: bool
+    first_layer: int
     first: bool
     last: bool
+    encoder: VisionEncoder | None
     vocab_size: int
     embeds: bool
     token_ids: NDArray[np.int32] | None
@@ -58,28 +62,37 @@ class Program:
         token_ids: NDArray[np.int32] | None = None,
         embeds: bool = False,
         windows: tuple[int, ...] = ...,
-        first: bool = ...,
+        first_layer: int = 0,
         common: CommonShape | None = ...,
+        encoder: VisionEncoder | None = None,
+        num_states: int = ...,
     ) -> None:
         """`layers` and `head` are loaded; `embedding` is an EmbeddingTable [V, H], kept, not copied. `token_ids` int32:
         which token each of a trimmed head's logits is; None: logit i is token i, and what a padded head gives beyond V
         is no token. `embeds`: queries get their normed hidden state [H] in place of logits. `windows`: of each layer,
         how many positions it sees, its own included (0: all; empty: no layer has a sliding window).
 
-        Of a model whose layers lie on several cards these are one block: the `first` or not, the last with the head,
-        the others with None; `common`: the CommonShape of all its layers, as far as it is about these.
+        Of a model whose layers lie on several cards these are one block, from `first_layer` on, the last with the head,
+        the others with None; `common`: the CommonShape of all its layers, as far as it is about these. `encoder`: the
+        VisionEncoder of a model with eyes, which is closed with the program.
 
         Raises PackageError where the models do not fit each other, RuntimeCallError where the card refuses."""
     def set_modes(self, *, use_async: bool, in_place_decode: bool) -> None:
         """What this card can be trusted with (see probe.py); the conservative choice is False, False."""
-    def time_layers(self, group: int, num_tokens: int, timeout_ms: int = -1) -> float:
-        """Seconds that one layer of this group takes with so many tokens in it, from the first few layers. What it
-        computes is thrown away. Errors as for `run`."""
+    @property
+    def num_attention(self) -> int:
+        """Layers that have K and V of each token; the others are recurrent."""
+    def time_layers(self, group: int, num_tokens: int, timeout_ms: int = -1, recurrent: bool = False) -> float:
+        """Seconds that one layer of this group takes with so many tokens in it, from the first few layers with
+        attention, or that are `recurrent`. What it computes is thrown away. Errors as for `run`."""
 
     def time_head(self, timeout_ms: int = -1) -> float:
         """Seconds that one head takes, download of the logits included. Errors as for `run`."""
     def kv_buffers(self, bank: int, layer: int) -> tuple[Any, Any]:
-        """The bank's (K, V) DeviceBuffers of one layer, for probes and tests."""
+        """The bank's (K, V) DeviceBuffers of one of the layers with attention, counted without others, for probes and
+        tests."""
+    def state_buffers(self, slot: int, layer: int) -> tuple[Any, Any]:
+        """The (K, V) DeviceBuffers of a state, of one of the recurrent layers, counted without others, for tests."""
     def run(self, step: Step, timeout_ms: int = -1) -> None:
         """Runs one step and waits for it.
 
@@ -109,6 +122,8 @@ class Program:
         failed pass wrote; slow. RuntimeCallError where the card fails."""
     def clear_bank(self, bank: int) -> None:
         """Zeros in K and V of all of a bank's rows. RuntimeCallError where the card fails."""
+    def clear_states(self) -> None:
+        """Zeros in all states of recurrent layers. RuntimeCallError where the card fails."""
     def drop_bank(self) -> None:
         """Gives the memory of the last bank, which nobody uses any more, back to the card. ValueError for the only one;
         RuntimeCallError."""

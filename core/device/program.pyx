@@ -5,11 +5,14 @@
     rows      K and V of the new tokens       decode's written straight into their cache row where the card allows it
                                               (probed at load), else copied there on the card, run by run, in the stream
     heads     one execute and one download for each query that wants logits
+    pictures  where a step has tokens of pictures and the encoder gave more than rows (deepstack): after first layers the
+              hidden state comes down, is added to, and goes up again
     border    instead of heads, where the layers are a block of a model that goes on on another card: the hidden state
               comes down, to be uploaded there in place of embeddings
     wait      with a deadline
 
-What the calls work on is made and bound in pass_buffers.pyx and kv_buffers.pyx.
+What the calls work on is made and bound in pass_buffers.pyx and kv_buffers.pyx; recurrent layers, which go from one
+state of a text to the next instead of reading rows, in state_layers.pyx.
 """
 
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
@@ -18,11 +21,13 @@ from libc.string cimport memcpy, memset
 
 from .axmodel cimport LoadedModel
 from .call_stream cimport (
-    CALL_BIND, CALL_BORDER, CALL_DOWNLOAD, CALL_HEAD, CALL_LAYER, CALL_ROWS, CALL_UPLOAD, CallStream)
+    CALL_BIND, CALL_BORDER, CALL_DOWNLOAD, CALL_HEAD, CALL_IMAGES, CALL_LAYER, CALL_ROWS, CALL_UPLOAD, CallStream)
+from .image_rows cimport ImageRows
 from .kv_buffers cimport KVBuffers
 from .pass_buffers cimport PassBuffers, group_io, head_io
 from .runtime cimport (
     AXCL_COPY_DEVICE_TO_DEVICE, AXCL_COPY_DEVICE_TO_HOST, AXCL_COPY_HOST_TO_DEVICE, Card, axclError)
+from .state_layers cimport StateLayers
 from .step cimport Step, ax_mask_fill, ax_mask_window, ax_query
 
 from time import perf_counter
@@ -30,6 +35,7 @@ from time import perf_counter
 import numpy as np
 
 from ..errors import PackageError
+from .image_rows import check_rows
 from .shape_groups import common_shape
 
 cdef extern from "logits_check.h" nogil:
@@ -49,21 +55,24 @@ cdef class Program:
 
     def __init__(
             self, card: Card, layers: list, head: LoadedModel | None, embedding, *, num_banks: int = 1,
-            logits_slots: int = 1, token_ids=None, embeds: bool = False, windows: tuple = (), first: bool = True,
-            common=None):
+            logits_slots: int = 1, token_ids=None, embeds: bool = False, windows: tuple = (), first_layer: int = 0,
+            common=None, num_states: int = 0, encoder=None):
         """`layers` and `head` are loaded; `embedding` is an EmbeddingTable [V, H], kept, not copied. `token_ids` int32:
         which token each of a trimmed head's logits is; None: logit i is token i, and what a padded head gives beyond V
         is no token. `embeds`: queries get their normed hidden state [H] in place of logits. `windows`: of each layer,
         how many positions it sees, its own included (0: all; empty: no layer has a sliding window).
 
-        Of a model whose layers lie on several cards these are one block: the `first` or not, the last with the head,
-        the others with None; `common`: the CommonShape of all its layers, as far as it is about these.
+        Of a model whose layers lie on several cards these are one block, from `first_layer` on, the last with the head,
+        the others with None; `common`: the CommonShape of all its layers, as far as it is about these. `num_states`:
+        slots for states of recurrent layers, where there are any. `encoder`: the VisionEncoder of a model with eyes,
+        which is closed with the program.
 
         Raises PackageError where the models do not fit each other, RuntimeCallError where the card refuses.
         """
         self.card, self.stream = card, CallStream(card)
         common = common or common_shape(layers)
-        self.first, self.last = first, head is not None
+        self.first_layer, self.first, self.last = first_layer, first_layer == 0, head is not None
+        self.encoder = encoder
         self.shape = common.shape
         self.groups = self.shape.decode + self.shape.chunks
         self.num_layers, self.num_banks, self.logits_slots = len(layers), num_banks, logits_slots
@@ -78,12 +87,18 @@ cdef class Program:
             raise PackageError(f"the embedding has rows of {embedding.shape[1]} values, the layers take"
                                f" {self.shape.hidden}: files of two models?")
         self.table, self.embedding, self.rounds = embedding, embedding.array, embedding.rounds
-        self.kv = KVBuffers(card, num_banks, self.num_layers, self.bank_rows, self.row_bytes)
+        self.kv = KVBuffers(card, num_banks, common.num_attention, self.bank_rows, self.row_bytes)
         windowed = tuple(size > 0 for size in windows)
         self.buffers = PassBuffers(card, layers, head, common, self.kv, logits_slots, embeds, windowed)
+        self.recurrent = <char *>PyMem_Calloc(self.num_layers, 1)
+        if common.num_attention < self.num_layers:
+            self.num_states = num_states
+            self.states = StateLayers(card, layers, common, self.buffers, num_states, 2 * logits_slots)
+            for i in self.states.where:
+                self.recurrent[i] = 1
         self.row_runs = <row_run *>PyMem_Calloc(max(group.width for group in self.groups), sizeof(row_run))
         self.wanted = <int32_t *>PyMem_Calloc(logits_slots, sizeof(int32_t))
-        if self.row_runs == NULL or self.wanted == NULL:
+        if self.row_runs == NULL or self.wanted == NULL or self.recurrent == NULL:
             raise MemoryError
         self.token_ids = token_ids
         self.embeds = embeds
@@ -102,6 +117,11 @@ cdef class Program:
     def use_async(self) -> bool:
         """Whether calls are submitted to the stream and waited for once a step."""
         return self.stream.use_async
+
+    @property
+    def num_attention(self) -> int:
+        """Layers that have K and V of each token; the others are recurrent."""
+        return self.buffers.num_attention
 
     def _view_logits(self):
         views = self.buffers.logits.view(self.buffers.logits_dtype, (self.logits_slots, self.buffers.vocab_size))
@@ -130,14 +150,15 @@ cdef class Program:
                     code = self.buffers.bind_rows(&self.buffers.groups[g], bank, False, 0)
                 self.card.check("axclrtEngineSetOutputBufferByIndex", code)
 
-    def time_layers(self, group: int, num_tokens: int, timeout_ms: int = -1) -> float:
-        """Seconds that one layer of this group takes with so many tokens in it, from the first few layers. What it
-        computes is thrown away. Errors as for `run`."""
+    def time_layers(self, group: int, num_tokens: int, timeout_ms: int = -1, recurrent: bool = False) -> float:
+        """Seconds that one layer of this group takes with so many tokens in it, from the first few layers with
+        attention, or that are `recurrent`. What it computes is thrown away. Errors as for `run`."""
         cdef group_io *timed
         cdef axclError code = 0
         cdef int32_t limit = timeout_ms
-        cdef int i, count = min(TIMED_LAYERS, self.num_layers)
+        cdef int i, count, done = 0, kind = recurrent, most = self.num_layers - self.buffers.num_attention
         cdef Step step = Step(num_tokens)
+        count = min(TIMED_LAYERS, most if recurrent else self.buffers.num_attention)
         step.reset(group)
         step.add_view(0, 0)
         for _ in range(num_tokens):
@@ -151,9 +172,16 @@ cdef class Program:
         start = perf_counter()
         with nogil:
             self.stream.kind = CALL_LAYER
-            for i in range(count):
-                if code == 0:
-                    code = self.stream.execute(&self.buffers.layer_handles[i], timed.numbers[i], timed.io[i])
+            for i in range(self.num_layers):
+                if code != 0 or done == count:
+                    break
+                if self.recurrent[i] != kind:
+                    continue
+                if kind:
+                    code = self.states.submit(self.stream, done, <char *>timed.hidden[0], <char *>timed.hidden[1])
+                else:
+                    code = self.stream.execute(&self.buffers.layer_handles[i], timed.numbers[i], timed.io[done])
+                done += 1
             if code == 0:
                 code = self.stream.wait(limit)
         if code != 0:
@@ -176,8 +204,13 @@ cdef class Program:
         return perf_counter() - start
 
     def kv_buffers(self, bank: int, layer: int) -> tuple:
-        """The bank's (K, V) DeviceBuffers of one layer, for probes and tests."""
+        """The bank's (K, V) DeviceBuffers of one of the layers with attention, counted without others, for probes and
+        tests."""
         return self.kv.pair(bank, layer)
+
+    def state_buffers(self, slot: int, layer: int) -> tuple:
+        """The (K, V) DeviceBuffers of a state, of one of the recurrent layers, counted without others, for tests."""
+        return self.states.pair(slot, layer)
 
     # ---- steps ----
 
@@ -203,6 +236,7 @@ cdef class Program:
     cdef int _run(self, Step step, int32_t timeout_ms, uint16_t[:, ::1] hidden) except -1:
         cdef axclError code
         self._prepare(step, hidden)
+        self.limit, self.num_queries = timeout_ms, step.num_queries
         self.last_group, self.last_queries = &self.buffers.groups[step.group], 0
         with nogil:
             code = self._submit(step, self.last_group)
@@ -282,15 +316,25 @@ cdef class Program:
         failed pass wrote; slow. RuntimeCallError where the card fails."""
         self._require_open()
         self.kv.clear_rows(bank, rows)
+        if self.num_states:
+            self.states.clear_parts()
 
     def clear_bank(self, bank: int) -> None:
         """Zeros in K and V of all of a bank's rows. RuntimeCallError where the card fails."""
         self._require_open()
         self.kv.clear(bank)
 
+    def clear_states(self) -> None:
+        """Zeros in all states of recurrent layers. RuntimeCallError where the card fails."""
+        self._require_open()
+        if self.num_states:
+            self.states.clear()
+
     def abandon(self) -> None:
         """Somebody hangs in a call of a step and is not waited for: should he come back, he makes no further call."""
         self.stream.abandoned = True
+        if self.encoder is not None:
+            self.encoder.abandon()
 
     cdef int _require_open(self) except -1:
         if self.closed:
@@ -312,32 +356,42 @@ cdef class Program:
             raise ValueError(
                 f"{step.num_queries} queries, {step.num_logits} with logits: the group takes {group.width}, slots are"
                 f" {self.logits_slots}")
+        self.images = step.images
+        if self.images is not None:
+            check_rows(step)
         self.num_row_runs = 0
         hidden, indices = self.buffers.hidden.data, <uint32_t *>self.buffers.indices.data
         for i in range(step.num_queries):
             q = &step.queries[i]
-            if not 0 <= q.token < self.embedding.shape[0] or q.row >= self.bank_rows:
+            if q.token >= self.embedding.shape[0] or q.token < 0 and self.images is None or q.row >= self.bank_rows:
                 raise ValueError(
                     f"query {i}: token {q.token} of {self.embedding.shape[0]}, row {q.row} of {self.bank_rows}")
-            if self.rounds and self.first:
+            if self.rounds and self.first and q.token >= 0:
                 self.table.need((q.token,))
-            if self.first:
+            if self.first and q.token >= 0:
                 memcpy(hidden + i * self.hidden_bytes, &self.embedding[q.token, 0], self.hidden_bytes)
             indices[i] = q.position
+            if group.axes == 3:
+                indices[group.width + i] = step.axes[2 * i]
+                indices[2 * group.width + i] = step.axes[2 * i + 1]
             if q.row >= 0:
                 self._add_row(i, q.row)
             if q.logits >= 0:
                 self.wanted[q.logits] = i
+        if self.images is not None and self.first:
+            self.images.fill(<uint16_t *>hidden, self.shape.hidden, step.num_queries)
         if given is not None and not self.first:
             memcpy(hidden, &given[0, 0], step.num_queries * self.hidden_bytes)
-        for i in range(step.num_queries, group.width):
-            indices[i] = 0
+        for i in range(group.axes):
+            memset(indices + i * group.width + step.num_queries, 0, 4 * (group.width - step.num_queries))
         memset(hidden + step.num_queries * self.hidden_bytes, 0, (group.width - step.num_queries) * self.hidden_bytes)
         if ax_mask_fill(<uint16_t *>self.buffers.mask.data, group.width, group.history, step.queries, step.num_queries,
                         step.runs, step.views, step.num_views) != 0:
             raise ValueError(f"a view of this step shows rows past the group's history of {group.history}")
         if self.window:
             self._fill_window_mask(step, group)
+        if self.num_states:
+            self.states.prepare(step, group, indices)
         return 0
 
     cdef void _fill_window_mask(self, Step step, group_io *group) noexcept:
@@ -370,10 +424,12 @@ cdef class Program:
                 group.window_mask, self.buffers.window_mask.data, group.mask_bytes, AXCL_COPY_HOST_TO_DEVICE)
         if code == 0:
             code = self.stream.copy(
-                group.indices, self.buffers.indices.data, 4 * group.width, AXCL_COPY_HOST_TO_DEVICE)
+                group.indices, self.buffers.indices.data, 4 * group.width * group.axes, AXCL_COPY_HOST_TO_DEVICE)
         if code == 0:
             code = self.stream.copy(group.hidden[0], self.buffers.hidden.data, self.hidden_bytes * group.width,
                                     AXCL_COPY_HOST_TO_DEVICE)
+        if code == 0 and self.num_states:
+            code = self.states.upload(self.stream)
         return code
 
     cdef axclError _submit(self, Step step, group_io *group) noexcept nogil:
@@ -383,6 +439,9 @@ cdef class Program:
         if code == 0 and group.width == 1 and self.in_place_decode:
             self.stream.kind = CALL_BIND
             code = self.buffers.bind_rows(group, step.bank, in_place, self.row_runs[0].target if in_place else 0)
+        if code == 0 and self.num_states:
+            self.stream.kind = CALL_BIND
+            code = self.states.bind()
         if code == 0:
             code = self._submit_layers(group, step.bank, in_place)
         if code == 0 and self.last:
@@ -395,27 +454,55 @@ cdef class Program:
 
     cdef axclError _submit_layers(self, group_io *group, int bank, bint in_place) noexcept nogil:
         cdef axclError code
-        cdef row_run *run
-        cdef int cell, i, r
+        cdef int i, cell = bank * self.buffers.num_attention, state = 0
         for i in range(self.num_layers):
-            cell = bank * self.num_layers + i
-            self.stream.kind = CALL_LAYER
-            code = self.stream.execute(&self.buffers.layer_handles[i], group.numbers[i], group.io[cell])
+            if self.recurrent[i]:
+                code = self.states.submit(
+                    self.stream, state, <char *>group.hidden[i % 2], <char *>group.hidden[1 - i % 2])
+                state += 1
+            else:
+                self.stream.kind = CALL_LAYER
+                code = self.stream.execute(&self.buffers.layer_handles[i], group.numbers[i], group.io[cell])
+                if code == 0 and not in_place:
+                    code = self._store_rows(group, cell)
+                cell += 1
+            if code == 0 and self.images is not None and self.images.adds(self.first_layer + i):
+                code = self._add_images(group, i)
             if code != 0:
                 return code
-            if in_place:
-                continue
-            self.stream.kind = CALL_ROWS
-            for r in range(self.num_row_runs):
-                run = &self.row_runs[r]
-                code = self.stream.copy(
-                    self.kv.k[cell] + run.target, group.k_rows + run.source, run.nbytes, AXCL_COPY_DEVICE_TO_DEVICE)
-                if code == 0:
-                    code = self.stream.copy(
-                        self.kv.v[cell] + run.target, group.v_rows + run.source, run.nbytes, AXCL_COPY_DEVICE_TO_DEVICE)
-                if code != 0:
-                    return code
         return 0
+
+    cdef axclError _store_rows(self, group_io *group, int cell) noexcept nogil:
+        """K and V of a layer's new tokens into their cache rows."""
+        cdef axclError code
+        cdef row_run *run
+        cdef int r
+        self.stream.kind = CALL_ROWS
+        for r in range(self.num_row_runs):
+            run = &self.row_runs[r]
+            code = self.stream.copy(
+                self.kv.k[cell] + run.target, group.k_rows + run.source, run.nbytes, AXCL_COPY_DEVICE_TO_DEVICE)
+            if code == 0:
+                code = self.stream.copy(
+                    self.kv.v[cell] + run.target, group.v_rows + run.source, run.nbytes, AXCL_COPY_DEVICE_TO_DEVICE)
+            if code != 0:
+                return code
+        return 0
+
+    cdef axclError _add_images(self, group_io *group, int layer) noexcept nogil:
+        """What the encoder adds to the output of a layer of this block: down, added, up again."""
+        cdef axclError code
+        cdef void *output = group.hidden[1 - layer % 2]
+        cdef size_t nbytes = self.num_queries * self.hidden_bytes
+        self.stream.kind = CALL_IMAGES
+        code = self.stream.copy(self.buffers.hidden.data, output, nbytes, AXCL_COPY_DEVICE_TO_HOST)
+        if code == 0:
+            code = self.stream.wait(self.limit)
+        if code == 0:
+            self.images.add(self.first_layer + layer, <uint16_t *>self.buffers.hidden.data)
+            self.stream.kind = CALL_IMAGES
+            code = self.stream.copy(output, self.buffers.hidden.data, nbytes, AXCL_COPY_HOST_TO_DEVICE)
+        return code
 
     cdef axclError _submit_heads(self, group_io *group, int count) noexcept nogil:
         """The logits of queries `wanted[0..count)` into slots 0..count, in one call where the head takes several."""
@@ -473,9 +560,14 @@ cdef class Program:
         if self.last:
             self.buffers.logits.close()
         self.closed = True
+        if self.encoder is not None:
+            self.encoder.close()
         self.buffers.close()
         self.kv.close()
+        if self.num_states:
+            self.states.close()
 
     def __dealloc__(self):
         PyMem_Free(self.row_runs)
         PyMem_Free(self.wanted)
+        PyMem_Free(self.recurrent)

@@ -80,10 +80,11 @@ class SplitProgram:
         first, last = blocks[0], blocks[-1]
         self.shape: LayerShape = first.shape
         self.groups, self.table = first.groups, first.table
-        self.num_layers = sum(block.num_layers for block in blocks)
+        self.num_layers = self.num_attention = sum(block.num_layers for block in blocks)
+        self.num_states = 0
         self.num_banks, self.bank_rows = first.num_banks, first.bank_rows
         self.vocab_size, self.embeds, self.token_ids = last.vocab_size, last.embeds, last.token_ids
-        self.logits_slots = last.logits_slots
+        self.logits_slots, self.encoder = last.logits_slots, first.encoder
         self._width = max(group.width for group in self.groups)
         self._lock = threading.Lock()
         self._under_way: list[UnderWay] = []
@@ -203,6 +204,9 @@ class SplitProgram:
     def clear_rows(self, bank: int, rows: NDArray[np.int32]) -> None:
         """See `Backend.clear_rows`."""
         self._on_all(lambda block: block.clear_rows(bank, rows))
+
+    def clear_states(self) -> None:
+        """There are none."""
 
     def clear_bank(self, bank: int) -> None:
         """See `Backend.clear_bank`."""

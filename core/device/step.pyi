@@ -14,16 +14,21 @@ class Step:
     """One masked pass. Reused from pass to pass: `reset`, add views and queries, run.
 
     A *view* is a list of runs of cache rows, each (start, stop), that its queries see. A *query* is one token: its
-    position (what RoPE uses), the row that receives its K and V (-1: none), the earlier query of this step that it
-    continues (`parent`, -1: none; it sees its parent's own chain, too), its view, and whether its logits are wanted.
-    `group` is the index of the shape group in the program's list, `bank` the cache."""
+    position (what RoPE uses; on three axes it is time, see `place`), the row that receives its K and V (-1: none), the
+    earlier query of this step that it continues (`parent`, -1: none; it sees its parent's own chain, too), its view,
+    and whether its logits are wanted. `group` is the index of the shape group in the program's list, `bank` the cache;
+    `images` the rows of its tokens with negative ids, which are pictures' (None: it has none). A *part* says whose
+    state some of the queries continue, where the model has recurrent layers.
+    """
 
     capacity: int
     num_queries: int
     num_views: int
     num_logits: int
+    num_parts: int
     group: int
     bank: int
+    images: Any
     def __new__(cls, capacity: int = 128) -> Step: ...
     def reset(self, group: int, bank: int = 0) -> None:
         """Empties the step for a pass of `group` on `bank`."""
@@ -45,6 +50,15 @@ class Step:
         """Like `add_chain` with `rows[i]` for token i, wherever that is; returns the index of the first query.
 
         `logits_at`: which token's logits are wanted (-1: none's)."""
+    def add_part(self, first: int, count: int, source: int, target: int) -> None:
+        """For models with recurrent layers: `count` queries from `first` on continue the state in slot `source`, and
+        leave theirs in `target`. Parts lie side by side and cover all queries; a later one may continue the state that
+        an earlier one left. ValueError: they do not."""
+    def place(self, first: int, positions: NDArray[np.int32]) -> None:
+        """Positions on three axes, int32 [3, n] (time, height, width), of the n queries from `first` on, in place of
+        those that they were added with. ValueError: they are not there, or negative."""
+    def positions(self) -> NDArray[np.int32]:
+        """A copy of the queries' positions, int32 [3, queries]: time, height, width."""
     def as_array(self) -> NDArray[Any]:
         """A copy of the queries, dtype QUERY_DTYPE, for tests and traces."""
     def window_mask(self, width: int, history: int, positions: NDArray[np.int32], window: int) -> NDArray[np.uint16]:

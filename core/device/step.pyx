@@ -17,9 +17,11 @@ cdef class Step:
     """One masked pass. Reused from pass to pass: `reset`, add views and queries, run.
 
     A *view* is a list of runs of cache rows, each (start, stop), that its queries see. A *query* is one token: its
-    position (what RoPE uses), the row that receives its K and V (-1: none), the earlier query of this step that it
-    continues (`parent`, -1: none; it sees its parent's own chain, too), its view, and whether its logits are wanted.
-    `group` is the index of the shape group in the program's list, `bank` the cache.
+    position (what RoPE uses; on three axes it is time, see `place`), the row that receives its K and V (-1: none), the
+    earlier query of this step that it continues (`parent`, -1: none; it sees its parent's own chain, too), its view,
+    and whether its logits are wanted. `group` is the index of the shape group in the program's list, `bank` the cache;
+    `images` the rows of its tokens with negative ids, which are pictures' (None: it has none). A *part* says whose
+    state some of the queries continue, where the model has recurrent layers.
     """
 
     def __cinit__(self, int capacity=128):
@@ -28,7 +30,10 @@ cdef class Step:
         self.room = 1024
         self.runs = <int32_t *>malloc(2 * self.room * sizeof(int32_t))
         self.views = <int32_t *>malloc((capacity + 1) * sizeof(int32_t))
-        if self.queries == NULL or self.runs == NULL or self.views == NULL:
+        self.parts = <state_part *>malloc(capacity * sizeof(state_part))
+        self.axes = <int32_t *>malloc(2 * capacity * sizeof(int32_t))
+        if (self.queries == NULL or self.runs == NULL or self.views == NULL or self.parts == NULL
+                or self.axes == NULL):
             raise MemoryError
         self.reset(0)
 
@@ -36,12 +41,15 @@ cdef class Step:
         free(self.queries)
         free(self.runs)
         free(self.views)
+        free(self.parts)
+        free(self.axes)
 
     def reset(self, int group, int bank=0) -> None:
         """Empties the step for a pass of `group` on `bank`."""
         self.group = group
         self.bank = bank
-        self.num_queries = self.num_views = self.num_logits = 0
+        self.images = None
+        self.num_queries = self.num_views = self.num_logits = self.num_parts = 0
         self.views[0] = 0
 
     cpdef int add_view(self, int start, int stop) except -1:
@@ -100,7 +108,7 @@ cdef class Step:
             raise ValueError(
                 f"query {i}: position {position}, row {row}, parent {parent}, view {view} of {self.num_views}")
         self.queries[i].token = token
-        self.queries[i].position = position
+        self.queries[i].position = self.axes[2 * i] = self.axes[2 * i + 1] = position
         self.queries[i].row = row
         self.queries[i].parent = parent
         self.queries[i].view = view
@@ -110,6 +118,18 @@ cdef class Step:
             self.num_logits += 1
         self.num_queries = i + 1
         return i
+
+    def place(self, int first, const int32_t[:, ::1] positions) -> None:
+        """Positions on three axes, int32 [3, n] (time, height, width), of the n queries from `first` on, in place of
+        those that they were added with. ValueError: they are not there, or negative."""
+        cdef Py_ssize_t i, count = positions.shape[1]
+        if positions.shape[0] != 3 or first < 0 or first + count > self.num_queries:
+            raise ValueError(f"positions of queries {first} to {first + count}, there are {self.num_queries}")
+        for i in range(count):
+            if positions[0, i] < 0 or positions[1, i] < 0 or positions[2, i] < 0:
+                raise ValueError(f"query {first + i}: a negative position")
+            self.queries[first + i].position = positions[0, i]
+            self.axes[2 * (first + i)], self.axes[2 * (first + i) + 1] = positions[1, i], positions[2, i]
 
     def add_chain(self, tokens, int position, int row, int view, bint logits=False) -> None:
         """Adds consecutive tokens of one sequence from `position` and `row` (-1: no rows) on, each continuing the last.
@@ -132,6 +152,19 @@ cdef class Step:
             i += 1
         return first
 
+    def add_part(self, int first, int count, int source, int target) -> None:
+        """For models with recurrent layers: `count` queries from `first` on continue the state in slot `source`, and
+        leave theirs in `target`. Parts lie side by side and cover all queries; a later one may continue the state that
+        an earlier one left. ValueError: they do not."""
+        cdef int end = 0
+        if self.num_parts:
+            end = self.parts[self.num_parts - 1].first + self.parts[self.num_parts - 1].count
+        if first != end or count < 1 or first + count > self.capacity or source < 0 or target < 1 or source == target:
+            raise ValueError(
+                f"queries {first} to {first + count} after {end}, from state {source} to {target}: not a part")
+        self.parts[self.num_parts] = state_part(first, count, source, target)
+        self.num_parts += 1
+
     def as_array(self):
         """A copy of the queries, dtype QUERY_DTYPE, for tests and traces."""
         out = np.empty(self.num_queries, QUERY_DTYPE)
@@ -139,6 +172,14 @@ cdef class Step:
         for i in range(self.num_queries):
             q = self.queries[i]
             out[i] = (q.token, q.position, q.row, q.parent, q.view, q.logits)
+        return out
+
+    def positions(self):
+        """A copy of the queries' positions, int32 [3, queries]: time, height, width."""
+        cdef int i
+        out = np.empty((3, self.num_queries), np.int32)
+        for i in range(self.num_queries):
+            out[:, i] = self.queries[i].position, self.axes[2 * i], self.axes[2 * i + 1]
         return out
 
     def mask(self, int width, int history):

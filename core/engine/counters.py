@@ -9,7 +9,7 @@ from .sequence import Sequence
 
 _ANSWERS = ("prompt_tokens", "cached_tokens", "generated_tokens", "finished", "cancelled")
 _PASSES = ("decode_passes", "chunk_passes", "chunk_queries", "heads")
-_OTHERS = ("preemptions", "repeated_passes", "drafted_tokens", "accepted_draft_tokens")
+_OTHERS = ("encoded_images", "preemptions", "repeated_passes", "drafted_tokens", "accepted_draft_tokens")
 
 
 class Counters:
@@ -18,7 +18,7 @@ class Counters:
 
     def __init__(self) -> None:
         self.totals = dict.fromkeys((*_ANSWERS, *_PASSES, *_OTHERS), 0)
-        self.seconds = {"decode": 0.0, "chunk": 0.0, "plan": 0.0, "move": 0.0}
+        self.seconds = {"decode": 0.0, "chunk": 0.0, "plan": 0.0, "move": 0.0, "encode": 0.0}
         self.widths: deque[tuple[int, int]] = deque(maxlen=48)
         self.last_progress = time.monotonic()
         self.mean_seconds = 1.0
@@ -42,3 +42,9 @@ class Counters:
         self.totals[f"{kind}_passes"] += 1
         if kind == "chunk":
             self.totals["chunk_queries"] += num_queries
+
+    def add_image(self, seconds: float) -> None:
+        """A run of the vision encoder took so long."""
+        self.last_progress = time.monotonic()
+        self.seconds["encode"] += seconds
+        self.totals["encoded_images"] += 1

@@ -138,7 +138,7 @@ class DraftProposer:
         tail, chances = self._own.tokens[-MAX_MATCH:], self.chances
         drafts = [self._of_prediction(tail, limit)]
         if not drafts[0].tokens:
-            drafts = [self._of_conversation(tail, limit), self._of_history(tail, limit)]
+            drafts = [_text_of(self._of_conversation(tail, limit)), _text_of(self._of_history(tail, limit))]
         best = max(drafts, key=lambda d: chances.of(d.source, d.match) if d.tokens else -1.0)
         if not best.tokens:
             return NO_DRAFT
@@ -189,6 +189,12 @@ class DraftProposer:
         if self._history is not None:
             kept = self._own.tokens[max(self._num_prompt - NUM_CONTEXT, 0) :]
             self._history.add(self._cache_salt, kept, self.chances)
+
+
+def _text_of(draft: Draft) -> Draft:
+    """What of the draft comes before a picture: its tokens have negative ids."""
+    first = next((i for i, token in enumerate(draft.tokens) if token < 0), len(draft.tokens))
+    return draft if first == len(draft.tokens) else replace(draft, tokens=draft.tokens[:first])
 
 
 class AnswerDrafts:

@@ -19,8 +19,9 @@ from ..recovery.ladder import RecoveryPolicy
 from ..recovery.open_card import open_card, shared_card
 from ..recovery.shared_card import SharedCard
 from ..request import EngineInfo, GenerationRequest, Sink
+from ..vision.prepared import EncoderInput
 from .engine_loop import EngineLoop, Peers, State
-from .request_checks import check_request
+from .request_checks import check_images, check_request
 from .sequence import Generation, Sequence, SequenceState
 from .snapshot import EngineSnapshot
 from .stats import stats_of
@@ -126,6 +127,12 @@ class Engine(EngineLoop):
             raise
 
     @property
+    def encoder_input(self) -> EncoderInput | None:
+        """What the model's vision encoder takes; None: it has no eyes."""
+        encoder = self.model.program.encoder
+        return None if encoder is None else encoder.input
+
+    @property
     def cards(self) -> list[tuple[str, Engine]]:
         """Engines by the names of their cards, as a group has them: this one, whose card needs no name."""
         return [("", self)]
@@ -142,13 +149,20 @@ class Engine(EngineLoop):
         EngineClosed."""
         return self.submit_all([request], [sink])[0]
 
+    def check(self, request: GenerationRequest) -> None:
+        """Raises RequestError or ContextOverflow where the request can never be served."""
+        check_request(request, self.info, self.package.vocab_size or self.info.vocab_size)
+        if request.images:
+            program = self.model.program
+            check_images(request, program.encoder, program.shape.axes, self.scheduler.costs.reach)
+
     def submit_all(self, requests: list[GenerationRequest], sinks: list[Sink]) -> list[Generation]:
         """Queues several requests, all or none: choices of one prompt, or texts to embed or to score, which take one
         place in the queue. Raises as `submit`.
 
         Takes milliseconds for long prompts and rules, which keep nobody else waiting: not for an event loop."""
         for request in requests:
-            check_request(request, self.info, self.package.vocab_size or self.info.vocab_size)
+            self.check(request)
         numbers = [next(self._numbers) for _ in requests]
         batches = [
             number if request.generates else numbers[0] for number, request in zip(numbers, requests, strict=True)

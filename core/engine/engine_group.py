@@ -9,7 +9,6 @@ import itertools
 import logging
 import os
 import threading
-from array import array
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,11 +23,13 @@ from ..model_files.model_package import open_package
 from ..recovery.attempts import attempts_file
 from ..recovery.bounded_call import Meanwhile, nothing
 from ..request import EngineInfo, GenerationRequest, Sink
+from ..vision.prepared import EncoderInput
 from .engine import Engine, State
 from .group_snapshot import GroupLive
 from .router import Request, Router
 from .sequence import Generation
 from .sequence import Sequence as Answer
+from .sequence_images import keyed_tokens
 from .stats import sum_of
 
 log = logging.getLogger(__name__)
@@ -131,6 +132,11 @@ class EngineGroup:
         return self.engines[0].info
 
     @property
+    def encoder_input(self) -> EncoderInput | None:
+        """See Engine."""
+        return self.engines[0].encoder_input
+
+    @property
     def cards(self) -> list[tuple[str, Engine]]:
         """Engines by the names of their cards."""
         return list(zip(self.names, self.engines, strict=True))
@@ -192,7 +198,8 @@ class EngineGroup:
     def submit_all(self, requests: list[GenerationRequest], sinks: list[Sink]) -> list[Generation]:
         """See Engine. All go to one card, the best for the first of them; what waits there in vain moves later."""
         first = requests[0]
-        tokens = array("i", first.prompt_ids)
+        self.engines[0].check(first)
+        tokens = keyed_tokens(first)
         wanted = Request(tokens, first.cache_salt, first.max_tokens if first.generates else 0)
         refused: AxpressError | None = None
         for index in self._router.best(wanted, self._takers()):
@@ -202,7 +209,7 @@ class EngineGroup:
                 refused = refused or error
                 continue
             for request in requests:
-                self._router.learn(index, array("i", request.prompt_ids), request.cache_salt)
+                self._router.learn(index, keyed_tokens(request), request.cache_salt)
             return generations
         assert refused is not None
         raise refused

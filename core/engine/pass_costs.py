@@ -6,7 +6,7 @@ from a timing profile instead. Times are seconds."""
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from ..device.probe import Costs
@@ -34,10 +34,21 @@ class PassCosts:
     """Costs of one model's passes. `groups` are decode groups by growing cache, then chunks by growing history; a
     `slot` is an index into them. `seconds` are those of a whole pass without heads, by slot; `head` those of one token
     chosen, `copy` of moving one row in all layers. A pass has at most `max_heads` heads; not `chunks`: decode groups
-    only."""
+    only; `full_chunks`: none that is not full, and so of one prompt.
 
-    def __init__(self, groups: Sequence[Group], figures: Costs, *, chunks: bool = True, max_heads: int = 16) -> None:
-        self.groups = tuple(groups)
+    Where a model has recurrent layers the seconds of a chunk have those of one text in them: `state_chunk`; each
+    further text takes them again, or `state_decode` for a single token."""
+
+    def __init__(
+        self,
+        groups: Sequence[Group],
+        figures: Costs,
+        *,
+        chunks: bool = True,
+        full_chunks: bool = False,
+        max_heads: int = 16,
+    ) -> None:
+        self.groups, self.full_chunks = tuple(groups), full_chunks
         self.max_heads = max_heads
         self._decode = [slot for slot, g in enumerate(self.groups) if g.width == 1]
         self._chunks = [slot for slot, g in enumerate(self.groups) if g.width > 1 and chunks]
@@ -50,6 +61,7 @@ class PassCosts:
     def set(self, figures: Costs) -> None:
         """Believes these figures from now on."""
         self.seconds, self.head, self.copy = list(figures.groups), figures.head, figures.copy
+        self.state_decode, self.state_chunk = figures.state_decode, figures.state_chunk
         self._measured = list(figures.groups)  # `seconds` as they were before they were doubted
         self._num_passes = 0
         self._last_pass = [0] * len(self.groups)  # of each group
@@ -123,9 +135,20 @@ class PassCosts:
         return (self.groups[slot].width - num_tokens) * self.empty
 
     def pass_seconds(self, slot: int, num_heads: float, num_tokens: int | None = None) -> float:
-        """A pass of group `slot` in which so many tokens are chosen; full, unless `num_tokens` says what it holds."""
+        """A pass of group `slot` in which so many tokens are chosen; full, unless `num_tokens` says what it holds.
+        Those that are chosen are of as many texts; where it has others, these are of one more."""
         layers = self.seconds[slot] if num_tokens is None else self.layers_seconds(slot, num_tokens)
+        if self.state_chunk and self.groups[slot].width > 1:
+            layers += num_heads * self.state_decode
+            if num_tokens is not None and num_tokens <= num_heads:
+                layers -= self.state_chunk
         return layers + num_heads * self.head
+
+    def further_states_seconds(self, slot: int, lengths: Iterable[int]) -> float:
+        """What a pass of group `slot` took for recurrent layers beyond what `seconds` has of them, by the numbers of
+        tokens of its parts."""
+        taken = sum(self.state_decode if length == 1 else self.state_chunk for length in lengths)
+        return taken - (self.state_decode if self.groups[slot].width == 1 else self.state_chunk)
 
     def chunk_seconds(self, high: int, num_heads: float) -> float | None:
         """A chunk over `high` rows; None where no group reaches so far."""

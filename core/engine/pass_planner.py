@@ -14,8 +14,12 @@ The rules, all of them:
 4. A pass uses the smallest decode group, or the cheapest chunk, that reaches the highest row anybody in it sees. A
    prompt that no chunk reaches goes token by token, in every other pass; of several the oldest and the one with the
    fewest tokens left take turns.
-5. A prompt that begins like an older one which is being computed waits for the common part instead of computing it
+5. Pictures on three axes go in chunks only, whatever that costs; a prompt with such whose rows lie higher than any
+   chunk reaches has no pass until they were moved (see Scheduler).
+6. A prompt that begins like an older one which is being computed waits for the common part instead of computing it
    twice (`blocked`).
+7. Where a chunk that is not full would spoil the states of recurrent layers (`full_chunks`) a prompt fills whole ones
+   by itself, and the rest of it goes token by token, as in rule 4; nobody rides along, and rounds go one by one.
 
 Candidates come in the order of their last passes, longest ago first. Where their rows lie is not decided here, but what
 a pass costs depends on it: see `highs` of `plan`, and row_placement.py."""
@@ -53,6 +57,10 @@ class Candidate(Protocol):
     @property
     def blocked(self) -> bool:
         """Whether it waits for an older prompt's common part."""
+
+    @property
+    def needs_chunk(self) -> bool:
+        """Whether it has pending tokens that must not go singly: decode cannot place pictures on three axes."""
 
     @property
     def order(self) -> tuple[bool, int]:
@@ -110,13 +118,15 @@ class PassPlanner:
         go on, or else the next of a round, whoever is left out by it."""
         if highs is None:
             highs = [c.high for c in candidates]
-        reach = self.costs.reach
+        reach, fewest = self.costs.reach, self.costs.max_width if self.costs.full_chunks else 0
         prompts: list[int] = []
         far: list[int] = []
         running: list[int] = []
         for i, c in enumerate(candidates):
             if not c.blocked:
-                (running if c.num_pending == 1 else prompts if c.num_cached <= reach else far).append(i)
+                fits = c.num_cached <= reach and c.num_pending >= fewest
+                (running if c.num_pending == 1 else prompts if fits else far).append(i)
+        prompts = [i for i in prompts if highs[i] <= reach or not candidates[i].needs_chunk]
         prompts.sort(key=lambda i: candidates[i].order)
         if prompts and highs[prompts[0]] <= reach:
             chunk = self._with_prompts(candidates, highs, prompts, running)
@@ -150,7 +160,9 @@ class PassPlanner:
         self, candidates: Items[Candidate], highs: Items[int], prompts: list[int], running: list[int]
     ) -> StepPlan | None:
         """Rule 1, the chunk. None where single decodes cost less."""
-        costs = self.costs
+        costs, placed = self.costs, any(candidates[i].needs_chunk for i in prompts)
+        if costs.full_chunks:
+            return self._full(highs, prompts[0])
         prompts = self._that_fit(candidates, [i for i in prompts if highs[i] <= costs.reach])
         slot, riders = self._riders(highs, max(highs[i] for i in prompts), running)
         parts, room = [Part(i, 1) for i in riders], costs.groups[slot].width - len(riders)
@@ -160,9 +172,19 @@ class PassPlanner:
                 parts.append(Part(i, num_tokens))
             room -= num_tokens
         singly = sum(part.num_tokens * costs.seconds[costs.decode_slot(highs[part.candidate])] for part in parts)
-        if singly < costs.layers_seconds(slot, sum(part.num_tokens for part in parts)):
+        cheaper = singly < costs.layers_seconds(slot, sum(part.num_tokens for part in parts))
+        if cheaper and not placed:
             return None
         return StepPlan(slot, tuple(self._with_drafts(candidates, parts, room)))
+
+    def _full(self, highs: Items[int], prompt: int) -> StepPlan | None:
+        """Rule 6: a chunk of one prompt alone."""
+        slot = self.costs.chunk_slot(highs[prompt])
+        assert slot is not None
+        width = self.costs.groups[slot].width
+        if width * self.costs.seconds[self.costs.decode_slot(highs[prompt])] < self.costs.seconds[slot]:
+            return None
+        return StepPlan(slot, (Part(prompt, width),))
 
     def _that_fit(self, candidates: Items[Candidate], prompts: list[int]) -> list[int]:
         """The first of these prompts that fill a chunk."""
@@ -203,6 +225,8 @@ class PassPlanner:
     def _round(self, candidates: Items[Candidate], highs: Items[int], waiting: list[int]) -> StepPlan:
         """Rules 2 and 3: how much of this round one chunk should carry."""
         costs = self.costs
+        if costs.full_chunks:
+            return self._single(highs, waiting[0])
         ordered = sorted((highs[i], i) for i in waiting)
         singles = [costs.single_seconds(high) for high, _ in ordered]
         rest = sum(singles)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +15,13 @@ from ..device.step import Step
 from ..errors import LogitsError
 from ..kv_cache.cache_bank import CacheBank
 from ..kv_cache.row_pool import Rows
+from ..kv_cache.state_cache import StateCache
 from ..recovery.pass_watch import PassWatch
 from .counters import Counters
 from .pass_costs import PassCosts
 from .pass_planner import Part, StepPlan
 from .sequence import ScheduledSequence, Sequence
+from .sequence_images import fill_images
 from .trace import Trace
 
 log = logging.getLogger(__name__)
@@ -98,10 +100,13 @@ class PassRunner:
         for s in scheduled:
             at = s.sequence.num_cached
             bank.commit(s.sequence, s.sequence.tokens[at : at + s.num_tokens], s.rows[: s.num_tokens])
+            if s.states:
+                bank.advance(s.sequence, s.states, of_prompt=s.num_tokens > 1)
         kind = "decode" if self._costs.groups[planned.slot].width == 1 else "chunk"
         self._counters.add_pass(kind, seconds, step.num_queries, len(scheduled))
         further = self._sample(bank, planned.slot, [s for s in scheduled if not s.sequence.num_pending])
         full = seconds + self._costs.saved_seconds(planned.slot, step.num_queries)
+        full -= self._costs.further_states_seconds(planned.slot, _text_lengths(scheduled))
         self._costs.observe(planned.slot, full, num_heads, further)
         num_heads += further[0]
         self._counters.totals["heads"] += num_heads
@@ -180,7 +185,7 @@ class PassRunner:
         self, step: Step, bank: CacheBank[Sequence], planned: StepPlan, parts: list[tuple[Sequence, Part]], rows: Rows
     ) -> list[ScheduledSequence]:
         """Writes the queries of all parts into the step."""
-        scheduled, now = [], time.monotonic()
+        scheduled, now, left = [], time.monotonic(), len(parts)
         step.reset(planned.slot, bank.index)
         for sequence, part in parts:
             taken, rows = rows[: part.num_tokens + part.num_drafts], rows[part.num_tokens + part.num_drafts :]
@@ -189,9 +194,31 @@ class PassRunner:
             tokens += sequence.drafts.verify(part.num_drafts)
             wanted = part.num_tokens - 1 if part.num_tokens == sequence.num_pending else -1
             query = step.add_tokens(tokens, first, taken.tolist(), step.add_view_rows(sequence.rows), wanted)
-            scheduled.append(ScheduledSequence(sequence, query, taken, part.num_tokens, part.num_drafts))
+            left -= 1
+            states = self._add_states(step, bank.states, sequence, query, part, left) if bank.states else ()
+            scheduled.append(ScheduledSequence(sequence, query, taken, part.num_tokens, part.num_drafts, states))
             sequence.generation.first_pass = sequence.generation.first_pass or now
+        seen = [(s, s.sequence.images, s.sequence.num_cached) for s in scheduled if s.sequence.images is not None]
+        if seen:
+            fill_images(step, seen)
         return scheduled
+
+    def _add_states(
+        self, step: Step, states: StateCache, sequence: Sequence, query: int, part: Part, left: int
+    ) -> tuple[tuple[int, int], ...]:
+        """From which state to which the part's tokens go, by way of one more where the text is cut, if there is room
+        beside those of the `left` parts to come."""
+        first, last = sequence.num_cached, sequence.num_cached + part.num_tokens
+        cut = max((cut for cut in sequence.cuts if first < cut < last), default=None)
+        source, added = sequence.state_slot, []
+        if cut is None or not self._model.modes.padding or not states.make_free(left + 2):
+            cut = last
+        for end in dict.fromkeys((cut, last)):
+            target = states.take()
+            step.add_part(query, end - first, source, target)
+            added.append((end, target))
+            query, first, source = query + end - first, end, target
+        return tuple(added)
 
     def _sample(self, bank: CacheBank[Sequence], slot: int, scheduled: list[ScheduledSequence]) -> tuple[int, float]:
         """Next tokens in order, verifying each sequence's draft as far as it comes true. Returns the number of further
@@ -245,3 +272,12 @@ class PassRunner:
         """Ends the trace."""
         if self._trace:
             self._trace.close()
+
+
+def _text_lengths(scheduled: Iterable[ScheduledSequence]) -> Iterator[int]:
+    """Tokens of each part of a pass that has a state of its own; nothing where there are no states."""
+    for s in scheduled:
+        at = s.states[-1][0] - s.num_tokens if s.states else 0
+        for end, _ in s.states:
+            yield end - at
+            at = end

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
+
+from ..device.vision_encoder import VisionEncoder
 from ..errors import ContextOverflow, RequestError
-from ..request import EngineInfo, GenerationRequest
+from ..request import EngineInfo, GenerationRequest, ImageInput
 from ..sampling.sampler import check_params
 from ..tokenizer.detokenizer import check_stop
+
+MIN_DIGEST = 16  # bytes of a picture's digest: equal ones are the same picture
 
 
 def check_request(request: GenerationRequest, info: EngineInfo, vocab_size: int) -> None:
@@ -23,6 +28,54 @@ def check_request(request: GenerationRequest, info: EngineInfo, vocab_size: int)
         raise RequestError(f"scored token ids go from 0 to {info.vocab_size - 1}", "scored")
     check_params(request.params, info.vocab_size)
     check_stop(request.stop)
+
+
+def check_images(request: GenerationRequest, encoder: VisionEncoder | None, axes: int, reach: int) -> None:
+    """Raises RequestError where the pictures of a request are not as the model takes them. `axes`: of its positions;
+    `reach`: rows that its chunks see, -1 where there are no chunks."""
+    if encoder is None:
+        raise RequestError("This model takes no images: it has no vision encoder.", "messages", "unsupported")
+    if axes > 1 and reach < 0:
+        text = "This model's images need chunks, which this card was found not to compute, or which --exact keeps off."
+        raise RequestError(text, "messages", "unsupported")
+    at, length = 0, len(request.prompt_ids)
+    for number, image in enumerate(request.images, 1):
+        _check_image(image, encoder, f"image {number} of {len(request.images)}", axes)
+        if image.start < at:
+            raise RequestError(
+                f"image {number} begins at token {image.start}, before token {at}, where it may", "messages"
+            )
+        at = image.start + image.num_tokens
+    if at >= length:
+        text = f"the prompt ends with an image, at token {at} of {length}: a model needs text after it to answer"
+        raise RequestError(text, "messages")
+    if axes > 1 and at > reach + 1:
+        raise ContextOverflow(
+            f"the images of the prompt reach to its token {at}; this model takes them up to token {reach + 1}: send"
+            " fewer images, or put them first"
+        )
+
+
+def _check_image(image: ImageInput, encoder: VisionEncoder, name: str, axes: int) -> None:
+    takes, pixels = encoder.input, image.pixels
+    shape = pixels.shape[1:] if pixels.shape[:1] == (1,) and len(pixels.shape) > len(takes.shape) else pixels.shape
+    if pixels.dtype != takes.dtype or shape != takes.shape:
+        raise RequestError(
+            f"{name}: pixels {list(pixels.shape)} of {pixels.dtype}; the vision encoder takes {list(takes.shape)} of"
+            f" {takes.dtype}",
+            "messages",
+        )
+    if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
+        raise RequestError(f"{name}: pixels that are no numbers", "messages")
+    rows, columns = image.grid
+    if image.num_tokens != encoder.num_tokens or min(rows, columns) < 1:
+        text = f"{name}: {image.num_tokens} tokens as {rows} x {columns}; the vision encoder gives {encoder.num_tokens}"
+        raise RequestError(text, "messages")
+    if axes > 1 and rows * columns != image.num_tokens:
+        raise RequestError(f"{name}: a grid of {rows} x {columns} is not one of {image.num_tokens} tokens", "messages")
+    if image.start < 0 or len(image.digest) < MIN_DIGEST:
+        text = f"{name}: start {image.start}, a digest of {len(image.digest)} bytes; at least 0 and {MIN_DIGEST}"
+        raise RequestError(text, "messages")
 
 
 def _check_length(request: GenerationRequest, info: EngineInfo) -> None:

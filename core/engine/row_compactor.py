@@ -6,6 +6,8 @@ all in all, moving rows never costs more than leaving them has."""
 
 from __future__ import annotations
 
+import math
+
 from ..kv_cache.cache_bank import CacheBank
 from ..kv_cache.row_placement import clear_below, packed_highs
 from .pass_planner import PassPlanner, StepPlan
@@ -50,6 +52,16 @@ class RowCompactor:
         waiting = any(s.num_pending == 1 for s in bank.sequences)
         most = min(self._overspent, PAUSE * max(self._costs.seconds)) if waiting else self._overspent
         return self._bring_down(seqs, self._costs.groups[better.slot].history, most)
+
+    def bring_within_reach(self, sequence: Sequence) -> bool:
+        """Moves a sequence's rows to where chunks reach them, whatever that costs; False where others' are in the
+        way."""
+        if not self._bank.can_move:
+            return False
+        spent = self._overspent
+        self._bring_down([sequence], self._costs.reach, math.inf)
+        self._overspent = spent
+        return sequence.high <= self._costs.reach
 
     def _turn(self, sequence: Sequence) -> tuple[bool, bool, tuple[bool, int]]:
         """Whose rows should lie lowest: prompts, in their order, then those who have few."""

@@ -8,22 +8,29 @@ from collections import Counter
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+import numpy as np
+
 from ..device.model_loader import Model
+from ..device.state_layers import FIRST_FREE_SLOT
+from ..device.vision_encoder import VisionEncoder
 from ..errors import LogitsError
 from ..kv_cache.cache_bank import CacheBank
 from ..kv_cache.row_pool import Rows
+from ..kv_cache.state_cache import StateCache
 from ..recovery.pass_watch import PassWatch
 from ..sampling.sampler import Scratch
 from .answer_history import AnswerHistory
 from .bank_selection import choose_bank
 from .counters import Counters
 from .draft_proposer import DraftProposer
+from .image_runner import ImageRunner
 from .output_processor import OutputProcessor
 from .pass_costs import PassCosts
 from .pass_planner import Part, PassPlanner, StepPlan
 from .pass_runner import Flight, PassRunner
 from .row_compactor import RowCompactor
 from .sequence import Generation, Sequence, SequenceState
+from .sequence_images import keyed_tokens
 
 WAITING, PREFILLING, RUNNING = SequenceState.WAITING, SequenceState.PREFILLING, SequenceState.RUNNING
 MAX_BAD = 4  # times in a row that a sequence gets nonsense before it is blamed, not the card
@@ -50,11 +57,17 @@ class Scheduler:
         program = model.program
         self.model = model
         self.max_running = max_running
+        self.states: StateCache | None = None  # of recurrent layers, where the model has any
         self.counters = Counters()
         self.costs = PassCosts(
-            program.groups, model.costs, chunks=model.modes.chunks and not exact, max_heads=program.logits_slots
+            program.groups,
+            model.costs,
+            chunks=model.modes.chunks and not exact,
+            full_chunks=program.num_states > 0 and not model.modes.padding,
+            max_heads=program.logits_slots,
         )
-        self.planner = PassPlanner(self.costs, drafts=drafts)
+        # a draft that does not come true would be in the states of recurrent layers for good
+        self.planner = PassPlanner(self.costs, drafts=drafts and not program.num_states)
         self.history = AnswerHistory(draft_history) if self.planner.drafts and draft_history else None
         self.lock = threading.Lock()
         self.waiting: list[Sequence] = []
@@ -63,10 +76,13 @@ class Scheduler:
         self._entering: Sequence | None = None  # of those that wait: it is being given a place
         self.on_answer: Callable[[Sequence], None] | None = None  # told of each that ended well
         self._runner = PassRunner(model, self.costs, self.counters, trace, watch)
+        self._images = ImageRunner(self.costs.max_width, self.counters, watch, model.info.profile == "none")
         self._flights: list[Flight] = []  # passes that were begun, the oldest first: one of a bank
         self.banks: list[CacheBank[Sequence]] = []
         self._compactors: list[RowCompactor] = []
         self.set_bank_rows(program.num_banks, program.bank_rows)
+        if self.states is not None:
+            self.max_running = min(max_running, self.states.most_texts)
         self._states: Counter[SequenceState] = Counter()
         self._room_changed = True  # since a sequence was last refused a place
         self._scratch = Scratch(model.info.vocab_size)
@@ -75,7 +91,9 @@ class Scheduler:
     def set_bank_rows(self, num_banks: int, num_rows: int) -> None:
         """Begins with empty banks of so many rows each, which the model must have."""
         reuse, move = self.costs.worth_reusing, self._runner.move_rows
-        self.banks = [CacheBank(index, num_rows, reuse, move) for index in range(num_banks)]
+        num_states = self.model.program.num_states
+        self.states = StateCache(num_states, FIRST_FREE_SLOT) if num_states else None
+        self.banks = [CacheBank(index, num_rows, reuse, move, self.states) for index in range(num_banks)]
         self._compactors = [RowCompactor(bank, self.planner) for bank in self.banks]
 
     # ---- states ----
@@ -120,8 +138,13 @@ class Scheduler:
         output = OutputProcessor(generation.request, self.model.text, vocab_size, self._scratch)
         request, proposer = generation.request, None
         if self.planner.drafts and request.generates:
-            proposer = DraftProposer(request.prompt_ids, request.prediction, self.history, request.cache_salt)
-        return Sequence(generation, output, proposer)
+            tokens = keyed_tokens(request)
+            proposer = DraftProposer(tokens, request.prediction, self.history, request.cache_salt)
+        sequence = Sequence(generation, output, proposer, self.model.program.shape.axes)
+        if self.states is not None:
+            ends = np.flatnonzero(np.isin(request.prompt_ids, list(self.model.text.eos_ids)))
+            sequence.cuts = tuple(ends[-1:] + 1)  # behind the last message: what follows may be another one's
+        return sequence
 
     def add(self, sequences: list[Sequence]) -> None:
         """They wait for a place from now on. The caller holds `lock`."""
@@ -241,12 +264,36 @@ class Scheduler:
     # ---- one pass ----
 
     def run_pass(self) -> None:
-        """One pass, of which sequences may end. Where the model is split over several cards, passes of other banks are
-        begun before it is waited for, until each card has one, and one more."""
+        """One pass, of which sequences may end, or one run of the vision encoder. Where the model is split over several
+        cards, passes of other banks are begun before it is waited for, until each card has one, and one more."""
+        if self.model.program.encoder is not None and self._run_encoder(self.model.program.encoder):
+            return
         while len(self._flights) < self.model.max_under_way and self._begin_pass():
             pass
         if self._flights:
             self._finish_pass()
+
+    def _run_encoder(self, encoder: VisionEncoder) -> bool:
+        """One picture, if somebody waits for it and nobody else comes first; whether there was one."""
+        banks = [b for b in self.banks if not self._in_flight(b)]
+        waiting = []
+        for bank in banks:
+            if any(s.images is not None for s in bank.sequences):
+                self._catch_up(bank)
+                waiting += self._images.look(bank.sequences)
+                self._bring_within_reach(bank)
+        if not waiting or (self._images.others_first and (self._flights or self._next_bank() is not None)):
+            return False
+        self._images.run(encoder, min(waiting, key=lambda s: s.order))
+        return True
+
+    def _bring_within_reach(self, bank: CacheBank[Sequence]) -> None:
+        """Prompts that must go in chunks, and whose rows lie too high: they come down, or the youngest of the bank
+        gives its place to the others."""
+        for sequence in [s for s in bank.sequences if s.needs_chunk]:
+            while sequence.bank is not None and sequence.high > self.costs.reach:
+                if not self._compactors[bank.index].bring_within_reach(sequence):
+                    self._preempt(bank)
 
     def finish_passes(self) -> None:
         """To the end of all that were begun; errors as for a pass."""
@@ -293,6 +340,8 @@ class Scheduler:
         waiting. So all streams get their tokens equally often, however many passes a round of their bank takes. None:
         all have one under way."""
         busy = [b for b in self.banks if b.sequences and not self._in_flight(b)]
+        if self.model.program.encoder is not None:  # in some all may wait for pictures
+            busy = [b for b in busy if any(not s.blocked for s in b.sequences)]
         if not busy:
             return None
         latest = max(busy, key=lambda b: b.last_pass)
@@ -302,9 +351,8 @@ class Scheduler:
 
     def _plan(self, bank: CacheBank[Sequence]) -> StepPlan:
         bank.sequences.sort(key=lambda s: s.last_pass)
+        self._catch_up(bank)
         for sequence in bank.sequences:
-            if sequence.prefix_owner is not None and not sequence.blocked:
-                bank.catch_up(sequence)
             sequence.propose_draft()
         planned = self.planner.plan(bank.sequences)
         if planned is not None and self._compactors[bank.index].pack(planned):
@@ -313,12 +361,19 @@ class Scheduler:
             raise AssertionError(f"bank {bank.index}: every sequence waits for another")
         return planned
 
+    def _catch_up(self, bank: CacheBank[Sequence]) -> None:
+        for sequence in bank.sequences:
+            if sequence.prefix_owner is not None and not sequence.blocked:
+                bank.catch_up(sequence)
+
     def _take_rows(
         self, bank: CacheBank[Sequence], planned: StepPlan
     ) -> tuple[list[tuple[Sequence, Part]], Rows] | None:
         """Rows for the pass, and what of it they are for. None where there are too few even without drafts."""
         parts = [(bank.sequences[p.candidate], p) for p in planned.parts]
         count = sum(p.num_tokens + p.num_drafts for p in planned.parts)
+        if self.states is not None and not self.states.make_free(len(parts)):
+            raise AssertionError("more sequences run than there are states for")
         # one that goes singly stays where its rows are, as far as its group reaches: low ones are for chunks
         above, below = parts[0][0].high, self.costs.groups[planned.slot].history
         rows = bank.take(count, above=above, below=below, low_priority=all(s.low_priority for s, _ in parts))
@@ -418,5 +473,8 @@ class Scheduler:
         placed = [s for b in self.banks for s in b.sequences]
         if any(s.state not in (PREFILLING, RUNNING) for s in placed) or len(placed) != self.num_running:
             raise AssertionError(f"{len(placed)} sequences have places, {self.num_running} are said to run")
+        if self.states is not None:
+            passing = [slot for flight in self._flights for s in flight.scheduled for _, slot in s.states]
+            self.states.check_integrity([*(s.state_slot for s in placed), *passing])
         if any(s.state is not PREEMPTED for s in self.preempted) or len(self.preempted) != self._states[PREEMPTED]:
             raise AssertionError("the preempted sequences are not those in that state")

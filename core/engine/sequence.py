@@ -19,6 +19,7 @@ from ..kv_cache.row_pool import Rows
 from ..request import Delta, FinishReason, GenerationRequest, Sink, Spent, TokenLogprob
 from .draft_proposer import AnswerDrafts, DraftProposer
 from .output_processor import OutputProcessor, embedding, logits_of
+from .sequence_images import SequenceImages, keyed_tokens
 
 log = logging.getLogger(__name__)
 
@@ -66,13 +67,17 @@ class Sequence:
 
     More than 20 attributes: both of those are asked for every sequence at every pass, and read them in place."""
 
-    def __init__(self, generation: Generation, output: OutputProcessor, proposer: DraftProposer | None) -> None:
+    def __init__(
+        self, generation: Generation, output: OutputProcessor, proposer: DraftProposer | None, axes: int = 1
+    ) -> None:
+        """`axes`: of the model's positions."""
         request = generation.request
         self.generation = generation
         self.request = request
         self.output = output
         self.state = SequenceState.WAITING
-        self.tokens = array("i", request.prompt_ids)
+        self.tokens = keyed_tokens(request)
+        self.images = SequenceImages(request, axes) if request.images else None
         self.num_prompt = len(request.prompt_ids)
         self.cache_salt, self.low_priority = request.cache_salt, request.low_priority
         self.drafts = AnswerDrafts(proposer)
@@ -82,6 +87,8 @@ class Sequence:
         self.cursor: Cursor | None = None
         self.rows = array("i")
         self.high = 0  # 1 + the highest row
+        self.state_slot = 0  # of what recurrent layers know of the cached tokens
+        self.cuts: tuple[int, ...] = ()  # behind so many tokens such states are kept
         self.prefix_owner: CachedSequence | None = None
         self.prefix_owner_tokens = 0
         self.served = False  # in this round
@@ -102,8 +109,15 @@ class Sequence:
 
     @property
     def blocked(self) -> bool:
+        if self.images is not None and self.images.missing is not None:
+            return True
         owner = self.prefix_owner
         return owner is not None and owner.num_cached < self.prefix_owner_tokens
+
+    @property
+    def needs_chunk(self) -> bool:
+        """Whether it has tokens that only a chunk can place."""
+        return self.images is not None and self.images.needs_chunk(len(self.rows))
 
     @property
     def order(self) -> tuple[bool, int]:
@@ -143,8 +157,10 @@ class Sequence:
         """What the card held of it is lost; its tokens are not."""
         self.cursor = self.bank = self.prefix_owner = None
         self.prefix_owner_tokens, self.served = 0, False
-        self.rows, self.high = array("i"), 0
+        self.rows, self.high, self.state_slot = array("i"), 0, 0
         self.drafts.clear()
+        if self.images is not None:
+            self.images.release()
 
     # ---- its answer ----
 
@@ -252,10 +268,12 @@ class Sequence:
 
 class ScheduledSequence(NamedTuple):
     """A sequence's share of the pass being run: its queries from `query` on, their rows, `num_tokens` known tokens and
-    `num_drafts` of a draft."""
+    `num_drafts` of a draft. `states`: of models with recurrent layers, slots for the states behind so many of the
+    sequence's tokens, the last behind all of these."""
 
     sequence: Sequence
     query: int
     rows: Rows
     num_tokens: int
     num_drafts: int
+    states: tuple[tuple[int, int], ...] = ()

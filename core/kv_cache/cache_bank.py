@@ -13,6 +13,7 @@ import numpy as np
 from .radix_cache import Cursor, Priority, RadixCache
 from .row_placement import Moves
 from .row_pool import RowPool, Rows
+from .state_cache import StateCache
 
 EVICT_SHARE = 8  # this part of a bank's rows at a time
 LIVE_SECONDS = 600.0  # how long after its last use a conversation's prefix is safe from low-priority requests
@@ -27,6 +28,8 @@ class CachedSequence(Protocol):
     rows: array
     cursor: Cursor | None
     bank: int | None
+    state_slot: int  # slot of what recurrent layers know of its cached tokens; 0: nothing yet, or there are none
+    cuts: tuple[int, ...]  # numbers of its tokens behind which others may part from it, or go on: states are kept there
     prefix_owner: CachedSequence | None  # an older one that is about to compute the first `prefix_owner_tokens` tokens
     prefix_owner_tokens: int
     cached_tokens: int
@@ -52,13 +55,20 @@ class CacheBank(Generic[S]):
 
     Every cached token's row belongs to the radix cache, where each sequence pins its path with a cursor. Rows of the
     pass being computed belong to the pass until its tokens are committed. `worth_reusing(cached, length)` says how many
-    of the cached tokens a prompt should reuse; `move` copies rows on the card (None: they cannot be moved)."""
+    of the cached tokens a prompt should reuse; `move` copies rows on the card (None: they cannot be moved). `states`:
+    of models with recurrent layers, the same for all banks; a text then goes on only from where one is kept."""
 
     def __init__(
-        self, index: int, num_rows: int, worth_reusing: Callable[[int, int], int], move: Mover | None = None
+        self,
+        index: int,
+        num_rows: int,
+        worth_reusing: Callable[[int, int], int],
+        move: Mover | None = None,
+        states: StateCache | None = None,
     ) -> None:
         self.index = index
         self.pool = RowPool(num_rows)
+        self.states = states
         self.tree = RadixCache(self.pool)
         self.sequences: list[S] = []
         self.last_pass = 0
@@ -73,6 +83,8 @@ class CacheBank(Generic[S]):
     def num_shared(self, tokens: array, cache_salt: bytes) -> tuple[int, int]:
         """How many of these tokens are cached here, and how many another one who lives here has or is about to have."""
         cached = self.tree.match(tokens, cache_salt, touch=False).num_tokens
+        if self.states is not None:
+            cached = self.states.longest(cache_salt, tokens[:cached])
         common = (_common(s.tokens, tokens) for s in self.sequences if s.cache_salt == cache_salt)
         return cached, max(common, default=0)
 
@@ -82,6 +94,9 @@ class CacheBank(Generic[S]):
         sequence.bank = self.index
         shared = self.tree.match(sequence.tokens[:-1], sequence.cache_salt, touch=False).num_tokens
         reused = self._worth_reusing(shared, len(sequence.tokens))
+        if self.states is not None:
+            reused, sequence.state_slot = self.states.find(sequence.cache_salt, sequence.tokens[:reused])
+            self._cut(sequence, shared)
         # an edge ends where the sequence parts from what was there
         self.tree.match(sequence.tokens[:reused], sequence.cache_salt)
         sequence.cursor = self.tree.cursor(sequence.cache_salt, tokens=sequence.tokens[:reused], priority=priority)
@@ -90,10 +105,22 @@ class CacheBank(Generic[S]):
         self.sequences.append(sequence)
         self.changes += 1
 
+    @staticmethod
+    def _cut(sequence: S, shared: int) -> None:
+        """Another text had so many tokens in common with this one: others may, too."""
+        if shared:
+            sequence.cuts = tuple(sorted({*sequence.cuts, shared}))
+
     def leave(self, sequence: S) -> None:
         """The sequence is gone; what it computed stays cached until the rows are needed."""
         self.sequences.remove(sequence)
         assert sequence.cursor is not None
+        if self.states is not None:
+            self.states.keep(
+                sequence.cache_salt, sequence.tokens[: sequence.num_cached], sequence.state_slot, lasting=True
+            )
+            self.states.release(sequence.state_slot)
+            sequence.state_slot = 0
         sequence.cursor.close()
         sequence.cursor = sequence.bank = sequence.prefix_owner = None
         sequence.set_rows(np.empty(0, np.int32))
@@ -121,10 +148,21 @@ class CacheBank(Generic[S]):
     def take_over(self, sequence: S) -> None:
         """Looks again for the sequence's tokens in the tree; another one may have computed some meanwhile."""
         assert sequence.cursor is not None
-        cursor = self.tree.cursor(sequence.cache_salt, tokens=sequence.tokens[:-1], priority=sequence.cursor.priority)
+        known, state = sequence.tokens[:-1], 0
+        if self.states is not None:
+            shared = self.tree.match(known, sequence.cache_salt, touch=False).num_tokens
+            count, state = self.states.find(sequence.cache_salt, known[:shared])
+            known = known[:count]
+            self._cut(sequence, shared)
+        cursor = self.tree.cursor(sequence.cache_salt, tokens=known, priority=sequence.cursor.priority)
         if cursor.num_tokens <= sequence.num_cached:
             cursor.close()
+            if self.states is not None:
+                self.states.release(state)
             return
+        if self.states is not None:
+            self.states.release(sequence.state_slot)
+            sequence.state_slot = state
         sequence.cached_tokens += cursor.num_tokens - sequence.num_cached
         sequence.cursor.close()
         sequence.cursor = cursor
@@ -190,6 +228,18 @@ class CacheBank(Generic[S]):
         self.pool.release(rows)
         self.committed_rows += len(rows)
         sequence.add_rows(final)
+
+    def advance(self, sequence: S, passed: Iterable[tuple[int, int]], *, of_prompt: bool) -> None:
+        """After `commit`, of a model with recurrent layers: `passed` has the slots of states behind so many cached
+        tokens, which the pass held, the last behind all. They are kept behind the sequence's `cuts`, and where a pass
+        over a prompt ended."""
+        assert self.states is not None
+        for count, slot in passed:
+            cut = count in sequence.cuts
+            if cut or of_prompt:
+                self.states.keep(sequence.cache_salt, sequence.tokens[:count], slot, lasting=cut)
+            self.states.release(sequence.state_slot)
+            sequence.state_slot = slot
 
     def check_integrity(self, num_passing: int = 0) -> None:
         """Pool and tree agree, but for `num_passing` rows of a pass under way, and every sequence's rows are pinned by

@@ -27,6 +27,8 @@ from .int8_weights import int8_tensors
 from .model_kind import SLIDING
 from .safetensors import TensorSource, array_source
 from .simulated_axmodel import COMPILER, RECURRENT, SimMeta, check_shapes, write_axmodel
+from .vision_axmodel import VisionMeta, write_encoder
+from .vision_checkpoint import Encoder
 
 EMBED_NAME = "model.embed_tokens.weight.bfloat16.bin"
 TOKENIZER_DIR = "tokenizer"
@@ -78,6 +80,8 @@ def convert(
     generation: Mapping[str, Any] | None = None,
     embeddings: str = "raw",
     reranker: bool = False,
+    image_size: int | None = None,
+    image_input: str = "uint8",
     progress: bool = True,
 ) -> Path:
     """Convert the checkpoint, a Hugging Face directory or a GGUF file, into a simulated package at `out_dir`, which
@@ -88,9 +92,9 @@ def convert(
     as in SimMeta. `embeddings` of Gemma: "raw", the host multiplies them with sqrt(hidden), or "scaled", the table
     holds them so. `weights` "int8": matrices as int8 with a scale a row; the embedding stays bf16. `generation`:
     values of generation_config.json that go before the checkpoint's. `reranker`: the model ranks documents, whether
-    its files say so or not. Everything is checked before the first byte is
-    written, and `out_dir` appears only when it is complete. PackageError: one sentence saying what cannot be
-    converted and why."""
+    its files say so or not. `image_size`, `image_input`: of models with eyes, as vision_checkpoint.encoder_of has
+    them; their encoder stays bf16. Everything is checked before the first byte is written, and `out_dir` appears only
+    when it is complete. PackageError: one sentence saying what cannot be converted and why."""
     source, target = Path(checkpoint), Path(out_dir)
     opened = open_checkpoint(source)
     spec = opened.spec
@@ -98,10 +102,14 @@ def convert(
     decode = (rows,) if isinstance(rows, int) else tuple(rows)
     ladder = default_history(max(decode, default=0), chunk) if history is None else list(history)
     base = replace(_base_meta(spec, decode, chunk, ladder), p0_width=p0_width)
-    prefix = file_prefix(name, base)
-    jobs = _plan(opened, spec, base, prefix)
+    prefix = (spec.eyes.prefix or spec.family) if spec.eyes else file_prefix(name, base)
+    encoder = _encoder(opened, name, image_size, image_input)
+    jobs = _plan(opened, spec, base, prefix, encoder)
     if weights == "int8":
-        jobs = [(file, meta, int8_tensors(tensors) if meta else tensors) for file, meta, tensors in jobs]
+        jobs = [
+            (file, meta, int8_tensors(tensors) if isinstance(meta, SimMeta) else tensors)
+            for file, meta, tensors in jobs
+        ]
     if embeddings not in ("raw", "scaled"):
         raise PackageError(f"embeddings are raw or scaled, not {embeddings}")
     if embeddings == "scaled" and spec.embedding_scale != 1.0:
@@ -124,10 +132,10 @@ def convert(
             extra["left_out"] = left_out
         if spec.max_positions:
             extra["max_positions"] = spec.max_positions
-        config = package_config(name, base, spec.eos, spec.bos, extra)
-        write_json(
-            work / "config.json", {**config, **_window_keys(spec, embeddings), **hybrid_keys(spec.recurrence), **keys}
-        )
+        eyes = _vision_keys(spec, encoder, extra)
+        config = package_config(name, base, spec.eos, spec.bos, extra, prefix) | eyes
+        config |= _window_keys(spec, embeddings) | hybrid_keys(spec.recurrence) | dict(keys)
+        write_json(work / "config.json", config)
     return target
 
 
@@ -166,6 +174,23 @@ def hybrid_keys(recurrence: qwen3_5.Recurrence | None) -> dict[str, Any]:
     every = kinds.index(full) + 1 if full in kinds else 0
     regular = bool(every) and kinds == qwen3_5.layer_kinds({"full_attention_interval": every}, len(kinds), "")
     return {"layer_types": kinds, **({"full_attention_interval": every} if regular else {})}
+
+
+def _encoder(checkpoint: AnyCheckpoint, name: str, image_size: int | None, image_input: str) -> Encoder | None:
+    encoder = checkpoint.encoder(name, image_size, image_input) if isinstance(checkpoint, Checkpoint) else None
+    if encoder is None and (image_size, image_input) != (None, "uint8"):
+        raise PackageError(f"{checkpoint.path} has no vision tower that is known: no --image-size, no --image-input")
+    return encoder
+
+
+def _vision_keys(spec: ModelSpec, encoder: Encoder | None, extra: dict[str, Any]) -> dict[str, Any]:
+    """Keys of config.json that tell the eyes, as published; `extra` gets what only ours say."""
+    if encoder is None or spec.eyes is None:
+        return {}
+    meta = encoder.meta
+    extra["vision"] = {"kind": meta.vision_kind, "image_size": list(meta.image_size), "tokens": meta.num_tokens}
+    names = {"tokenizer_type": spec.eyes.vlm_type, "vlm_type": spec.eyes.vlm_type}
+    return {**names, "filename_image_encoder_axmodel": encoder.file}
 
 
 def open_checkpoint(path: Path) -> AnyCheckpoint:
@@ -217,7 +242,7 @@ def _base_meta(spec: ModelSpec, rows: tuple[int, ...], chunk: int, history: list
         attention_scale=spec.attention_scale,
         gated=spec.recurrence is not None,
         rope_sections=spec.rope_sections,
-        rope_interleaved=bool(spec.rope_sections),
+        rope_interleaved=spec.rope_interleaved,
         decode_rows=rows,
         chunk=chunk if history else 0,
         history=tuple(history) if chunk else (),
@@ -241,11 +266,13 @@ def check_groups(rows: Sequence[int], chunk: int, history: Sequence[int]) -> Non
         )
 
 
-PreparedRequest = tuple[str, SimMeta | None, Mapping[str, TensorSource]]
+PreparedRequest = tuple[str, SimMeta | VisionMeta | None, Mapping[str, TensorSource]]
 """File name, metadata (None: the embedding file, raw bytes) and tensors."""
 
 
-def _plan(checkpoint: AnyCheckpoint, spec: ModelSpec, base: SimMeta, name: str) -> list[PreparedRequest]:
+def _plan(
+    checkpoint: AnyCheckpoint, spec: ModelSpec, base: SimMeta, name: str, encoder: Encoder | None
+) -> list[PreparedRequest]:
     """Every file to write, with its shapes checked against the configuration; nothing is written yet."""
     embed = checkpoint.source("model.embed_tokens.weight")
     if embed.shape != (spec.vocab, spec.hidden):
@@ -273,6 +300,9 @@ def _plan(checkpoint: AnyCheckpoint, spec: ModelSpec, base: SimMeta, name: str) 
     meta = replace(base, layer=None, head_rows=HEAD_ROWS, head_gives=gives)
     check_shapes({key: tensor.shape for key, tensor in head.items()}, meta, f"the head of {checkpoint.path}")
     jobs.append((f"{name}_post.axmodel", meta, head))
+    if encoder is not None:
+        jobs.append((encoder.file, encoder.meta, encoder.tensors))
+        used |= encoder.used
     used |= {key for key in checkpoint.names if spec.recurrence and key.startswith(qwen3_5.LEFT_OUT)}
     unknown = sorted(key for key in checkpoint.names if key not in used and not key.endswith("rotary_emb.inv_freq"))
     if unknown:
@@ -323,6 +353,9 @@ def _write_all(work: Path, jobs: Sequence[PreparedRequest], progress: bool) -> N
                     for tensor in counted.values():
                         for block in tensor.blocks():
                             file.write(np.ascontiguousarray(block).data)
+            elif isinstance(meta, VisionMeta):
+                (work / file_name).parent.mkdir(exist_ok=True)
+                write_encoder(work / file_name, meta, counted)
             else:
                 write_axmodel(work / file_name, meta, counted)
 
@@ -356,16 +389,23 @@ def post_config(generation: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def package_config(
-    name: str, meta: SimMeta, eos: Sequence[int], bos: int | None, extra: Mapping[str, Any] | None = None
+    name: str,
+    meta: SimMeta,
+    eos: Sequence[int],
+    bos: int | None,
+    extra: Mapping[str, Any] | None = None,
+    prefix: str | None = None,
 ) -> dict[str, Any]:
-    """config.json of a package: the published keys, and an `axpress` object that says that it is simulated."""
+    """config.json of a package: the published keys, and an `axpress` object that says that it is simulated. `prefix`:
+    what the names of its model files begin with (None: as file_prefix)."""
+    prefix = prefix or file_prefix(name, meta)
     config: dict[str, Any] = {
         "model_name": name,
         "tokenizer_type": TOKENIZER_TYPES.get(meta.family, meta.family),
         "url_tokenizer_model": TOKENIZER_DIR,
-        "template_filename_axmodel": layer_pattern(file_prefix(name, meta), meta.chunk),
+        "template_filename_axmodel": layer_pattern(prefix, meta.chunk),
         "axmodel_num": meta.layers,
-        "filename_post_axmodel": f"{file_prefix(name, meta)}_post.axmodel",
+        "filename_post_axmodel": f"{prefix}_post.axmodel",
         "filename_tokens_embed": EMBED_NAME,
         "tokens_embed_num": meta.vocab,
         "tokens_embed_size": meta.hidden,

@@ -15,13 +15,22 @@ import numpy.typing as npt
 
 from ..errors import PackageError
 from ..files import check_not_pointer, read_json
-from . import embedding_models, gemma3, qwen3_5, rerank_models
+from . import embedding_models, gemma3, qwen3_5, rerank_models, vision_checkpoint
 from .model_kind import SLIDING, layer_types, unserved_kind
 from .safetensors import SafetensorsFile, TensorSource, bf16_source
 
 FAMILIES = ("qwen3", "qwen2", "llama", "gemma3_text", "qwen3_5_text")
 FLOAT_DTYPES = ("F32", "F16", "BF16")
-TEXT_PART = "model.language_model."  # where a model of several parts has its text part's tensors
+RENAMED = {  # what names begin with in models of several parts: what the same tensors begin with here
+    "model.language_model.": "model.",
+    "model.text_model.": "model.",
+    "language_model.model.": "model.",
+    "language_model.lm_head.": "lm_head.",
+    "language_model.": "model.",
+    "visual.": "model.visual.",
+    "vision_tower.": "model.vision_tower.",
+    "multi_modal_projector.": "model.multi_modal_projector.",
+}
 INDEX_NAME = "model.safetensors.index.json"
 TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
@@ -36,7 +45,8 @@ class ModelSpec:
     `windows`: of each layer, how many positions it sees (0: all); empty: none has a window. `inv_freq_sliding`: RoPE's
     of layers with a window. `embedding_scale`: what embeddings are multiplied with before the first layer;
     `attention_scale`: what scores are (None: by head_dim). `recurrence`: the layers with states, of hybrids (whose
-    attention is gated). `rope_sections`: as in SimMeta, of models with positions of three axes."""
+    attention is gated). `rope_sections`, `rope_interleaved`: as in SimMeta, of models with positions of three axes.
+    `eyes`: the family of its vision tower, None: it has none that is known."""
 
     family: str
     layers: int
@@ -60,6 +70,8 @@ class ModelSpec:
     attention_scale: float | None = None
     recurrence: qwen3_5.Recurrence | None = None
     rope_sections: tuple[int, ...] = ()
+    rope_interleaved: bool = False
+    eyes: vision_checkpoint.Family | None = None
 
 
 class Checkpoint:
@@ -78,13 +90,9 @@ class Checkpoint:
             self._where = dict.fromkeys(self._open(single.name).tensors, single.name)
         else:
             raise PackageError(self._no_weights())
-        # as a model without a head is saved; here all are called alike
-        self._bare = "embed_tokens.weight" in self._where
-        if self._bare:
-            self._where = {f"model.{name}": shard for name, shard in self._where.items()}
-        self._inner = any(name.startswith(TEXT_PART) for name in self._where)
-        if self._inner:
-            self._where = {name.replace(TEXT_PART, "model.", 1): shard for name, shard in self._where.items()}
+        self._bare = "embed_tokens.weight" in self._where  # as a model without a head is saved
+        self._stored = {f"model.{name}" if self._bare else _called_here(name): name for name in self._where}
+        self._where = {name: self._where[stored] for name, stored in self._stored.items()}
 
     def _shard_name(self, shard: object) -> str:
         if not isinstance(shard, str) or Path(shard).name != shard:
@@ -114,6 +122,9 @@ class Checkpoint:
         config, where = read_json(self.path / "config.json"), str(self.path / "config.json")
         if rerank_models.is_checkpoint(self.path):
             return replace(spec_of(config, self.generation, where), reranker=rerank_models.package_keys(self.path))
+        if vision_checkpoint.family_of(config):
+            spec = spec_of(config, self.generation, where)
+            return replace(spec, tied=spec.tied or "lm_head.weight" not in self)  # left out where it is the default
         if not (embedding_models.is_checkpoint(self.path) or self._bare):
             return spec_of(config, self.generation, where)
         config.pop("architectures", None)  # whatever class it was saved as
@@ -136,6 +147,16 @@ class Checkpoint:
             )
         return found
 
+    def encoder(self, name: str, image_size: int | None, image_input: str) -> vision_checkpoint.Encoder | None:
+        """The vision encoder, as vision_checkpoint.encoder_of has it; None: the model has no eyes that are known."""
+        config = read_json(self.path / "config.json")
+        if vision_checkpoint.family_of(config) is None:
+            return None
+        preprocessor = read_json(self.path / "preprocessor_config.json", {})
+        return vision_checkpoint.encoder_of(
+            config, self.names, self.array, preprocessor, str(self.path), name, image_size, image_input
+        )
+
     @property
     def names(self) -> list[str]:
         """Names of all tensors, in the order of the index."""
@@ -150,15 +171,10 @@ class Checkpoint:
             raise PackageError(
                 f"{self.path} has no tensor {name!r}: it is not a checkpoint of the family that config.json says"
             )
-        file, stored = self._open(self._where[name]), self._stored(name)
+        file, stored = self._open(self._where[name]), self._stored[name]
         if stored not in file.tensors:
             raise PackageError(f"{file.path} lacks the tensor {stored!r} that {INDEX_NAME} promises: download it again")
         return file.tensors[stored].shape
-
-    def _stored(self, name: str) -> str:
-        if self._inner and name.startswith("model.") and not name.startswith(qwen3_5.LEFT_OUT):
-            return TEXT_PART + name.removeprefix("model.")
-        return name.removeprefix("model.") if self._bare else name
 
     def source(self, name: str) -> TensorSource:
         """Tensor `name` as bf16, read and rounded while it is written. PackageError: as `array`."""
@@ -168,7 +184,7 @@ class Checkpoint:
         """Tensor `name` as it is stored: float32, float16 or bf16 bits, mapped. PackageError: absent, or not a plain
         float type."""
         self.shape(name)
-        file, stored = self._open(self._where[name]), self._stored(name)
+        file, stored = self._open(self._where[name]), self._stored[name]
         dtype = file.tensors[stored].dtype
         if dtype not in FLOAT_DTYPES:
             raise PackageError(
@@ -177,11 +193,21 @@ class Checkpoint:
         return file.array(stored)
 
 
+def _called_here(name: str) -> str:
+    """What a tensor is called here, whatever its part is called in the checkpoint."""
+    start = next((start for start in RENAMED if name.startswith(start)), "")
+    return RENAMED[start] + name.removeprefix(start) if start else name
+
+
 def spec_of(config: Mapping[str, Any], generation: Mapping[str, Any], where: str) -> ModelSpec:
     """The spec that config.json's values describe, and generation_config.json's for the end tokens; `where` names them
     in errors. PackageError names what axpress does not run."""
     if qwen3_5.is_checkpoint(config):
         config = qwen3_5.text_config(config, where)
+    eyes = vision_checkpoint.family_of(config)
+    sections: tuple[int, ...] = ()
+    if eyes:
+        config, sections = vision_checkpoint.text_config(config, where)
     _refuse_unsupported(config, where)
     gemma = config["model_type"] == gemma3.FAMILY
     if gemma:
@@ -214,6 +240,9 @@ def spec_of(config: Mapping[str, Any], generation: Mapping[str, Any], where: str
     )
     if family == qwen3_5.FAMILY:
         return _with_recurrence(spec, config, where)
+    if eyes:
+        sections = vision_checkpoint.sections_of(eyes, sections, len(spec.inv_freq), where)
+        return replace(spec, eyes=eyes, rope_sections=sections, rope_interleaved=eyes.interleaved)
     if not gemma:
         return spec
     kinds = layer_types(config, spec.layers, where)
@@ -233,6 +262,7 @@ def _with_recurrence(spec: ModelSpec, config: Mapping[str, Any], where: str) -> 
         spec,
         recurrence=qwen3_5.recurrence(config, spec.layers, where),
         rope_sections=qwen3_5.rope_sections(config, len(spec.inv_freq)),
+        rope_interleaved=True,
     )
 
 

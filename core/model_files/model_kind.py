@@ -51,22 +51,22 @@ def is_hybrid(family: object) -> bool:
     return family in (qwen3_5.FAMILY, qwen3_5.WITH_VISION)
 
 
-def refuse_keys(config: PackageConfig, family: str | None = None) -> None:
+def refuse_keys(config: PackageConfig, family: str | None = None, has_eyes: bool = False) -> None:
     """Raises PackageError, naming the key, if the configuration describes anything but a language model for text.
-    `family`: what the layers are called after."""
+    `family`: what the layers are called after; `has_eyes`: the package has a vision encoder that is served."""
     hybrid = is_hybrid(family)
-    if found := _by_keys(config.values, hybrid):
+    if found := _by_keys(config.values, hybrid, has_eyes):
         kind = f"{RECURRENT} and vision inputs" if hybrid and found[0].startswith(IMAGES) else found[0]
         raise PackageError(f"{config.path} describes {kind} ({found[1]}), {ADVICE}")
 
 
-def refuse_files(layers: Iterable[Path], others: Iterable[tuple[Path, str]]) -> None:
+def refuse_files(layers: Iterable[Path], others: Iterable[tuple[Path, str]], has_eyes: bool = False) -> None:
     """The same from the names of files: the layers' and those beside them, each with its name within the package."""
     for path in layers:
-        if "vl" in _words(path.name):
+        if not has_eyes and "vl" in _words(path.name):
             raise PackageError(f"{path} is a layer of {IMAGES} (_vl_ in its name), {ADVICE}")
     for path, shown in others:
-        if kind := _file_kind(path, shown):
+        if (kind := _file_kind(path, shown)) and not (has_eyes and kind in (IMAGES, EITHER)):
             raise PackageError(f"{path} belongs to {kind}, {ADVICE}")
 
 
@@ -157,16 +157,21 @@ def _levels(values: Mapping[str, Any], depth: int = 3) -> Iterator[Mapping[str, 
             yield from _levels(inner, depth - 1)
 
 
-def _by_keys(values: Mapping[str, Any], hybrid: bool = False) -> tuple[str, str] | None:
-    """A kind that is not served, and the key that tells it; `hybrid`: recurrent layers are."""
+def _by_keys(values: Mapping[str, Any], hybrid: bool = False, has_eyes: bool = False) -> tuple[str, str] | None:
+    """A kind that is not served, and the key that tells it; `hybrid`: recurrent layers are, `has_eyes`: images are."""
+    if has_eyes:
+        dropped = [key for key in values if VISION_CONFIG.fullmatch(key)]
+        values = {key: value for key, value in values.items() if key not in (*dropped, "architectures")}
     for level in _levels(values):
         for key, value in level.items():
             if hybrid and _of_hybrid(key, value):
                 continue
-            if kind := _config_kind(key) if value == {} else None if is_no(value) else _key_kind(key, value):
+            kind = _config_kind(key) if value == {} else None if is_no(value) else _key_kind(key, value)
+            if kind and not (has_eyes and kind.startswith(IMAGES)):
                 return kind, key
     kind = values.get("type")
-    if "mode" in values and isinstance(kind, str) and kind.lower() not in ("llm", ""):
+    plain = ("llm", "vlm", "") if has_eyes else ("llm", "")
+    if "mode" in values and isinstance(kind, str) and kind.lower() not in plain:
         return IMAGES if kind.lower() == "vlm" else f"a model of type {kind}", "type"
     names = values.get("architectures")
     if isinstance(names, list) and names and not any(str(name).endswith(CAUSAL) for name in names):

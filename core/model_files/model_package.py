@@ -24,8 +24,9 @@ from .package_parts import with_likely_shape
 from .package_survey import PARTS, Survey, survey_package
 from .rerank_models import FLAG, INSTRUCTION_KEY, check_kind
 from .sampling_defaults import SamplingDefaults
-from .simulated_axmodel import OF_RECURRENT, SimMeta, is_simulated, read_axmodel, read_layers
+from .simulated_axmodel import OF_RECURRENT, SimMeta, device_bytes, is_simulated, read_axmodel, read_layers
 from .trimmed_head import read_id_list
+from .vision_files import VisionFiles
 
 MOST_PADDING = 1024  # logits beyond the vocabulary, in small vocabularies; in others a tenth
 
@@ -42,11 +43,12 @@ class ModelPackage:
     word, None: not said). `eos` and `bos` override the tokenizer's; empty and None: its own hold. `family`: what the
     compiled checkpoint called its kind, as far as files tell. `vocab_size`: rows of the embedding; a head may give
     fewer or more logits, see `head_token_ids`. `rows`, `chunk` and `max_positions` are hints (simulated packages have
-    them); the truth about shapes comes from the loaded layers. `device_bytes` is what layers and head are expected to
-    take of the card's memory: the files' sizes, or what a simulated file says. `warnings`: sentences about what is
+    them); the truth about shapes comes from the loaded layers. `device_bytes` is what layers, head and vision encoder
+    are expected to take of the card's memory: the files' sizes, or what a simulated file says. `warnings`: what is
     odd. `windows`: of each layer, how many positions its tokens see (0: all); empty: no layer has a sliding window.
     `recurrent`: of each layer, whether K and V are the state of one sequence, not rows; empty: no layer's are.
-    `devices`: indexes of the cards that its configuration wants it on; empty: it does not say."""
+    `devices`: indexes of the cards that its configuration wants it on; empty: it does not say.
+    `vision`: what a model with eyes has beside the rest."""
 
     directory: Path
     name: str
@@ -80,6 +82,7 @@ class ModelPackage:
     rerank_instruction: str | None = None
     devices: tuple[int, ...] = ()
     recurrent: tuple[bool, ...] = ()
+    vision: VisionFiles | None = None
 
     @property
     def num_layers(self) -> int:
@@ -181,14 +184,19 @@ def _package(found: Survey) -> ModelPackage:
         rows=None,
         chunk=build.chunk,
         max_positions=own.size("max_positions"),
-        device_bytes=sum(path.stat().st_size for path in (*build.files, head)),
+        device_bytes=sum(path.stat().st_size for path in (*build.files, head, *_encoders(found.vision))),
         warnings=tuple(found.warnings),
         reranks=config.asks(FLAG) is not None,
         rerank_instruction=config.text(INSTRUCTION_KEY),
         windows=layer_windows((found.config, *found.sidecars), len(build.files)),
         devices=_devices(config),
+        vision=found.vision,
         recurrent=recurrent_layers((found.config, *found.sidecars), len(build.files), package_family(found)),
     )
+
+
+def _encoders(vision: VisionFiles | None) -> list[Path]:
+    return [] if vision is None else [vision.encoder]
 
 
 def _thinking(values: Mapping[str, Any]) -> bool | None:
@@ -258,6 +266,7 @@ def _with_meta(package: ModelPackage) -> ModelPackage:
         meta.cmm_bytes or path.stat().st_size
         for meta, path in zip(metas, (*package.layer_files, package.head_file), strict=True)
     ]
+    sizes += [device_bytes(path) for path in _encoders(package.vision)]
     return replace(
         package,
         hidden_size=_agree(package, "tokens_embed_size", package.hidden_size, head.hidden),

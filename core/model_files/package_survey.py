@@ -43,6 +43,7 @@ from .rerank_models import FLAG
 from .sampling_defaults import SamplingDefaults, read_sampling
 from .tokenizer_choice import choose_tokenizer, contradicts, outer_candidates, sidecar_shape, tokenizer_candidates
 from .trimmed_head import find_id_list
+from .vision_files import VisionFiles, find_vision
 
 # of problems: what is told first
 KIND, ATTENTION, POINTERS, LAYERS, PARTS, TOKENIZER, SAMPLING = range(7)
@@ -69,6 +70,7 @@ class Survey:
     """The configuration, or the run script, that gives the number of layers and the embedding's shape."""
     id_list: Path | None = None
     tokenizer: Path | None = None
+    vision: VisionFiles | None = None
     embeds: bool = False
     """It is an embedding model, as its configuration or the files beside its tokenizer say."""
     sidecars: list[PackageConfig] = field(default_factory=list)
@@ -274,10 +276,14 @@ def _is_text_model(found: Survey) -> bool:
     before = len(found.ranked)
     with found.noting(KIND):
         family = found.build.prefix.lower() if found.build else None
-        for config in (found.config, *found.sidecars):
-            refuse_keys(config, family)
         others = list(_beside(found))
-        refuse_files(found.build.files if found.build else [], others)
+        if found.build is not None:
+            names = [family or "", found.build.directory.name, found.home.name]
+            found.vision = find_vision(found.config, found.sidecars, names, [path for path, _ in others])
+        has_eyes = found.vision is not None
+        for config in (found.config, *found.sidecars):
+            refuse_keys(config, family, has_eyes)
+        refuse_files(found.build.files if found.build else [], others, has_eyes)
         signs = [path for path, _ in others if path.name == SIGN or path.parent.name == POOLING]
         rankers = [path for path in signs if is_cross_encoder(path)]
         found.embeds = len(signs) > len(rankers) or found.config.asks("is_embedding") is not None

@@ -239,13 +239,18 @@ def read_layers(paths: Sequence[str | os.PathLike[str]]) -> SimMeta:
 
 def published_bytes(path: str | os.PathLike[str]) -> int:
     """Bytes of the model file at `path`; of a hollow one, those of the published file that it stands for."""
-    told = read_axmodel(path)[0].file_bytes if is_simulated(path) else None
-    return told or os.stat(path).st_size
+    return _told(path, "file_bytes") or os.stat(path).st_size
 
 
 def device_bytes(path: str | os.PathLike[str]) -> int:
     """What the model file at `path` is expected to take of a card's memory: its size, or what a simulated one says."""
-    return (read_axmodel(path)[0].cmm_bytes if is_simulated(path) else 0) or os.stat(path).st_size
+    return _told(path, "cmm_bytes") or os.stat(path).st_size
+
+
+def _told(path: str | os.PathLike[str], key: str) -> int:
+    """Bytes that a simulated file, a layer's, a head's or an encoder's, says of itself; 0: it does not."""
+    told = SafetensorsFile(path).metadata.get(key, "") if is_simulated(path) else ""
+    return int(told) if told.isdigit() else 0
 
 
 def is_simulated(path: str | os.PathLike[str]) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,10 +101,14 @@ class Tokenizer:
         `control`: what spells such a token is one, for prompts that were laid out by whoever sent them. Raises
         RequestError if `text` holds half of a surrogate pair."""
         parts: list[str | ControlToken] = [check_text(text, "prompt")]
-        if control and self._control:
-            spelled = re.split("(" + "|".join(map(re.escape, self._control)) + ")", text)
-            parts = [self._control.get(part, part) for part in spelled if part]
-        return self._vocabulary.encode(parts)
+        return self._vocabulary.encode(self._spelled(text) if control else parts)
+
+    def _spelled(self, text: str) -> list[str | ControlToken]:
+        """The control tokens that a text of whoever may write them spells, and what is between them."""
+        if not self._control:
+            return [text]
+        spelled = re.split("(" + "|".join(map(re.escape, self._control)) + ")", text)
+        return [self._control.get(part, part) for part in spelled if part]
 
     def encode_control(self, token: str) -> int:
         """The id of one token by its exact text, special ones too. Raises KeyError if there is none."""
@@ -122,13 +127,21 @@ class Tokenizer:
         return None
 
     def render(
-        self, messages: Sequence[Mapping[str, Any]], /, *, add_generation_prompt: bool = True, **template_kwargs: Any
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        /,
+        *,
+        add_generation_prompt: bool = True,
+        picture: str | None = None,
+        **template_kwargs: Any,
     ) -> list[int]:
         """The ids of a conversation, laid out by the model's own chat template.
 
-        `template_kwargs` are variables for the template (tools, enable_thinking, ...). Control tokens come from the
-        template alone, never from strings in the arguments. Raises RequestError if there is no template, the template
-        refuses the messages, or a string holds half of a surrogate pair.
+        `picture`: for templates that know text only: where a message's content is a list of parts, each of type image
+        becomes this text, control tokens spelled. `template_kwargs` are variables for the template (tools,
+        enable_thinking, ...). Control tokens come from the template alone (and from `picture`), never from strings in
+        the arguments. Raises RequestError if there is no template, the template refuses the messages, or a string holds
+        half of a surrogate pair.
         """
         if self._template is None:
             raise RequestError(
@@ -137,7 +150,14 @@ class Tokenizer:
                 " its package",
                 "messages",
             )
-        return self._vocabulary.encode(self._template.render(messages, add_generation_prompt, template_kwargs))
+        mark = secrets.token_hex(16)  # which no client can write
+        if picture is not None:
+            messages = [{**message, "content": _flat(message.get("content"), mark)} for message in messages]
+        parts = self._template.render(messages, add_generation_prompt, template_kwargs)
+        if picture is not None:
+            shown = self._spelled(picture)
+            parts = [piece for part in parts for piece in _in_place(part, mark, shown)]
+        return self._vocabulary.encode(parts)
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """The text of `ids`; bytes that are not UTF-8 become U+FFFD, ids that no token has become nothing."""
@@ -155,6 +175,24 @@ class Tokenizer:
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes of one token within a text; empty for ids that no token has."""
         return self.pieces.data[token_id] if 0 <= token_id < self.vocab_size else b""
+
+
+def _flat(content: Any, mark: str) -> Any:
+    """A list of parts as one text, with a mark for each picture."""
+    if not isinstance(content, list):
+        return content
+    return "".join([mark if part["type"] == "image" else part["text"] for part in content])
+
+
+def _in_place(part: str | ControlToken, mark: str, shown: Sequence[str | ControlToken]) -> Iterator[str | ControlToken]:
+    """A part of a prompt, with `shown` for each mark in it."""
+    if isinstance(part, ControlToken):
+        yield part
+        return
+    for number, text in enumerate(part.split(mark)):
+        yield from shown if number else ()
+        if text:
+            yield text
 
 
 def _open_vocabulary(files: TokenizerFiles) -> Vocabulary:

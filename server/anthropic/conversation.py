@@ -10,9 +10,20 @@ import orjson
 from axpress.core.errors import RequestError
 from axpress.core.structured_output.output_spec import JsonSchema
 
+from ..schema.images import image_source, parts_or_text
 from ..schema.tools import ToolMode, tools_asked
 from ..serving.generation_spec import FieldNames, Function, GenerationSpec, Tools, without_none
-from .requests import Message, PromptFields, TextBlock, ThinkingBlock, ToolChoice, ToolResultBlock, ToolUseBlock
+from .requests import (
+    Base64Source,
+    ImageBlock,
+    Message,
+    PromptFields,
+    TextBlock,
+    ThinkingBlock,
+    ToolChoice,
+    ToolResultBlock,
+    ToolUseBlock,
+)  # fmt: skip
 
 NAMES = FieldNames(thinking="thinking", tool_parameters="tools[{}].input_schema")
 
@@ -75,10 +86,13 @@ def _assistant(message: Message, field: str, calls: set[str]) -> dict[str, Any]:
 
 
 def _user(message: Message, field: str, calls: set[str]) -> list[dict[str, Any]]:
-    results, texts = [], []
+    results: list[dict[str, Any]] = []
+    parts: list[dict[str, Any]] = []
     for number, block in enumerate(message.blocks):
         if isinstance(block, TextBlock):
-            texts.append(block.text)
+            parts.append({"type": "text", "text": block.text})
+        elif isinstance(block, ImageBlock):
+            parts.append(_picture(block, f"{field}[{number}].source"))
         elif not isinstance(block, ToolResultBlock):
             raise _misplaced(f"{field}[{number}]", "assistant")
         elif block.tool_use_id not in calls:
@@ -88,8 +102,14 @@ def _user(message: Message, field: str, calls: set[str]) -> list[dict[str, Any]]
         else:
             content = ("Error: " if block.is_error else "") + _joined(block.content)
             results.append({"role": "tool", "tool_call_id": block.tool_use_id, "content": content})
-    said = [{"role": "user", "content": "".join(texts)}] if texts or not results else []
+    said = [{"role": "user", "content": parts_or_text(parts)}] if parts or not results else []
     return [*results, *said]
+
+
+def _picture(block: ImageBlock, field: str) -> dict[str, Any]:
+    if isinstance(block.source, Base64Source):
+        return image_source(f"{field}.data", None, block.source.data).part
+    return image_source(f"{field}.url", getattr(block.source, "url", "")).part
 
 
 def _misplaced(field: str, role: str) -> RequestError:

@@ -13,12 +13,12 @@ from ..http.request_body import parse_json
 from ..http.routing import json_response
 from ..serving.dialect import Answer, Dialect, StreamWriter, Totals
 from ..serving.engine_service import Service
-from ..serving.generation_spec import without_none
-from ..serving.handler import in_thread, model_of, take_body
+from ..serving.generation_spec import GenerationSpec, without_none
+from ..serving.handler import HeldBody, in_thread, model_of
 from ..serving.model_names import ModelNames
 from ..serving.output_parser import Piece, pieces
 from ..serving.prepared_request import PreparedRequest
-from ..serving.prompts import conversation
+from ..serving.prompts import seen_conversation
 from ..serving.served_model import ServedModel
 from .conversation import spec
 from .errors import error_body
@@ -86,13 +86,14 @@ def _read_input(block: dict[str, Any]) -> bool:
 async def count_tokens(request: Request) -> HTTPResponse:
     """What a prompt takes, without asking the model."""
     service: Service = request.app.ctx.service
-    body = await take_body(request)
-    async with model_of(service, body, request) as served:
-        count = await in_thread(service, _count, body, served)
-    return json_response({"input_tokens": count})
+    async with HeldBody(request) as body, model_of(service, body.data, request) as served:
+        asked = await in_thread(service, _read_count, body.data, served)
+        pictures = await service.pictures.prepare(asked.images, served)
+        ids, *_ = await in_thread(service, seen_conversation, asked.without_sources(), served, pictures)
+    return json_response({"input_tokens": len(ids)})
 
 
-def _count(body: bytes, served: ServedModel) -> int:
+def _read_count(body: bytes, served: ServedModel) -> GenerationSpec:
     request = CountRequest.read(parse_json(body))
     served.limits.names.check(request.model)
-    return len(conversation(spec(request), served.chat_format)[0])
+    return spec(request)

@@ -9,6 +9,7 @@ from pydantic import Discriminator, Field, Tag
 from axpress.core.errors import RequestError
 
 from ..schema.fields import MAX_MESSAGES, Fraction, RequestFields, StopString, Strict, Text, TopK, kind, type_of
+from ..schema.images import PictureText
 from ..schema.tools import MAX_TOOLS, FunctionName, SchemaObject
 
 CACHED = "a beginning that was computed before is found again in any case"
@@ -57,6 +58,44 @@ class ToolUseBlock(_Cached):
     input: SchemaObject
 
 
+class Base64Source(Strict):
+    """A picture's bytes. What they are is told from themselves, not from `media_type`."""
+
+    type: Literal["base64"]
+    media_type: Annotated[Text, Field(max_length=64)]
+    data: PictureText
+
+
+class UrlSource(Strict):
+    """A picture to fetch, where the server's owner allows its host, or a data: URL."""
+
+    type: Literal["url"]
+    url: PictureText
+
+
+class OtherSource(Strict):
+    """None of the above."""
+
+    type: Literal["base64", "url"]
+
+
+def _source_kind(value: Any) -> str:
+    name = type_of(value)
+    return f"<{name}>" if name in ("base64", "url") else "<other>"
+
+
+class ImageBlock(_Cached):
+    """A picture in a message of the user's, for models with eyes."""
+
+    type: Literal["image"]
+    source: Annotated[
+        Annotated[Base64Source, Tag("<base64>")]
+        | Annotated[UrlSource, Tag("<url>")]
+        | Annotated[OtherSource, Tag("<other>")],
+        Discriminator(_source_kind),
+    ]
+
+
 Texts = Annotated[list[TextBlock], Field(fail_fast=True, max_length=MAX_MESSAGES)]
 TextOrTexts = Annotated[Annotated[Text, Tag("<text>")] | Annotated[Texts, Tag("<list>")], Discriminator(kind)]
 
@@ -73,16 +112,17 @@ class ToolResultBlock(_Cached):
 class OtherBlock(Strict):
     """None of the above."""
 
-    type: Literal["text", "thinking", "tool_use", "tool_result"]
+    type: Literal["text", "image", "thinking", "tool_use", "tool_result"]
 
 
 def _block_kind(value: Any) -> str:
     name = type_of(value)
-    return f"<{name}>" if name in ("text", "thinking", "tool_use", "tool_result") else "<other>"
+    return f"<{name}>" if name in ("text", "image", "thinking", "tool_use", "tool_result") else "<other>"
 
 
 Block = Annotated[
     Annotated[TextBlock, Tag("<text>")]
+    | Annotated[ImageBlock, Tag("<image>")]
     | Annotated[ThinkingBlock, Tag("<thinking>")]
     | Annotated[ToolUseBlock, Tag("<tool_use>")]
     | Annotated[ToolResultBlock, Tag("<tool_result>")]

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 from axpress.core.structured_output.output_spec import Body, JsonObject, JsonSchema
 
 from ..schema.fields import stop_strings
+from ..schema.images import image_source, parts_or_text
 from ..schema.reasoning import EFFORT_BUDGETS
 from ..schema.tools import chat_tools
 from ..serving.dialect import Answer, Dialect, NothingToGenerate, StreamWriter, Totals
@@ -62,7 +63,7 @@ class OllamaChat(OllamaDialect):
     def _spec(cls, request: OllamaChatRequest) -> GenerationSpec | None:
         if not request.messages:
             return None
-        messages = [_message(message) for message in request.messages]
+        messages = [_message(message, f"messages[{index}]") for index, message in enumerate(request.messages)]
         return GenerationSpec(messages=messages, tools=_tools(request), **_common(request, "messages"))
 
 
@@ -77,7 +78,7 @@ class OllamaGenerate(OllamaDialect):
             return None
         if request.raw:
             return GenerationSpec(prompts=(request.prompt,), control_tokens=True, **_common(request, "prompt"))
-        messages = [{"role": "user", "content": request.prompt}]
+        messages = [{"role": "user", "content": _content(request.prompt, request.images, "images")}]
         if request.system:
             messages.insert(0, {"role": "system", "content": request.system})
         return GenerationSpec(messages=messages, **_common(request, "prompt"))
@@ -140,11 +141,20 @@ def _body(wanted: str | dict[str, Any] | None) -> Body | None:
     return JsonObject() if wanted else None
 
 
-def _message(message: OllamaMessage) -> dict[str, Any]:
+def _content(text: str, images: list[str] | None, field: str) -> str | list[dict[str, Any]]:
+    """Pictures and then the text, as Ollama has it. Some clients write them as data: URLs."""
+    parts = []
+    for index, image in enumerate(images or ()):
+        url, encoded = (image, "") if image.startswith("data:") else (None, image)
+        parts.append(image_source(f"{field}[{index}]", url, encoded).part)
+    return parts_or_text([*parts, {"type": "text", "text": text}])
+
+
+def _message(message: OllamaMessage, field: str) -> dict[str, Any]:
     """As chat templates know it."""
     return {
         "role": message.role,
-        "content": message.content or "",
+        "content": _content(message.content or "", message.images, f"{field}.images"),
         **without_none(
             reasoning_content=message.thinking or None,
             tool_calls=[_call(call) for call in message.tool_calls or ()] or None,

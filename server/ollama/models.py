@@ -132,7 +132,7 @@ def _show_named(body: bytes, pool: ModelPool) -> dict[str, Any]:
         "details": _details(listed),
         "parameters": "",
         "model_info": {"general.architecture": family, "general.basename": package.name, **info},
-        "capabilities": ["embedding" if package.embeds else "completion"],
+        "capabilities": ["embedding" if package.embeds else "completion", *(["vision"] if package.vision else [])],
     }
 
 
@@ -185,6 +185,7 @@ def _info(served: ServedModel) -> dict[str, Any]:
         f"{family}.block_count": info.num_layers,
         f"{family}.vocab_size": info.vocab_size,
         **({f"{family}.embedding_length": hidden} if hidden else {}),
+        **({f"{family}.vision.image_size": served.eyes.longest_side} if served.eyes is not None else {}),
     }
 
 
@@ -214,6 +215,7 @@ def capabilities(served: ServedModel) -> list[str]:
     can = {
         "completion": True,
         "tools": served.engine.text.can_render,
+        "vision": served.eyes is not None,
         "thinking": served.chat_format.thinking != "never",
     }
     return [name for name, has in can.items() if has]

@@ -170,7 +170,7 @@ class OllamaShown(TypedDict):
     parameters: str
     """The model's own sampling defaults, one in a line."""
     model_info: dict[str, Any]
-    capabilities: list[Literal["completion", "tools", "thinking", "embedding"]]
+    capabilities: list[Literal["completion", "tools", "vision", "thinking", "embedding"]]
 
 
 @closed

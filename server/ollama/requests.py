@@ -26,8 +26,10 @@ from ..schema.fields import (
     TopLogprobs,
     kind,
 )  # fmt: skip
+from ..schema.images import PictureText
 from ..schema.tools import MAX_TOOLS, ChatTool, SchemaObject
 
+MAX_IMAGES = 4096
 MAX_STOPS = 16
 MAX_CALLS = 128
 _NUMBER, _UNIT = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)", "(?:ns|us|µs|μs|ms|s|m|h)"
@@ -147,13 +149,7 @@ class Options(RequestFields):
     embedding_only: OnlyFalse | None = None
 
 
-def _no_images(value: list[Any]) -> list[Any]:
-    if value:
-        raise ValueError("this server has no models that take images")
-    return value
-
-
-Images = Annotated[list[Any], AfterValidator(_no_images), Field(json_schema_extra={"maxItems": 0})]
+Images = Annotated[list[PictureText], Field(fail_fast=True, max_length=MAX_IMAGES)]
 
 
 class CalledFunction(Strict):
@@ -177,8 +173,6 @@ class Call(Strict):
 class OllamaMessage(Strict):
     """A message. Content may be absent or empty."""
 
-    harmless: ClassVar[dict[str, str]] = {"images": "there are none: a list with images in it is refused"}
-
     role: Literal["system", "user", "assistant", "tool"]
     content: Text | None = None
     thinking: Text | None = None
@@ -189,6 +183,7 @@ class OllamaMessage(Strict):
     """The function whose result this is; for messages of role tool."""
     tool_call_id: Annotated[Text, Field(max_length=256)] | None = None
     images: Images | None = None
+    """Pictures in base64, which the model sees before the text; for messages of the user, and models with eyes."""
 
 
 def _think_kind(value: Any) -> str:
@@ -278,6 +273,7 @@ def keep_seconds(keep: float | str | None) -> float | None:
 
 
 _ROLES = {"thinking": "assistant", "tool_calls": "assistant", "tool_name": "tool", "tool_call_id": "tool"}
+_ROLES["images"] = "user"
 """Fields that only messages of one role have."""
 
 
@@ -303,20 +299,21 @@ class OllamaGenerateRequest(OllamaRequest):
         "suffix": "suffix: no text before a given end",
         "template": "chat template sent by the client",
         "context": "context of token ids; send the conversation to /api/chat",
-        "images": "models that take images",
         "width": "image generation",
         "height": "image generation",
         "steps": "image generation",
     }
 
     prompt: Text | None = None
+    images: Images | None = None
+    """Pictures in base64, which the model sees before the prompt; for models with eyes. Not with `raw`."""
     system: Text | None = None
     raw: bool | None = None
     """true: the prompt goes to the model as it is, without its chat template. Not with `system`, nor with `think`."""
 
     def check(self) -> None:
         super().check()
-        for name in ("system", "think"):
+        for name in ("system", "think", "images"):
             if self.raw and getattr(self, name):
                 text = f"'{name}' does not go with 'raw': true, which leaves the chat template out."
                 raise RequestError(text, name, "invalid_value")

@@ -28,6 +28,10 @@ class ChatDialect(Dialect):
     def read(cls, document: Any, names: ModelNames) -> Self:
         return cls(ChatRequest.read(document))
 
+    def pictures_taken(self) -> None:
+        super().pictures_taken()
+        self.request = self.request.model_copy(update={"messages": []})
+
     def _head(self, prepared: PreparedRequest) -> AnswerHead:
         """A service tier is told when one was asked for, "auto" being the default one."""
         tier = self.request.service_tier

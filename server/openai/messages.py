@@ -9,7 +9,8 @@ from pydantic import Discriminator, Field, Tag
 
 from axpress.core.errors import RequestError
 
-from ..schema.fields import MAX_MESSAGES, Content, Strict, Text, joined, type_of
+from ..schema.fields import MAX_MESSAGES, Content, Strict, Text, TextPart, joined, kind, type_of
+from ..schema.images import ImageDetail, PictureText, image_source, parts_or_text
 from ..schema.tools import FunctionName
 
 MAX_CALLS = 128
@@ -23,11 +24,43 @@ class SystemMessage(Strict):
     content: Content
 
 
+class ImageUrl(Strict):
+    """`url`: data:image/png;base64,... or, where the server's owner allows its host, an http(s) URL. `detail`: how
+    closely the model looks, where it has a choice (SmolVLM2: low is the whole picture without tiles)."""
+
+    url: PictureText
+    detail: ImageDetail | None = None
+
+
+def _url_kind(value: Any) -> str:
+    return "<text>" if isinstance(value, str) else "<object>"
+
+
+class ImagePart(Strict):
+    """A picture, for models with eyes."""
+
+    type: Literal["image_url"]
+    image_url: Annotated[
+        Annotated[PictureText, Tag("<text>")] | Annotated[ImageUrl, Tag("<object>")], Discriminator(_url_kind)
+    ]
+
+
+def _part_kind(value: Any) -> str:
+    return "<image>" if type_of(value) == "image_url" else "<text>"
+
+
+UserPart = Annotated[
+    Annotated[TextPart, Tag("<text>")] | Annotated[ImagePart, Tag("<image>")], Discriminator(_part_kind)
+]
+UserParts = Annotated[list[UserPart], Field(fail_fast=True, min_length=1, max_length=MAX_MESSAGES)]
+UserContent = Annotated[Annotated[Text, Tag("<text>")] | Annotated[UserParts, Tag("<list>")], Discriminator(kind)]
+
+
 class UserMessage(Strict):
-    """What the user said."""
+    """What the user said, pictures in their place among the texts."""
 
     role: Literal["user"]
-    content: Content
+    content: UserContent
 
 
 class CalledFunction(Strict):
@@ -170,13 +203,28 @@ def function_id(name: str) -> str:
 
 
 def neutral_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    """As chat templates know them: text content, developer as system, function calls as tool calls."""
-    return [_neutral(message) for message in messages]
+    """As chat templates know them: text content, or parts where there are pictures; developer as system, function calls
+    as tool calls."""
+    return [_neutral(message, f"messages[{index}].content") for index, message in enumerate(messages)]
 
 
-def _neutral(message: Any) -> dict[str, Any]:
+def _seen(content: Any, field: str) -> str | list[dict[str, Any]]:
+    """What a user said, with the pictures."""
+    parts = [{"type": "text", "text": content}] if isinstance(content, str) else []
+    for index, part in enumerate(content if isinstance(content, list) else ()):
+        if isinstance(part, TextPart):
+            parts.append({"type": "text", "text": part.text})
+            continue
+        whole = part.image_url if isinstance(part.image_url, ImageUrl) else ImageUrl(url=part.image_url)
+        parts.append(image_source(f"{field}[{index}].image_url", whole.url, detail=whole.detail).part)
+    return parts_or_text(parts)
+
+
+def _neutral(message: Any, field: str) -> dict[str, Any]:
+    if isinstance(message, UserMessage):
+        return {"role": "user", "content": _seen(message.content, field)}
     content = joined(message.content or "")
-    if isinstance(message, SystemMessage | UserMessage):
+    if isinstance(message, SystemMessage):
         return {"role": message.role.replace("developer", "system"), "content": content}
     if isinstance(message, ToolMessage):
         return {"role": "tool", "tool_call_id": message.tool_call_id, "content": content}

@@ -348,6 +348,8 @@ class ModelCard(TypedDict):
     max_model_len: NotRequired[int]
     """Tokens of prompt and answer together, by vLLM's name. Not there for a model that was not loaded yet and whose
     files do not tell."""
+    input_modalities: NotRequired[list[Literal["text", "image"]]]
+    """What a model with eyes reads, by OpenRouter's name; not there for those that read text only."""
 
 
 @closed

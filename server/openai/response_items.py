@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, TypeAdapter, mo
 from axpress.core.errors import RequestError
 
 from ..schema.fields import MAX_MESSAGES, Strict, Text, kind, type_of
+from ..schema.images import ImageDetail, PictureText, image_source, only_of_user, parts_or_text
 from ..schema.tools import FunctionName
 from .messages import CallId, neutral_call
 
@@ -37,12 +38,12 @@ class _ItemFields(Strict):
 
 def _text_only(value: Any) -> Any:
     if isinstance(value, str) and value not in ("input_text", "output_text"):
-        raise ValueError(f"parts of type {value[:32]!r} are not supported: this model reads text only")
+        raise ValueError(f"parts of type {value[:32]!r} are not supported here: only text")
     return value
 
 
 class InputText(Strict):
-    """A part of a message, text only."""
+    """A part of a message: text."""
 
     harmless: ClassVar[dict[str, str]] = {
         "annotations": "empty, as answers have them",
@@ -55,13 +56,46 @@ class InputText(Strict):
     logprobs: list[Any] | None = None
 
 
-Parts = Annotated[list[InputText], Field(fail_fast=True, max_length=MAX_MESSAGES)]
-Content = Annotated[Annotated[Text, Tag("<text>")] | Annotated[Parts, Tag("<list>")], Discriminator(kind)]
+class InputImage(Strict):
+    """A picture in a message of the user's, for models with eyes: data:image/png;base64,... or, where the server's
+    owner allows its host, an http(s) URL. `detail`: how closely the model looks, where it has a choice (SmolVLM2)."""
+
+    type: Literal["input_image"]
+    image_url: PictureText
+    detail: ImageDetail | None = None
+    file_id: None = None
+
+
+def _part_kind(value: Any) -> str:
+    return "<image>" if type_of(value) == "input_image" else "<text>"
+
+
+Texts = Annotated[list[InputText], Field(fail_fast=True, max_length=MAX_MESSAGES)]
+Content = Annotated[Annotated[Text, Tag("<text>")] | Annotated[Texts, Tag("<list>")], Discriminator(kind)]
+Part = Annotated[Annotated[InputText, Tag("<text>")] | Annotated[InputImage, Tag("<image>")], Discriminator(_part_kind)]
+Parts = Annotated[list[Part], Field(fail_fast=True, max_length=MAX_MESSAGES)]
+SeenContent = Annotated[Annotated[Text, Tag("<text>")] | Annotated[Parts, Tag("<list>")], Discriminator(kind)]
 
 
 def joined(content: str | list[InputText]) -> str:
     """Content as one string; parts are joined without a separator."""
     return content if isinstance(content, str) else "".join([part.text for part in content])
+
+
+def _seen(item: MessageItem, field: str) -> str | list[dict[str, Any]]:
+    """What a message says, with the pictures. Raises RequestError where it is not the user's and has any."""
+    if isinstance(item.content, str):
+        return item.content
+    parts = []
+    for index, part in enumerate(item.content):
+        where = f"{field}.content[{index}]"
+        if isinstance(part, InputText):
+            parts.append({"type": "text", "text": part.text})
+        elif item.role == "user":
+            parts.append(image_source(f"{where}.image_url", part.image_url, detail=part.detail).part)
+        else:
+            raise only_of_user(where)
+    return parts_or_text(parts)
 
 
 class MessageItem(_ItemFields):
@@ -74,7 +108,7 @@ class MessageItem(_ItemFields):
 
     type: Literal["message"] | None = None
     role: Literal["system", "developer", "user", "assistant"]
-    content: Content
+    content: SeenContent
     phase: Literal["commentary", "final_answer"] | None = None
 
 
@@ -182,7 +216,8 @@ def neutral_items(
     """
     before, items = _STORED.validate_python(list(earlier)), _as_items(conversation)
     _check_calls(before, items)
-    messages = list(_messages([*before, *items]))
+    names = [*["previous_response_id"] * len(before), *(f"input[{index}]" for index in range(len(items)))]
+    messages = list(_messages(zip([*before, *items], names, strict=True)))
     if instructions:
         first = messages[0]
         if first["role"] == "system":
@@ -203,18 +238,19 @@ def _check_calls(before: list[Any], items: list[Any]) -> None:
             raise RequestError(text, field, "invalid_value")
 
 
-def _messages(items: Iterable[Any]) -> Iterator[dict[str, Any]]:
+def _messages(items: Iterable[tuple[Any, str]]) -> Iterator[dict[str, Any]]:
+    """Of items, each with its field's name."""
     turn: dict[str, Any] | None = None
     last = 0
-    for item in items:
+    for item, field in items:
         step = _step(item)
         if turn is not None and (step is None or step < last or step == last == _TEXT):
             yield turn
             turn = None
         if step is None:
-            yield _of_others(item)
+            yield _of_others(item, field)
         else:
-            turn, last = _with(turn or {"role": "assistant", "content": ""}, item), step
+            turn, last = _with(turn or {"role": "assistant", "content": ""}, item, field), step
     if turn is not None:
         yield turn
 
@@ -230,10 +266,10 @@ def _step(item: Any) -> int | None:
     return _REASONING if isinstance(item, ReasoningItem) else _CALL if isinstance(item, CallItem) else None
 
 
-def _with(turn: dict[str, Any], item: Any) -> dict[str, Any]:
+def _with(turn: dict[str, Any], item: Any, field: str) -> dict[str, Any]:
     """The assistant's message with one item more."""
     if isinstance(item, MessageItem):
-        return {**turn, "content": joined(item.content)}
+        return {**turn, "content": _seen(item, field)}
     if isinstance(item, CallItem):
         return {**turn, "tool_calls": [*turn.get("tool_calls", []), neutral_call(item.call_id, item)]}
     thoughts = [turn["reasoning_content"]] if "reasoning_content" in turn else []
@@ -241,7 +277,7 @@ def _with(turn: dict[str, Any], item: Any) -> dict[str, Any]:
     return {**turn, "reasoning_content": "\n".join(thoughts)} if thoughts else turn
 
 
-def _of_others(item: Any) -> dict[str, Any]:
+def _of_others(item: Any, field: str) -> dict[str, Any]:
     if isinstance(item, CallOutputItem):
         return {"role": "tool", "tool_call_id": item.call_id, "content": joined(item.output)}
-    return {"role": item.role.replace("developer", "system"), "content": joined(item.content)}
+    return {"role": item.role.replace("developer", "system"), "content": _seen(item, field)}

@@ -53,6 +53,11 @@ class ResponsesDialect(Dialect):
             request.refuse_store()
         return cls(request, own)
 
+    def pictures_taken(self) -> None:
+        super().pictures_taken()
+        if self._own is None:  # what is stored keeps its pictures
+            self.request = self.request.model_copy(update={"input": ""})
+
     def stream(self, prepared: PreparedRequest) -> StreamWriter:
         return ResponseStream(prepared, partial(self._response, prepared), partial(self._finished, prepared))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -10,36 +9,49 @@ from sanic.request import Request
 from sanic.response import HTTPResponse
 
 from ..http.request_body import parse_json
-from ..http.routing import JSON, Handler
+from ..http.routing import JSON
 from ..schema.tools import chat_tools
 from ..serving.engine_service import Service
 from ..serving.generation_spec import FieldNames, GenerationSpec
-from ..serving.handler import in_thread, model_of, take_body
-from ..serving.prompts import check_tokens
+from ..serving.handler import HeldBody, in_thread, model_of, take_body
+from ..serving.pictures import Pictures
+from ..serving.prompts import check_tokens, seen_conversation
 from ..serving.served_model import ServedModel
 from .messages import neutral_messages
 from .tokens_request import DetokenizeRequest, TokenizeRequest
 
 
-def _handler(work: Callable[[Any, ServedModel], dict[str, Any]]) -> Handler:
-    """Answers with what `work` makes of the request's JSON, in a thread."""
-
-    async def handler(request: Request) -> HTTPResponse:
-        service: Service = request.app.ctx.service
-        body = await take_body(request)
-        async with model_of(service, body, request) as served:
-            document = await in_thread(service, lambda: orjson.dumps(work(parse_json(body), served)))
-        return HTTPResponse(document, content_type=JSON)
-
-    return handler
+async def tokenize(request: Request) -> HTTPResponse:
+    """Ids of a text, or of a conversation with the pictures in it."""
+    service: Service = request.app.ctx.service
+    async with HeldBody(request) as body, model_of(service, body.data, request) as served:
+        asked, spec = await in_thread(service, _read, body.data, served)
+        pictures = await service.pictures.prepare(spec.images, served)
+        document = await in_thread(service, lambda: orjson.dumps(_tokenized(asked, spec, served, pictures)))
+    return HTTPResponse(document, content_type=JSON)
 
 
-def _tokenize(document: Any, served: ServedModel) -> dict[str, Any]:
-    request = TokenizeRequest.read(document)
+async def detokenize(request: Request) -> HTTPResponse:
+    """The text of ids."""
+    service: Service = request.app.ctx.service
+    body = await take_body(request)
+    async with model_of(service, body, request) as served:
+        document = await in_thread(service, lambda: orjson.dumps(_detokenized(parse_json(body), served)))
+    return HTTPResponse(document, content_type=JSON)
+
+
+def _read(body: bytes, served: ServedModel) -> tuple[TokenizeRequest, GenerationSpec]:
+    request = TokenizeRequest.read(parse_json(body))
     served.limits.names.check(request.model)
+    return request, _spec(request)
+
+
+def _tokenized(
+    request: TokenizeRequest, spec: GenerationSpec, served: ServedModel, pictures: Pictures
+) -> dict[str, Any]:
     text = served.engine.text
     if request.messages is not None:
-        ids = served.chat_format.prompt(_spec(request))[0]
+        ids = seen_conversation(spec.without_sources(), served, pictures)[0]
     else:
         ids = (text.begin if request.begins else []) + text.encode(
             request.text or "", control=bool(request.parse_special)
@@ -67,12 +79,9 @@ def _piece(data: bytes) -> str | list[int]:
         return list(data)
 
 
-def _detokenize(document: Any, served: ServedModel) -> dict[str, Any]:
+def _detokenized(document: Any, served: ServedModel) -> dict[str, Any]:
     request = DetokenizeRequest.read(document)
     served.limits.names.check(request.model)
     check_tokens(request.tokens, "tokens", served.limits.vocab_size)
     text = served.engine.text.decode(request.tokens, skip_special_tokens=False)
     return {"prompt": text, "content": text}
-
-
-tokenize, detokenize = _handler(_tokenize), _handler(_detokenize)

@@ -63,8 +63,9 @@ export function stop() {
 }
 
 /** A question, and then the answer to it. */
-export function send(content, files = []) {
-  add(chat, chat.leaf, { role: "user", content, ...(files.length && { files }) });
+export function send({ content, files = [], pictures = [] }) {
+  const beside = { ...(files.length && { files }), ...(pictures.length && { pictures }) };
+  add(chat, chat.leaf, { role: "user", content, ...beside });
   answer();
 }
 
@@ -125,8 +126,9 @@ function edit(message, node) {
   const question = message.role === "user";
   editMessage(node, message, question ? "Send" : "Keep", (text) => {
     if (text && text !== message.content) {
-      const { role, files } = message;
-      add(chat, message.parent, { role, content: text, ...(files && { files }), ...(!question && { state: "done" }) });
+      const { role, files, pictures } = message;
+      const beside = { ...(files && { files }), ...(pictures && { pictures }), ...(!question && { state: "done" }) };
+      add(chat, message.parent, { role, content: text, ...beside });
       if (question) return answer();
       keep();
     }

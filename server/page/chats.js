@@ -2,8 +2,7 @@
 
 import { ask, closable } from "./ask.js";
 import { currentChat, switchChat } from "./chat.js";
-import { $, el, many } from "./dom.js";
-import { button } from "./messages.js";
+import { $, button, el, many } from "./dom.js";
 import { say } from "./speech.js";
 import { loadChat, removeChat, saveChat, searchChats } from "./store.js";
 import { exportAll, exportJson, exportMarkdown, importFile } from "./transfer.js";

@@ -1,20 +1,21 @@
-// The box to write in: text, files of text, thinking, keys.
+// The box to write in: text, files of text, pictures, thinking, keys.
 
 import { currentChat, editLast, isAnswering, recount, send, settingsChanged, stop } from "./chat.js";
-import { $, count, el } from "./dom.js";
+import { $, button, count, el } from "./dom.js";
 import { onServed, served } from "./model.js";
-import { button } from "./messages.js";
+import { hasCamera, pictureNode, readPicture, takePicture } from "./pictures.js";
 import { say } from "./speech.js";
 import { keepSettings } from "./store.js";
 
 const MAX_BYTES = 1 << 20; // of a file: far more than a context holds
 
 let files = []; // to be sent with the message: {name, text}
+let pictures = []; // the same: {name, url}
 
 /** What is being written, as a message, or null. */
 export function draft() {
   const content = $("prompt").value.trim();
-  return content || files.length ? { role: "user", content, files } : null;
+  return content || files.length || pictures.length ? { role: "user", content, files, pictures } : null;
 }
 
 export function startComposer() {
@@ -34,8 +35,16 @@ export function startComposer() {
   $("leave-out").addEventListener("change", () => change({ leave_out: $("leave-out").checked || undefined }));
   onServed(() => {
     showThinking();
+    showEyes();
     recount(0);
   });
+}
+
+/** What can be added to a message: pictures only where the model sees. */
+function showEyes() {
+  $("attach").title = served.sees ? "Add pictures or files of text" : "Add files of text";
+  $("attach").setAttribute("aria-label", $("attach").title);
+  $("camera").hidden = !served.sees || !hasCamera();
 }
 
 /** The conversation's choice, where the model has one. */
@@ -67,10 +76,10 @@ function submit() {
   const message = draft();
   if (!message || isAnswering()) return;
   $("prompt").value = "";
-  files = [];
+  [files, pictures] = [[], []];
   showFiles();
   fit();
-  send(message.content, message.files);
+  send(message);
 }
 
 function fit() {
@@ -84,6 +93,7 @@ function fit() {
 function startFiles(prompt) {
   const picker = $("file");
   $("attach").addEventListener("click", () => picker.click());
+  $("camera").addEventListener("click", useCamera);
   picker.addEventListener("change", async () => {
     await take(picker.files);
     picker.value = "";
@@ -113,13 +123,29 @@ function startFiles(prompt) {
 async function take(list) {
   const refused = [];
   for (const file of Array.from(list)) {
-    const text = file.size > MAX_BYTES ? null : await readText(file);
-    if (text === null) refused.push(file.name);
+    const picture = served.sees && file.type.startsWith("image/") ? await readPicture(file) : null;
+    const text = picture || file.size > MAX_BYTES ? null : await readText(file);
+    if (picture) pictures.push(picture);
+    else if (text === null) refused.push(file.name);
     else files.push({ name: file.name, text });
   }
-  const why = `Not taken: ${refused.join(", ")}. Files of text of up to 1 MiB can be sent.`;
-  showFiles(refused.length ? why : "");
-  say(refused.length ? why : `${count(files.length)} files are sent with the message.`);
+  const what = served.sees ? "Pictures, and files of text of up to 1 MiB," : "Files of text of up to 1 MiB";
+  took(refused.length ? `Not taken: ${refused.join(", ")}. ${what} can be sent.` : "");
+}
+
+async function useCamera() {
+  try {
+    const picture = await takePicture();
+    if (picture) pictures.push(picture);
+    took();
+  } catch {
+    took("No picture: this browser has no camera, or the page may not use it.");
+  }
+}
+
+function took(problem = "") {
+  showFiles(problem);
+  say(problem || `${count(files.length + pictures.length)} files are sent with the message.`);
   $("prompt").focus();
   recount(0);
 }
@@ -135,13 +161,15 @@ async function readText(file) {
 }
 
 function showFiles(problem = "") {
-  const chips = files.map((file) =>
+  const chips = [...pictures, ...files].map((file) =>
     el(
       "span",
       { className: "chip" },
+      file.url && pictureNode(file, 40),
       file.name,
       button("×", `Remove ${file.name}`, () => {
         files = files.filter((other) => other !== file);
+        pictures = pictures.filter((other) => other !== file);
         showFiles();
         recount(0);
       }),

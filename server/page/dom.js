@@ -15,6 +15,12 @@ export function el(tag, properties = {}, ...children) {
   return node;
 }
 
+export function button(label, title, act, className = "quiet") {
+  const made = el("button", { type: "button", className, textContent: label, title });
+  made.addEventListener("click", act);
+  return made;
+}
+
 export const count = (n) => n.toLocaleString("en-US");
 
 /** 1 row, 2 rows. */

@@ -1,8 +1,9 @@
 // How a message looks. Its node is made once and brought up to date as the answer grows.
 
 import { code } from "./code.js";
-import { copyButton, count, el, many, rate } from "./dom.js";
+import { button, copyButton, count, el, many, rate } from "./dom.js";
 import { show } from "./markdown.js";
+import { pictureNode } from "./pictures.js";
 
 const NOTES = {
   stopped: "Stopped by you.",
@@ -21,7 +22,7 @@ export function messageNode(message, buttons) {
   return node;
 }
 
-function questionNode({ content, files = [] }) {
+function questionNode({ content, files = [], pictures = [] }) {
   const shown = files.map(({ name, text }) =>
     el(
       "details",
@@ -30,6 +31,7 @@ function questionNode({ content, files = [] }) {
       el("pre", { tabIndex: 0, role: "group", "aria-label": `Text of ${name}` }, text),
     ),
   );
+  if (pictures.length) shown.unshift(el("div", { className: "pictures" }, ...pictures.map((picture) => pictureNode(picture))));
   const bubble = el("div", { className: "bubble" }, ...shown, content && el("div", { className: "said" }, content));
   return el("li", { className: "user" }, el("h2", { className: "hidden" }, "You"), bubble);
 }
@@ -87,12 +89,6 @@ function usage(message) {
     if (timing.rate) phrases.push(`this answer: ${rate(timing.rate)} tokens/s${timing.emulated ? ", emulated" : ""}`);
   }
   return phrases;
-}
-
-export function button(label, title, act, className = "quiet") {
-  const made = el("button", { type: "button", className, textContent: label, title });
-  made.addEventListener("click", act);
-  return made;
 }
 
 /** The buttons under a message, from what can be done with it: functions, null where it cannot. */

@@ -1,4 +1,4 @@
-// What the server says it serves: models, the package's own sampling, whether it can think, and whether it is ready.
+// What the server says it serves: models, the package's own sampling, whether it can think and see, and whether it is ready.
 
 import { askJson } from "./api.js";
 import { $, el } from "./dom.js";
@@ -9,6 +9,8 @@ export const served = {
   context: 0, // tokens
   defaults: {}, // sampling of the package, by the names of request fields
   thinks: false,
+  sees: false,
+  imageSide: 0, // px that the model makes out, along the longer side
 };
 
 let status = "";
@@ -49,8 +51,10 @@ async function learn() {
   const names = (await askJson("/v1/models")).data.map(({ id }) => id);
   if (!names.includes(served.model)) served.model = names[0];
   showModels(names);
-  const { parameters = "", capabilities = [] } = await askJson("/api/show", { model: served.model });
+  const { parameters = "", capabilities = [], model_info: info = {} } = await askJson("/api/show", { model: served.model });
   served.thinks = capabilities.includes("thinking");
+  served.sees = capabilities.includes("vision");
+  served.imageSide = info[`${info["general.architecture"]}.vision.image_size`] ?? 0;
   const said = Object.fromEntries(parameters.split("\n").map((line) => line.split(/\s+/)));
   const { repeat_penalty: repetition_penalty, temperature, top_k, top_p, min_p } = said;
   served.defaults = { temperature, top_k, top_p, min_p, repetition_penalty, presence_penalty: 0, frequency_penalty: 0 };

@@ -24,8 +24,16 @@ export function contentOf({ content, files = [] }) {
   return [...parts, content].filter(Boolean).join("\n\n");
 }
 
+/** The same with its pictures before it, for a model that sees. */
+function seenContentOf(node) {
+  const text = contentOf(node);
+  if (!served.sees || !node.pictures?.length) return text;
+  const seen = node.pictures.map(({ url }) => ({ type: "image_url", image_url: { url } }));
+  return [...seen, ...(text ? [{ type: "text", text }] : [])];
+}
+
 export function promptOf({ system, thinking }, nodes) {
-  const said = nodes.map((node) => ({ role: node.role, content: contentOf(node) })).filter(({ content }) => content);
+  const said = nodes.map((node) => ({ role: node.role, content: seenContentOf(node) })).filter(({ content }) => content);
   return {
     messages: [...(system ? [{ role: "system", content: system }] : []), ...said],
     ...(thinking && served.thinks && { reasoning_effort: thinking }),

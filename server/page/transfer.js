@@ -36,6 +36,7 @@ export function exportMarkdown(chat) {
   for (const node of path(chat)) {
     parts.push(node.role === "user" ? "## You" : "## Answer");
     for (const file of node.files ?? []) parts.push(`File \`${file.name}\`:`, `~~~~\n${file.text}\n~~~~`);
+    for (const picture of node.pictures ?? []) parts.push(`Picture \`${picture.name}\``);
     if (node.content) parts.push(node.content);
   }
   download(`${fileName(chat)}.md`, "text/markdown", parts.join("\n\n") + "\n");

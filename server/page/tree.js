@@ -23,7 +23,8 @@ export function isTree(chat) {
         (node.parent === null || node.parent in nodes) &&
         ["user", "assistant"].includes(node.role) &&
         typeof node.content === "string" &&
-        (node.files ?? []).every(({ name, text }) => typeof name === "string" && typeof text === "string"),
+        (node.files ?? []).every(({ name, text }) => typeof name === "string" && typeof text === "string") &&
+        (node.pictures ?? []).every(({ name, url }) => typeof name === "string" && typeof url === "string"),
     ) &&
     Object.values(nodes).every((node) => endsAtRoot(nodes, node))
   );
@@ -83,7 +84,7 @@ export function remove(chat, node) {
 export function titleOf(chat) {
   if (chat.title) return chat.title;
   const first = path(chat).find(({ role }) => role === "user") ?? Object.values(chat.nodes)[0];
-  const text = first?.content || first?.files?.[0]?.name || "";
+  const text = first?.content || (first?.files ?? first?.pictures)?.[0]?.name || "";
   return text.replace(/\s+/g, " ").trim().slice(0, 80) || "Empty";
 }
 

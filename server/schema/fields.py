@@ -116,12 +116,12 @@ def type_of(value: Any, field: str = "type") -> Any:
 
 def _text_only(value: Any) -> Any:
     if isinstance(value, str) and value != "text":
-        raise ValueError(f"parts of type {value[:32]!r} are not supported: this model reads text only")
+        raise ValueError(f"parts of type {value[:32]!r} are not supported here: only text")
     return value
 
 
 class TextPart(Strict):
-    """One part of a message's content; only text parts exist here."""
+    """One part of a message's content."""
 
     type: Annotated[Literal["text"], BeforeValidator(_text_only)]
     text: Text

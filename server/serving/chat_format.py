@@ -21,6 +21,7 @@ from .generation_spec import Function, GenerationSpec
 
 if TYPE_CHECKING:
     from axpress.core.tokenizer.tokenizer import Tokenizer
+    from axpress.core.vision import ImageAdapter
 
 THINK, END_THINK = "<think>", "</think>"
 GENERIC = ToolFormat('<tool_call>\n{"name": "', '", "arguments": ', "}\n</tool_call>")
@@ -41,7 +42,8 @@ class ChatFormat:
     """`thinking`: "never"; "always", where the template lets the model think whatever it is told; "switch", where it
     can be told. `thinks`: the template does so untold; `default`: what the package's config tells it. `native`: the
     template lays out tools, calls and results, `arguments_as_text` or as objects; `system`: it takes system
-    messages."""
+    messages. `picture`: what stands for a picture where the template does not know any (None: it does, or the model has
+    no eyes); `only_parts`: the template wants every content as a list of parts."""
 
     text: Tokenizer
     thinking: Literal["never", "always", "switch"] = "never"
@@ -51,6 +53,8 @@ class ChatFormat:
     native: bool = False
     arguments_as_text: bool = False
     system: bool = True
+    picture: str | None = None
+    only_parts: bool = False
 
     def prompt(self, spec: GenerationSpec) -> tuple[list[int], Thinking | None]:
         """The prompt's ids, and the reasoning that the answer begins with. Raises RequestError."""
@@ -64,7 +68,7 @@ class ChatFormat:
             variables["enable_thinking"] = wanted
         if functions and self.native:
             variables["tools"] = [_tool(function) for function in functions]
-        ids = self.text.render(self._messages(spec.messages or [], functions), **variables)
+        ids = self.text.render(self._messages(spec.messages or [], functions), picture=self.picture, **variables)
         if self.thinking == "never":
             return ids, None
         end = self.text.decode(ids[-8:], skip_special_tokens=False).rstrip()
@@ -100,12 +104,13 @@ class ChatFormat:
         """As this model's template takes them."""
         messages = in_call_order(messages)
         if self.native:
-            return [self._native(message) for message in messages]
-        plain = _as_text(messages)
-        if not functions:
-            return plain
-        lines = "\n".join([_json(_tool(function)["function"]) for function in functions])
-        return _instructed(plain, INSTRUCTIONS.format(functions=lines), self.system)
+            messages = [self._native(message) for message in messages]
+        else:
+            messages = _as_text(messages)
+            if functions:
+                lines = "\n".join([_json(_tool(function)["function"]) for function in functions])
+                messages = _instructed(messages, INSTRUCTIONS.format(functions=lines), self.system)
+        return [{**m, "content": _parts(m["content"])} for m in messages] if self.only_parts else messages
 
     def _native(self, message: dict[str, Any]) -> dict[str, Any]:
         calls = message.get("tool_calls")
@@ -176,6 +181,9 @@ def _as_text(messages: Messages) -> Messages:
             out.append({"role": "user", "content": "\n".join(results)})
             continue
         for message in group:
+            if isinstance(message["content"], list):
+                out.append(message)
+                continue
             lines = [message["content"]] if message["content"] else []
             lines += [_call_as_text(call["function"]) for call in message.get("tool_calls") or ()]
             out.append({**{k: v for k, v in message.items() if k != "tool_calls"}, "content": "\n".join(lines)})
@@ -195,8 +203,13 @@ def _instructed(messages: Messages, text: str, system: bool) -> Messages:
     if system:
         return [{"role": "system", "content": text}, *messages]
     if first["role"] == "user":
-        return [{**first, "content": f"{text}\n\n{first['content']}"}, *messages[1:]]
+        said, text = first["content"], f"{text}\n\n"
+        return [{**first, "content": text + said if isinstance(said, str) else _parts(text) + said}, *messages[1:]]
     return [{"role": "user", "content": text}, *messages]
+
+
+def _parts(content: Any) -> list[dict[str, Any]]:
+    return content if isinstance(content, list) else [{"type": "text", "text": content}]
 
 
 HI: Messages = [{"role": "user", "content": "hi"}]
@@ -205,10 +218,25 @@ _FUNCTION = Function("axpress_probe", "probe", {"type": "object", "properties": 
 _CALL = r'<tool_call>(\s*)\{"name": "axpress_probe", "arguments": \{"axpress_key": 1\}\}(\s*)</tool_call>'
 
 
-def chat_format_of(text: Tokenizer, default: bool | None = None) -> ChatFormat:
+def chat_format_of(text: Tokenizer, default: bool | None = None, eyes: ImageAdapter | None = None) -> ChatFormat:
     """That of a model with this tokenizer and chat template; `default`: whether its package wants it to think."""
     if not text.can_render:
         return ChatFormat(text)
+    found = _format_of(text, default)
+    return found if eyes is None else _with_pictures(found, eyes)
+
+
+def _with_pictures(found: ChatFormat, eyes: ImageAdapter) -> ChatFormat:
+    """How pictures stand in its prompts."""
+    seen = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "hi"}]}]
+    said = [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]
+    shown, listed, plain = (_rendered(found.text, messages) or "" for messages in (seen, said, HI))
+    if shown.count(eyes.placeholder) != 1 or "hi" not in shown:
+        return replace(found, picture=eyes.in_text)
+    return replace(found, only_parts=plain != listed)
+
+
+def _format_of(text: Tokenizer, default: bool | None) -> ChatFormat:
     thinking, thinks = _thinking(text)
     system = _rendered(text, [{"role": "system", "content": "be brief"}, *HI]) is not None
     chat_format = ChatFormat(text, thinking, thinks, default, system=system)

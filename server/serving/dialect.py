@@ -119,6 +119,10 @@ class Dialect(ABC):
         """Checks the parsed JSON body; `names`: the model's. Raises RequestError, naming the field, HttpError, or
         NothingToGenerate."""
 
+    def pictures_taken(self) -> None:
+        """The pictures of the request are with the model: lets their data go, megabytes that nobody needs any more."""
+        self.spec = self.spec.without_sources()
+
     def stream(self, prepared: PreparedRequest) -> StreamWriter:
         """The writer for `spec.stream`; a dialect that has none reads no such request."""
         raise AssertionError(f"{type(self).__name__} is never streamed")

@@ -32,6 +32,7 @@ from .engine_facts import banner, engine_facts, engines_facts, group_facts, load
 from .hosted_model import hosted_models
 from .lenient import Lenience
 from .model_pool import ModelPool
+from .pictures import PictureRoom
 from .served_model import ServedModel
 from .watched_card import WatchedCard
 
@@ -98,6 +99,7 @@ class Service:
         self._slow = ThreadPoolExecutor(1, "axpress-load")
         self.preparing = ThreadPoolExecutor(1, "axpress-prepare")
         self.submitting = ThreadPoolExecutor(1, "axpress-submit")
+        self.pictures = PictureRoom(settings)
 
     async def start(self) -> None:
         """Load the model in a thread; returns when that ended, well or not. Sets `exit_code` when waiting cannot
@@ -262,6 +264,13 @@ class Service:
             return next((model.served for model in self.pool.loaded), None)
         return self._served
 
+    @property
+    def has_eyes(self) -> bool:
+        """Whether a model that can be asked for takes pictures."""
+        if self.pool is not None:
+            return any(model.has_eyes for model in self.pool.models)
+        return self._served is not None and self._served.eyes is not None
+
     def begin_answer(self) -> None:
         """An accepted request is on its way until `end_answer`."""
         # A card that hangs still has the answer whose client left: its silence goes on being counted.
@@ -397,6 +406,7 @@ class Service:
             self.bridge.close()
         for executor in (self._slow, self.preparing, self.submitting):
             executor.shutdown(wait=False)
+        self.pictures.close()
         if not self.card_hangs:
             for claim in self._claims:
                 claim.give_up()

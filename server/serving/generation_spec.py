@@ -4,11 +4,12 @@ which knows the model."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from axpress.core.structured_output.output_spec import Body
+    from axpress.core.vision.prepared import Detail
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +71,29 @@ class RerankSpec:
     truncate: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class ImageSource:
+    """A picture as a request has it in `field`: a `url`, data: or one to fetch, or else its bytes in base64."""
+
+    field: str
+    url: str | None = None
+    encoded: str = ""
+    detail: Detail = "auto"
+
+    @property
+    def part(self) -> dict[str, Any]:
+        """As a part of a message's content."""
+        return {"type": "image", "source": self}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationSpec:
     """One request. None means "not said": the model's own default.
 
     Either `messages`, as chat templates know them (role, content, and where present tool_calls, tool_call_id, name,
-    reasoning_content), or `prompts`, plain texts or token ids, each of which gets `n` answers. `sampling` has names and
-    values of SamplingParams, but `logit_bias` still by text, as JSON has it. `body`: what the answer must look like.
+    reasoning_content; content is a text, or with pictures a list of parts: texts and `ImageSource.part`), or `prompts`,
+    plain texts or token ids, each of which gets `n` answers. `sampling` has names and values of SamplingParams, but
+    `logit_bias` still by text, as JSON has it. `body`: what the answer must look like.
     `thinking`: whether the model should reason first, at most `thinking_budget` tokens. `clip`: a max_tokens beyond the
     context is cut, not refused. `control_tokens`: what spells a control token in `prompts` is one. `suffix`: text
     that comes after the answer to a prompt. `context`: prompt and answer together have at most as many tokens, where
@@ -115,9 +132,31 @@ class GenerationSpec:
         return self.embedding is None and self.rerank is None
 
     @property
+    def images(self) -> list[ImageSource]:
+        """The pictures of all messages, in their order."""
+        contents = [message["content"] for message in self.messages or () if isinstance(message["content"], list)]
+        return [part["source"] for content in contents for part in content if "source" in part]
+
+    def without_sources(self) -> GenerationSpec:
+        """The same without the pictures' data, which are megabytes; their places stay."""
+        messages = [{**message, "content": _bare(message["content"])} for message in self.messages or ()]
+        return replace(self, messages=messages) if self.messages is not None else self
+
+    @property
     def wants_logprobs(self) -> bool:
         """Whether answers carry log-probabilities."""
         return self.sampling.get("logprobs") is not None
+
+
+def _bare(content: Any) -> Any:
+    if not isinstance(content, list):
+        return content
+    return [{"type": "image"} if part["type"] == "image" else part for part in content]
+
+
+def text_of(content: str | list[dict[str, Any]]) -> str:
+    """What a message's content says in words."""
+    return content if isinstance(content, str) else "".join([part.get("text", "") for part in content])
 
 
 def without_none(**fields: Any) -> dict[str, Any]:

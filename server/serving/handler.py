@@ -59,23 +59,27 @@ async def answer_request(
     """Answers one request, streamed or whole. `deployment`: another name that may say which model is meant."""
     service: Service = request.app.ctx.service
     take_rate(request, "requests", 1)
-    body = await take_body(request, any_content_type)
-    if service.pool is not None:
-        return await _answer_by_name(request, service, service.pool, read, body, deployment)
-    try:
-        dialect, prepared = await in_thread(
-            service, _prepare, service, read, body, service.ready(), partial(cache_salt_of, request), client_of(request)
-        )
-    except NothingToGenerate as nothing:
-        return HTTPResponse(nothing.reply, content_type=JSON)
-    return await _answer(request, service, dialect, prepared)
+    async with HeldBody(request, any_content_type) as body:
+        if service.pool is not None:
+            return await _answer_by_name(request, service, service.pool, read, body, deployment)
+        served = service.ready()
+        try:
+            dialect, prepared = await in_thread(
+                service, _prepare, service, read, body.data, served, partial(cache_salt_of, request), client_of(request)
+            )
+        except NothingToGenerate as nothing:
+            return HTTPResponse(nothing.reply, content_type=JSON)
+        if prepared is None:
+            prepared = await _with_pictures(request, service, dialect, served)
+        body.done()
+        return await _answer(request, service, dialect, prepared)
 
 
 async def _answer_by_name(
-    request: Request, service: Service, pool: ModelPool, read: Reader, body: bytes, deployment: str | None
+    request: Request, service: Service, pool: ModelPool, read: Reader, body: HeldBody, deployment: str | None
 ) -> HTTPResponse | None:
     """Where requests choose among models, which may have to be loaded first."""
-    hosted, dialect = await in_thread(service, _read_for, service, pool, read, body, deployment)
+    hosted, dialect = await in_thread(service, _read_for, service, pool, read, body.data, deployment)
     if isinstance(dialect, NothingToGenerate):
         if dialect.keep_alive == 0:
             pool.unload(hosted)
@@ -87,8 +91,8 @@ async def _answer_by_name(
     try:
         served = await _take(request, service, pool, hosted, head)
         try:
-            salt = cache_salt_of(request, dialect.spec.prompt_cache_key)
-            prepared = await in_thread(service, prepare_request, dialect.spec, served, salt, client_of(request))
+            prepared = await _with_pictures(request, service, dialect, served)
+            body.done()
             return await _answer(request, service, dialect, prepared, head.response)
         finally:
             pool.give(hosted, dialect.spec.keep_alive)
@@ -97,6 +101,52 @@ async def _answer_by_name(
             raise
         await head.fail(translate(exc))
         return None
+
+
+async def _with_pictures(request: Request, service: Service, dialect: Dialect, served: ServedModel) -> PreparedRequest:
+    """The request, once its pictures, if it has any, are what the model takes; their data are let go."""
+    served.limits.names.check(dialect.spec.model)
+    pictures = await service.pictures.prepare(dialect.spec.images, served)
+    dialect.pictures_taken()
+    salt = cache_salt_of(request, dialect.spec.prompt_cache_key)
+    return await in_thread(service, prepare_request, dialect.spec, served, salt, client_of(request), pictures)
+
+
+class HeldBody:
+    """The body of a request that is answered, for as long as it is needed. One beyond the limit of texts, which only a
+    model with eyes is sent, has one of few places meanwhile: many large ones do not fill the memory."""
+
+    def __init__(self, request: Request, any_content_type: bool = False) -> None:
+        self._request, self._any = request, any_content_type
+        self._places: asyncio.Semaphore | None = None
+        self.data = b""
+
+    async def __aenter__(self) -> HeldBody:
+        """Raises as `take_body`."""
+        service: Service = self._request.app.ctx.service
+        settings, stream = service.settings, self._request.stream
+        most = settings.max_picture_body if service.has_eyes else settings.max_body
+        if settings.max_body < (stream.request_bytes or 0) <= most:  # type: ignore[union-attr]
+            await service.pictures.large_bodies.acquire()
+            self._places = service.pictures.large_bodies
+        else:
+            most = settings.max_body
+        try:
+            self.data = await take_body(self._request, self._any, most)
+        except BaseException:
+            self.done()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.done()
+
+    def done(self) -> None:
+        """It is read, and all that is in it taken."""
+        self.data = b""
+        if self._places is not None:
+            self._places.release()
+            self._places = None
 
 
 class EarlyHead:
@@ -191,12 +241,13 @@ async def _answer(
         service.end_answer()
 
 
-async def take_body(request: Request, any_content_type: bool = False) -> bytes:
-    """The body, once it is clear that somebody can answer it. Raises HttpError, EngineClosed."""
+async def take_body(request: Request, any_content_type: bool = False, most: int | None = None) -> bytes:
+    """The body, once it is clear that somebody can answer it; of at most `most` bytes (None: as texts may have). Raises
+    HttpError, EngineClosed."""
     service: Service = request.app.ctx.service
     check_content_type(request, any_content_type)
     service.check_open() if service.pool is not None else service.ready()
-    body = await read_body(request, service.settings.max_body, service.settings.read_timeout)
+    body = await read_body(request, most or service.settings.max_body, service.settings.read_timeout)
     # Sanic stops reading from a connection that sent a large body, and would not see its client leave.
     request.transport.resume_reading()  # type: ignore[attr-defined]
     return body
@@ -214,9 +265,12 @@ def _prepare(
     served: ServedModel,
     cache_salt: Callable[[str | None], bytes],
     client: bytes,
-) -> tuple[Dialect, PreparedRequest]:
-    """From bytes to a checked request; `cache_salt` makes one of a prompt_cache_key. Raises RequestError, HttpError."""
+) -> tuple[Dialect, PreparedRequest | None]:
+    """From bytes to a checked request, None where it has pictures to be made ready first; `cache_salt` makes one of a
+    prompt_cache_key. Raises RequestError, HttpError."""
     dialect = _read(service, read, parse_json(body), served.limits.names)
+    if dialect.spec.images:
+        return dialect, None
     return dialect, prepare_request(dialect.spec, served, cache_salt(dialect.spec.prompt_cache_key), client)
 
 

@@ -61,6 +61,11 @@ class HostedModel:
         return self.served.limits.context_length if self.served is not None else self.package.rows
 
     @property
+    def has_eyes(self) -> bool:
+        """Whether it takes pictures; of one that is not on the card, its files say so."""
+        return self.served.eyes is not None if self.served is not None else self.package.vision is not None
+
+    @property
     def expires_at(self) -> float:
         """When it leaves, should nobody ask for it until then."""
         keep = self.settings.keep_loaded if self.keep is None else self.keep

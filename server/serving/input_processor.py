@@ -8,23 +8,25 @@ from dataclasses import replace
 from typing import Any
 
 from axpress.core.errors import ContextOverflow, RequestError
-from axpress.core.request import GenerationRequest, SamplingParams, choice_seed
+from axpress.core.request import GenerationRequest, ImageInput, SamplingParams, choice_seed
 
 from .answer_constraint import make_constraint
 from .embedding_input import embedding_requests
 from .generation_spec import GenerationSpec
 from .model_limits import ModelLimits, check_together
 from .output_parser import OutputParser
+from .pictures import Pictures
 from .prepared_request import PreparedRequest
-from .prompts import check_length, check_size, conversation, plain_prompts
+from .prompts import check_length, check_size, plain_prompts, seen_conversation
 from .rerank_input import rerank_requests
 from .served_model import ServedModel
 
 
 def prepare_request(
-    spec: GenerationSpec, served: ServedModel, cache_salt: bytes, client: bytes = b""
+    spec: GenerationSpec, served: ServedModel, cache_salt: bytes, client: bytes = b"", pictures: Pictures = ()
 ) -> PreparedRequest:
     """Checks, renders, tokenises; cached prompts are shared among requests of one salt, places among clients.
+    `pictures`: those of the messages, as the model takes them.
 
     Takes milliseconds: not on the event loop. Raises RequestError, HttpError.
     """
@@ -39,8 +41,9 @@ def prepare_request(
         return PreparedRequest(spec, texts, served.engine, served.name, served.fingerprint)
     check_size(spec, limits.max_characters)
     check_length(spec, text, limits.context_length)
+    images: tuple[ImageInput, ...] = ()
     if spec.messages is not None:
-        prompt, thinking = conversation(spec, served.chat_format)
+        prompt, images, thinking = seen_conversation(spec, served, pictures)
         prompts = [prompt]
     else:
         prompts = plain_prompts(spec, text, limits.vocab_size)
@@ -48,7 +51,8 @@ def prepare_request(
     output = served.chat_format.output_spec(spec, thinking)
     # before a grammar is compiled in vain
     of_prompts = [generation_request(spec, limits, ids, prediction, cache_salt) for ids in prompts]
-    rules: dict[str, Any] = {"client": client, "constraint": make_constraint(spec, output, served.grammars)}
+    constraint = make_constraint(spec, output, served.grammars)
+    rules: dict[str, Any] = {"client": client, "images": images, "constraint": constraint}
     if thinking is not None:
         rules |= {"stop_after": thinking.end, "stop_after_begin": "" if thinking.open else thinking.begin}
     requests = [choice for request in of_prompts for choice in choices(spec, limits, replace(request, **rules))]

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from axpress.core.errors import ContextOverflow, RequestError
 from axpress.core.structured_output.output_spec import Thinking
 
 from .chat_format import ChatFormat
-from .generation_spec import GenerationSpec
+from .generation_spec import GenerationSpec, text_of
 
 if TYPE_CHECKING:
+    from axpress.core.request import ImageInput
     from axpress.core.tokenizer.tokenizer import Tokenizer
+
+    from .pictures import Pictures
+    from .served_model import ServedModel
 
 
 SHORT_CHARACTERS = 4
@@ -26,7 +31,7 @@ def check_size(spec: GenerationSpec, max_characters: int) -> None:
     """Raises ContextOverflow for a prompt of more than `max_characters`, which can be no fewer tokens than the context
     holds: before seconds are spent on laying it out and counting them."""
     size = max((len(prompt) for prompt in spec.prompts if isinstance(prompt, str)), default=0) + len(spec.suffix or "")
-    size += sum(len(message["content"].strip()) for message in spec.messages or ())
+    size += sum(len(text_of(message["content"]).strip()) for message in spec.messages or ())
     prompt = f"'{spec.names.prompt}'"
     if spec.tools is not None:
         prompt += " and the functions"
@@ -47,7 +52,7 @@ def check_length(spec: GenerationSpec, text: Tokenizer, context_length: int) -> 
 
     Counted slice by slice, blanks included, in favour of the prompt; one that passes is counted exactly later."""
     alone = [[prompt, spec.suffix or ""] for prompt in spec.prompts if isinstance(prompt, str)]
-    for texts in (*alone, [str(message["content"]) for message in spec.messages or ()] + _tool_texts(spec)):
+    for texts in (*alone, [text_of(message["content"]) for message in spec.messages or ()] + _tool_texts(spec)):
         if sum(map(len, texts)) < SHORT_CHARACTERS * context_length:
             continue
         count = 0
@@ -79,6 +84,20 @@ def conversation(spec: GenerationSpec, chat_format: ChatFormat) -> tuple[list[in
         if exc.param != "messages" or field == "messages":
             raise
         raise RequestError(str(exc).replace("'messages'", f"'{field}'"), field, exc.code) from None
+
+
+def seen_conversation(
+    spec: GenerationSpec, served: ServedModel, pictures: Pictures = ()
+) -> tuple[list[int], tuple[ImageInput, ...], Thinking | None]:
+    """As `conversation`, with all tokens of each picture in its place."""
+    ids, thinking = conversation(spec, served.chat_format)
+    if served.eyes is None or not pictures:
+        return ids, (), thinking
+    try:
+        ids, images = served.eyes.expand(ids, pictures, partial(served.engine.text.encode, control=True))
+    except RequestError as error:
+        raise RequestError(f"'{spec.names.prompt}': {error}.", spec.names.prompt, error.code) from None
+    return ids, images, thinking
 
 
 def plain_prompts(spec: GenerationSpec, text: Tokenizer, vocab_size: int) -> list[list[int]]:

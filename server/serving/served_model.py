@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from axpress.core.engine.engine_group import AnyEngine
     from axpress.core.model_files.model_package import ModelPackage
     from axpress.core.structured_output.grammar_compiler import GrammarCompiler
+    from axpress.core.vision import ImageAdapter
 
     from .chat_format import ChatFormat
 
@@ -33,6 +34,8 @@ class ServedModel:
     grammars: GrammarCompiler
     reranker: Reranker | None
     """How documents are ranked with it; None: it is no reranker."""
+    eyes: ImageAdapter | None
+    """How it takes pictures; None: it reads text only."""
     files: tuple[int, float]
     """Bytes of the model's files, and when the last of them was changed; they may be gone later."""
 
@@ -49,16 +52,26 @@ class ServedModel:
         reranker = Reranker.of(engine) if package.reranks or settings.reranker else None
         grammars = GrammarCompiler(engine.text, engine.info.vocab_size)
         grammars.prepare()
+        eyes = eyes_of(engine)
         return cls(
             engine,
             model_limits(engine, names, settings.max_queue + settings.max_running),
             names.served,
             fingerprint(engine, settings),
-            chat_format_of(engine.text, package.enable_thinking),
+            chat_format_of(engine.text, package.enable_thinking, eyes),
             grammars,
             reranker,
+            eyes,
             files_of(package),
         )
+
+
+def eyes_of(engine: AnyEngine) -> ImageAdapter | None:
+    """How the model takes pictures."""
+    from axpress.core.vision import adapter_for
+
+    vision, encoder = engine.package.vision, getattr(engine, "encoder_input", None)
+    return None if vision is None or encoder is None else adapter_for(vision.kind, encoder)
 
 
 def files_of(package: ModelPackage) -> tuple[int, float]:

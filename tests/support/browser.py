@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,11 @@ CLIPBOARD = {"dom.events.testing.asyncClipboard": True}
 
 
 @contextmanager
-def launched_browser(downloads: Path | None = None) -> Iterator[Any]:
-    """Playwright's Browser, closed in the end. `downloads`: where files go that pages make."""
+def launched_browser(downloads: Path | None = None, flags: Sequence[str] = ()) -> Iterator[Any]:
+    """Playwright's Browser, closed in the end. `downloads`: where files go that pages make; `flags`: Chromium's."""
     from playwright.sync_api import sync_playwright
 
-    flags = ["--no-sandbox"] if os.geteuid() == 0 else []
+    flags = [*flags, *(["--no-sandbox"] if os.geteuid() == 0 else [])]
     with sync_playwright() as started:
         if NAME == "firefox":  # by WebDriver BiDi, as it comes; Playwright's usual way needs a Firefox of its own
             browser = started.firefox.launch(

@@ -94,3 +94,19 @@ def random_package(directory: Path, template: str) -> Path:
     return convert(
         directory / "hf", directory / "package", rows=2047, chunk=128, history=[0, 128, 256, 512, 1024], progress=False
     )
+
+
+SEEING = _template(_TEXT_CALL, _SWITCH).replace(
+    "{{- message.content }}",
+    """{%- if message.content is string %}{{- message.content }}
+        {%- else %}{%- for part in message.content %}
+            {%- if part.type == 'image' %}{{- '<|vision_start|><|image_pad|><|vision_end|>' }}
+            {%- else %}{{- part.text }}{%- endif %}
+        {%- endfor %}{%- endif %}""",
+)
+"""As QWEN, with pictures in Qwen-VL's manner."""
+LISTING = """{%- for message in messages %}{{- '<|im_start|>' + message.role + '\\n' }}
+    {%- for part in message.content %}{%- if part.type == 'image' %}{{- '<|image_pad|>' }}
+        {%- elif part.type == 'text' %}{{- part.text }}{%- endif %}{%- endfor %}{{- '<|im_end|>\\n' }}{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"""
+"""Knows contents as lists only, in SmolVLM2's manner."""

@@ -14,6 +14,14 @@ STORY = "Tell me a short story."
 RAMBLE = "The quick brown fox jumps over the lazy dog. " * 60
 """What makes the demo model talk on and on: an answer to it has to be stopped."""
 WAIT = 60_000  # ms
+DROP = """([name, bytes, kind, type = '']) => {
+  const files = new DataTransfer();
+  files.items.add(new File([new Uint8Array(bytes)], name, { type }));
+  const event = new Event(kind, { bubbles: true, cancelable: true });
+  event[kind === 'drop' ? 'dataTransfer' : 'clipboardData'] = files; // Firefox lets no program paste
+  document.querySelector('#prompt').dispatchEvent(event);
+}"""
+"""Drops a file of this name and type on the message box, or pastes it there."""
 
 
 def serve(profile: Path, *flags: object, **options: Any) -> RunningServer:

@@ -143,6 +143,41 @@ FAMILIES = (
         ignore_merges=True,
         every_split=True,
     ),
+    Family(  # models with eyes: by their type only, since models of text have the same tokens
+        "qwen2_5_vl",
+        ("qwen25vl", "qwen2vl"),
+        _CHATML | {"<|im_start|>": 151644},
+        ends=("<|im_end|>", "<|endoftext|>"),
+        splits=(_words(r"\p{N}"),),
+        nfc=True,
+        shown=_QWEN_SHOWN,
+    ),
+    Family(
+        "qwen3_vl",
+        ("qwen3vl",),
+        _CHATML | {"<|im_start|>": 151644},
+        ends=("<|im_end|>", "<|endoftext|>"),
+        splits=(_words(r"\p{N}"),),
+        nfc=True,
+        shown=_QWEN_SHOWN,
+    ),
+    Family(
+        "internvl3",
+        ("internvl3", "internvl"),
+        _CHATML | {"<|im_start|>": 151644, "<img>": None, "</img>": None, "<IMG_CONTEXT>": None},
+        ends=("<|im_end|>", "<|endoftext|>"),
+        splits=(_words(r"\p{N}"),),
+        nfc=True,
+        shown=_QWEN_SHOWN,
+    ),
+    Family(
+        "smolvlm2",
+        ("smolvlm2", "smolvlm"),
+        {"<|im_start|>": 1, "<end_of_utterance>": None, "<fake_token_around_image>": None, "<global-img>": None},
+        ends=("<end_of_utterance>",),
+        bos="<|im_start|>",
+        splits=("digits", "gpt2"),
+    ),
     Family(
         "gemma3",
         ("gemma3", "gemma2", "gemma"),
@@ -156,7 +191,7 @@ FAMILIES = (
     ),
 )
 
-NAMES = "Qwen2_5, Qwen3, MiniCPM4, MiniCPM5, HunYuan, SmolLM2, LLaMA and Gemma3"
+NAMES = "Qwen2_5, Qwen3, their VL models, MiniCPM4, MiniCPM5, HunYuan, SmolLM2, SmolVLM2, InternVL3, LLaMA and Gemma3"
 
 
 def choose_family(path: Path, tokenizer_type: str | None, control: Mapping[str, int]) -> Family:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from core_runner import CoreRunner
 from ctypes_runner import LIBRARY, Runner, open_runtime
-from oracle_cases import CASES, Case, package_of
+from oracle_cases import CASES, HYBRIDS, Case, package_of
 from tiny_models import write_checkpoint
 
 from axpress.core.device.model_loader import open_model
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(not LIBRARY.is_file(), reason="the emulated runt
 MODES = [(True, True), (True, False), (False, True), (False, False)]
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.label)
+@pytest.mark.parametrize("case", [*CASES, *HYBRIDS], ids=lambda case: case.label)
 def test_the_core_gives_the_same_bits_as_plain_calls(case: Case, tmp_path: Path) -> None:
     """The loop of plain calls shares no code with the core."""
     write_checkpoint(case.tiny, tmp_path / "hf")

@@ -73,8 +73,23 @@ def test_an_input_that_nobody_would_fill_is_refused_by_name() -> None:
 @pytest.mark.parametrize("shape", [(3, C), (1, 3, C), (3, 1, C)])
 def test_positions_on_three_axes(shape: tuple[int, ...]) -> None:
     indices = ((1, 1), *(shape for _ in LADDER[1:]))
-    with pytest.raises(PackageError, match=r"multimodal positions.*in shape group 1"):
-        layer_shape(*changed(layer(), "indices", shapes=indices), "l0")
+    three = changed(layer(), "indices", shapes=indices)
+    assert layer_shape(*three, "l0") == replace(layer_shape(*layer(), "l0"), axes=3) == common(three, three).shape
+    with pytest.raises(PackageError, match="l1: its chunks take positions on 3 axes, those of l0 on 1"):
+        common(layer(), three)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "said"),
+    [
+        (((1, 1), *((2, C) for _ in LADDER[1:])), r"indices of shape \[2, 32\] are neither.*in shape group 1"),
+        (((3, 1), *((3, C) for _ in LADDER[1:])), r"indices of shape \[3, 1\] are neither.*in shape group 0"),
+        (((1, 1), (1, C), (3, C), (3, C)), "its chunks take positions on 1 and 3 axes"),
+    ],
+)
+def test_positions_on_other_axes(shapes: tuple[tuple[int, ...], ...], said: str) -> None:
+    with pytest.raises(PackageError, match=said):
+        layer_shape(*changed(layer(), "indices", shapes=shapes), "l0")
 
 
 def test_the_state_of_a_recurrent_layer() -> None:

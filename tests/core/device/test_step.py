@@ -27,6 +27,20 @@ def reference_mask(width: int, history: int, queries, views) -> np.ndarray:
     return mask
 
 
+def test_positions_on_three_axes() -> None:
+    step = Step(8)
+    step.reset(0)
+    step.add_tokens(range(5), 3, [-1] * 5, step.add_view(0, 0))
+    assert step.positions().tolist() == [[3, 4, 5, 6, 7]] * 3
+    step.place(1, np.array([[9, 9], [9, 10], [11, 12]], np.int32))
+    assert step.positions().tolist() == [[3, 9, 9, 6, 7], [3, 9, 10, 6, 7], [3, 11, 12, 6, 7]]
+    for first, positions in ((4, np.ones((3, 2), np.int32)), (0, np.ones((2, 2), np.int32)), (-1, step.positions())):
+        with pytest.raises(ValueError, match="positions of queries"):
+            step.place(first, positions)
+    with pytest.raises(ValueError, match="a negative position"):
+        step.place(0, -np.ones((3, 1), np.int32))
+
+
 @st.composite
 def steps(draw):
     width = draw(st.integers(1, 24))

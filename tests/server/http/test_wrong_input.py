@@ -102,7 +102,7 @@ FIELDS: list[tuple[str, Any, str]] = [
     (
         "messages",
         [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://127.0.0.1:9/"}}]}],
-        "messages[0].content[0].type",
+        "messages[0].content[0].image_url",
     ),
     ("messages", [{"role": "user", "content": [{"type": "text"}]}], "messages[0].content[0].text"),
     # Known and not supported, or asking for something that would change the answer.

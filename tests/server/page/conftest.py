@@ -31,7 +31,11 @@ def downloads(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def browser(downloads: Path) -> Iterator[Any]:
-    with launched_browser(downloads) as launched:
+    flags = [
+        "--use-fake-ui-for-media-stream",
+        "--use-fake-device-for-media-stream",
+    ]  # a camera that films a test picture
+    with launched_browser(downloads, flags) as launched:
         yield launched
 
 

@@ -1,19 +1,22 @@
-"""The message box and the settings: files of text, thinking, sampling, presets, keys."""
+"""The message box and the settings: files of text, pictures, thinking, sampling, presets, keys."""
 
 from __future__ import annotations
 
+import base64
+import io
 from typing import Any
 
-from browser import browser_needed
-from page_visitor import STORY, answer, answer_with, ask, say, sent, until, until_some_text, until_state
+from browser import browser_needed, chromium_only
+from page_visitor import DROP, STORY, answer, answer_with, ask, say, sent, until, until_some_text, until_state
+from pictures import file, picture
+from PIL import Image
 
-DROP = """([name, bytes, kind]) => {
-  const files = new DataTransfer();
-  files.items.add(new File([new Uint8Array(bytes)], name));
-  const event = new Event(kind, { bubbles: true, cancelable: true });
-  event[kind === 'drop' ? 'dataTransfer' : 'clipboardData'] = files; // Firefox lets no program paste
-  document.querySelector('#prompt').dispatchEvent(event);
-}"""
+EYES = {
+    "parameters": "temperature 0.6", "capabilities": ["completion", "vision"],
+    "model_info": {"general.architecture": "qwen3", "qwen3.vision.image_size": 64},
+}  # fmt: skip
+DRAWN = """() => [...document.querySelectorAll('#messages .picture')].map((canvas) =>
+  [canvas.getAttribute('aria-label'), canvas.style.width, ...canvas.getContext('2d').getImageData(1, 1, 1, 1).data])"""
 
 
 @browser_needed
@@ -116,3 +119,87 @@ def test_several_models_can_be_picked(page: Any) -> None:
     page.get_by_label("Model", exact=True).select_option("another")
     ask(page, "Hello")
     assert sent(page)[0]["model"] == "another" and not page.locator("#model").is_visible()
+
+
+def with_eyes(page: Any) -> Any:
+    """The demo model as if it had eyes: what the page makes of that, not what a model sees."""
+    page.route("**/api/show", lambda route: route.fulfill(json=EYES))
+    page.route("**/tokenize", lambda route: route.fulfill(json={"count": 7}))
+    page.reload()
+    page.get_by_role("button", name="Add pictures or files of text").wait_for()
+    return page
+
+
+def opened(url: str) -> Image.Image:
+    kind, _, data = url.partition(";base64,")
+    image = Image.open(io.BytesIO(base64.b64decode(data)))
+    assert kind == f"data:image/{(image.format or '').lower()}"
+    return image
+
+
+@browser_needed
+def test_pictures_are_scaled_down_shown_kept_and_sent(page: Any) -> None:
+    answer_with(with_eyes(page), "Seen.")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a phone held upright
+    large = file(Image.new("RGB", (1000, 500), (200, 30, 40)), "JPEG", exif=exif)
+    small = file(Image.new("RGBA", (20, 10), (0, 0, 0, 0)))
+    files = [{"name": "large.jpg", "mimeType": "image/jpeg", "buffer": large},
+             {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"a note"},
+             {"name": "small.png", "mimeType": "image/png", "buffer": small},
+             {"name": "broken.png", "mimeType": "image/png", "buffer": small[:40]}]  # fmt: skip
+    page.locator("#file").set_input_files(files)
+    page.locator("#files .error").wait_for()
+    assert page.locator("#files .error").inner_text() == (
+        "Not taken: broken.png. Pictures, and files of text of up to 1 MiB, can be sent."
+    )
+    ask(page, "What is there?")
+    (message,) = sent(page)[0]["messages"]
+    first, second, text = message["content"]
+    assert [part["type"] for part in message["content"]] == ["image_url", "image_url", "text"]
+    assert text["text"].startswith("File notes.txt:") and text["text"].endswith("What is there?")
+    phone = opened(first["image_url"]["url"])
+    assert (phone.format, phone.size) == ("JPEG", (64, 128)), "twice what the model makes out, upright"
+    see_through = opened(second["image_url"]["url"])
+    assert (see_through.format, see_through.size, see_through.getpixel((3, 3))[:3]) == ("PNG", (20, 10), (255,) * 3)
+    for again in (False, True):
+        if again:
+            page.reload()
+        until(page, "[...document.querySelectorAll('#messages .picture')].every((one) => one.width > 1)")
+        (name, width, red, *_), (other, *_) = page.evaluate(DRAWN)
+        assert (name, width, other) == ("large.jpg", "64px", "small.png") and red > 150
+    assert sent(page, "/tokenize"), "the meter counts what is sent"
+
+
+@browser_needed
+def test_pictures_are_dropped_and_pasted_and_taken_away(page: Any) -> None:
+    with_eyes(page)
+    data = list(file(picture()))
+    for name, way in (("one.png", "drop"), ("two.png", "paste")):
+        page.evaluate(DROP, [name, data, way, "image/png"])
+        page.get_by_role("button", name=f"Remove {name}").wait_for()
+    page.get_by_role("button", name="Remove one.png").click()
+    assert page.locator(".chip").count() == 1
+
+
+@browser_needed
+def test_a_model_without_eyes_is_offered_no_pictures(page: Any) -> None:
+    assert page.get_by_role("button", name="Add files of text").is_visible()
+    assert not page.locator("#camera").is_visible()
+
+
+@browser_needed
+@chromium_only
+def test_a_picture_is_taken_with_the_camera(page: Any) -> None:
+    answer_with(with_eyes(page), "Seen.")
+    page.get_by_role("button", name="Take a picture").click()
+    until(page, "document.querySelector('#camera-view video')?.videoWidth > 0")
+    page.get_by_role("button", name="Take", exact=True).click()
+    page.locator(".chip").wait_for()
+    assert page.locator("dialog#camera-view").count() == 0
+    page.get_by_role("button", name="Take a picture").click()
+    page.locator("dialog#camera-view").get_by_role("button", name="Cancel").click()
+    assert page.locator(".chip").count() == 1
+    ask(page, "What is there?")
+    image = opened(sent(page)[0]["messages"][0]["content"][0]["image_url"]["url"])
+    assert image.format == "JPEG" and max(image.size) == 128

@@ -3,11 +3,13 @@ makes of it: whether the model thinks, can be told to, and calls functions."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import conversations
+import numpy as np
 import published_tokenizers
 import pytest
 import vendor_tokenizers
@@ -15,7 +17,9 @@ from published_tokenizers import BYTE_LEVEL
 
 from axpress.core.errors import RequestError
 from axpress.core.tokenizer.tokenizer import Tokenizer
+from axpress.core.vision import KINDS, EncoderInput
 from axpress.server.serving.chat_format import chat_format_of
+from axpress.server.serving.generation_spec import GenerationSpec
 
 TODAY = datetime.now()
 
@@ -154,3 +158,51 @@ def test_calls_and_results(texts: dict[str, Tokenizer]) -> None:
             '<tool_call>\n{"name": "now", "arguments": {}}\n</tool_call><|im_end|>\n<|im_start|>user\n'
             '<tool_response>\nrain\n</tool_response>\n<tool_response>\n{"t": 12}\n</tool_response><|im_end|>\n'
         ) in text
+
+
+EYES = {
+    "qwen2_5_vl": ("qwen2_5", "Qwen2_5VL", ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>")),
+    "qwen3_vl": ("qwen3", "Qwen3VL", ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>")),
+    "internvl3": ("qwen2_5", "InternVL3", ("<img>", "</img>", "<IMG_CONTEXT>")),
+    "smolvlm2": ("smollm2", "SmolVLM2", ("<end_of_utterance>", "<fake_token_around_image>", "<global-img>", "<image>")),
+}
+SEEN = {
+    "qwen2_5_vl": (
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\nHi "
+        "<|vision_start|><|image_pad|><|vision_end|>there<|im_end|>\n<|im_start|>assistant\n"
+    ),
+    "qwen3_vl": (
+        "<|im_start|>user\nHi <|vision_start|><|image_pad|><|vision_end|>there<|im_end|>\n<|im_start|>assistant\n"
+    ),
+    "internvl3": "<|im_start|>user\nHi <IMG_CONTEXT>\nthere<|im_end|>\n<|im_start|>assistant\n",
+    "smolvlm2": "<|im_start|>User: Hi <image>there<end_of_utterance>\nAssistant:",
+}
+
+
+@pytest.mark.parametrize("name", EYES)
+def test_models_with_eyes(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their tokenizers as text files: told by type, pictures in their places, no thinking."""
+    like, kind, tokens = EYES[name]
+    special = (*BYTE_LEVEL[like].special, *tokens)
+    monkeypatch.setitem(BYTE_LEVEL, name, replace(BYTE_LEVEL[like], tokenizer_type=kind, special=special))
+    text = opened(tmp_path, name)
+    adapter = KINDS[name](EncoderInput((64, 64, 3), np.dtype(np.uint8)))
+    found = chat_format_of(text, None, adapter)
+    assert (found.thinking, found.native, found.picture) == ("never", name == "qwen3_vl", None)
+    parts = [{"type": "text", "text": "Hi "}, {"type": "image"}, {"type": "text", "text": "there"}]
+    ids, _ = found.prompt(GenerationSpec(messages=[{"role": "user", "content": parts}]))
+    assert text.decode(ids, skip_special_tokens=False) == SEEN[name]
+    said = [{"role": "system", "content": "x"}, *conversations.PLAIN["ends with an answer"]]
+    assert shown(text, said).count("x") == 1
+    assert text.has_control(adapter.placeholder)
+
+
+def test_calls_of_qwen3_vl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(BYTE_LEVEL, "qwen3_vl", replace(BYTE_LEVEL["qwen3"], tokenizer_type="Qwen3VL"))
+    text, other = opened(tmp_path / "a", "qwen3_vl"), opened(tmp_path / "b", "qwen3")
+    tools = [conversations.WEATHER]
+    for messages in conversations.CALLS.values():
+        if messages[-1]["role"] == "assistant":
+            continue  # Qwen3 shows it with a place for thoughts
+        plain = [{k: v for k, v in message.items() if k != "reasoning_content"} for message in messages]
+        assert shown(text, plain, tools=tools) == shown(other, plain, tools=tools)

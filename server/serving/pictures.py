@@ -1,0 +1,99 @@
+"""From the pictures of a request to what the model's eyes take: read or fetched, decoded, cut to size. On threads of
+their own, one picture at a time, so that memory stays flat and nobody's prompt waits for a picture of somebody else."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING
+
+from axpress.core.errors import RequestError
+from axpress.core.vision import ImageLimits, PreparedImage
+
+from ..http.fetching import NotFetched, fetch
+from ..settings import Settings
+from .generation_spec import ImageSource
+
+if TYPE_CHECKING:
+    from .served_model import ServedModel
+
+Pictures = Sequence[Sequence[PreparedImage]]
+"""Of each picture, the runs of the vision encoder."""
+REQUESTS = 2
+"""Requests whose pictures are prepared at a time: one may wait for a host while the other's are decoded."""
+LARGE_BODIES = 4
+"""Bodies beyond the limit of texts that are held at a time."""
+
+
+class PictureRoom:
+    """Prepares the pictures of all requests, on the event loop but for what takes long."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.limits = ImageLimits(settings.max_image_bytes, settings.max_image_pixels)
+        self.max_images, self._hosts = settings.max_images, settings.allow_image_hosts
+        self.large_bodies = asyncio.Semaphore(LARGE_BODIES)
+        self._turns = asyncio.Semaphore(REQUESTS)
+        self._decoding = ThreadPoolExecutor(1, "axpress-pictures")
+        self._fetching = ThreadPoolExecutor(REQUESTS, "axpress-fetch")
+
+    async def prepare(self, sources: Sequence[ImageSource], served: ServedModel) -> Pictures:
+        """The pictures as `served` takes them. Raises RequestError, naming a picture's field, where one is refused; all
+        are, where they are too many or the model has no eyes, before anything is decoded or fetched."""
+        if not sources:
+            return ()
+        eyes, first = served.eyes, sources[0].field
+        if eyes is None:
+            text = f"'{first}': pictures are not supported: this model reads text only."
+            raise RequestError(text, first, "invalid_value")
+        if len(sources) > self.max_images:
+            text = f"{len(sources)} pictures; this server takes at most {self.max_images} in a request"
+            raise RequestError(f"'{first}': {text} (axpress serve --max-images).", first, "too_many_images")
+        loop = asyncio.get_running_loop()
+        pictures = []
+        async with self._turns:
+            for source in sources:
+                data: bytes = await loop.run_in_executor(self._executor(source), self._read, source)
+                work = partial(eyes.prepare, data, source.detail, self.limits, source.field)
+                del data
+                pictures.append(await loop.run_in_executor(self._decoding, work))
+                del work
+        return pictures
+
+    def _executor(self, source: ImageSource) -> ThreadPoolExecutor:
+        return self._decoding if source.url is None or source.url[:5].lower() == "data:" else self._fetching
+
+    def _read(self, source: ImageSource) -> bytes:
+        """The bytes of the picture's file. Raises RequestError."""
+        if source.url is None:
+            return self._decoded(source.encoded, source.field)
+        if source.url[:5].lower() != "data:":
+            try:
+                return fetch(source.url, self._hosts, self.limits.max_bytes)
+            except NotFetched as error:
+                raise RequestError(f"'{source.field}': {error}.", source.field, "invalid_image_url") from None
+        head, comma, encoded = source.url.partition(",")
+        if not comma or not head[:256].lower().endswith(";base64"):
+            text = "a data: URL of a picture is spelled data:image/png;base64,... (SVG and other text is not read here)"
+            raise RequestError(f"'{source.field}': {text}.", source.field, "invalid_image_url")
+        return self._decoded(encoded, source.field)
+
+    def _decoded(self, encoded: str, field: str) -> bytes:
+        most = self.limits.max_bytes
+        if len(encoded) > (most + 2) // 3 * 4 + 1024:
+            text = f"the picture has more than {most} bytes, which are what this server takes at most"
+            raise RequestError(f"'{field}': {text} (axpress serve --max-image-bytes).", field, "image_too_large")
+        try:
+            packed = "".join(encoded.split())
+            return base64.b64decode(packed + "=" * (-len(packed) % 4), validate=True)
+        except (binascii.Error, ValueError):
+            text = "this is not base64, as a picture's bytes are sent"
+            raise RequestError(f"'{field}': {text}.", field, "invalid_image") from None
+
+    def close(self) -> None:
+        """No more pictures; what is on its way is left to end."""
+        for executor in (self._decoding, self._fetching):
+            executor.shutdown(wait=False)
