@@ -21,7 +21,7 @@ from documented_client import looks_during
 from pictures import SVG, data_url, file, picture, png_bomb
 from PIL import Image
 from server_process import RunningServer, chat, events, openai_client, post
-from tiny_vision_models import TinyVision, save
+from tiny_vision_models import IMAGE_TOKEN, TinyVision, save
 
 from axpress.core.model_files.convert import convert
 from axpress.server.docs.routes import ROUTES
@@ -32,10 +32,19 @@ MIB = 1 << 20
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A tiny random Qwen3-VL, its encoder converted, too: it sees, and answers nonsense."""
-    root = tmp_path_factory.mktemp("seeing")
-    save(TinyVision("qwen3_vl", image_size=64), root / "hf")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("seeing")
+
+
+@pytest.fixture(scope="module")
+def model(root: Path) -> Any:
+    """A tiny random Qwen3-VL of transformers: it sees, and answers nonsense."""
+    return save(TinyVision("qwen3_vl", image_size=64), root / "hf")
+
+
+@pytest.fixture(scope="module")
+def server(root: Path, model: Any) -> Iterator[RunningServer]:
+    """The same model, its encoder converted, too."""
     set_template(root / "hf", SEEING)
     history = [0, 128, 256, 512, 1024]
     package = convert(root / "hf", root / "package", rows=2047, chunk=128, history=history, progress=False,
@@ -50,7 +59,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
         running.wait(running.idle, 30, "idle")
         assert look(running, GOOD)[0] == 200
         grown = running.process_status("VmHWM") - before
-        assert grown < 260 * 1024, f"{grown} KiB more than before, whatever came"
+        assert grown < 220 * 1024, f"{grown} KiB more than before, whatever came"
 
 
 def url(text: str) -> dict[str, Any]:
@@ -86,6 +95,51 @@ def in_every_dialect(server: RunningServer, data: bytes) -> list[tuple[int, Any]
         post(server, "/v1/messages/count_tokens", model="default", messages=said),
         post(server, "/tokenize", messages=chat_messages),
     ]
+
+
+def test_what_is_seen_is_what_transformers_see(server: RunningServer, model: Any) -> None:
+    """The likeliest first tokens of an answer about two pictures, from the files to the logits."""
+    import torch
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+    pictures = [picture(64, 64, 5), picture(64, 64, 6)]
+    parts = [url(data_url(file(pictures[0]))), {"type": "text", "text": " or "}, url(data_url(file(pictures[1])))]
+    answer = look_at(server, parts, logprobs=True, top_logprobs=5)
+    prompt = post(server, "/tokenize", messages=seen(*parts)["messages"], with_pieces=True)[1]["tokens"]
+    pad = next(token["id"] for token in prompt if token["piece"] == "<|image_pad|>")
+    ids = torch.tensor([[IMAGE_TOKEN if token["id"] == pad else token["id"] for token in prompt]])
+    size = {"shortest_edge": 64 * 64, "longest_edge": 64 * 64}
+    processor = Qwen2VLImageProcessorPil(patch_size=8, size=size, image_mean=[0.5] * 3, image_std=[0.5] * 3)
+    given = dict(processor(pictures, return_tensors="pt"), mm_token_type_ids=(ids == IMAGE_TOKEN).int())
+    with torch.no_grad():
+        wanted, blind = (torch.log_softmax(model(input_ids=ids, **g).logits[0, -1], -1) for g in (given, {}))
+    (first, *_) = answer["choices"][0]["logprobs"]["content"]
+    best = wanted.topk(5)
+    mine = [entry["logprob"] for entry in first["top_logprobs"]]
+    np.testing.assert_allclose(mine, best.values.numpy(), atol=0.05)
+    assert first["token"] == post(server, "/detokenize", tokens=[int(best.indices[0])])[1]["content"]
+    assert float((wanted - blind).abs().max()) > 0.5, "a model that does not look says something else"
+
+
+def look_at(server: RunningServer, parts: list[dict[str, Any]], **fields: Any) -> Any:
+    status, answer = post(server, "/v1/chat/completions", **seen(*parts, temperature=0, **fields))
+    assert status == 200, answer
+    return answer
+
+
+def test_answers_tell_pictures_apart_and_do_not_depend_on_company(server: RunningServer) -> None:
+    def asked(data: bytes) -> str:
+        return str(look_at(server, [url(data_url(data))], max_tokens=12)["choices"][0]["message"]["content"])
+
+    files = [file(picture(64, 64, seed)) for seed in range(10, 14)]
+    alone = [asked(data) for data in files]
+    assert len(set(alone)) > 1
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(asked, files * 2)) == alone * 2
+    usage = look_at(server, [url(data_url(files[0]))])["usage"]
+    assert usage["prompt_tokens_details"]["cached_tokens"] > 18, "the picture is found in the cache"
+    fresh = look_at(server, [url(data_url(file(picture(64, 64, 20))))])["usage"]
+    assert fresh["prompt_tokens_details"]["cached_tokens"] < 10, "another picture is not"
 
 
 def test_openais_client_sends_pictures(server: RunningServer) -> None:
@@ -221,7 +275,7 @@ def test_pictures_may_be_larger_than_texts(server: RunningServer) -> None:
 
 def test_many_large_pictures_at_a_time_are_decoded_one_by_one(server: RunningServer) -> None:
     """What all of them would take together is never held; the fixture looks at the memory in the end."""
-    large = file(Image.new("RGBA", (4000, 4000), (9, 9, 9, 99)))  # 64 MB, and 48 on white
+    large = file(Image.new("RGBA", (3200, 3200), (9, 9, 9, 99)))  # 41 MB, and 31 on white
     with ThreadPoolExecutor(5) as pool:
         statuses = [status for status, _ in pool.map(lambda _: look(server, large), range(5))]
     assert statuses == [200] * 5
