@@ -16,14 +16,13 @@ import anthropic
 import numpy as np
 import ollama
 import pytest
-from chat_templates import SEEING, set_template
 from documented_client import looks_during
 from pictures import SVG, data_url, file, picture, png_bomb
 from PIL import Image
+from seeing_models import log_probabilities, placeholder_of, seeing_package
 from server_process import RunningServer, chat, events, openai_client, post
-from tiny_vision_models import IMAGE_TOKEN, TinyVision, save
+from tiny_vision_models import TinyVision
 
-from axpress.core.model_files.convert import convert
 from axpress.server.docs.routes import ROUTES
 
 GOOD, OTHER = file(picture()), file(picture(30, 30, 1))
@@ -31,24 +30,18 @@ BOMB = png_bomb()
 MIB = 1 << 20
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("seeing")
+QWEN = TinyVision("qwen3_vl", image_size=64)
 
 
 @pytest.fixture(scope="module")
-def model(root: Path) -> Any:
-    """A tiny random Qwen3-VL of transformers: it sees, and answers nonsense."""
-    return save(TinyVision("qwen3_vl", image_size=64), root / "hf")
+def seeing(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
+    """A tiny random Qwen3-VL, of transformers and as a package: it sees, and answers nonsense."""
+    return seeing_package(QWEN, tmp_path_factory.mktemp("seeing"), rows=2047, history=[0, 128, 512, 1024])
 
 
 @pytest.fixture(scope="module")
-def server(root: Path, model: Any) -> Iterator[RunningServer]:
-    """The same model, its encoder converted, too."""
-    set_template(root / "hf", SEEING)
-    history = [0, 128, 256, 512, 1024]
-    package = convert(root / "hf", root / "package", rows=2047, chunk=128, history=history, progress=False,
-                      image_size=64)  # fmt: skip
+def server(seeing: tuple[Any, Path]) -> Iterator[RunningServer]:
+    package = seeing[1]
     hosts = ("localhost", "127.0.0.1:1", "169.254.169.254", "[::1]")
     allowed = [flag for host in hosts for flag in ("--allow-image-host", host)]
     stored = ("--store-responses", package.parent / "responses.sqlite")
@@ -97,28 +90,19 @@ def in_every_dialect(server: RunningServer, data: bytes) -> list[tuple[int, Any]
     ]
 
 
-def test_what_is_seen_is_what_transformers_see(server: RunningServer, model: Any) -> None:
+def test_what_is_seen_is_what_transformers_see(server: RunningServer, seeing: tuple[Any, Path]) -> None:
     """The likeliest first tokens of an answer about two pictures, from the files to the logits."""
-    import torch
-    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
-
     pictures = [picture(64, 64, 5), picture(64, 64, 6)]
     parts = [url(data_url(file(pictures[0]))), {"type": "text", "text": " or "}, url(data_url(file(pictures[1])))]
     answer = look_at(server, parts, logprobs=True, top_logprobs=5)
-    prompt = post(server, "/tokenize", messages=seen(*parts)["messages"], with_pieces=True)[1]["tokens"]
-    pad = next(token["id"] for token in prompt if token["piece"] == "<|image_pad|>")
-    ids = torch.tensor([[IMAGE_TOKEN if token["id"] == pad else token["id"] for token in prompt]])
-    size = {"shortest_edge": 64 * 64, "longest_edge": 64 * 64}
-    processor = Qwen2VLImageProcessorPil(patch_size=8, size=size, image_mean=[0.5] * 3, image_std=[0.5] * 3)
-    given = dict(processor(pictures, return_tensors="pt"), mm_token_type_ids=(ids == IMAGE_TOKEN).int())
-    with torch.no_grad():
-        wanted, blind = (torch.log_softmax(model(input_ids=ids, **g).logits[0, -1], -1) for g in (given, {}))
     (first, *_) = answer["choices"][0]["logprobs"]["content"]
-    best = wanted.topk(5)
-    mine = [entry["logprob"] for entry in first["top_logprobs"]]
-    np.testing.assert_allclose(mine, best.values.numpy(), atol=0.05)
-    assert first["token"] == post(server, "/detokenize", tokens=[int(best.indices[0])])[1]["content"]
-    assert float((wanted - blind).abs().max()) > 0.5, "a model that does not look says something else"
+    ids = post(server, "/tokenize", messages=seen(*parts)["messages"])[1]["tokens"]
+    (mark,) = post(server, "/tokenize", content=placeholder_of(QWEN), parse_special=True)[1]["tokens"]
+    wanted = log_probabilities(seeing[0], QWEN, ids, mark, pictures)
+    best = np.argsort(-wanted)[:5]
+    np.testing.assert_allclose([entry["logprob"] for entry in first["top_logprobs"]], wanted[best], atol=0.05)
+    assert first["token"] == post(server, "/detokenize", tokens=[int(best[0])])[1]["content"]
+    assert np.abs(wanted - log_probabilities(seeing[0], QWEN, ids, mark, [])).max() > 0.5, "it looks"
 
 
 def look_at(server: RunningServer, parts: list[dict[str, Any]], **fields: Any) -> Any:
