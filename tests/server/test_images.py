@@ -259,9 +259,9 @@ def test_pictures_may_be_larger_than_texts(server: RunningServer) -> None:
 
 def test_many_large_pictures_at_a_time_are_decoded_one_by_one(server: RunningServer) -> None:
     """What all of them would take together is never held; the fixture looks at the memory in the end."""
-    large = file(Image.new("RGBA", (3200, 3200), (9, 9, 9, 99)))  # 41 MB, and 31 on white
+    large = [file(Image.new("RGBA", (3200, 3200), (i, 9, 9, 99))) for i in range(5)]  # 41 MB each, and 31 on white
     with ThreadPoolExecutor(5) as pool:
-        statuses = [status for status, _ in pool.map(lambda _: look(server, large), range(5))]
+        statuses = [status for status, _ in pool.map(lambda data: look(server, data), large)]
     assert statuses == [200] * 5
 
 
