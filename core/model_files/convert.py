@@ -36,6 +36,7 @@ TOKENIZER_TYPES = {"qwen3": "Qwen3", "qwen2": "Qwen2_5", "llama": "Llama", "gemm
 TOKENIZER_TYPES[qwen3_5.FAMILY] = qwen3_5.TOKENIZER_TYPE
 DEFAULT_HISTORY_END = 1024
 HEAD_ROWS = (1, 2, 4, 8, 16)  # tokens that the head's groups take: its weights are then read once for all of them
+KIND_KEYS = ("tokenizer_type", "vlm_type")  # as published, hybrids have a tokenizer_type of their own
 WHOLE_CONTEXT = 65536  # penalty window of a checkpoint: Hugging Face's penalty looks at every token
 
 AnyCheckpoint = Checkpoint | GgufCheckpoint
@@ -189,7 +190,7 @@ def _vision_keys(spec: ModelSpec, encoder: Encoder | None, extra: dict[str, Any]
         return {}
     meta = encoder.meta
     extra["vision"] = {"kind": meta.vision_kind, "image_size": list(meta.image_size), "tokens": meta.num_tokens}
-    names = {"tokenizer_type": spec.eyes.vlm_type, "vlm_type": spec.eyes.vlm_type}
+    names = {"vlm_type": spec.eyes.vlm_type} if spec.recurrence else dict.fromkeys(KIND_KEYS, spec.eyes.vlm_type)
     return {**names, "filename_image_encoder_axmodel": encoder.file}
 
 
