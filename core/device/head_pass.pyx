@@ -26,8 +26,8 @@ cdef class HeadPass:
     """`head` behind the layers of `buffers`, with `num_slots` slots for what it gives.
 
     `wanted[slot]` is the query whose hidden state goes in. `num_tokens`: those that the embedding has; what a padded
-    head gives beyond them is no token. `token_ids` and `embeds` as in Program. Raises PackageError where head and layers do
-    not fit each other, RuntimeCallError where the card refuses.
+    head gives beyond them is no token. `token_ids` and `embeds` as in Program. Raises PackageError where head and
+    layers do not fit each other, RuntimeCallError where the card refuses.
     """
 
     def __init__(self, card: Card, head: LoadedModel, PassBuffers buffers, int num_slots, int num_tokens, token_ids,
