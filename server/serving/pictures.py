@@ -11,10 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING
 
-from axpress.core.errors import RequestError
-from axpress.core.vision import ImageLimits, PreparedImage
+from axpress.core.errors import QueueFull, RequestError
+from axpress.core.vision import ImageAdapter, ImageLimits, PreparedImage
 
-from ..http.fetching import NotFetched, fetch
+from ..http.fetching import FETCH_SECONDS, NotFetched, fetch
 from ..settings import Settings
 from .generation_spec import ImageSource
 
@@ -25,6 +25,8 @@ Pictures = Sequence[Sequence[PreparedImage]]
 """Of each picture, the runs of the vision encoder."""
 REQUESTS = 2
 """Requests whose pictures are prepared at a time: one may wait for a host while the other's are decoded."""
+REQUEST_SECONDS = 20.0
+"""All of a request's pictures are fetched within so long; FETCH_SECONDS is of each."""
 LARGE_BODIES = 4
 """Bodies beyond the limit of texts that are held at a time."""
 
@@ -37,12 +39,14 @@ class PictureRoom:
         self.max_images, self._hosts = settings.max_images, settings.allow_image_hosts
         self.large_bodies = asyncio.Semaphore(LARGE_BODIES)
         self._turns = asyncio.Semaphore(REQUESTS)
+        self._num_waiting, self._max_waiting = 0, settings.max_queue
         self._decoding = ThreadPoolExecutor(1, "axpress-pictures")
         self._fetching = ThreadPoolExecutor(REQUESTS, "axpress-fetch")
 
     async def prepare(self, sources: Sequence[ImageSource], served: ServedModel) -> Pictures:
         """The pictures as `served` takes them. Raises RequestError, naming a picture's field, where one is refused; all
-        are, where they are too many or the model has no eyes, before anything is decoded or fetched."""
+        are, where they are too many or the model has no eyes, before anything is decoded or fetched. QueueFull: as many
+        requests wait for theirs as may."""
         if not sources:
             return ()
         eyes, first = served.eyes, sources[0].field
@@ -52,27 +56,38 @@ class PictureRoom:
         if len(sources) > self.max_images:
             text = f"{len(sources)} pictures; this server takes at most {self.max_images} in a request"
             raise RequestError(f"'{first}': {text} (axpress serve --max-images).", first, "too_many_images")
-        loop = asyncio.get_running_loop()
-        pictures = []
-        async with self._turns:
-            for source in sources:
-                data: bytes = await loop.run_in_executor(self._executor(source), self._read, source)
-                work = partial(eyes.prepare, data, source.detail, self.limits, source.field)
-                del data
-                pictures.append(await loop.run_in_executor(self._decoding, work))
-                del work
+        if self._num_waiting >= self._max_waiting:
+            text = f"{self._num_waiting} requests are waiting for their pictures to be read, as many as may"
+            raise QueueFull(text, FETCH_SECONDS)
+        self._num_waiting += 1
+        try:
+            async with self._turns:
+                return await self._prepare(sources, eyes)
+        finally:
+            self._num_waiting -= 1
+
+    async def _prepare(self, sources: Sequence[ImageSource], eyes: ImageAdapter) -> Pictures:
+        loop, pictures = asyncio.get_running_loop(), []
+        until = loop.time() + REQUEST_SECONDS
+        for source in sources:
+            left = max(0.1, min(FETCH_SECONDS, until - loop.time()))
+            data: bytes = await loop.run_in_executor(self._executor(source), self._read, source, left)
+            work = partial(eyes.prepare, data, source.detail, self.limits, source.field)
+            del data
+            pictures.append(await loop.run_in_executor(self._decoding, work))
+            del work
         return pictures
 
     def _executor(self, source: ImageSource) -> ThreadPoolExecutor:
         return self._decoding if source.url is None or source.url[:5].lower() == "data:" else self._fetching
 
-    def _read(self, source: ImageSource) -> bytes:
-        """The bytes of the picture's file. Raises RequestError."""
+    def _read(self, source: ImageSource, seconds: float) -> bytes:
+        """The bytes of the picture's file, fetched within so many seconds. Raises RequestError."""
         if source.url is None:
             return self._decoded(source.encoded, source.field)
         if source.url[:5].lower() != "data:":
             try:
-                return fetch(source.url, self._hosts, self.limits.max_bytes)
+                return fetch(source.url, self._hosts, self.limits.max_bytes, seconds)
             except NotFetched as error:
                 raise RequestError(f"'{source.field}': {error}.", source.field, "invalid_image_url") from None
         head, comma, encoded = source.url.partition(",")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from axpress.core.errors import PackageError, RequestError
 
 from ..settings import Settings
 from .chat_format import chat_format_of
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
     from axpress.core.vision import ImageAdapter
 
     from .chat_format import ChatFormat
+
+log = logging.getLogger("axpress.server")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +72,22 @@ class ServedModel:
 
 
 def eyes_of(engine: AnyEngine) -> ImageAdapter | None:
-    """How the model takes pictures."""
+    """How the model takes pictures. PackageError: its tokenizer or encoder is not as its family has it."""
     from axpress.core.vision import adapter_for
+    from axpress.core.vision.decoding import pillow
 
-    vision, encoder = engine.package.vision, getattr(engine, "encoder_input", None)
-    return None if vision is None or encoder is None else adapter_for(vision.kind, encoder)
+    vision, encoder = engine.package.vision, engine.encoder_input
+    if vision is None or encoder is None:
+        return None
+    try:
+        pillow()
+    except RequestError as error:
+        log.warning("%s", error)
+    adapter = adapter_for(vision.kind, encoder)
+    if not engine.text.has_control(adapter.placeholder):
+        text = f"{engine.package.tokenizer_path} has no token {adapter.placeholder}, which stands for {vision.kind}'s"
+        raise PackageError(f"{text} pictures: copy the tokenizer of the original model into the package")
+    return adapter
 
 
 def files_of(package: ModelPackage) -> tuple[int, float]:

@@ -16,7 +16,7 @@ from chat_templates import random_package, text_with
 from pictures import SVG, data_url, file, picture, png_bomb
 
 from axpress.core.engine.engine import Engine
-from axpress.core.errors import ContextOverflow, RequestError
+from axpress.core.errors import ContextOverflow, QueueFull, RequestError
 from axpress.core.request import GenerationRequest
 from axpress.core.vision import EncoderInput, ImageAdapter, adapter_for
 from axpress.server.anthropic.dialect import MessagesDialect
@@ -206,6 +206,19 @@ def test_a_hundred_pictures_are_refused_before_any_is_decoded(
     monkeypatch.setattr(PictureRoom, "_read", lambda *_: pytest.fail("a picture was read"))
     error = refusal(said(*[url_part(RED)] * 100), served)
     assert "100 pictures; this server takes at most 8" in str(error) and error.code == "too_many_images"
+
+
+def test_requests_that_wait_for_their_pictures_are_bounded(served: ServedModel) -> None:
+    async def crowd() -> list[Any]:
+        room = PictureRoom(Settings(max_queue=3))
+        sources = said(url_part(RED)).spec.images
+        try:
+            return await asyncio.gather(*[room.prepare(sources, served) for _ in range(5)], return_exceptions=True)
+        finally:
+            room.close()
+
+    outcomes = asyncio.run(crowd())
+    assert [isinstance(outcome, QueueFull) for outcome in outcomes] == [False] * 3 + [True] * 2
 
 
 def test_the_limits_are_the_owners(served: ServedModel) -> None:
