@@ -5,12 +5,15 @@
     rows      K and V of the new tokens       decode's written straight into their cache row where the card allows it
                                               (probed at load), else copied there on the card, run by run, in the stream
     heads     one execute and one download for each query that wants logits
+    pictures  where a step has tokens of pictures and the encoder gave more than rows (deepstack): after first layers
+              the hidden state comes down, is added to, and goes up again
     border    instead of heads, where the layers are a block of a model that goes on on another card: the hidden state
               comes down, to be uploaded there in place of embeddings
     wait      with a deadline
 
 What the calls work on is made and bound in pass_buffers.pyx and kv_buffers.pyx; recurrent layers, which go from one
-state of a text to the next instead of reading rows, in state_layers.pyx."""
+state of a text to the next instead of reading rows, in state_layers.pyx.
+"""
 
 from collections.abc import Sequence
 from typing import Any

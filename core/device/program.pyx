@@ -5,8 +5,8 @@
     rows      K and V of the new tokens       decode's written straight into their cache row where the card allows it
                                               (probed at load), else copied there on the card, run by run, in the stream
     heads     one execute and one download for each query that wants logits
-    pictures  where a step has tokens of pictures and the encoder gave more than rows (deepstack): after first layers the
-              hidden state comes down, is added to, and goes up again
+    pictures  where a step has tokens of pictures and the encoder gave more than rows (deepstack): after first layers
+              the hidden state comes down, is added to, and goes up again
     border    instead of heads, where the layers are a block of a model that goes on on another card: the hidden state
               comes down, to be uploaded there in place of embeddings
     wait      with a deadline
@@ -22,7 +22,6 @@ from libc.string cimport memcpy, memset
 from .axmodel cimport LoadedModel
 from .call_stream cimport (
     CALL_BIND, CALL_BORDER, CALL_DOWNLOAD, CALL_HEAD, CALL_IMAGES, CALL_LAYER, CALL_ROWS, CALL_UPLOAD, CallStream)
-from .image_rows cimport ImageRows
 from .kv_buffers cimport KVBuffers
 from .pass_buffers cimport PassBuffers, group_io, head_io
 from .runtime cimport (
@@ -119,7 +118,7 @@ cdef class Program:
         return self.stream.use_async
 
     @property
-    def num_attention(self) -> int:
+    def num_attention(self):
         """Layers that have K and V of each token; the others are recurrent."""
         return self.buffers.num_attention
 
