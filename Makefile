@@ -6,7 +6,7 @@ export AXPRESS_WERROR ?= 1
 
 SOURCES := $(wildcard csrc/*.[ch] csrc/emu/*/*.[ch] csrc/emu/*/*.inc csrc/emu/*.map core/*/*.pyx core/*/*.pxd) setup.py pyproject.toml
 
-.PHONY: run test build lint docs bench native sanitize sanitized threads soak campaign real firefox tokenizers wheel wheels test-aarch64 clean help
+.PHONY: run test build lint docs bench native sanitize sanitized threads soak campaign real firefox tokenizers wheel wheels deb test-aarch64 clean help
 
 MODEL := smollm2-135m
 TORCH := $(if $(filter aarch64,$(shell uname -m)),2.9.1,2.13.0)# as in pyproject.toml; newer ones bring CUDA to aarch64
@@ -97,6 +97,9 @@ wheel: $(VENV)/.run ## dist/axpress-*.whl for this machine and Python, the toy i
 
 wheels: ## half an hour: dist/*manylinux*.whl for all Pythons here, x86-64 and aarch64, tried; ARGS='--arch x86_64'
 	$(PYTHON) tools/wheels.py $(ARGS)
+
+deb: $(VENV)/.run ## dist/axpress_*.deb for Bookworm and Trixie, arm64 and amd64, of dist's wheels; ARGS='--arch arm64 --try'
+	$(BIN)/python tools/deb.py $(ARGS)
 
 test-aarch64: ## an hour, a Debian and root: builds, tests and serves on an emulated Pi's processor; ARGS='--suite trixie'
 	$(PYTHON) tools/aarch64.py $(ARGS)

@@ -18,6 +18,8 @@ from .model_arguments import find_model
 from .unit_file import RESET, Unit
 
 NAME = "axpress.service"
+PACKAGED = Path("/usr/lib/systemd/system") / NAME
+"""Where the Debian package has it."""
 
 
 class ServiceError(AxpressError):
@@ -162,6 +164,6 @@ def _uninstall(arguments: argparse.Namespace) -> int:
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    if not unit_path(arguments.user).exists():
+    if not unit_path(arguments.user).exists() and (arguments.user or not PACKAGED.exists()):
         raise ServiceError(f"there is no {unit_path(arguments.user)}: no service is installed")
     return _systemctl(arguments.user, "--no-pager", "status", NAME, must=False).returncode

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
-from repository import ROOT
+from repository import PATIENCE, ROOT
 from server_process import RunningServer
 
 os.environ["AXPRESS_MODELS"] = os.devnull  # a developer's own models are no part of any test
@@ -38,7 +39,12 @@ def shared_data() -> Path | None:
     return path if path.is_dir() else None
 
 
-@pytest.fixture(scope="module")
+def one_server(fixture_name: str, config: pytest.Config) -> Literal["session", "module"]:
+    """How long the server of `fixture_name` lives. Under QEMU its start takes minutes."""
+    return "session" if PATIENCE > 1 else "module"
+
+
+@pytest.fixture(scope=one_server)
 def server() -> Iterator[RunningServer]:
     """`axpress serve` of the demo model. A file that wants another model or other flags has a `server` of its own."""
     with RunningServer("--emu-profile", "none") as running:

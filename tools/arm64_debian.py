@@ -1,4 +1,5 @@
-"""A Debian for arm64 in a folder, whose programs run under QEMU's user mode. For tools/aarch64.py and tools/wheels.py.
+"""A Debian for arm64 in a folder, whose programs run under QEMU's user mode. For tools/aarch64.py, wheels.py and
+deb.py.
 
 Needs Debian on x86-64, root, user namespaces, and a Linux that has a binfmt_misc in one of them (6.7): nothing is
 registered outside. The packages are unpacked and not configured, which takes seconds and is enough. Compiler and
@@ -14,7 +15,7 @@ import subprocess
 import tomllib
 from pathlib import Path
 
-from pythons import find_python, make_venv
+from pythons import find_python, foreign_pip, kept_venv
 
 ROOT = Path(__file__).resolve().parents[1]
 SUITES = {"bookworm": "3.11", "trixie": "3.13"}
@@ -82,9 +83,9 @@ class Arm64Debian:
         if python is None:
             raise SystemExit(f"{suite} has Python {self.version}; this machine needs one, too (PATH, pyenv, uv)")
         work.mkdir(parents=True, exist_ok=True)
-        self.python = work / f"host-{self.version}" / "bin" / "python"
-        if not self.python.exists():
-            make_venv(python, work / f"host-{self.version}", "pip>=25", "setuptools>=77", "cython>=3.1", "wheel")
+        self.python = kept_venv(
+            python, work / f"host-{self.version}", "pip>=25", "setuptools>=77", "cython>=3.1", "wheel"
+        )
 
     def make(self) -> None:
         """Unpacks the tree, if it is not there."""
@@ -127,14 +128,9 @@ class Arm64Debian:
 
     def pip(self, command: str, *arguments: str | Path) -> None:
         """pip of this machine, for the Python inside: wheels only."""
-        platforms = ["linux_aarch64", "manylinux2014_aarch64"]
-        platforms += [f"manylinux_2_{minor}_aarch64" for minor in range(17, 37)]
-        foreign = [option for name in platforms for option in ("--platform", name)]
-        foreign += ["--implementation", "cp", "--python-version", self.version, "--only-binary", ":all:"]
-        foreign += [option for abi in (self.tag, "abi3", "none") for option in ("--abi", abi)]
-        subprocess.run([self.python, "-m", "pip", command, "-q", *foreign, *map(str, arguments)], check=True)
+        foreign_pip(self.python, self.version, "aarch64", command, *arguments)
 
-    def build_wheel(self, out: Path, *, toy: bool) -> Path:
+    def build_wheel(self, out: Path) -> Path:
         """Builds the wheel inside, with warnings as errors, into the folder `out` below `work`. Cython runs out here:
         its C is the same everywhere."""
         copy_source(self.source)
@@ -143,7 +139,7 @@ class Arm64Debian:
             self.pip("install", "--target", site, "setuptools>=77", "cython>=3.1", "wheel")
         quiet = subprocess.DEVNULL
         subprocess.run([self.python, "setup.py", "--version"], cwd=self.source, check=True, stdout=quiet, stderr=quiet)
-        settings = ("AXPRESS_WERROR=1", f"AXPRESS_TOY={int(toy)}", f"PYTHONPATH=/w/{site.name}")
+        settings = ("AXPRESS_WERROR=1", "AXPRESS_TOY=0", f"PYTHONPATH=/w/{site.name}")
         build = f"cd {self.inside(self.source)} && python3 setup.py -q bdist_wheel --dist-dir {self.inside(out)}"
         log = self.work / f"build-{self.tag}.log"
         out.mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,10 @@
 """Serves the toy with an installed `axpress` and asks it one thing: that an installation works. Prints what it saw.
 
-    PYTHON tools/ask_once.py [--openai] [--patience X]     # PYTHON: of the environment where axpress is installed
+    PYTHON tools/ask_once.py [--openai] [--patience X] [--program axpress]
 
---openai asks with OpenAI's own client, which must be importable; otherwise Python's own library asks. Ends with an
-error where anything is not as it should be. Needs nothing of this source, and no network."""
+PYTHON: of the environment where axpress is installed, or any with --program. --openai asks with OpenAI's own client,
+which must be importable; otherwise Python's own library asks. Ends with an error where anything is not as it should be.
+Needs nothing of this source, and no network."""
 
 from __future__ import annotations
 
@@ -48,10 +49,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--openai", action="store_true", help="ask with OpenAI's client")
     parser.add_argument("--patience", type=float, default=1.0, help="how many times slower than usual it may be")
+    beside = str(Path(sys.executable).with_name("axpress"))
+    parser.add_argument("--program", default=beside, help="axpress to serve with (default: the one beside this Python)")
     arguments = parser.parse_args()
     began = time.monotonic()
     process = subprocess.Popen(
-        [str(Path(sys.executable).with_name("axpress")), "serve", "--port", "0"],
+        [arguments.program, "serve", "--port", "0"],
         stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**os.environ, "AXPRESS_MODELS": os.devnull},
     )  # fmt: skip
     guard = threading.Timer(90 * arguments.patience, process.kill)

@@ -1,4 +1,6 @@
-"""Finds Pythons of this machine by version: on PATH, of pyenv, of uv. For tools/wheels.py and tools/aarch64.py."""
+"""Finds Pythons of this machine by version: on PATH, of pyenv, of uv; and gets packages for those of other machines.
+
+For tools/wheels.py, tools/deb.py and tools/aarch64.py."""
 
 from __future__ import annotations
 
@@ -44,3 +46,22 @@ def make_venv(python: str, folder: Path, *packages: str) -> Path:
     if packages:
         subprocess.run([inside, "-m", "pip", "install", "-q", "--disable-pip-version-check", *packages], check=True)
     return inside
+
+
+def kept_venv(python: str, folder: Path, *packages: str) -> Path:
+    """The same, unless an earlier run has made it to the end."""
+    made = folder / "made"
+    if not made.exists():
+        make_venv(python, folder, *packages)
+        made.touch()
+    return folder / "bin" / "python"
+
+
+def foreign_pip(python: Path, version: str, machine: str, command: str, *arguments: str | Path) -> None:
+    """pip of `python`, for the Python of that version of a Debian (glibc 2.36) on that machine (x86_64, aarch64): takes
+    wheels only, and fails where there is none."""
+    platforms = [f"linux_{machine}", f"manylinux2014_{machine}", *(f"manylinux_2_{n}_{machine}" for n in range(17, 37))]
+    foreign = [option for name in platforms for option in ("--platform", name)]
+    foreign += ["--implementation", "cp", "--python-version", version, "--only-binary", ":all:"]
+    foreign += [option for abi in (f"cp{version.replace('.', '')}", "abi3", "none") for option in ("--abi", abi)]
+    subprocess.run([python, "-m", "pip", command, "-q", *foreign, *map(str, arguments)], check=True)

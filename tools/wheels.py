@@ -2,10 +2,11 @@
 
     python tools/wheels.py [--arch x86_64|aarch64] [--python 3.12] [--out dist]
 
-x86-64 for the Pythons 3.11 to 3.13 of this machine; aarch64 in an arm64 Debian in a folder (arm64_debian.py; minutes),
-for the Pythons that Debian has. Each is built with warnings as errors, repaired by auditwheel, which names the oldest
-system it runs on, held to 5 MB, installed in an empty environment of its Python, and asked something there. The toy's
-weights are a wheel of their own: `axpress serve` finds them where both are installed."""
+For the Pythons 3.11 to 3.13 of this machine; aarch64's by a cross compiler (cross_wheel.py; needs a Debian and root).
+Each is built with warnings as errors, repaired by auditwheel, which names the oldest system it runs on, held to 5 MB,
+installed in an empty environment of its Python, and asked something there: aarch64's in an arm64 Debian in a folder
+under QEMU (arm64_debian.py; minutes), for the Pythons that a Debian has. The toy's weights are a wheel of their own:
+`axpress serve` finds them where both are installed."""
 
 from __future__ import annotations
 
@@ -17,8 +18,9 @@ import subprocess
 import tomllib
 from pathlib import Path
 
-from arm64_debian import ROOT, SUITES, Arm64Debian, copy_source
-from pythons import VERSIONS, find_python, make_venv
+from arm64_debian import ROOT, SUITES, Arm64Debian, copy_source, install_outside
+from cross_wheel import cross_wheel
+from pythons import VERSIONS, find_python, foreign_pip, make_venv
 
 MOST = 5_000_000
 """Bytes of a wheel without the toy."""
@@ -57,7 +59,8 @@ def pip_wheel(python: Path, source: Path, out: Path, pattern: str) -> Path:
     for old in out.glob(pattern):
         old.unlink()
     command = [python, "-m", "pip", "wheel", "-q", "--disable-pip-version-check", "--no-deps", "--no-build-isolation"]
-    environment = {**os.environ, "AXPRESS_WERROR": "1", "AXPRESS_TOY": "0"}
+    # LDSHARED: a Python that was built here has its own folder in it as a place where libraries are looked for.
+    environment = {**os.environ, "AXPRESS_WERROR": "1", "AXPRESS_TOY": "0", "LDSHARED": "cc -shared"}
     subprocess.run([*command, "--wheel-dir", out, source], check=True, env=environment)
     (wheel,) = out.glob(pattern)
     return wheel
@@ -74,6 +77,10 @@ def repair(python: Path, wheel: Path, out: Path) -> Path:
     (made,) = repaired.glob("*.whl")
     shown = subprocess.run([*auditwheel, "show", made], check=True, env=environment, capture_output=True, text=True)
     print(" ".join(shown.stdout.split()))
+    shutil.unpack_archive(made, repaired / "in", "zip")
+    for library in repaired.glob("in/**/*.so"):
+        if "PATH)" in subprocess.run(["readelf", "-d", library], check=True, capture_output=True, text=True).stdout:
+            raise SystemExit(f"{library} looks for libraries in a folder of this machine")
     size = made.stat().st_size
     if "manylinux" not in made.name or size > MOST:
         raise SystemExit(f"{made.name}: {size} bytes, of {MOST}; or it is for no manylinux")
@@ -106,15 +113,24 @@ def x86(version: str, out: Path, toy: Path | None) -> tuple[Path, Path]:
     return wheel, toy
 
 
-def aarch64(suite: str, out: Path, toy: Path | None) -> tuple[Path, Path]:
-    """One wheel for the Pi's processor and the Python of one Debian, tried there."""
-    debian = Arm64Debian(suite, WORK / "arm64")
-    debian.make()
-    raw = debian.build_wheel(debian.work / "raw", toy=False)
-    maker = make_venv(str(debian.python), WORK / f"make-{debian.version}", *MAKERS)
+def aarch64(version: str, out: Path, toy: Path | None) -> tuple[Path, Path]:
+    """One wheel for the Pi's processor, tried where a Debian has that Python."""
+    install_outside()
+    python = find_python(version)
+    assert python is not None
+    maker = make_venv(python, WORK / f"make-{version}", *MAKERS, "cython>=3.1")
     toy = toy or build_toy(maker, out)
-    wheel = repair(maker, raw, out)
-    debian.try_wheels(wheel, toy)
+    source, raw = WORK / "source", WORK / "raw"
+    copy_source(source)
+    raw.mkdir(parents=True, exist_ok=True)
+    wheel = repair(maker, cross_wheel(maker, source, raw), out)
+    if suite := next((suite for suite, its in SUITES.items() if its == version), None):
+        debian = Arm64Debian(suite, WORK / "arm64")
+        debian.make()
+        debian.try_wheels(wheel, toy)
+    else:
+        foreign_pip(maker, version, "aarch64", "download", "--dest", WORK / f"needs-{version}", wheel)
+        print(f"not tried: no Debian has Python {version}. All that it needs is there as wheels")
     return wheel, toy
 
 
@@ -128,24 +144,15 @@ def main() -> None:
     made: list[Path] = []
     lacking: list[str] = []
     toy: Path | None = None
-    if arguments.arch != "aarch64":
-        if platform.machine() != "x86_64":
-            raise SystemExit("this builds on x86-64; on a Pi: make wheel")
-        for version in wanted:
+    if platform.machine() != "x86_64":
+        raise SystemExit("this builds on x86-64; on a Pi: make wheel")
+    for arch, make in (("x86_64", x86), ("aarch64", aarch64)):
+        for version in wanted if arguments.arch in (None, arch) else ():
             if find_python(version) is None:
-                lacking.append(f"x86-64, Python {version}: none with its headers on PATH, of pyenv, or of uv")
+                lacking.append(f"{arch}, Python {version}: none with its headers on PATH, of pyenv, or of uv")
                 continue
-            print(f"== x86-64, Python {version}", flush=True)
-            wheel, toy = x86(version, arguments.out, toy)
-            made.append(wheel)
-    if arguments.arch != "x86_64":
-        of_debian = {version: suite for suite, version in SUITES.items()}
-        for version in wanted:
-            if version not in of_debian:
-                lacking.append(f"aarch64, Python {version}: no Debian has it")
-                continue
-            print(f"== aarch64, Python {version} of Debian {of_debian[version]}", flush=True)
-            wheel, toy = aarch64(of_debian[version], arguments.out, toy)
+            print(f"== {arch}, Python {version}", flush=True)
+            wheel, toy = make(version, arguments.out, toy)
             made.append(wheel)
     for wheel in (*made, *([toy] if toy else ())):
         print(f"{wheel.stat().st_size / 1e6:6.2f} MB  {wheel}")

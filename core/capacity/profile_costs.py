@@ -122,4 +122,11 @@ def profile_costs(shape: ModelShape, cost: Cost, *, max_heads: int = 16) -> Pass
     groups = [Group(index, width, history) for index, (width, history) in enumerate(layer_ms)]
     seconds = tuple(pass_ms(width, history, ms) / 1e3 for (width, history), ms in layer_ms.items())
     head_ms = shape.head_ms + bus_ms(2 * shape.vocab) + HOST_TOKEN_MS
-    return PassCosts(groups, Costs(seconds, head_ms / 1e3, rows_copied_ms(1) / 1e3), max_heads=max_heads)
+    figures = Costs(
+        seconds,
+        head_ms / 1e3,
+        rows_copied_ms(1) / 1e3,
+        state_decode=shape.recurrent * shape.recurrent_decode_ms / 1e3,
+        state_chunk=shape.recurrent * shape.recurrent_chunk_ms / 1e3,
+    )
+    return PassCosts(groups, figures, max_heads=max_heads)

@@ -316,7 +316,9 @@ def _render_passes(p: Plan) -> list[str]:
         f" {rest:.2f} = {single_ms:.1f}: {p.tokens_per_s:.2f} tokens/s",
     ]
     if shape.chunk:
-        ladder = ", ".join(_few([f"{1e3 * (costs.chunk_seconds(h, 1) or 0):.0f} ({h})" for h in shape.chunk_ms]))
+        ladder = ", ".join(
+            _few([f"{1e3 * (costs.chunk_seconds(h, 0) or 0) + head_ms:.0f} ({h})" for h in shape.chunk_ms])
+        )
         lines.append(f"  a chunk of {shape.chunk} with one head, by history: {ladder}; each further head {head_ms:.1f}")
     terms = " + ".join(_few(p.first_token_terms))
     lines.append(f"  first token of a {p.context}-token prompt: {terms} = {p.first_token_ms:.0f}")

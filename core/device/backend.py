@@ -16,6 +16,8 @@ from .shape_groups import Group, LayerShape
 from .step import Step
 from .vision_encoder import VisionEncoder
 
+FIRST_STATE_SLOT = 2  # of the states of recurrent layers: those before are the program's own, see state_layers.pyx
+
 
 @dataclass(frozen=True, slots=True)
 class Costs:

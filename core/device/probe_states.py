@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .backend import FIRST_STATE_SLOT
 from .probe_passes import Deadline, choose_tokens, difference
 from .program import Program
-from .state_layers import FIRST_FREE_SLOT
 from .step import Step
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ def probe_state_chunks(program: Program, deadline: Deadline, close: float) -> tu
     `close` from those of tokens one by one, in every chunk group."""
     passes = _Texts(program, deadline)
     chunks = range(len(program.shape.decode), len(program.groups))
-    if not chunks or program.num_states < FIRST_FREE_SLOT + 2:
+    if not chunks or program.num_states < FIRST_STATE_SLOT + 2:
         return False, False
     if all(passes.agrees(group, PADDED, close) for group in chunks):
         return True, True
@@ -77,14 +77,14 @@ class _Texts:
         """Passes of (group, number of tokens); each continues the state that the one before it left."""
         program, step = self._program, self._step
         tokens = choose_tokens(program.table, sum(count for _, count in passes))
-        done, slot, other = 0, 0, FIRST_FREE_SLOT
+        done, slot, other = 0, 0, FIRST_STATE_SLOT
         for group, count in passes:
             step.reset(group)
             step.add_chain(tokens[done : done + count], done, done, step.add_view(0, done), True)
             step.add_part(0, count, slot, other)
             with self._deadline(f"the probe of states, {count} tokens in group {group}"):
                 program.run(step, self._deadline.timeout_ms)
-            done, slot, other = done + count, other, 2 * FIRST_FREE_SLOT + 1 - other
+            done, slot, other = done + count, other, 2 * FIRST_STATE_SLOT + 1 - other
         size = done * program.shape.kv_dim
         with self._deadline("reading K and V back"):
             rows = [b.read("uint16", size) for i in range(program.num_attention) for b in program.kv_buffers(0, i)]

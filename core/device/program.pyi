@@ -9,7 +9,8 @@
               comes down, to be uploaded there in place of embeddings
     wait      with a deadline
 
-What the calls work on is made and bound in pass_buffers.pyx and kv_buffers.pyx."""
+What the calls work on is made and bound in pass_buffers.pyx and kv_buffers.pyx; recurrent layers, which go from one
+state of a text to the next instead of reading rows, in state_layers.pyx."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -73,8 +74,9 @@ class Program:
         how many positions it sees, its own included (0: all; empty: no layer has a sliding window).
 
         Of a model whose layers lie on several cards these are one block, from `first_layer` on, the last with the head,
-        the others with None; `common`: the CommonShape of all its layers, as far as it is about these. `encoder`: the
-        VisionEncoder of a model with eyes, which is closed with the program.
+        the others with None; `common`: the CommonShape of all its layers, as far as it is about these. `num_states`:
+        slots for states of recurrent layers, where there are any. `encoder`: the VisionEncoder of a model with eyes,
+        which is closed with the program.
 
         Raises PackageError where the models do not fit each other, RuntimeCallError where the card refuses."""
     def set_modes(self, *, use_async: bool, in_place_decode: bool) -> None:

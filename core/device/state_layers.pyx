@@ -22,10 +22,8 @@ from .step cimport Step, state_part
 from .shape_groups import LAYER_INPUTS, LAYER_OUTPUTS, find_tensor
 
 cdef enum:
-    NO_STATE, UNWANTED_STATE, FIRST_SLOT
+    NO_STATE, UNWANTED_STATE  # and so on from FIRST_STATE_SLOT of backend.py
     ONE = 0x3f80  # 1.0 in bf16
-
-FIRST_FREE_SLOT = FIRST_SLOT
 
 
 cdef class StateLayers:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ..device.backend import FIRST_STATE_SLOT
 from ..device.model_loader import Model
-from ..device.state_layers import FIRST_FREE_SLOT
 from ..device.vision_encoder import VisionEncoder
 from ..errors import LogitsError
 from ..kv_cache.cache_bank import CacheBank
@@ -92,7 +92,7 @@ class Scheduler:
         """Begins with empty banks of so many rows each, which the model must have."""
         reuse, move = self.costs.worth_reusing, self._runner.move_rows
         num_states = self.model.program.num_states
-        self.states = StateCache(num_states, FIRST_FREE_SLOT) if num_states else None
+        self.states = StateCache(num_states, FIRST_STATE_SLOT) if num_states else None
         self.banks = [CacheBank(index, num_rows, reuse, move, self.states) for index in range(num_banks)]
         self._compactors = [RowCompactor(bank, self.planner) for bank in self.banks]
 

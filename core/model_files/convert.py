@@ -28,7 +28,7 @@ from .model_kind import SLIDING
 from .safetensors import TensorSource, array_source
 from .simulated_axmodel import COMPILER, RECURRENT, SimMeta, check_shapes, write_axmodel
 from .vision_axmodel import VisionMeta, write_encoder
-from .vision_checkpoint import Encoder
+from .vision_checkpoint import Encoder, vision_keys
 
 EMBED_NAME = "model.embed_tokens.weight.bfloat16.bin"
 TOKENIZER_DIR = "tokenizer"
@@ -189,8 +189,7 @@ def _vision_keys(spec: ModelSpec, encoder: Encoder | None, extra: dict[str, Any]
         return {}
     meta = encoder.meta
     extra["vision"] = {"kind": meta.vision_kind, "image_size": list(meta.image_size), "tokens": meta.num_tokens}
-    names = {"tokenizer_type": spec.eyes.vlm_type, "vlm_type": spec.eyes.vlm_type}
-    return {**names, "filename_image_encoder_axmodel": encoder.file}
+    return vision_keys(spec.eyes, encoder.file)
 
 
 def open_checkpoint(path: Path) -> AnyCheckpoint:
@@ -354,8 +353,7 @@ def _write_all(work: Path, jobs: Sequence[PreparedRequest], progress: bool) -> N
                         for block in tensor.blocks():
                             file.write(np.ascontiguousarray(block).data)
             elif isinstance(meta, VisionMeta):
-                (work / file_name).parent.mkdir(exist_ok=True)
-                write_encoder(work / file_name, meta, counted)
+                write_encoder(new_file(work / file_name), meta, counted)
             else:
                 write_axmodel(work / file_name, meta, counted)
 
@@ -418,6 +416,12 @@ def package_config(
     shape = {"family": meta.family, "rows": max(meta.decode_rows), "chunk": meta.chunk, "history": list(meta.history)}
     config["axpress"] = {"simulated": True, "compiler": COMPILER, **shape, **(extra or {})}
     return config
+
+
+def new_file(path: Path) -> Path:
+    """`path`, whose folder is there from now on."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def write_json(path: Path, value: object) -> None:

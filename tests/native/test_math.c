@@ -130,6 +130,25 @@ static void test_sums(const emu_kernels *scalar, const emu_kernels *other)
     }
 }
 
+static void test_delta(const emu_kernels *scalar, const emu_kernels *other)
+{
+    enum { KEYS = 21, VALUES = 53 };
+    static float a[KEYS * VALUES], b[KEYS * VALUES], k[KEYS], q[KEYS], v[VALUES], x[VALUES], y[VALUES];
+    for (int values = 1; values <= VALUES; values += 4) {
+        size_t n = KEYS * (size_t)values;
+        fill(a, n, -2, 2);
+        memcpy(b, a, n * sizeof *a);
+        fill(k, KEYS, -1, 1);
+        fill(q, KEYS, -1, 1);
+        fill(v, (size_t)values, -3, 3);
+        for (int step = 0; step < 3; step++) {
+            scalar->delta(a, KEYS, values, k, q, v, 0.9f, 0.3f, x);
+            other->delta(b, KEYS, values, k, q, v, 0.9f, 0.3f, y);
+            CHECK(memcmp(a, b, n * sizeof *a) == 0 && memcmp(x, y, (size_t)values * sizeof *x) == 0);
+        }
+    }
+}
+
 static void test_exponential(void)
 {
     double worst = 0;
@@ -164,6 +183,18 @@ static size_t append_tensor(char *header, size_t at, const char *name, const cha
     return at + (size_t)n;
 }
 
+/* A file with this header and room for so many bytes of tensors, where `data` then points. */
+static char *with_data(char *header, size_t at, size_t bytes, size_t *size, char **data)
+{
+    header[at++] = '}';
+    while (at % 8) header[at++] = ' ';
+    char *file = calloc(1, *size = 8 + at + bytes);
+    for (int i = 0; i < 8; i++) file[i] = (char)(at >> 8 * i);
+    memcpy(file + 8, header, at);
+    *data = file + 8 + at;
+    return file;
+}
+
 static char *make_file(size_t *size, bool int8)
 {
     static const struct { const char *name; kind kind; int rows, cols;
@@ -188,11 +219,7 @@ static char *make_file(size_t *size, bool int8)
             tensors[i].rows, tensors[i].cols, &bytes);
         ends[what] = bytes;
     }
-    header[at++] = '}';
-    while (at % 8) header[at++] = ' ';
-    char *file = calloc(1, *size = 8 + at + bytes), *data = file + 8 + at;
-    for (int i = 0; i < 8; i++) file[i] = (char)(at >> 8 * i);
-    memcpy(file + 8, header, at);
+    char *data, *file = with_data(header, at, bytes, size, &data);
     size_t scales = ends[SINGLE], words = int8 ? ends[SCALES] : scales, small = int8 ? ends[VECTOR] : bytes;
     for (size_t i = scales; i < words; i += 4) memcpy(data + i, &(float){uniform(0.001f, 0.003f)}, 4);
     fill_bf16((uint16_t *)(void *)(data + words), (small - words) / 2, -0.3f, 0.3f);
@@ -329,6 +356,78 @@ static void test_file(bool int8)
     free(file);
 }
 
+/* A recurrent layer in memory: key and value heads of other numbers and sizes. */
+enum { KEY_HEADS = 2, VALUE_HEADS = 6, KEY = 12, VALUE = 20, CONV = 2 * KEY_HEADS * KEY + VALUE_HEADS * VALUE };
+enum { STATE = VALUE_HEADS * KEY * VALUE, LEFT = 3 * CONV, VALUES = VALUE_HEADS * VALUE };
+
+static char *make_recurrent(size_t *size, const char *dtype)
+{
+    static const struct { const char *name; int rows, cols;
+    } tensors[] = {{"a_log", VALUE_HEADS, 0}, {"dt_bias", VALUE_HEADS, 0}, {"input_norm", HIDDEN, 0},
+        {"post_norm", HIDDEN, 0}, {"state_norm", VALUE, 0}, {"conv", 4, CONV}, {"qkv", CONV, HIDDEN},
+        {"z", VALUES, HIDDEN}, {"b", VALUE_HEADS, HIDDEN}, {"a", VALUE_HEADS, HIDDEN}, {"o", HIDDEN, VALUES},
+        {"gate", FFN, HIDDEN}, {"up", FFN, HIDDEN}, {"down", HIDDEN, FFN}};
+    static char header[4096];
+    size_t bytes = 0, singles = 2 * 4 * VALUE_HEADS, at = (size_t)sprintf(header,
+        "{\"__metadata__\":{\"format\":\"axpress-sim-1\",\"kind\":\"layer\",\"family\":\"qwen3_5_text\","
+        "\"layer_kind\":\"recurrent\",\"hidden\":\"%d\",\"heads\":\"2\",\"kv_heads\":\"1\",\"head_dim\":\"8\","
+        "\"ffn\":\"%d\",\"decode_rows\":\"%d\",\"chunk\":\"%d\",\"history\":\"0\",\"conv_dim\":\"%d\","
+        "\"conv_kernel\":\"4\",\"key_heads\":\"%d\",\"value_heads\":\"%d\",\"key_dim\":\"%d\","
+        "\"value_dim\":\"%d\",\"state_dtype\":\"%s\"}",
+        HIDDEN, FFN, ROWS, CHUNK, CONV, KEY_HEADS, VALUE_HEADS, KEY, VALUE, dtype);
+    for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++)
+        at = append_tensor(header, at, tensors[i].name, i < 2 ? "F32" : "BF16", i < 2 ? 4 : 2, tensors[i].rows,
+            tensors[i].cols, &bytes);
+    char *data, *file = with_data(header, at, bytes, size, &data);
+    for (size_t i = 0; i < singles; i += 4) memcpy(data + i, &(float){uniform(-2, 1)}, 4);
+    fill_bf16((uint16_t *)(void *)(data + singles), (bytes - singles) / 2, -0.3f, 0.3f);
+    return file;
+}
+
+typedef struct states {
+    uint16_t conv[2 * LEFT], recurrent[2 * STATE], y[CHUNK * HIDDEN]; /* room for fp32 */
+} states;
+
+/* Two chunks, the second with two tokens of padding, then a token: states in place. */
+static void run_recurrent(const emu_model *m, states *s)
+{
+    static const uint32_t positions[CHUNK];
+    uint16_t mask[CHUNK], x[CHUNK * HIDDEN];
+    memset(s, 0, sizeof *s);
+    state = 5;
+    for (int step = 0; step < 3; step++) {
+        int tokens = step == 1 ? CHUNK - 2 : step == 2 ? 1 : CHUNK;
+        fill_bf16(x, CHUNK * HIDDEN, -1, 1);
+        for (int t = 0; t < CHUNK; t++) mask[t] = t < tokens ? 0x3f80 : 0;
+        void *in[] = {s->conv, s->recurrent, (void *)positions, x, mask}, *out[] = {s->conv, s->recurrent, s->y};
+        CHECK(emu_model_execute(m, step == 2 ? 0 : 1, in, out, NULL) == tokens);
+    }
+}
+
+static void test_recurrent(const char *dtype)
+{
+    static const char *const isas[] = {"scalar", "avx2", "avx512", "neon"};
+    static states first, s;
+    size_t size;
+    char err[EMU_ERR], *file = make_recurrent(&size, dtype);
+    emu_model *m = emu_model_open_mem(file, size, err);
+    if (!m) failures++, printf("%s\n", err);
+    for (int i = 0; m && i < 4; i++) {
+        if (emu_math_select(isas[i]) != 0) continue;
+        for (int threads = 1; threads <= 3; threads++) {
+            emu_threads_set(threads);
+            run_recurrent(m, &s);
+            if (i == 0 && threads == 1) first = s;
+            CHECK(memcmp(&s, &first, sizeof s) == 0);
+        }
+    }
+    emu_math_select("auto");
+    printf("fingerprint recurrent-%s %016llx\n", dtype, (unsigned long long)fingerprint(1, &first, sizeof first));
+    if (m) emu_model_close(m);
+    test_damage(file, size);
+    free(file);
+}
+
 int main(void)
 {
     const emu_kernels *all[] = {emu_kernels_avx2(), emu_kernels_avx512(), emu_kernels_neon()};
@@ -337,6 +436,7 @@ int main(void)
         test_dot(emu_kernels_scalar(), all[i]);
         test_elementwise(emu_kernels_scalar(), all[i]);
         test_sums(emu_kernels_scalar(), all[i]);
+        test_delta(emu_kernels_scalar(), all[i]);
     }
     emu_math_select("auto");
     test_dot_definition();
@@ -345,6 +445,9 @@ int main(void)
     test_json();
     state = 7;
     for (int int8 = 0; int8 < 2; int8++) test_file(int8);
+    test_recurrent("bf16");
+    test_recurrent("fp16");
+    test_recurrent("fp32");
     emu_threads_stop();
     printf("%s, %d failed\n", emu_math_isa(), failures);
     return failures != 0;

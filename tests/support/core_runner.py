@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from axpress.core.device.axmodel import LoadedModel
+from axpress.core.device.backend import FIRST_STATE_SLOT
 from axpress.core.device.emulator import Emulator, emulator_library
 from axpress.core.device.program import Program
 from axpress.core.device.runtime import Card
 from axpress.core.device.shape_groups import is_recurrent
-from axpress.core.device.state_layers import FIRST_FREE_SLOT
 from axpress.core.device.step import Step
 from axpress.core.model_files.model_package import open_package
 from axpress.core.model_files.safetensors import from_bf16
@@ -31,7 +31,7 @@ class CoreRunner:
         width = max(shape[-1] for tensor in layers[0].inputs if tensor.name == "indices" for shape in tensor.shapes)
         self.program = Program(
             self.card, layers, head, package.embedding(hidden), logits_slots=width, windows=package.windows,
-            num_states=FIRST_FREE_SLOT + 2,
+            num_states=FIRST_STATE_SLOT + 2,
         )  # fmt: skip
         self.program.set_modes(**modes)
         self.used, self.state = 0, 0
@@ -62,7 +62,7 @@ class CoreRunner:
         for number, token in enumerate(tokens):
             step.add(token, self.used + number, self.used + number, number - 1, view, True)
         if self.program.num_states:
-            target = FIRST_FREE_SLOT if self.state != FIRST_FREE_SLOT else FIRST_FREE_SLOT + 1
+            target = FIRST_STATE_SLOT if self.state != FIRST_STATE_SLOT else FIRST_STATE_SLOT + 1
             step.add_part(0, len(tokens), self.state, target)
             self.state = target
         self.program.run(step)

@@ -358,7 +358,7 @@ def do_counters() -> None:
     assert report["submissions"] == 7 and report["waits"] == 5, report
     assert report["bytes"] == {"h2d": 36, "d2h": 128, "d2d": 0, "h2h": 0}, report
     assert report["copies"] == {"h2d": 2, "d2h": 1, "d2d": 0, "h2h": 0}, report
-    assert report["executes"] == {"layer_decode": 3, "layer_chunk": 0, "head": 1}, report
+    assert report["executes"] == {"layer_decode": 3, "layer_chunk": 0, "head": 1, "vision": 0}, report
     assert report["binds"] == 3 and report["calls"]["axclrtEngineExecuteAsync"] == 3, report
     assert sum(report["calls"].values()) == 13, report
     EMU.reset_counters()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import ctypes
 import functools
+import hashlib
 import json
 import os
 import platform
@@ -59,11 +60,16 @@ def build_native(folder: Path, compiler: str, options: Sequence[str]) -> Path:
     return program
 
 
-def build(folder: Path) -> ctypes.CDLL:
-    """Compile the arithmetic into a library in `folder` and load it."""
+def build(folder: Path) -> Path:
+    """Compile the arithmetic into a library in `folder`."""
     objects = compile_objects(folder, "cc", ["-O2", "-fPIC"])
     target = folder / "libmath.so"
     subprocess.run(["cc", "-shared", "-pthread", "-o", str(target), *objects, "-lm"], check=True)
+    return target
+
+
+def load(target: Path) -> ctypes.CDLL:
+    """The library with the types of its functions."""
     library = ctypes.CDLL(str(target))
     library.emu_model_open_mem.restype = library.emu_model_open_file.restype = ctypes.c_void_p
     library.emu_model_open_mem.argtypes = [ctypes.c_char_p, ctypes.c_size_t, ctypes.c_char_p]
@@ -83,9 +89,16 @@ def build(folder: Path) -> ctypes.CDLL:
 
 @functools.cache
 def library() -> ctypes.CDLL:
-    """The library, built once per test run."""
-    with tempfile.TemporaryDirectory() as folder:
-        return build(Path(folder))
+    """The library, built once for these sources, whoever asks."""
+    sources = sorted(path for path in ARITHMETIC.iterdir() if path.suffix in (".c", ".h", ".inc"))
+    state = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
+    kept = ROOT / "build" / "emu-native"
+    target = kept / f"libmath-{state}.so"
+    if not target.is_file():
+        kept.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=kept) as folder:
+            build(Path(folder)).replace(target)
+    return load(target)
 
 
 def bf16(values: np.ndarray) -> np.ndarray:

@@ -20,9 +20,10 @@ ORIGINAL = "copy tokenizer.json and tokenizer_config.json of the original Huggin
 _READ = r"</?think>|</?tool_call>|</?tool_response>"
 
 
-def _words(numbers: str) -> str:
-    """Words with the sign before them, `numbers`, signs with the line ends after them, blanks."""
-    return rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{numbers}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|{_BLANKS}"
+def _words(numbers: str, marks: str = "") -> str:
+    """Words with the sign before them, and `marks` within; `numbers`, signs with the line ends after them, blanks."""
+    word = rf"[\p{{L}}{marks}]+" if marks else r"\p{L}+"
+    return rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?{word}|{numbers}| ?[^\s\p{{L}}{marks}\p{{N}}]+[\r\n]*|{_BLANKS}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +163,15 @@ FAMILIES = (
         shown=_QWEN_SHOWN,
     ),
     Family(
+        "qwen3_5",
+        ("qwen35vl", "qwen35"),
+        _CHATML | {"<|im_start|>": 248045, "<think>": None, "<|image_pad|>": 248056},
+        ends=("<|im_end|>", "<|endoftext|>"),
+        splits=(_words(r"\p{N}", marks=r"\p{M}"),),
+        nfc=True,
+        shown=_QWEN_SHOWN,
+    ),
+    Family(
         "internvl3",
         ("internvl3", "internvl"),
         _CHATML | {"<|im_start|>": 151644, "<img>": None, "</img>": None, "<IMG_CONTEXT>": None},
@@ -191,7 +201,10 @@ FAMILIES = (
     ),
 )
 
-NAMES = "Qwen2_5, Qwen3, their VL models, MiniCPM4, MiniCPM5, HunYuan, SmolLM2, SmolVLM2, InternVL3, LLaMA and Gemma3"
+NAMES = (
+    "Qwen2_5, Qwen3, Qwen3_5, their VL models, MiniCPM4, MiniCPM5, HunYuan, SmolLM2, SmolVLM2, InternVL3, LLaMA and"
+    " Gemma3"
+)
 
 
 def choose_family(path: Path, tokenizer_type: str | None, control: Mapping[str, int]) -> Family:

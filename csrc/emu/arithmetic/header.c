@@ -8,6 +8,7 @@
 
 #include "json.h"
 #include "model_impl.h"
+#include "recurrent.h"
 #include "vision.h"
 
 #define FORMAT "axpress-sim-1"
@@ -19,7 +20,7 @@ typedef struct reading {
     uint64_t data_start, file_size;
     bool seen[96]; /* metadata keys */
     char format[32], kind[16], dtype[16], p0_width[16], gives[16];
-    char layer_kind[16], state_order[16], state_dtype[16], padding[16], p0_state[16];
+    char layer_kind[16];
     int gated;
     int interleaved;
     double hollow;
@@ -135,10 +136,10 @@ static int metadata_entry(reading *r, const char *name, const char *text)
         {"head_gives", TEXT, r->gives, sizeof r->gives, 0, 0},
         {"tensors", TEXT, h->unusual, sizeof h->unusual, 0, 0},
         {"layer_kind", TEXT, r->layer_kind, sizeof r->layer_kind, 0, 0},
-        {"state_order", TEXT, r->state_order, sizeof r->state_order, 0, 0},
-        {"state_dtype", TEXT, r->state_dtype, sizeof r->state_dtype, 0, 0},
-        {"padding", TEXT, r->padding, sizeof r->padding, 0, 0},
-        {"p0_state", TEXT, r->p0_state, sizeof r->p0_state, 0, 0},
+        {"state_order", TEXT, h->recurrence.state_order, sizeof h->recurrence.state_order, 0, 0},
+        {"state_dtype", TEXT, h->recurrence.state_dtype, sizeof h->recurrence.state_dtype, 0, 0},
+        {"padding", TEXT, h->recurrence.padding, sizeof h->recurrence.padding, 0, 0},
+        {"p0_state", TEXT, h->recurrence.p0_state, sizeof h->recurrence.p0_state, 0, 0},
         {"gated", INTEGER, &r->gated, 0, 0, 1},
         {"conv_dim", INTEGER, &i->conv_dim, 0, 1, 1 << 20},
         {"conv_kernel", INTEGER, &i->conv_kernel, 0, 2, 16},
@@ -366,24 +367,6 @@ static int check_axes(const reading *r)
         (unsigned long long)rope_pairs(r->header));
 }
 
-static int check_recurrent_tensors(const reading *r)
-{
-    const emu_model_info *i = &r->header->info;
-    uint64_t hidden = (uint64_t)i->hidden, heads = (uint64_t)i->value_heads, values = heads * (uint64_t)i->value_dim;
-    uint64_t conv = (uint64_t)i->conv_dim, ffn = (uint64_t)i->ffn;
-    const struct { int which; uint64_t rows, cols; } matrices[] = {
-        {EMU_W_QKV, conv, hidden}, {EMU_W_Z, values, hidden}, {EMU_W_B, heads, hidden}, {EMU_W_A, heads, hidden},
-        {EMU_W_O, hidden, values}, {EMU_W_GATE, ffn, hidden}, {EMU_W_UP, ffn, hidden}, {EMU_W_DOWN, hidden, ffn}};
-    const struct { int which; uint64_t rows, cols; } others[] = {
-        {EMU_W_INPUT_NORM, hidden, 0}, {EMU_W_POST_NORM, hidden, 0}, {EMU_W_CONV, (uint64_t)i->conv_kernel, conv},
-        {EMU_W_A_LOG, heads, 0}, {EMU_W_DT_BIAS, heads, 0}, {EMU_W_STATE_NORM, (uint64_t)i->value_dim, 0}};
-    for (size_t k = 0; k < sizeof matrices / sizeof *matrices; k++)
-        if (check_matrix(r, matrices[k].which, matrices[k].rows, matrices[k].cols) != 0) return -1;
-    for (size_t k = 0; k < sizeof others / sizeof *others; k++)
-        if (check_shape(r, others[k].which, true, others[k].rows, others[k].cols) != 0) return -1;
-    return 0;
-}
-
 static int check_layer_tensors(const reading *r)
 {
     const emu_model_info *i = &r->header->info;
@@ -406,42 +389,26 @@ static int check_layer_tensors(const reading *r)
     return r->header->gated ? check_matrix(r, EMU_W_Q_GATE, width, hidden) : 0;
 }
 
-/* One of the words (NULL ends them), the first where nothing is said; its number, or -1 with a sentence. */
-static int choice(const reading *r, const char *name, const char *text, const char *const words[])
+/* The tensors that a description asks for, or the sentence in its place. */
+static int check_wanted(const reading *r, const emu_wanted *wanted, int count, const char *wrong)
 {
-    char all[64] = "";
-    for (int i = 0; words[i]; i++) {
-        if (!*text || strcmp(text, words[i]) == 0) return i;
-        snprintf(all + strlen(all), sizeof all - strlen(all), "%s%s", i ? ", " : "", words[i]);
+    if (count < 0) return complain(r, ": %.120s", wrong);
+    for (int k = 0; k < count && !r->header->info.hollow; k++) {
+        const emu_wanted *w = &wanted[k];
+        bool matrix = w->required && w->which < EMU_NUM_MATRICES;
+        int failed = matrix ? check_matrix(r, w->which, w->rows, w->cols)
+            : check_shape(r, w->which, w->required, w->rows, w->cols);
+        if (failed) return -1;
     }
-    return complain(r, ": %s \"%s\" is not one of %s", name, text, all);
+    return 0;
 }
 
-/* The metadata of recurrent layers alone. */
 static int check_recurrent(const reading *r)
 {
-    static const char *const orders[] = {"kv", "vk", NULL}, *const types[] = {"bf16", "fp32", "fp16", NULL};
-    static const char *const paddings[] = {"exact", "spoils", NULL}, *const fresh[] = {"reads", "ignores", NULL};
-    static const int type[] = {EMU_TYPE_BF16, EMU_TYPE_FP32, EMU_TYPE_FP16};
-    const emu_model_info *i = &r->header->info;
-    const struct { const char *name; int value; } needed[] = {{"conv_dim", i->conv_dim},
-        {"conv_kernel", i->conv_kernel}, {"key_heads", i->key_heads}, {"value_heads", i->value_heads},
-        {"key_dim", i->key_dim}, {"value_dim", i->value_dim}};
-    if (!emu_is_qwen3_5(i)) return complain(r, ": recurrent layers are of family qwen3_5_text, not %s", i->family);
-    for (int k = 0; k < 6; k++)
-        if (needed[k].value <= 0) return complain(r, ": metadata %s is missing", needed[k].name);
-    if (i->value_heads % i->key_heads != 0)
-        return complain(r, ": %d value heads cannot share %d key heads evenly", i->value_heads, i->key_heads);
-    int channels = 2 * i->key_heads * i->key_dim + i->value_heads * i->value_dim;
-    if (i->conv_dim != channels)
-        return complain(r, ": conv_dim is %d, keys, queries and values have %d", i->conv_dim, channels);
-    int order = choice(r, "state_order", r->state_order, orders), dtype, padding, p0;
-    if (order < 0 || (dtype = choice(r, "state_dtype", r->state_dtype, types)) < 0
-        || (padding = choice(r, "padding", r->padding, paddings)) < 0
-        || (p0 = choice(r, "p0_state", r->p0_state, fresh)) < 0)
-        return -1;
-    r->header->recurrence = (emu_recurrence){type[dtype], order == 1, padding == 1, p0 == 1};
-    return i->hollow ? 0 : check_recurrent_tensors(r);
+    emu_wanted wanted[EMU_NUM_WEIGHTS];
+    char wrong[EMU_ERR];
+    int count = emu_recurrent_check(r->header, wanted, wrong);
+    return check_wanted(r, wanted, count, wrong);
 }
 
 /* The metadata that a kind of file must have, and whether its numbers fit together. */
@@ -489,15 +456,7 @@ static int check_vision(const reading *r)
     emu_wanted wanted[EMU_NUM_WEIGHTS];
     char wrong[EMU_ERR];
     int count = emu_vision_check(r->header, wanted, wrong);
-    if (count < 0) return complain(r, ": %.120s", wrong);
-    for (int k = 0; k < count && !r->header->info.hollow; k++) {
-        const emu_wanted *w = &wanted[k];
-        bool matrix = w->required && w->which < EMU_NUM_MATRICES;
-        int failed = matrix ? check_matrix(r, w->which, w->rows, w->cols)
-            : check_shape(r, w->which, w->required, w->rows, w->cols);
-        if (failed) return -1;
-    }
-    return 0;
+    return check_wanted(r, wanted, count, wrong);
 }
 
 static bool head_gives(const reading *r)
@@ -535,8 +494,9 @@ static int check(reading *r)
     if (r->p0_width[0] && !h->p0_kv && strcmp(r->p0_width, "hidden") != 0)
         return complain(r, ": p0_width \"%s\" is not hidden or kv", r->p0_width);
     if (!head_gives(r)) return complain(r, ": head_gives \"%s\" is not logits, norm, norm_as_output or both", r->gives);
-    int layer_kind = choice(r, "layer_kind", r->layer_kind, layer_kinds);
-    if (layer_kind < 0) return -1;
+    char wrong[EMU_ERR];
+    int layer_kind = emu_word("layer_kind", r->layer_kind, layer_kinds, wrong);
+    if (layer_kind < 0) return complain(r, ": %.120s", wrong);
     i->recurrent = !head && !vision && layer_kind == 1;
     i->index_rows = h->rope_sections.count ? 3 : 1;
     h->rope_interleaved = r->interleaved != 0;

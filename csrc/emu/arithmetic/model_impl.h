@@ -47,6 +47,7 @@ typedef struct emu_recurrence {
     bool swapped;   /* K is the recurrent state and V that of the convolution, not the other way round */
     bool spoils;    /* tokens whose mask is 0 change the states, too */
     bool p0_zero;   /* groups without history begin with zeros, whatever their input says */
+    char state_order[16], state_dtype[16], padding[16], p0_state[16]; /* as the metadata says it */
 } emu_recurrence;
 
 /* How a vision encoder takes its picture, what its blocks do, and where its merger norms: vision_header.c. */
@@ -87,6 +88,13 @@ typedef struct emu_header {
     char unusual[EMU_VALUE]; /* tensors that differ from the usual ones: tensors.c */
     emu_extent tensors[EMU_NUM_WEIGHTS];
 } emu_header;
+
+/* A tensor that a file with this header needs, or may have; cols 0: a vector. */
+typedef struct emu_wanted {
+    int which;
+    bool required;
+    uint64_t rows, cols;
+} emu_wanted;
 
 /* Reads and checks the header of a simulated axmodel in memory. `name` is what errors call it. */
 int emu_header_read(emu_header *header, const void *data, size_t size, const char *name, char err[EMU_ERR]);

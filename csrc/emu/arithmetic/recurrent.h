@@ -25,6 +25,12 @@ typedef struct emu_recurrent {
     float *state;          /* [value_heads][key_dim][value_dim] */
 } emu_recurrent;
 
+/* recurrent_header.c: checks what the metadata says of states and sizes, reads its words and fills `wanted` with the
+ * tensors of such a layer: their number, or -1 with a sentence. */
+int emu_recurrent_check(emu_header *header, emu_wanted wanted[EMU_NUM_WEIGHTS], char wrong[EMU_ERR]);
+/* One of the words (NULL ends them), the first where nothing is said; its number, or -1 with a sentence. */
+int emu_word(const char *name, const char *text, const char *const words[], char wrong[EMU_ERR]);
+
 /* Elements of a token in `projected`. */
 size_t emu_recurrent_width(const emu_model_info *info);
 /* Elements of the buffers that are not per token: columns, ones and state. */

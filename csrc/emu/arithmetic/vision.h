@@ -4,13 +4,6 @@
 
 #include "model_impl.h"
 
-/* A tensor that a file with this header needs, or may have; cols 0: a vector. */
-typedef struct emu_wanted {
-    int which;
-    bool required;
-    uint64_t rows, cols;
-} emu_wanted;
-
 /* Checks the metadata of an encoder, fills what follows from it, and lists its tensors. Returns how many; or -1 with a
  * sentence in `wrong`. */
 int emu_vision_check(emu_header *header, emu_wanted wanted[EMU_NUM_WEIGHTS], char wrong[EMU_ERR]);

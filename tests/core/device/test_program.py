@@ -61,7 +61,7 @@ def test_a_decode_token_is_l_plus_5_submissions_and_one_wait(model: Model) -> No
     layers, hidden = model.program.num_layers, model.program.shape.hidden
     assert report["submissions"] == layers + 5  # 3 uploads, the layers, the head, the download
     assert report["waits"] == 1
-    assert report["executes"] == {"layer_decode": layers, "layer_chunk": 0, "head": 1}
+    assert report["executes"] == {"layer_decode": layers, "layer_chunk": 0, "head": 1, "vision": 0}
     assert report["bytes"]["h2d"] == 2 * (ROWS + 1) + 4 + 2 * hidden
     assert report["bytes"]["d2h"] == 2 * model.program.vocab_size
     assert report["bytes"]["d2d"] == 0
@@ -74,7 +74,7 @@ def test_a_chunk_uploads_once_whatever_the_layers(model: Model) -> None:
     assert report["bytes"]["h2d"] == CHUNK * (2 * CHUNK + 4 + 2 * hidden)
     assert report["copies"]["d2d"] == 2 * layers  # K and V rows of each layer into the cache, one run each
     assert report["bytes"]["d2d"] == 2 * layers * 50 * 2 * kv
-    assert report["executes"] == {"layer_decode": 0, "layer_chunk": layers, "head": 0}
+    assert report["executes"] == {"layer_decode": 0, "layer_chunk": layers, "head": 0, "vision": 0}
     assert report["waits"] == 1
 
 

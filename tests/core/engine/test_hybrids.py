@@ -134,5 +134,6 @@ def test_a_token_by_itself_copies_no_state(exact_package: Path) -> None:
     report, decodes = Emulator().report(), talk.passes()[1]
     talk.engine.close()
     assert decodes == 3
-    assert report["executes"] == {"layer_decode": decodes * TINY.layers, "layer_chunk": 0, "head": decodes}
+    executes = {kind: count for kind, count in report["executes"].items() if count}
+    assert executes == {"layer_decode": decodes * TINY.layers, "head": decodes}
     assert report["copies"] == {"h2d": 4 * decodes, "d2h": decodes, "d2d": 0, "h2h": 0}, report

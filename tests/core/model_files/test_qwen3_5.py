@@ -145,20 +145,27 @@ def test_a_layer_of_another_size_is_named(package: Path, tmp_path: Path) -> None
         convert(tmp_path / "hf", tmp_path / "out", progress=False)
 
 
-@pytest.mark.parametrize("name", [entry["name"] for entry in published() if "qwen3_5_text" in json.dumps(entry)])
-def test_published_hybrids_are_told_by_what_they_are(name: str, tmp_path: Path) -> None:
-    entry = next(entry for entry in published() if entry["name"] == name)
-    package, survey = inspect_package(build_entry(tmp_path, entry))
-    assert package is None and "hybrid model with recurrent (linear attention) layers and vision" in survey.problems[0]
+def published_entry(name: str) -> dict[str, Any]:
+    return next(entry for entry in published() if entry["name"].startswith(name))
 
 
-def test_a_published_text_part_tells_its_layers_by_their_name(tmp_path: Path) -> None:
-    """Without eyes and without the keys that no published package has."""
-    entry = next(entry for entry in published() if entry["name"].startswith("Qwen3.5-2B"))
-    config = {key: value for key, value in entry["config"].items() if "vlm" not in key and "image" not in key}
-    table = {"size": 2 * entry["vocab"] * entry["hidden"]}
-    files = [file | (table if file["kind"] == "embedding" else {}) for file in entry["files"]
-             if "vision" not in file["path"]]  # fmt: skip
-    package, survey = inspect_package(build_entry(tmp_path, entry | {"config": config, "files": files}))
+def test_a_published_hybrid_tells_its_layers_by_their_name(tmp_path: Path) -> None:
+    """It has no key for them."""
+    package, survey = inspect_package(build_entry(tmp_path, published_entry("Qwen3.5-2B")))
     assert package is not None, survey.problems
     assert package.recurrent == (True, True, True, False) * 6
+    assert package.vision is not None and package.vision.encoder.name == "qwen3_5_vision.axmodel"
+
+
+def test_a_published_hybrid_without_its_encoder_opens_too(tmp_path: Path) -> None:
+    entry = published_entry("Qwen3.5-2B")
+    config = {key: value for key, value in entry["config"].items() if "vlm" not in key and "image" not in key}
+    files = [file for file in entry["files"] if "vision" not in file["path"]]
+    package, survey = inspect_package(build_entry(tmp_path, entry | {"config": config, "files": files}))
+    assert package is not None and package.vision is None, survey.problems
+    assert package.recurrent == (True, True, True, False) * 6
+
+
+def test_a_hybrid_with_another_encoder_is_told_by_what_it_is(tmp_path: Path) -> None:
+    package, survey = inspect_package(build_entry(tmp_path, published_entry("MiniCPM-V-4.6")))
+    assert package is None and "hybrid model with recurrent (linear attention) layers and vision" in survey.problems[0]

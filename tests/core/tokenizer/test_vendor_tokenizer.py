@@ -223,7 +223,7 @@ def qwen(directory: Path) -> tuple[Path, list[str]]:
     ("tokenizer_type", "rows", "reason"),
     [
         ("GLM5", None, r"'GLM5' are not known.*copy tokenizer\.json and tokenizer_config\.json"),
-        ("Qwen3_5", None, "'Qwen3_5' are not known"),
+        ("Qwen9", None, "'Qwen9' are not known"),
         ("LLaMA", None, r"'LLaMA', but this tokenizer has no token <\|begin_of_text\|>.*copy"),
         ("HunYuan", None, "has no token <｜hy_begin▁of▁sentence｜>"),
         (None, None, "config.json does not give"),

@@ -206,3 +206,23 @@ def test_calls_of_qwen3_vl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
             continue  # Qwen3 shows it with a place for thoughts
         plain = [{k: v for k, v in message.items() if k != "reasoning_content"} for message in messages]
         assert shown(text, plain, tools=tools) == shown(other, plain, tools=tools)
+
+
+def test_qwen3_5(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thinks when it is told to, in a block that the prompt opens; thoughts of answered questions are left out."""
+    special = (*BYTE_LEVEL["qwen3"].special, "<|vision_start|>", "<|image_pad|>", "<|vision_end|>")
+    spec = replace(BYTE_LEVEL["qwen3"], tokenizer_type="Qwen3_5VL", special=special)
+    monkeypatch.setitem(BYTE_LEVEL, "qwen3_5", spec)
+    text = opened(tmp_path, "qwen3_5")
+    assert chat_format_of(text, None).thinking == "switch"
+    said = [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "b", "reasoning_content": "hm"},
+        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "c"}]},
+    ]
+    before = (
+        "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\nb<|im_end|>\n"
+        "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>c<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert shown(text, said) == before + "<think>\n\n</think>\n\n"
+    assert shown(text, said, enable_thinking=True) == before + "<think>\n"
