@@ -405,6 +405,10 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
     add("--weights", choices=("bf16", "int8"), default="bf16", help="int8: half the size, as published packages are")
     add("--reranker", action="store_true",
         help="it is one of Qwen3-Reranker's type, which ranks documents, though no file beside it says so")
+    add("--image-size", type=int, metavar="PIXELS",
+        help="of a model with eyes, the side of the pictures that its encoder takes (default: as published)")
+    add("--image-input", choices=("uint8", "float32"), default="uint8",
+        help="what its encoder takes: InternVL3's are published with both")
     parser.set_defaults(run=_convert)
 # fmt: on
 
@@ -412,7 +416,7 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
 def _convert(arguments: argparse.Namespace) -> int:
     from axpress.core.model_files.convert import convert
 
-    names = ("rows", "chunk", "history", "p0_width", "weights", "reranker")
+    names = ("rows", "chunk", "history", "p0_width", "weights", "reranker", "image_size", "image_input")
     options = {name: getattr(arguments, name) for name in names}
     convert(arguments.checkpoint, arguments.out, **options)
     return 0

@@ -359,6 +359,8 @@ cdef class Program:
         self.images = step.images
         if self.images is not None:
             check_rows(step)
+            if group.width == 1 and self.shape.axes > 1:
+                raise ValueError("tokens of pictures are placed on three axes by chunks only, not by decode")
         self.num_row_runs = 0
         hidden, indices = self.buffers.hidden.data, <uint32_t *>self.buffers.indices.data
         for i in range(step.num_queries):

@@ -93,6 +93,7 @@ class VisionEncoder:
         return encoding
 
     def _encode(self, pixels: NDArray[np.generic]) -> Encoding:
+        self._do(self._model.card.bind_thread)  # whichever this is: synchronous calls want it
         self._do(partial(self._pixels.write, pixels))
         for buffer in self._results:
             self._do(partial(buffer.fill, UNWRITTEN))

@@ -154,7 +154,7 @@ class Engine(EngineLoop):
         check_request(request, self.info, self.package.vocab_size or self.info.vocab_size)
         if request.images:
             program = self.model.program
-            check_images(request, program.encoder, program.shape.axes, self.scheduler.costs.reach)
+            check_images(request, program.encoder, program.shape.axes, self.scheduler.costs)
 
     def submit_all(self, requests: list[GenerationRequest], sinks: list[Sink]) -> list[Generation]:
         """Queues several requests, all or none: choices of one prompt, or texts to embed or to score, which take one

@@ -35,6 +35,11 @@ class Encodings:
         self.nbytes = 0
         self._kept: OrderedDict[bytes, Encoding] = OrderedDict()
 
+    def clear(self) -> None:
+        """Keeps nothing."""
+        self._kept.clear()
+        self.nbytes = 0
+
     def get(self, digest: bytes) -> Encoding | None:
         """That of a picture, which counts as used now."""
         encoding = self._kept.get(digest)
@@ -84,7 +89,7 @@ class ImageRunner:
                 continue
             kept = self.encodings.get(images.image(index).digest)
             if kept is None:
-                images.missing = images.image(index)
+                images.missing = index
                 return True
             images.hold(index, kept)
         return False
@@ -102,12 +107,14 @@ class ImageRunner:
     def run(self, encoder: VisionEncoder, sequence: Sequence) -> None:
         """Encodes what the sequence waits for. Raises LogitsError where the card gives nonsense, twice; errors as for
         `VisionEncoder.encode`."""
-        assert sequence.images is not None and sequence.images.missing is not None
-        image, started = sequence.images.missing, time.perf_counter()
+        images, started = sequence.images, time.perf_counter()
+        assert images is not None and images.missing is not None
+        index, image = images.missing, images.image(images.missing)
         sequence.generation.first_pass = sequence.generation.first_pass or time.monotonic()
         encoding = self._encode(encoder, image, sequence)
         seconds = time.perf_counter() - started
         self.encodings.put(image.digest, encoding)
+        images.hold(index, encoding)  # whatever the budget
         self._longest = max(self._longest, seconds)
         self._counters.add_image(seconds)
         self._owed_until = self._pass_seconds + seconds

@@ -9,6 +9,7 @@ from ..errors import ContextOverflow, RequestError
 from ..request import EngineInfo, GenerationRequest, ImageInput
 from ..sampling.sampler import check_params
 from ..tokenizer.detokenizer import check_stop
+from .pass_costs import PassCosts
 
 MIN_DIGEST = 16  # bytes of a picture's digest: equal ones are the same picture
 
@@ -30,21 +31,21 @@ def check_request(request: GenerationRequest, info: EngineInfo, vocab_size: int)
     check_stop(request.stop)
 
 
-def check_images(request: GenerationRequest, encoder: VisionEncoder | None, axes: int, reach: int) -> None:
+def check_images(request: GenerationRequest, encoder: VisionEncoder | None, axes: int, costs: PassCosts) -> None:
     """Raises RequestError where the pictures of a request are not as the model takes them. `axes`: of its positions;
-    `reach`: rows that its chunks see, -1 where there are no chunks."""
+    `costs` know which chunks there are."""
     if encoder is None:
         raise RequestError("This model takes no images: it has no vision encoder.", "messages", "unsupported")
-    if axes > 1 and reach < 0:
-        text = "This model's images need chunks, which this card was found not to compute, or which --exact keeps off."
+    reach = costs.reach
+    if axes > 1 and (reach < 0 or costs.full_chunks):
+        text = "This model's images need chunks of any length; this card does not compute them, or --exact forbids it."
         raise RequestError(text, "messages", "unsupported")
     at, length = 0, len(request.prompt_ids)
     for number, image in enumerate(request.images, 1):
         _check_image(image, encoder, f"image {number} of {len(request.images)}", axes)
         if image.start < at:
-            raise RequestError(
-                f"image {number} begins at token {image.start}, before token {at}, where it may", "messages"
-            )
+            text = f"image {number} begins at token {image.start}, the one before it ends at {at}: they overlap"
+            raise RequestError(text, "messages")
         at = image.start + image.num_tokens
     if at >= length:
         text = f"the prompt ends with an image, at token {at} of {length}: a model needs text after it to answer"

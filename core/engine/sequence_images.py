@@ -60,8 +60,8 @@ class SequenceImages:
         self._held: dict[int, Encoding] = {}  # by index of the picture
         self.end = request.images[-1].start + request.images[-1].num_tokens
         """Index of the first token after all of them."""
-        self.missing: ImageInput | None = None
-        """The picture without which the next tokens cannot be computed."""
+        self.missing: int | None = None
+        """Index of the picture without which the next tokens cannot be computed."""
 
     def needs_chunk(self, num_cached: int) -> bool:
         """Whether tokens are left that only a chunk can place: decode takes one position for all axes."""

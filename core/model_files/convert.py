@@ -28,7 +28,7 @@ from .model_kind import SLIDING
 from .safetensors import TensorSource, array_source
 from .simulated_axmodel import COMPILER, RECURRENT, SimMeta, check_shapes, write_axmodel
 from .vision_axmodel import VisionMeta, write_encoder
-from .vision_checkpoint import Encoder
+from .vision_checkpoint import Encoder, vision_keys
 
 EMBED_NAME = "model.embed_tokens.weight.bfloat16.bin"
 TOKENIZER_DIR = "tokenizer"
@@ -36,7 +36,6 @@ TOKENIZER_TYPES = {"qwen3": "Qwen3", "qwen2": "Qwen2_5", "llama": "Llama", "gemm
 TOKENIZER_TYPES[qwen3_5.FAMILY] = qwen3_5.TOKENIZER_TYPE
 DEFAULT_HISTORY_END = 1024
 HEAD_ROWS = (1, 2, 4, 8, 16)  # tokens that the head's groups take: its weights are then read once for all of them
-KIND_KEYS = ("tokenizer_type", "vlm_type")  # as published, hybrids have a tokenizer_type of their own
 WHOLE_CONTEXT = 65536  # penalty window of a checkpoint: Hugging Face's penalty looks at every token
 
 AnyCheckpoint = Checkpoint | GgufCheckpoint
@@ -190,8 +189,7 @@ def _vision_keys(spec: ModelSpec, encoder: Encoder | None, extra: dict[str, Any]
         return {}
     meta = encoder.meta
     extra["vision"] = {"kind": meta.vision_kind, "image_size": list(meta.image_size), "tokens": meta.num_tokens}
-    names = {"vlm_type": spec.eyes.vlm_type} if spec.recurrence else dict.fromkeys(KIND_KEYS, spec.eyes.vlm_type)
-    return {**names, "filename_image_encoder_axmodel": encoder.file}
+    return vision_keys(spec.eyes, encoder.file, hybrid=spec.recurrence is not None)
 
 
 def open_checkpoint(path: Path) -> AnyCheckpoint:
@@ -355,8 +353,7 @@ def _write_all(work: Path, jobs: Sequence[PreparedRequest], progress: bool) -> N
                         for block in tensor.blocks():
                             file.write(np.ascontiguousarray(block).data)
             elif isinstance(meta, VisionMeta):
-                (work / file_name).parent.mkdir(exist_ok=True)
-                write_encoder(work / file_name, meta, counted)
+                write_encoder(new_file(work / file_name), meta, counted)
             else:
                 write_axmodel(work / file_name, meta, counted)
 
@@ -419,6 +416,12 @@ def package_config(
     shape = {"family": meta.family, "rows": max(meta.decode_rows), "chunk": meta.chunk, "history": list(meta.history)}
     config["axpress"] = {"simulated": True, "compiler": COMPILER, **shape, **(extra or {})}
     return config
+
+
+def new_file(path: Path) -> Path:
+    """`path`, whose folder is there from now on."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def write_json(path: Path, value: object) -> None:

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from .convert import (
     EMBED_NAME,
@@ -19,6 +20,7 @@ from .convert import (
     hybrid_keys,
     layer_pattern,
     new_directory,
+    new_file,
     package_config,
     package_name,
     recurrent_meta,
@@ -28,6 +30,8 @@ from .hollow_tokenizer import write_tokenizer
 from .qwen3_5 import rope_sections
 from .simulated_axmodel import SimMeta, write_axmodel
 from .timing_profile import Profile, load_profile
+from .vision_axmodel import VisionMeta, write_encoder
+from .vision_checkpoint import Family, family_named, vision_keys
 
 SAMPLING = {  # Qwen3's published defaults
     "enable_temperature": True,
@@ -64,7 +68,10 @@ def hollow(
     meta = replace(_layer_meta(loaded), p0_width=p0_width)
     check_groups(meta.decode_rows, meta.chunk, meta.history)
     with new_directory(Path(out_dir)) as work:
-        prefix = file_prefix(name, meta)
+        eyes = family_named(loaded.model.vision)
+        prefix = (eyes and eyes.prefix) or file_prefix(name, meta)
+        if eyes:
+            write_encoder(new_file(work / eyes.encoder.format(name)), _encoder_meta(eyes, loaded), {})
         for layer in range(meta.layers):
             write_axmodel(work / (layer_pattern(prefix, meta.chunk) % layer), change(_of_layer(meta, layer, loaded)))
         write_axmodel(work / f"{prefix}_post.axmodel", change(_head_meta(meta, loaded)))
@@ -74,8 +81,9 @@ def hollow(
         special = write_tokenizer(work / TOKENIZER_DIR, meta.vocab)
         write_json(work / "post_config.json", SAMPLING)
         eos = [special["<|im_end|>"], special["<|endoftext|>"]]
-        config = package_config(name, meta, eos, None, {"hollow": True, "profile": loaded.name})
-        write_json(work / "config.json", {**config, **hybrid_keys(loaded.model.recurrence)})
+        config = package_config(name, meta, eos, None, {"hollow": True, "profile": loaded.name}, prefix)
+        config |= hybrid_keys(loaded.model.recurrence)
+        write_json(work / "config.json", config | (vision_keys(eyes, eyes.encoder.format(name)) if eyes else {}))
     return Path(out_dir)
 
 
@@ -83,7 +91,7 @@ def _layer_meta(profile: Profile) -> SimMeta:
     model, cost = profile.model, profile.cost
     # a group cannot read more rows than the cache has
     history = tuple(sorted({min(rows, model.rows) for rows in model.history}))
-    decode = (*model.smaller_rows, model.rows)
+    decode, eyes = (*model.smaller_rows, model.rows), family_named(model.vision)
     return SimMeta(
         family=model.family,
         layer=0,
@@ -98,13 +106,38 @@ def _layer_meta(profile: Profile) -> SimMeta:
         chunk=model.chunk,
         history=history,
         gated=model.recurrence is not None,
-        rope_sections=rope_sections({}, model.head_dim // 8) if model.recurrence else (),  # a quarter, in pairs
-        rope_interleaved=model.recurrence is not None,
+        rope_sections=_sections(profile),
+        rope_interleaved=model.recurrence is not None or bool(eyes and eyes.interleaved),
         hollow=True,
         cmm_bytes=profile.memory.layer_cmm_bytes,
         file_bytes=model.layer_file_bytes or None,
         cost_decode_us=tuple(cost.decode_us(rows) for rows in decode),
         cost_chunk_us=tuple(cost.chunk_us(rows) for rows in history),
+        profile=profile.name,
+    )
+
+
+def _sections(profile: Profile) -> tuple[int, ...]:
+    model, eyes = profile.model, family_named(profile.model.vision)
+    if model.recurrence:
+        return rope_sections({}, model.head_dim // 8)  # a quarter, in pairs
+    return eyes.sections if eyes else ()
+
+
+def _encoder_meta(eyes: Family, profile: Profile) -> VisionMeta:
+    model = profile.model
+    blocks = {"depth": model.vision_blocks, "hidden_size": model.vision_hidden, "intermediate_size": model.vision_ffn}
+    sizes: dict[str, Any] = blocks | {"num_heads": model.vision_heads, "out_hidden_size": model.hidden}
+    sizes |= {"deepstack_visual_indexes": list(model.deepstack)}
+    sizes |= {"num_hidden_layers": model.vision_blocks, "num_attention_heads": model.vision_heads}
+    size = {"image_size": [model.image_size] * 2} if "image_size" in eyes.defaults else {}
+    text = {"text_config": {"hidden_size": model.hidden}}
+    return replace(
+        eyes.describe(eyes, {**eyes.defaults, **sizes, **size}, text, model.image_size),
+        hollow=True,
+        cmm_bytes=profile.memory.encoder_cmm_bytes or None,
+        file_bytes=model.encoder_file_bytes or None,
+        cost_encoder_us=round(1000 * profile.cost.encoder_ms, 3),
         profile=profile.name,
     )
 

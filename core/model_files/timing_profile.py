@@ -21,7 +21,9 @@ class ModelShape:
     decode group; `smaller_rows`: of the others.
 
     `*_file_bytes`: what the published files have; 0: not told. `full_attention_interval`: of so many layers the last
-    has attention, all others are recurrent, with states of the sizes that follow; 0: all have attention."""
+    has attention, all others are recurrent, with states of the sizes that follow; 0: all have attention.
+    `vision`: model_type of the checkpoint, where it has eyes: an encoder of the `vision_*` sizes, with further outputs
+    after the blocks of `deepstack`, for pictures of `image_size` pixels a side; empty: it has none."""
 
     family: str
     layers: int
@@ -43,6 +45,14 @@ class ModelShape:
     value_heads: int = 0
     key_dim: int = 0
     value_dim: int = 0
+    vision: str = ""
+    image_size: int = 0
+    vision_blocks: int = 0
+    vision_hidden: int = 0
+    vision_heads: int = 0
+    vision_ffn: int = 0
+    deepstack: tuple[int, ...] = ()
+    encoder_file_bytes: int = 0
 
     @property
     def recurrence(self) -> Recurrence | None:
@@ -58,7 +68,7 @@ class ModelShape:
 class Cost:
     """Times of one execute and of the calls around it; units are in the names. Loading a model file takes
     `load_file_ms` and its bytes at `load_mb_s`; 0: no time. `recurrent_*_ms`: of a recurrent layer, whatever the
-    history; 0: as other layers."""
+    history; 0: as other layers. `encoder_ms`: of one run of a vision encoder."""
 
     decode_rows: tuple[int, ...]
     decode_layer_ms: tuple[float, ...]
@@ -76,6 +86,7 @@ class Cost:
     load_mb_s: float = 0.0
     recurrent_decode_ms: float = 0.0
     recurrent_chunk_ms: float = 0.0
+    encoder_ms: float = 0.0
 
     def decode_us(self, rows: int) -> float:
         """Microseconds of one decode layer with `rows` rows of cache; constant outside the table."""
@@ -96,12 +107,14 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """The card's contiguous memory (CMM), and what a loaded layer and head take of it, activations included."""
+    """The card's contiguous memory (CMM), and what a loaded layer, head and vision encoder take of it, activations
+    included."""
 
     cmm_mib: int
     idle_cmm_mib: int
     layer_cmm_bytes: int
     head_cmm_bytes: int
+    encoder_cmm_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,18 @@ def family_of(config: Config) -> Family | None:
     return FAMILIES.get(str(config.get("model_type")))
 
 
+def family_named(model_type: str) -> Family | None:
+    """The family of that model_type; None: there is none of that name."""
+    return FAMILIES.get(model_type)
+
+
+def vision_keys(family: Family, encoder: str, *, hybrid: bool = False) -> dict[str, Any]:
+    """Keys of a package's config.json that tell its eyes, as published; `encoder`: the file's name within it. A
+    `hybrid` has a tokenizer_type of its own."""
+    names = {"vlm_type": family.vlm_type} if hybrid else dict.fromkeys(("tokenizer_type", "vlm_type"), family.vlm_type)
+    return {**names, "filename_image_encoder_axmodel": encoder}
+
+
 def text_config(config: Config, where: str) -> tuple[dict[str, Any], tuple[int, ...]]:
     """The text part's values, as those of a model of its own, and the sections of its RoPE (empty: one axis). `where`
     names the file in errors. PackageError: no text part."""
@@ -49,7 +61,8 @@ def text_config(config: Config, where: str) -> tuple[dict[str, Any], tuple[int, 
     rope = dict(values.pop("rope_scaling", None) or {}) | dict(values.get("rope_parameters") or {})
     sections = tuple(rope.pop("mrope_section", family.sections))
     rope.pop("mrope_interleaved", None)
-    if rope.get("rope_type", rope.get("type")) in ("mrope", "default"):
+    # "dynamic" (InternVL3) changes nothing up to max_position_embeddings
+    if rope.get("rope_type", rope.get("type")) in ("mrope", "default", "dynamic"):
         rope = {key: value for key, value in rope.items() if key not in ("type", "rope_type")}
     return values | {"rope_parameters": rope}, sections if family.sections else ()
 

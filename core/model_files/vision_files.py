@@ -57,7 +57,7 @@ def _encoder(config: PackageConfig, files: Iterable[Path]) -> Path | None:
         if name := config.text(key):
             path = config.resolve(name)
             if not path.is_file():
-                raise PackageError(f"{config.path} names {name} as {key}, which is missing: {AGAIN}")
+                raise PackageError(f"{config.path} has {key} = {name}: that vision encoder is missing; {AGAIN}")
             return path
     found = sorted(path for path in files if path.suffix.lower() == ".axmodel" and _words(path.name) & VISION_WORDS)
     first = [path for path in found if TAKEN_FIRST in path.name.lower()]

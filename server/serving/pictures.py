@@ -6,10 +6,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
 
 from axpress.core.errors import QueueFull, RequestError
 from axpress.core.vision import ImageAdapter, ImageLimits, PreparedImage
@@ -27,8 +29,32 @@ REQUESTS = 2
 """Requests whose pictures are prepared at a time: one may wait for a host while the other's are decoded."""
 REQUEST_SECONDS = 20.0
 """All of a request's pictures are fetched within so long; FETCH_SECONDS is of each."""
+KEPT_BYTES = 32 << 20
+"""Of prepared pictures, which are a megabyte or a few each."""
 LARGE_BODIES = 4
 """Bodies beyond the limit of texts that are held at a time."""
+
+
+class _Kept:
+    """The pictures that were prepared last: a conversation sends all of its pictures again with each question."""
+
+    def __init__(self) -> None:
+        self._pictures: OrderedDict[Any, Sequence[PreparedImage]] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, *key: object) -> Sequence[PreparedImage] | None:
+        if key in self._pictures:
+            self._pictures.move_to_end(key)
+        return self._pictures.get(key)
+
+    def put(self, runs: Sequence[PreparedImage], *key: object) -> Sequence[PreparedImage]:
+        """`runs`, which are kept, or were by somebody else meanwhile."""
+        if key not in self._pictures:
+            self._pictures[key] = runs
+            self._bytes += sum(run.pixels.nbytes for run in runs)
+        while self._bytes > KEPT_BYTES and len(self._pictures) > 1:
+            self._bytes -= sum(run.pixels.nbytes for run in self._pictures.popitem(last=False)[1])
+        return runs
 
 
 class PictureRoom:
@@ -40,6 +66,7 @@ class PictureRoom:
         self.large_bodies = asyncio.Semaphore(LARGE_BODIES)
         self._turns = asyncio.Semaphore(REQUESTS)
         self._num_waiting, self._max_waiting = 0, settings.max_queue
+        self._kept = _Kept()
         self._decoding = ThreadPoolExecutor(1, "axpress-pictures")
         self._fetching = ThreadPoolExecutor(REQUESTS, "axpress-fetch")
 
@@ -71,15 +98,23 @@ class PictureRoom:
         until = loop.time() + REQUEST_SECONDS
         for source in sources:
             left = max(0.1, min(FETCH_SECONDS, until - loop.time()))
-            data: bytes = await loop.run_in_executor(self._executor(source), self._read, source, left)
-            work = partial(eyes.prepare, data, source.detail, self.limits, source.field)
-            del data
-            pictures.append(await loop.run_in_executor(self._decoding, work))
-            del work
+            data, digest = await loop.run_in_executor(self._executor(source), self._file, source, left)
+            known = self._kept.get(eyes, digest, source.detail)
+            if known is None:
+                work = partial(eyes.prepare, data, source.detail, self.limits, source.field)
+                del data
+                known = self._kept.put(await loop.run_in_executor(self._decoding, work), eyes, digest, source.detail)
+                del work
+            pictures.append(known)
         return pictures
 
     def _executor(self, source: ImageSource) -> ThreadPoolExecutor:
         return self._decoding if source.url is None or source.url[:5].lower() == "data:" else self._fetching
+
+    def _file(self, source: ImageSource, seconds: float) -> tuple[bytes, bytes]:
+        """The bytes of the picture's file, and their digest."""
+        data = self._read(source, seconds)
+        return data, blake2b(data, digest_size=32).digest()
 
     def _read(self, source: ImageSource, seconds: float) -> bytes:
         """The bytes of the picture's file, fetched within so many seconds. Raises RequestError."""

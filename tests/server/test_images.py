@@ -16,14 +16,13 @@ import anthropic
 import numpy as np
 import ollama
 import pytest
-from chat_templates import SEEING, set_template
 from documented_client import looks_during
 from pictures import SVG, data_url, file, picture, png_bomb
 from PIL import Image
+from seeing_models import log_probabilities, placeholder_of, seeing_package
 from server_process import RunningServer, chat, events, openai_client, post
-from tiny_vision_models import TinyVision, save
+from tiny_vision_models import TinyVision
 
-from axpress.core.model_files.convert import convert
 from axpress.server.docs.routes import ROUTES
 
 GOOD, OTHER = file(picture()), file(picture(30, 30, 1))
@@ -31,15 +30,18 @@ BOMB = png_bomb()
 MIB = 1 << 20
 
 
+QWEN = TinyVision("qwen3_vl", image_size=64)
+
+
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A tiny random Qwen3-VL, its encoder converted, too: it sees, and answers nonsense."""
-    root = tmp_path_factory.mktemp("seeing")
-    save(TinyVision("qwen3_vl", image_size=64), root / "hf")
-    set_template(root / "hf", SEEING)
-    history = [0, 128, 256, 512, 1024]
-    package = convert(root / "hf", root / "package", rows=2047, chunk=128, history=history, progress=False,
-                      image_size=64)  # fmt: skip
+def seeing(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
+    """A tiny random Qwen3-VL, of transformers and as a package: it sees, and answers nonsense."""
+    return seeing_package(QWEN, tmp_path_factory.mktemp("seeing"), rows=2047, history=[0, 128, 512, 1024])
+
+
+@pytest.fixture(scope="module")
+def server(seeing: tuple[Any, Path]) -> Iterator[RunningServer]:
+    package = seeing[1]
     hosts = ("localhost", "127.0.0.1:1", "169.254.169.254", "[::1]")
     allowed = [flag for host in hosts for flag in ("--allow-image-host", host)]
     stored = ("--store-responses", package.parent / "responses.sqlite")
@@ -50,7 +52,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
         running.wait(running.idle, 30, "idle")
         assert look(running, GOOD)[0] == 200
         grown = running.process_status("VmHWM") - before
-        assert grown < 260 * 1024, f"{grown} KiB more than before, whatever came"
+        assert grown < 220 * 1024, f"{grown} KiB more than before, whatever came"
 
 
 def url(text: str) -> dict[str, Any]:
@@ -86,6 +88,42 @@ def in_every_dialect(server: RunningServer, data: bytes) -> list[tuple[int, Any]
         post(server, "/v1/messages/count_tokens", model="default", messages=said),
         post(server, "/tokenize", messages=chat_messages),
     ]
+
+
+def test_what_is_seen_is_what_transformers_see(server: RunningServer, seeing: tuple[Any, Path]) -> None:
+    """The likeliest first tokens of an answer about two pictures, from the files to the logits."""
+    pictures = [picture(64, 64, 5), picture(64, 64, 6)]
+    parts = [url(data_url(file(pictures[0]))), {"type": "text", "text": " or "}, url(data_url(file(pictures[1])))]
+    answer = look_at(server, parts, logprobs=True, top_logprobs=5)
+    (first, *_) = answer["choices"][0]["logprobs"]["content"]
+    ids = post(server, "/tokenize", messages=seen(*parts)["messages"])[1]["tokens"]
+    (mark,) = post(server, "/tokenize", content=placeholder_of(QWEN), parse_special=True)[1]["tokens"]
+    wanted = log_probabilities(seeing[0], QWEN, ids, mark, pictures)
+    best = np.argsort(-wanted)[:5]
+    np.testing.assert_allclose([entry["logprob"] for entry in first["top_logprobs"]], wanted[best], atol=0.05)
+    assert first["token"] == post(server, "/detokenize", tokens=[int(best[0])])[1]["content"]
+    assert np.abs(wanted - log_probabilities(seeing[0], QWEN, ids, mark, [])).max() > 0.5, "it looks"
+
+
+def look_at(server: RunningServer, parts: list[dict[str, Any]], **fields: Any) -> Any:
+    status, answer = post(server, "/v1/chat/completions", **seen(*parts, temperature=0, **fields))
+    assert status == 200, answer
+    return answer
+
+
+def test_answers_tell_pictures_apart_and_do_not_depend_on_company(server: RunningServer) -> None:
+    def asked(data: bytes) -> str:
+        return str(look_at(server, [url(data_url(data))], max_tokens=12)["choices"][0]["message"]["content"])
+
+    files = [file(picture(64, 64, seed)) for seed in range(10, 14)]
+    alone = [asked(data) for data in files]
+    assert len(set(alone)) > 1
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(asked, files * 2)) == alone * 2
+    usage = look_at(server, [url(data_url(files[0]))])["usage"]
+    assert usage["prompt_tokens_details"]["cached_tokens"] > 18, "the picture is found in the cache"
+    fresh = look_at(server, [url(data_url(file(picture(64, 64, 20))))])["usage"]
+    assert fresh["prompt_tokens_details"]["cached_tokens"] < 10, "another picture is not"
 
 
 def test_openais_client_sends_pictures(server: RunningServer) -> None:
@@ -221,9 +259,9 @@ def test_pictures_may_be_larger_than_texts(server: RunningServer) -> None:
 
 def test_many_large_pictures_at_a_time_are_decoded_one_by_one(server: RunningServer) -> None:
     """What all of them would take together is never held; the fixture looks at the memory in the end."""
-    large = file(Image.new("RGBA", (4000, 4000), (9, 9, 9, 99)))  # 64 MB, and 48 on white
+    large = [file(Image.new("RGBA", (3200, 3200), (i, 9, 9, 99))) for i in range(5)]  # 41 MB each, and 31 on white
     with ThreadPoolExecutor(5) as pool:
-        statuses = [status for status, _ in pool.map(lambda _: look(server, large), range(5))]
+        statuses = [status for status, _ in pool.map(lambda data: look(server, data), large)]
     assert statuses == [200] * 5
 
 

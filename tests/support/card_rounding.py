@@ -10,15 +10,48 @@ from typing import Any
 @contextmanager
 def rounded_like_the_card(model: Any) -> Iterator[None]:
     """Within the block the reference rounds embeddings, K, V and layer outputs to bf16, as the card has them."""
+    hooks = [layer.register_forward_hook(_round_output) for layer in (model.model.embed_tokens, *model.model.layers)]
+    try:
+        with keys_and_values_rounded():
+            yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _round_output(_module: Any, _inputs: Any, output: Any) -> Any:
+    import torch
+
+    hidden = output[0] if isinstance(output, tuple) else output
+    hidden.copy_(hidden.to(torch.bfloat16).float())
+    return output
+
+
+@contextmanager
+def inputs_rounded(text_model: Any) -> Iterator[None]:
+    """The same of a text part that gets pictures' tokens: what is put in between embeddings and layers, or between
+    layers, is rounded with the rest."""
+    import torch
+
+    def round_input(_module: Any, inputs: Any) -> Any:
+        return (inputs[0].to(torch.bfloat16).float(), *inputs[1:])
+
+    hooks = [module.register_forward_pre_hook(round_input) for module in (*text_model.layers, text_model.norm)]
+    hooks += [layer.register_forward_hook(_round_output) for layer in text_model.layers]
+    try:
+        with keys_and_values_rounded():
+            yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@contextmanager
+def keys_and_values_rounded() -> Iterator[None]:
+    """Within the block K and V are kept as bf16."""
     import torch
     import transformers
 
-    def round_output(_module: Any, _inputs: Any, output: Any) -> Any:
-        hidden = output[0] if isinstance(output, tuple) else output
-        hidden.copy_(hidden.to(torch.bfloat16).float())
-        return output
-
-    hooks = [layer.register_forward_hook(round_output) for layer in (model.model.embed_tokens, *model.model.layers)]
     update = transformers.cache_utils.DynamicCache.update
 
     def rounding_update(self: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> Any:
@@ -29,8 +62,6 @@ def rounded_like_the_card(model: Any) -> Iterator[None]:
         yield
     finally:
         transformers.cache_utils.DynamicCache.update = update
-        for hook in hooks:
-            hook.remove()
 
 
 @contextmanager

@@ -208,12 +208,12 @@ class Runner:
 
     def _run(self, group: Group, tokens: Sequence[int]) -> list[np.ndarray]:
         count, row = len(tokens), 2 * self.kv
-        ids = np.zeros(group.width, np.int64)
-        ids[:count] = tokens
-        positions = np.zeros(group.width, np.uint32)
-        positions[:count] = self.used + np.arange(count)
-        self.runtime.upload(self.x[0], self.embedding[ids])
-        self.runtime.upload(self.indices, np.tile(positions, self.axes if group.width > 1 else 1))
+        rows = np.zeros((group.width, self.hidden), np.uint16)
+        rows[:count] = self.rows_of(tokens)
+        positions = np.zeros((self.axes, group.width), np.uint32)
+        positions[:, :count] = self.positions(count)
+        self.runtime.upload(self.x[0], rows)
+        self.runtime.upload(self.indices, positions if group.width > 1 else positions[0])
         shown = np.zeros(group.width, np.uint16)
         shown[:count] = ONE
         self.runtime.upload(self.tokens_mask, shown)
@@ -229,9 +229,21 @@ class Runner:
             layer.execute(group.index, (k, v, self.indices, source, self.mask), (self.k_out, self.v_out, target))
             self.runtime.copy(k + self.used * row, self.k_out, count * row)
             self.runtime.copy(v + self.used * row, self.v_out, count * row)
+            self.after_layer(number, target, count)
         self.used += count
         last = self.x[len(self.layers) % 2]
         return [self._logits(last + 2 * self.hidden * token) for token in range(count)]
+
+    def rows_of(self, tokens: Sequence[int]) -> np.ndarray:
+        """What the first layer gets of the tokens that come next: their embeddings, bf16 bits [count, H]."""
+        return self.embedding[np.array(tokens)]
+
+    def positions(self, count: int) -> np.ndarray:
+        """Positions of so many tokens that come next, [axes, count] or [count]."""
+        return self.used + np.arange(count)
+
+    def after_layer(self, number: int, output: int, count: int) -> None:
+        """Called when a layer's output is there, of so many tokens that come next."""
 
     def _mask(self, group: Group, count: int, window: int) -> np.ndarray:
         mask = np.full((group.width, group.history + group.width), HIDDEN, np.uint16)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -154,7 +155,7 @@ def encoder_input(meta: Any, pixels: np.ndarray) -> np.ndarray:
     if meta.vision_input == "image_u8":
         return pixels[None]
     if meta.vision_input == "planes_fp32":
-        return np.ascontiguousarray(_normalised(meta, pixels).transpose(2, 0, 1)[None])
+        return np.ascontiguousarray(normalised(meta, pixels).transpose(2, 0, 1)[None])
     side, merge = meta.patch_size, meta.merge
     result = []
     for top in range(0, pixels.shape[0], side * merge):
@@ -166,7 +167,7 @@ def encoder_input(meta: Any, pixels: np.ndarray) -> np.ndarray:
     return np.array(result)[None]
 
 
-def _normalised(meta: Any, pixels: np.ndarray) -> np.ndarray:
+def normalised(meta: Any, pixels: np.ndarray) -> np.ndarray:
     mean, std = np.array(meta.pixel_mean, np.float32), np.array(meta.pixel_std, np.float32)
     return (pixels.astype(np.float32) / np.float32(255) - mean) / std
 
@@ -175,22 +176,53 @@ def reference(model: Any, meta: Any, pixels: np.ndarray) -> list[np.ndarray]:
     """What transformers' tower makes of a picture: the tokens, then what is added after the first layers."""
     import torch
 
-    values = torch.tensor(_normalised(meta, pixels).transpose(2, 0, 1))
+    values = torch.tensor(normalised(meta, pixels).transpose(2, 0, 1))
     with torch.no_grad():
         if not meta.vision_input.startswith("patches"):
             given = values[None, None] if "smolvlm" in meta.vision_kind else values[None]
             found = model.model.get_image_features(given, return_dict=True, **_layers(model)).pooler_output
             return [(found if isinstance(found, torch.Tensor) else torch.stack(list(found))).reshape(-1, 64).numpy()]
-        side, merge, (rows, cols) = meta.patch_size, meta.merge, (meta.image_rows, meta.image_cols)
-        frames = torch.stack([values, values])  # [2, 3, H, W], as transformers' processor has them
-        blocks = frames.reshape(2, 3, rows // merge, merge, side, cols // merge, merge, side)
-        flat = blocks.permute(2, 5, 3, 6, 1, 0, 4, 7).reshape(rows * cols, -1)
-        found = model.model.visual(flat, torch.tensor([[1, rows, cols]]))
+        grid = torch.tensor([[1, meta.image_rows, meta.image_cols]])
+        found = model.model.visual(_as_patches(meta, values), grid)
         deep = getattr(found, "deepstack_features", None) or []
         return [found.pooler_output.numpy(), *(feature.numpy() for feature in deep)]
+
+
+def _as_patches(meta: Any, values: Any) -> Any:
+    """A picture [3, H, W] as transformers' processor of Qwen's models has it: rows of channel, frame, row, column."""
+    import torch
+
+    side, merge, (rows, cols) = meta.patch_size, meta.merge, (meta.image_rows, meta.image_cols)
+    blocks = torch.stack([values, values]).reshape(2, 3, rows // merge, merge, side, cols // merge, merge, side)
+    return blocks.permute(2, 5, 3, 6, 1, 0, 4, 7).reshape(rows * cols, -1)
 
 
 def _layers(model: Any) -> dict[str, Any]:
     if model.config.model_type != "internvl":
         return {}
     return {"vision_feature_layer": -1, "vision_feature_select_strategy": "default"}
+
+
+def grid_of(meta: Any) -> tuple[int, int]:
+    """Rows and columns of a picture's tokens."""
+    return meta.image_rows // meta.merge, meta.image_cols // meta.merge
+
+
+def logits(model: Any, meta: Any, prompt: Any, pixels: Sequence[np.ndarray], answer: list[int]) -> np.ndarray:
+    """transformers' logits of a prompt with pictures and the tokens after it, float32 [n, vocab]."""
+    import torch
+
+    ids = torch.tensor([[*prompt.ids, *answer]])
+    values = [torch.tensor(normalised(meta, each).transpose(2, 0, 1)) for each in pixels]
+    given: dict[str, Any] = {}
+    if meta.vision_input.startswith("patches"):
+        given["pixel_values"] = torch.cat([_as_patches(meta, each) for each in values])
+        given["image_grid_thw"] = torch.tensor([[1, meta.image_rows, meta.image_cols]] * len(values))
+        places = prompt.positions(3)
+        after = places.max() + 1 + np.arange(len(answer))
+        given["position_ids"] = torch.tensor(np.concatenate([places, np.tile(after, (3, 1))], 1)[:, None])
+    else:
+        stacked = torch.stack(values)
+        given["pixel_values"] = stacked[None] if "smolvlm" in meta.vision_kind else stacked
+    with torch.no_grad():
+        return model(ids, use_cache=True, **given).logits[0].numpy()

@@ -23,6 +23,7 @@ from axpress.server.anthropic.dialect import MessagesDialect
 from axpress.server.ollama.dialect import OllamaChat, OllamaGenerate
 from axpress.server.openai.chat import ChatDialect
 from axpress.server.openai.responses import ResponsesDialect
+from axpress.server.serving import pictures
 from axpress.server.serving.chat_format import chat_format_of
 from axpress.server.serving.dialect import Dialect
 from axpress.server.serving.input_processor import prepare_request
@@ -53,11 +54,11 @@ def prepared(dialect: Dialect, served: ServedModel, **settings: Any) -> Generati
     async def make() -> GenerationRequest:
         room = PictureRoom(Settings(**settings))
         try:
-            pictures = await room.prepare(dialect.spec.images, served)
+            runs = await room.prepare(dialect.spec.images, served)
         finally:
             room.close()
         dialect.pictures_taken()
-        return prepare_request(dialect.spec, served, b"salt", b"", pictures).requests[0]
+        return prepare_request(dialect.spec, served, b"salt", b"", runs).requests[0]
 
     return asyncio.run(make())
 
@@ -206,6 +207,29 @@ def test_a_hundred_pictures_are_refused_before_any_is_decoded(
     monkeypatch.setattr(PictureRoom, "_read", lambda *_: pytest.fail("a picture was read"))
     error = refusal(said(*[url_part(RED)] * 100), served)
     assert "100 pictures; this server takes at most 8" in str(error) and error.code == "too_many_images"
+
+
+def test_a_picture_that_comes_again_is_not_decoded_again(served: ServedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[bytes] = []
+    prepare = ImageAdapter.prepare
+    monkeypatch.setattr(
+        ImageAdapter, "prepare", lambda eyes, data, *more: decoded.append(data) or prepare(eyes, data, *more)
+    )
+    monkeypatch.setattr(pictures, "KEPT_BYTES", 2 * EYES.prepare(RED)[0].pixels.nbytes)
+    decoded.clear()
+    green = file(picture(seed=3))
+
+    async def ask() -> None:
+        room = PictureRoom(Settings())
+        try:
+            for data in (RED, BLUE, RED, BLUE, green, BLUE, RED):  # room for two: RED went for green
+                (runs,) = await room.prepare(said(url_part(data)).spec.images, served)
+                assert runs[0].digest == prepare(EYES, data)[0].digest
+        finally:
+            room.close()
+
+    asyncio.run(ask())
+    assert decoded == [RED, BLUE, green, RED]
 
 
 def test_requests_that_wait_for_their_pictures_are_bounded(served: ServedModel) -> None:

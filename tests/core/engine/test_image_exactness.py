@@ -1,0 +1,120 @@
+"""Pictures in prompts: the answers of transformers, and the same bits whoever else is there."""
+
+from __future__ import annotations
+
+import pytest
+from collecting import Collector
+from hypothesis import settings
+from hypothesis.stateful import run_state_machine_as_test
+from image_requests import Seeing, pool
+from schedules import AT_ONCE, EXAMPLES, POOL, ROWS, Alone, Schedule, crowd, fail
+from tiny_vision_models import TinyVision
+
+from axpress.core.device import vision_encoder
+from axpress.core.device.emulator import Emulator
+from axpress.core.engine import bank_selection
+from axpress.core.engine.engine import Engine
+from axpress.core.request import GenerationRequest
+
+pytest.importorskip("torch", reason="the reference needs torch and transformers")
+
+FAMILIES = [
+    TinyVision("qwen3_vl", image_size=64),
+    TinyVision("qwen2_5_vl", image_size=40),
+    TinyVision("internvl"),
+    TinyVision("smolvlm", outer={"scale_factor": 4}),
+]
+CLOSE = 0.1  # of log-probabilities: bf16 of other operations in another order; measured 0.05
+
+
+@pytest.fixture(scope="module", params=FAMILIES, ids=lambda tiny: tiny.family)
+def seeing(request, tmp_path_factory) -> Seeing:
+    return Seeing.make(tmp_path_factory.mktemp("images"), request.param)
+
+
+def answer(engine: Engine, request: GenerationRequest) -> Collector:
+    """On the calling thread."""
+    collector = Collector()
+    engine.submit(request, collector)
+    while engine.step():
+        engine.scheduler.check_integrity()
+    assert collector.reason in ("stop", "length"), collector.error
+    return collector
+
+
+def furthest(seeing: Seeing, engine: Engine) -> float:
+    """How far log-probabilities of answers are from those that transformers gives the same tokens."""
+    far = 0.0
+    texts = [5, 6, 7], [8, 9], [30, 31, 32]
+    for parts in ((texts[0],), (texts[0], 1, texts[1]), (2, texts[0], 3, texts[2])):
+        request = seeing.request(*parts)
+        got = answer(engine, request).logprobs
+        wanted = seeing.logprobs(request, [each.token for each in got])
+        far = max(far, *(abs(wanted[i, each.token] - each.logprob) for i, each in enumerate(got)))
+        if far < CLOSE:  # greedy: no token is much better
+            assert all(wanted[i].max() - wanted[i, each.token] < CLOSE for i, each in enumerate(got))
+    return far
+
+
+def test_answers_are_those_of_transformers(seeing: Seeing, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine.open(seeing.package, "emu", "none", banks=1, threaded=False)
+    assert engine.info.vision_kind == engine.package.vision.kind == seeing.meta.vision_kind
+    assert engine.encoder_input.num_tokens == seeing.num_tokens
+    assert furthest(seeing, engine) < CLOSE
+    if engine.model.program.encoder.num_added:
+        whole = vision_encoder.Encoding
+        monkeypatch.setattr(vision_encoder, "Encoding", lambda rows, added: whole(rows, 0 * added))
+        engine.close()
+        engine = Engine.open(seeing.package, "emu", "none", banks=1, threaded=False)
+        assert furthest(seeing, engine) > 1, "what deepstack adds makes no difference: the test shows nothing"
+    engine.close()
+
+
+@pytest.fixture(scope="module")
+def alone(seeing: Seeing) -> Alone:
+    """Each request by itself."""
+    engine = Engine.open(seeing.package, "emu", "none", banks=1, max_running=1, drafts=False, threaded=False)
+    outcomes, num_images = [], 0
+    for request in pool(seeing, POOL, ROWS):
+        engine.scheduler.set_bank_rows(1, ROWS)
+        engine.scheduler._images.encodings.clear()
+        sequences = []
+        engine.scheduler.on_answer = sequences.append
+        outcome = answer(engine, request).outcome
+        outcomes.append((request, outcome, sequences[0].tokens[len(request.prompt_ids) :].tolist()))
+        num_images += len(set(seeing.pictures(request)))
+    assert engine.stats()["encoded_images"] == num_images and engine.stats()["cached_tokens"] == 0
+    engine.close()
+    return outcomes
+
+
+CONFIGS = [
+    {"banks": 1, "drafts": True},
+    {"banks": 2, "drafts": True, "split": (0, 1)},
+    {"banks": 2, "drafts": False, "settings": {"async": "0"}},
+]
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: "-".join(f"{k}={v}" for k, v in c.items()))
+def test_any_schedule_gives_what_each_request_gets_alone(
+    seeing: Seeing, alone: Alone, config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bank_selection, "HEADROOM", 2)
+    engine = Engine.open(
+        seeing.package, "emu", "none", max_queue=1000, max_running=6, threaded=False, recovery=AT_ONCE, **config
+    )
+    engine.scheduler.costs.observe = lambda *measured: None
+    try:
+        machine = type("Machine", (Schedule,), {"engine": engine, "alone": alone})
+        run_state_machine_as_test(
+            machine, settings=settings(max_examples=EXAMPLES // 20, stateful_step_count=30, deadline=None)
+        )
+        crowd(engine, alone)
+        stats = engine.stats()
+        assert stats["preemptions"] and stats["cached_tokens"] and stats["encoded_images"]
+        if "split" not in config:
+            fail(engine, alone)
+    finally:
+        engine.close()
+        for key, value in {"async": 1, "devices": 1, "faults": ""}.items():
+            Emulator().set(key, value)
