@@ -118,6 +118,7 @@ def pool(seeing: Seeing, count: int, most: int) -> list[GenerationRequest]:
             repetition_penalty=float(rnd.choice([1.0, 1.3])),
         )  # fmt: skip
         request = seeing.request(*parts, params=params, max_tokens=int(rnd.integers(1, 30)))
-        if len(request.prompt_ids) + request.max_tokens <= most:
+        end = max((image.start + image.num_tokens for image in request.images), default=0)
+        if len(request.prompt_ids) + request.max_tokens <= most and end <= HISTORY[-1] + 1:
             made.append(request)
     return made

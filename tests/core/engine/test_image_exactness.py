@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import pytest
 from collecting import Collector
 from hypothesis import settings
@@ -57,34 +59,33 @@ def furthest(seeing: Seeing, engine: Engine) -> float:
 
 
 def test_answers_are_those_of_transformers(seeing: Seeing, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = Engine.open(seeing.package, "emu", "none", banks=1, threaded=False)
-    assert engine.info.vision_kind == engine.package.vision.kind == seeing.meta.vision_kind
-    assert engine.encoder_input.num_tokens == seeing.num_tokens
-    assert furthest(seeing, engine) < CLOSE
-    if engine.model.program.encoder.num_added:
-        whole = vision_encoder.Encoding
-        monkeypatch.setattr(vision_encoder, "Encoding", lambda rows, added: whole(rows, 0 * added))
-        engine.close()
-        engine = Engine.open(seeing.package, "emu", "none", banks=1, threaded=False)
-        assert furthest(seeing, engine) > 1, "what deepstack adds makes no difference: the test shows nothing"
-    engine.close()
+    with closing(Engine.open(seeing.package, "emu", "none", banks=1, threaded=False)) as engine:
+        assert engine.info.vision_kind == engine.package.vision.kind == seeing.meta.vision_kind
+        assert engine.encoder_input.num_tokens == seeing.num_tokens
+        assert furthest(seeing, engine) < CLOSE
+        if engine.model.program.encoder.num_added:
+            whole = vision_encoder.Encoding
+            monkeypatch.setattr(vision_encoder, "Encoding", lambda rows, added: whole(rows, 0 * added))
+            engine.scheduler._images.encodings.clear()
+            engine.scheduler.set_bank_rows(1, ROWS)
+            assert furthest(seeing, engine) > 4 * CLOSE, "what deepstack adds does not show: nor would it if missing"
 
 
 @pytest.fixture(scope="module")
 def alone(seeing: Seeing) -> Alone:
     """Each request by itself."""
-    engine = Engine.open(seeing.package, "emu", "none", banks=1, max_running=1, drafts=False, threaded=False)
     outcomes, num_images = [], 0
-    for request in pool(seeing, POOL, ROWS):
-        engine.scheduler.set_bank_rows(1, ROWS)
-        engine.scheduler._images.encodings.clear()
-        sequences = []
-        engine.scheduler.on_answer = sequences.append
-        outcome = answer(engine, request).outcome
-        outcomes.append((request, outcome, sequences[0].tokens[len(request.prompt_ids) :].tolist()))
-        num_images += len(set(seeing.pictures(request)))
-    assert engine.stats()["encoded_images"] == num_images and engine.stats()["cached_tokens"] == 0
-    engine.close()
+    options = {"banks": 1, "max_running": 1, "drafts": False, "threaded": False}
+    with closing(Engine.open(seeing.package, "emu", "none", **options)) as engine:
+        for request in pool(seeing, POOL, ROWS):
+            engine.scheduler.set_bank_rows(1, ROWS)
+            engine.scheduler._images.encodings.clear()
+            ended = []
+            engine.scheduler.on_answer = ended.append
+            outcome = answer(engine, request).outcome
+            outcomes.append((request, outcome, ended[0].tokens[len(request.prompt_ids) :].tolist()))
+            num_images += len(set(seeing.pictures(request)))
+        assert engine.stats()["encoded_images"] == num_images and engine.stats()["cached_tokens"] == 0
     return outcomes
 
 
