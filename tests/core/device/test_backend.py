@@ -100,7 +100,7 @@ def test_the_vendors_sessions_make_a_whole_backend(program: AxengineProgram) -> 
     assert {name: getattr(program, name) for name in attributes} == {
         "groups": (Group(0, 1, ROWS), Group(1, CHUNK, 0)), "num_layers": 2, "num_banks": 1,
         "num_states": 0, "bank_rows": ROWS,
-        "vocab_size": VOCAB, "embeds": False, "token_ids": None, "logits_slots": 3,
+        "vocab_size": VOCAB, "embeds": False, "token_ids": None, "logits_slots": 3, "encoder": None,
     }  # fmt: skip
     assert (program.shape.hidden, program.shape.kv_dim) == (HIDDEN, KV)
     assert all(hasattr(Program, name) for name in Backend.__annotations__)

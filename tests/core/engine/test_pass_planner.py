@@ -60,7 +60,7 @@ def test_other_kinds_of_model_are_refused_by_name() -> None:
     with pytest.raises(PackageError, match="hybrid"):
         layer_shape(broken, outputs, "l.axmodel")
     three = [TensorInfo("indices", 8, ((3, 1),), (0,)) if t.name == "indices" else t for t in inputs]
-    with pytest.raises(PackageError, match="multimodal"):
+    with pytest.raises(PackageError, match="neither one position for each token nor three"):
         layer_shape(three, outputs, "l.axmodel")
 
 
@@ -78,6 +78,7 @@ class Seen:
     high: int = 100
     served: bool = False
     blocked: bool = False
+    needs_chunk: bool = False
     order: tuple[bool, int] = (False, 0)
     num_drafts: int = 0
     chance: float = 0.0
@@ -140,6 +141,17 @@ def test_those_left_out_have_a_pass_after_the_prompts_but_no_more_time() -> None
 def test_few_prompt_tokens_go_singly_where_that_costs_less() -> None:
     assert planner().plan([Seen(num_pending=2, high=0)]) == StepPlan(0, (Part(0, 1),))
     assert planner().plan([Seen(num_pending=3, high=0)]) == StepPlan(2, (Part(0, 3),))
+
+
+def test_pictures_go_in_chunks_whatever_that_costs() -> None:
+    few = Seen(num_pending=2, high=0, needs_chunk=True)
+    assert planner().plan([few]) == StepPlan(2, (Part(0, 2),))
+    too_high = Seen(num_pending=100, num_cached=64, high=513, order=(False, 1), needs_chunk=True)
+    assert planner().plan([too_high]) is None
+    assert planner().plan([too_high, Seen(high=513)]) == StepPlan(1, (Part(1, 1),))
+    new = Seen(num_pending=100, high=0, order=(False, 2))
+    assert planner().plan([new, too_high]) == StepPlan(2, (Part(0, 100),))
+    assert planner().plan([new, too_high], highs=[64, 64]) == StepPlan(3, (Part(1, 100), Part(0, 28)))
 
 
 # ---- rule 4: beyond the deepest chunk ----
