@@ -5,13 +5,8 @@ Bound once, when a model is loaded; only decode's K/V outputs change later, into
 Buffers (D bytes-per-row / 2, H hidden, C width, P history; a group with P < R rows is bound to the cache's start):
     mask           [C, P + C] bf16, one for all groups, as large as the largest needs; a second one where layers have
                    sliding windows
-<<<<<<< HEAD
-    indices        [C] or [3, C] uint32 (of decode always [1]), hidden x 2 [C, H] bf16, k_rows and v_rows [C, D] bf16,
-                   one set per width
-=======
     indices        [C] or [3, C] uint32 (decode: [1]), hidden x 2 [C, H] bf16, k_rows and v_rows [C, D] bf16, one set
                    per width
->>>>>>> vision-core
 """
 
 from cpython.mem cimport PyMem_Calloc, PyMem_Free

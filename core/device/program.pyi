@@ -11,14 +11,8 @@
               comes down, to be uploaded there in place of embeddings
     wait      with a deadline
 
-<<<<<<< HEAD
 What the calls work on is made and bound in pass_buffers.pyx and kv_buffers.pyx; the head in head_pass.pyx, recurrent
 layers, which go from one state of a text to the next instead of reading rows, in state_layers.pyx."""
-=======
-What the calls work on is made and bound in pass_buffers.pyx and kv_buffers.pyx; recurrent layers, which go from one
-state of a text to the next instead of reading rows, in state_layers.pyx.
-"""
->>>>>>> vision-core
 
 from collections.abc import Sequence
 from typing import Any

@@ -21,12 +21,8 @@ from libc.string cimport memcpy, memset
 
 from .axmodel cimport LoadedModel
 from .call_stream cimport (
-<<<<<<< HEAD
     CALL_BIND, CALL_BORDER, CALL_IMAGES, CALL_LAYER, CALL_ROWS, CALL_UPLOAD, CallStream)
 from .head_pass cimport HeadPass
-=======
-    CALL_BIND, CALL_BORDER, CALL_DOWNLOAD, CALL_HEAD, CALL_IMAGES, CALL_LAYER, CALL_ROWS, CALL_UPLOAD, CallStream)
->>>>>>> vision-core
 from .kv_buffers cimport KVBuffers
 from .pass_buffers cimport PassBuffers, group_io
 from .runtime cimport (
