@@ -189,7 +189,7 @@ def _vision_keys(spec: ModelSpec, encoder: Encoder | None, extra: dict[str, Any]
         return {}
     meta = encoder.meta
     extra["vision"] = {"kind": meta.vision_kind, "image_size": list(meta.image_size), "tokens": meta.num_tokens}
-    return vision_keys(spec.eyes, encoder.file)
+    return vision_keys(spec.eyes, encoder.file, hybrid=spec.recurrence is not None)
 
 
 def open_checkpoint(path: Path) -> AnyCheckpoint:

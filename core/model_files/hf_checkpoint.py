@@ -202,11 +202,11 @@ def _called_here(name: str) -> str:
 def spec_of(config: Mapping[str, Any], generation: Mapping[str, Any], where: str) -> ModelSpec:
     """The spec that config.json's values describe, and generation_config.json's for the end tokens; `where` names them
     in errors. PackageError names what axpress does not run."""
-    if qwen3_5.is_checkpoint(config):
-        config = qwen3_5.text_config(config, where)
     eyes = vision_checkpoint.family_of(config)
     sections: tuple[int, ...] = ()
-    if eyes:
+    if qwen3_5.is_checkpoint(config):
+        config = qwen3_5.text_config(config, where)
+    elif eyes:
         config, sections = vision_checkpoint.text_config(config, where)
     _refuse_unsupported(config, where)
     gemma = config["model_type"] == gemma3.FAMILY
@@ -239,7 +239,7 @@ def spec_of(config: Mapping[str, Any], generation: Mapping[str, Any], where: str
         bos=next(iter(token_ids(generation.get("bos_token_id", config.get("bos_token_id")))), None),
     )
     if family == qwen3_5.FAMILY:
-        return _with_recurrence(spec, config, where)
+        return replace(_with_recurrence(spec, config, where), eyes=eyes)
     if eyes:
         sections = vision_checkpoint.sections_of(eyes, sections, len(spec.inv_freq), where)
         return replace(spec, eyes=eyes, rope_sections=sections, rope_interleaved=eyes.interleaved)

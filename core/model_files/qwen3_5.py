@@ -24,7 +24,7 @@ DEFAULTS: Mapping[str, Any] = {
     "linear_num_value_heads": 32, "max_position_embeddings": 32768,
 }  # fmt: skip
 ROTARY, SECTIONS = 0.25, (11, 11, 10)
-LEFT_OUT = ("mtp.", "model.visual.")  # tensors of other parts: prediction of several tokens, eyes
+LEFT_OUT = ("mtp.",)  # what names of tensors begin with that predict several tokens at once
 
 LAYER_TENSORS = {  # ours: Hugging Face's, below model.layers.N., in every layer
     "input_norm": "input_layernorm.weight",

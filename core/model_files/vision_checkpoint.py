@@ -37,9 +37,10 @@ def family_named(model_type: str) -> Family | None:
     return FAMILIES.get(model_type)
 
 
-def vision_keys(family: Family, encoder: str) -> dict[str, Any]:
-    """Keys of a package's config.json that tell its eyes, as published; `encoder`: the file's name within it."""
-    names = {"tokenizer_type": family.vlm_type, "vlm_type": family.vlm_type}
+def vision_keys(family: Family, encoder: str, *, hybrid: bool = False) -> dict[str, Any]:
+    """Keys of a package's config.json that tell its eyes, as published; `encoder`: the file's name within it. A
+    `hybrid` has a tokenizer_type of its own."""
+    names = {"vlm_type": family.vlm_type} if hybrid else dict.fromkeys(("tokenizer_type", "vlm_type"), family.vlm_type)
     return {**names, "filename_image_encoder_axmodel": encoder}
 
 

@@ -269,6 +269,10 @@ FAMILIES: Mapping[str, Family] = {  # by the model_type of a checkpoint
         "qwen3_vl", "Qwen3VL", "qwen3_vl_text", "{}_vision.axmodel", 384, HALF, QWEN3_VISION, _qwen3, _qwen3_tensors,
         "qwen3", {"rms_norm_eps": 1e-6, "rope_theta": 5e5}, (24, 20, 20), True,
     ),
+    "qwen3_5": Family(  # its text part: qwen3_5.py
+        "qwen3_vl", "Qwen3VL", "qwen3_5_text", "qwen3_5_vision.axmodel", 384, HALF,
+        {**QWEN3_VISION, "deepstack_visual_indexes": []}, _qwen3, _qwen3_tensors, "qwen3_5_text",
+    ),
     "qwen2_5_vl": Family(
         "qwen2_5_vl", "Qwen2_5VL", "qwen2_5_vl", "{}_vision_nhwc.axmodel", 448, CLIP, QWEN2_5_VISION, _qwen2_5,
         _qwen2_5_tensors, "qwen2", {"rms_norm_eps": 1e-5, "rope_theta": 1e6}, (16, 24, 24),

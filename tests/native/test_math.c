@@ -428,6 +428,84 @@ static void test_recurrent(const char *dtype)
     free(file);
 }
 
+/* A vision encoder in memory, of either kind: whole pictures with a class token, layer norms and one product to merge; or
+ * patches that turn by row and column, with windows, gates, RMS norms, two products and a further output. */
+enum { BLOCKS = 2, SIDE = 4, PIXELS = 2, SEEN = 16, SEEN_FFN = 24, GROUP = 4 * SEEN, MID = 20, GIVEN = 12 };
+enum { TOKENS = SIDE * SIDE / 4, PICTURE = SIDE * SIDE * PIXELS * PIXELS * 3 };
+
+typedef struct vision_tensor {
+    const char *name;
+    int which, rows, cols; /* 1: of pictures, 2: of patches, 3: of both */
+} vision_tensor;
+
+static const vision_tensor vision_singles[] = {{"class", 1, SEEN, 0}, {"positions", 1, SIDE * SIDE, SEEN},
+    {"inv_freq", 2, 2, 0}};
+static const vision_tensor vision_words[] = {{"patch", 1, SEEN, 12}, {"patch", 2, SEEN, 24}, {"patch_bias", 1, SEEN, 0},
+    {"q", 3, BLOCKS * SEEN, SEEN}, {"k", 3, BLOCKS * SEEN, SEEN}, {"v", 3, BLOCKS * SEEN, SEEN},
+    {"o", 3, BLOCKS * SEEN, SEEN}, {"gate", 2, BLOCKS * SEEN_FFN, SEEN}, {"up", 3, BLOCKS * SEEN_FFN, SEEN},
+    {"down", 3, BLOCKS * SEEN, SEEN_FFN}, {"q_bias", 3, BLOCKS, SEEN}, {"up_bias", 1, BLOCKS, SEEN_FFN},
+    {"input_norm", 3, BLOCKS, SEEN}, {"post_norm", 3, BLOCKS, SEEN}, {"input_norm_bias", 1, BLOCKS, SEEN},
+    {"post_norm_bias", 1, BLOCKS, SEEN}, {"attention_out_scale", 1, BLOCKS, SEEN}, {"ffn_out_scale", 1, BLOCKS, SEEN},
+    {"norm", 1, SEEN, 0}, {"norm_bias", 1, SEEN, 0}, {"merge_norm", 2, SEEN, 0}, {"deep_norm", 2, 1, GROUP},
+    {"merge_in", 2, 2 * MID, GROUP}, {"merge_in_bias", 2, 2, MID}, {"merge_out", 2, 2 * GIVEN, MID},
+    {"merge_out", 1, GIVEN, GROUP}};
+
+static char *make_vision(size_t *size, bool patches)
+{
+    static const char picture[] = "\"vision_input\":\"image_u8\",\"norm\":\"layer\",\"activation\":\"gelu\","
+        "\"merger_norm\":\"none\"", patch[] = "\"vision_input\":\"patches_u8\",\"frames\":\"2\",\"norm\":\"rms\","
+        "\"activation\":\"silu\",\"merger_norm\":\"token\",\"merger_hidden\":\"20\",\"window\":\"1\","
+        "\"full_blocks\":\"1\",\"deepstack\":\"0\"";
+    static char header[8192];
+    size_t bytes = 0, singles, at = (size_t)sprintf(header,
+        "{\"__metadata__\":{\"format\":\"axpress-sim-1\",\"kind\":\"vision\",\"vision_kind\":\"test\",%s,"
+        "\"layers\":\"%d\",\"hidden\":\"%d\",\"heads\":\"2\",\"head_dim\":\"8\",\"ffn\":\"%d\","
+        "\"image_rows\":\"%d\",\"image_cols\":\"%d\",\"patch_size\":\"%d\",\"merge\":\"2\",\"out_hidden\":\"%d\","
+        "\"pixel_mean\":\"0.5,0.4,0.3\",\"pixel_std\":\"0.5,0.4,0.3\"}",
+        patches ? patch : picture, BLOCKS, SEEN, SEEN_FFN, SIDE, SIDE, PIXELS, GIVEN);
+    for (size_t i = 0; i < sizeof vision_singles / sizeof *vision_singles; i++)
+        if (vision_singles[i].which >> patches & 1)
+            at = append_tensor(header, at, vision_singles[i].name, "F32", 4, vision_singles[i].rows,
+                vision_singles[i].cols, &bytes);
+    singles = bytes;
+    for (size_t i = 0; i < sizeof vision_words / sizeof *vision_words; i++)
+        if (vision_words[i].which >> patches & 1)
+            at = append_tensor(header, at, vision_words[i].name, "BF16", 2, vision_words[i].rows,
+                vision_words[i].cols, &bytes);
+    char *data, *file = with_data(header, at, bytes, size, &data);
+    for (size_t i = 0; i < singles; i += 4) memcpy(data + i, &(float){uniform(-1, 1)}, 4);
+    fill_bf16((uint16_t *)(void *)(data + singles), (bytes - singles) / 2, -0.5f, 0.5f);
+    return file;
+}
+
+static void test_vision(bool patches)
+{
+    static const char *const isas[] = {"scalar", "avx2", "avx512", "neon"};
+    static uint8_t pixels[2 * PICTURE];
+    static float first[2][TOKENS * GIVEN], seen[2][TOKENS * GIVEN];
+    size_t size;
+    char err[EMU_ERR], *file = make_vision(&size, patches);
+    for (int i = 0; i < 2 * PICTURE; i++) pixels[i] = (uint8_t)(i * 37 % 251);
+    emu_model *m = emu_model_open_mem(file, size, err);
+    if (!m) failures++, printf("%s\n", err);
+    for (int i = 0; m && i < 4; i++) {
+        if (emu_math_select(isas[i]) != 0) continue;
+        for (int threads = 1; threads <= 3; threads++) {
+            emu_threads_set(threads);
+            memset(seen, 0, sizeof seen);
+            CHECK(emu_model_execute(m, 0, (void *[]){pixels}, (void *[]){seen[0], seen[1]}, NULL) == TOKENS);
+            if (i == 0 && threads == 1) memcpy(first, seen, sizeof first);
+            CHECK(memcmp(seen, first, sizeof seen) == 0);
+        }
+    }
+    emu_math_select("auto");
+    printf("fingerprint vision-%s %016llx\n", patches ? "patches" : "picture",
+        (unsigned long long)fingerprint(1, first, sizeof first));
+    if (m) emu_model_close(m);
+    test_damage(file, size);
+    free(file);
+}
+
 int main(void)
 {
     const emu_kernels *all[] = {emu_kernels_avx2(), emu_kernels_avx512(), emu_kernels_neon()};
@@ -448,6 +526,8 @@ int main(void)
     test_recurrent("bf16");
     test_recurrent("fp16");
     test_recurrent("fp32");
+    test_vision(false);
+    test_vision(true);
     emu_threads_stop();
     printf("%s, %d failed\n", emu_math_isa(), failures);
     return failures != 0;

@@ -207,6 +207,12 @@ class Runner:
         return np.array(logits)
 
     def _run(self, group: Group, tokens: Sequence[int]) -> list[np.ndarray]:
+        self.run_layers(group, tokens)
+        last = self.x[len(self.layers) % 2]
+        return [self.logits_of(last + 2 * self.hidden * token) for token in range(len(tokens))]
+
+    def run_layers(self, group: Group, tokens: Sequence[int]) -> None:
+        """The tokens that come next, through the layers alone."""
         count, row = len(tokens), 2 * self.kv
         rows = np.zeros((group.width, self.hidden), np.uint16)
         rows[:count] = self.rows_of(tokens)
@@ -231,8 +237,6 @@ class Runner:
             self.runtime.copy(v + self.used * row, self.v_out, count * row)
             self.after_layer(number, target, count)
         self.used += count
-        last = self.x[len(self.layers) % 2]
-        return [self._logits(last + 2 * self.hidden * token) for token in range(count)]
 
     def rows_of(self, tokens: Sequence[int]) -> np.ndarray:
         """What the first layer gets of the tokens that come next: their embeddings, bf16 bits [count, H]."""
@@ -258,7 +262,8 @@ class Runner:
         own[range(count, group.width), range(count, group.width)] = 0
         return mask
 
-    def _logits(self, row: int) -> np.ndarray:
+    def logits_of(self, row: int) -> np.ndarray:
+        """Of a hidden row on the device, float32 [vocab]."""
         self.runtime.copy(self.head_in, row, 2 * self.hidden)
         self.head.execute(0, (self.head_in,), (self.logits,))
         return from_bf16(self.runtime.download(self.logits, self.vocab))

@@ -62,6 +62,7 @@ CASES = [
     TinyVision("qwen3_vl", image_size=64),
     TinyVision("qwen3_vl", {"deepstack_visual_indexes": [], "num_heads": 3, "num_position_embeddings": 100},
                image_size=48, label="plain"),
+    TinyVision("qwen3_5", {"num_heads": 3}, image_size=48),
     TinyVision("qwen2_5_vl", image_size=56),
     TinyVision("qwen2_5_vl", {"window_size": 24, "fullatt_block_indexes": [0, 2]}, image_size=48, label="wide"),
     TinyVision("internvl"),
@@ -86,6 +87,13 @@ def build(tiny: TinyVision) -> Any:
         vision = {**QWEN3_VISION, **tiny.vision}
         config = transformers.Qwen3VLConfig(text_config=text, vision_config=vision, **tokens, **outer)
         model_class = transformers.Qwen3VLForConditionalGeneration
+    elif tiny.family == "qwen3_5":
+        vision = {key: value for key, value in {**QWEN3_VISION, **tiny.vision}.items() if "deepstack" not in key}
+        kinds = ["linear_attention", "linear_attention", "full_attention", "linear_attention"]
+        linear = {"linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 16}
+        inner = {**text, "layer_types": kinds, **linear, "linear_value_head_dim": 24}
+        config = transformers.Qwen3_5Config(text_config=inner, vision_config=vision, **tokens, **outer)
+        model_class = transformers.Qwen3_5ForConditionalGeneration
     elif tiny.family == "qwen2_5_vl":
         vision = {**QWEN2_5_VISION, **tiny.vision}
         config = transformers.Qwen2_5_VLConfig(text_config=text, vision_config=vision, **tokens, **outer)

@@ -2,6 +2,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "recurrent.h"
 #include "vision.h"
 
 static int refuse(char wrong[EMU_ERR], const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -14,23 +15,15 @@ static int refuse(char wrong[EMU_ERR], const char *format, ...)
     return -1;
 }
 
-/* One of the words; its number, or -1 with a sentence. */
-static int word(const char *key, const char *text, const char *const words[3], char wrong[EMU_ERR])
-{
-    for (int i = 0; i < 3; i++)
-        if (words[i] && strcmp(text, words[i]) == 0) return i;
-    return refuse(wrong, "%s \"%s\" is not one of %s, %s%s%s", key, text, words[0], words[1], words[2] ? ", " : "",
-        words[2] ? words[2] : "");
-}
-
 static int check_words(emu_vision *v, char wrong[EMU_ERR])
 {
-    static const char *const inputs[] = {"patches_u8", "image_u8", "planes_fp32"}, *const norms[] = {"layer", "rms", NULL},
-        *const activations[] = {"gelu", "gelu_tanh", "silu"}, *const mergers[] = {"none", "token", "group"};
-    int input = word("vision_input", v->input, inputs, wrong), norm, activation, merger;
-    if (input < 0 || (norm = word("norm", v->norm, norms, wrong)) < 0
-        || (activation = word("activation", v->act, activations, wrong)) < 0
-        || (merger = word("merger_norm", v->merger_norm, mergers, wrong)) < 0)
+    static const char *const inputs[] = {"patches_u8", "image_u8", "planes_fp32", NULL};
+    static const char *const norms[] = {"layer", "rms", NULL}, *const mergers[] = {"none", "token", "group", NULL};
+    static const char *const activations[] = {"gelu", "gelu_tanh", "silu", NULL};
+    int input = emu_word("vision_input", v->input, inputs, wrong), norm, activation, merger;
+    if (input < 0 || (norm = emu_word("norm", v->norm, norms, wrong)) < 0
+        || (activation = emu_word("activation", v->act, activations, wrong)) < 0
+        || (merger = emu_word("merger_norm", v->merger_norm, mergers, wrong)) < 0)
         return -1;
     v->pixels = (emu_pixels)input;
     v->rms = norm == 1;
@@ -101,7 +94,7 @@ int emu_vision_check(emu_header *h, emu_wanted wanted[EMU_NUM_WEIGHTS], char wro
         {EMU_W_NORM, false, hidden, 0}, {EMU_W_NORM_BIAS, layer && h->tensors[EMU_W_NORM].present, hidden, 0},
         {EMU_W_MERGE_NORM, v->merge_norm != EMU_NORM_NONE, normed, 0},
         {EMU_W_MERGE_NORM_BIAS, layer && v->merge_norm != EMU_NORM_NONE, normed, 0},
-        {EMU_W_DEEP_NORM, deep > 0, deep, group}, {EMU_W_DEEP_NORM_BIAS, deep > 0, deep, group},
+        {EMU_W_DEEP_NORM, deep > 0, deep, group}, {EMU_W_DEEP_NORM_BIAS, layer && deep > 0, deep, group},
         {EMU_W_MERGE_IN_BIAS, false, mergers, mid}, {EMU_W_MERGE_OUT_BIAS, false, mergers, out}};
     memcpy(wanted, all, sizeof all);
     return sizeof all / sizeof *all;

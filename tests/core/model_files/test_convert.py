@@ -378,9 +378,11 @@ TABLE = {
     "qwen3-1.7b-w8a16-pi5": (28, 2048, 1024, 151936, 2047, 128, 3.20, 5.80, 5.80 + 0.0029 * 512, 16.2),
     "qwen3-4b-w8a16-pi5": (36, 2560, 1024, 151936, 2559, 128, 6.00, 11.1, 11.1 + 0.0049 * 512, 20.0),
     "qwen3.5-0.8b-int4-pi5": (24, 1024, 512, 248320, 2047, 128, 1.23, 3.30, 4.50, 12.94),
+    "qwen3-vl-2b-w8a16-pi5": (28, 2048, 1024, 151936, 2047, 128, 2.95, 5.80, 5.80 + 0.0029 * 512, 16.2),
 }
 LADDERS: dict[int | str, tuple[int, ...]] = {
     128: (*range(0, 1025, 128), 1536, 2048), 64: (0, 64, 128, 192), "qwen3_5_text": tuple(range(0, 1153, 128)),
+    "qwen3_vl": tuple(range(0, 1153, 128)),
 }  # fmt: skip
 
 
@@ -398,7 +400,7 @@ def test_profiles_are_those_of_the_table() -> None:
             model.rows,
             model.chunk,
         ) == row[:6]
-        assert model.history == LADDERS.get(model.family, LADDERS[model.chunk])
+        assert model.history == LADDERS.get(model.vision or model.family, LADDERS[model.chunk])
         ms = (cost.decode_us(model.rows), cost.chunk_us(0), cost.chunk_us(512), 1000 * cost.head_ms)
         assert ms == pytest.approx([1000 * value for value in row[6:]], abs=0.01)
         assert (cost.sync_call_ms, cost.submit_us, cost.d2d_us, cost.d2d_gb_s) == (0.07, 5, 10, 10)

@@ -21,20 +21,32 @@ TINY = Tiny(QWEN3_5, layers=4, sections=(2, 1, 1), head_dim=16)
 LAYER = "qwen3_5_text_p16_l{}_together.axmodel"
 
 
+TOWER = {"depth": 1, "hidden_size": 16, "intermediate_size": 24, "num_heads": 2, "patch_size": 4, "out_hidden_size": 64,
+         "num_position_embeddings": 16}  # fmt: skip
+
+
+def tower_shapes() -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the smallest vision tower."""
+    sides = {"norm1": (16,), "norm2": (16,), "attn.qkv": (48, 16), "attn.proj": (16, 16), "mlp.linear_fc1": (24, 16)}
+    parts = {f"blocks.0.{name}": shape for name, shape in (sides | {"mlp.linear_fc2": (16, 24)}).items()}
+    parts |= {"merger.norm": (16,), "merger.linear_fc1": (64, 64), "merger.linear_fc2": (64, 64)}
+    shapes: dict[str, tuple[int, ...]] = {"pos_embed.weight": (16, 16), "patch_embed.proj.weight": (16, 3, 2, 4, 4)}
+    shapes |= {f"{name}.weight": shape for name, shape in parts.items()} | {"patch_embed.proj.bias": (16,)}
+    return shapes | {f"{name}.bias": shape[:1] for name, shape in parts.items()}
+
+
 def with_vision(directory: Path, tensors: dict[str, np.ndarray]) -> Path:
     """The checkpoint as Qwen3_5ForConditionalGeneration is saved: other names, and other parts."""
     renamed = {name.replace("model.", "model.language_model.", 1): array for name, array in tensors.items()}
-    renamed |= {
-        "model.visual.pos_embed.weight": np.zeros((4, 8), np.uint16),
-        "mtp.fc.weight": np.zeros((2, 2), np.uint16),
-    }
+    renamed |= {f"model.visual.{name}": np.zeros(shape, np.uint16) for name, shape in tower_shapes().items()}
+    renamed["mtp.fc.weight"] = np.zeros((2, 2), np.uint16)
     directory.mkdir()
     sources = {name: TensorSource("BF16", array.shape, lambda array=array: [array]) for name, array in renamed.items()}
     write_safetensors(directory / "model.safetensors", {"format": "pt"}, sources)
     text = hf_config(TINY) | {"model_type": QWEN3_5}
     text.pop("architectures")
     config = {"model_type": "qwen3_5", "architectures": ["Qwen3_5ForConditionalGeneration"], "text_config": text}
-    config |= {"vision_config": {"depth": 1}, "image_token_id": 380, "tie_word_embeddings": TINY.tied}
+    config |= {"vision_config": TOWER, "image_token_id": 380, "tie_word_embeddings": TINY.tied}
     (directory / "config.json").write_text(json.dumps(config))
     return directory
 
@@ -78,12 +90,16 @@ def test_the_text_part_of_a_checkpoint_with_eyes_is_the_same(package: Path, tmp_
     source = with_vision(tmp_path / "eyes", tensors)
     for path in (tmp_path / "hf").glob("token*"):
         (source / path.name).write_bytes(path.read_bytes())
-    out = convert(source, tmp_path / "out", rows=64, chunk=16, progress=False)
+    out = convert(source, tmp_path / "out", rows=64, chunk=16, image_size=16, progress=False)
     for path in package.glob("*.*"):
         if path.name != "config.json":
             assert (out / path.name).read_bytes() == path.read_bytes(), path.name
-    assert json.loads((out / "config.json").read_text())["axpress"]["left_out"] == ["mtp.", "model.visual."]
-    assert open_package(out).recurrent == (True, True, False, True)
+    config = json.loads((out / "config.json").read_text())
+    assert (config["tokenizer_type"], config["vlm_type"]) == ("Qwen3_5VL", "Qwen3VL")
+    assert config["axpress"]["left_out"] == ["mtp."]
+    opened = open_package(out)
+    assert opened.recurrent == (True, True, False, True)
+    assert opened.vision is not None and opened.vision.encoder.name == "qwen3_5_vision.axmodel"
 
 
 def test_int8_weights(tmp_path: Path) -> None:
