@@ -109,6 +109,9 @@ class Arm64Debian:
             (self.tree / folder).mkdir(parents=True, exist_ok=True)
         for name, program in (("cc", "gcc"), ("gcc", "gcc"), ("readelf", "readelf"), ("strip", "strip")):
             (self.tree / "usr/local/bin" / name).symlink_to(f"../../bin/aarch64-linux-gnu-{program}")
+        # What configuring ca-certificates would do: Trixie's pip reads it even where it fetches nothing.
+        certificates = sorted((self.tree / "usr/share/ca-certificates/mozilla").glob("*.crt"))
+        (self.tree / "etc/ssl/certs/ca-certificates.crt").write_text("".join(map(Path.read_text, certificates)))
         self.run("ldconfig")
         (self.tree / ".made").touch()
 

@@ -5,7 +5,8 @@ from .runtime cimport AXCL_ERR_STREAM_SYNC_TIMEOUT, Card, axclError, axclrtEngin
 
 _NAMES = ("upload of mask, indices and embeddings", "axclrtEngineSetOutputBufferByIndex", "execution of a layer",
           "copy of K/V rows into the cache", "execution of the head", "download of logits",
-          "download of the hidden state for the next card", "adding of pictures to the hidden state", "axclrtSynchronizeStreamWithTimeout")
+          "download of the hidden state for the next card", "adding of pictures to the hidden state",
+          "axclrtSynchronizeStreamWithTimeout")
 
 cdef enum:
     SETTLE_MS = 1500  # how long a step that failed half way may take to end

@@ -23,49 +23,30 @@ cdef struct group_io:
     axclrtEngineIO *io      # one for each bank and layer with attention
 
 
-cdef struct head_io:
-    uint32_t index          # the head's shape group on the card
-    int rows                # hidden rows it takes at once
-    char *input
-    void *output
-    axclrtEngineIO io
-
-
 cdef class PassBuffers:
     cdef Card card
     cdef list layers
-    cdef object head
     cdef KVBuffers kv
-    cdef readonly int vocab_size
-    cdef readonly str logits_dtype
     cdef readonly PinnedBuffer mask
     cdef readonly PinnedBuffer window_mask  # None: no layer has a sliding window
     cdef tuple windowed         # of each layer, whether it has a sliding window
     cdef readonly PinnedBuffer indices
     cdef readonly PinnedBuffer hidden
-    cdef readonly PinnedBuffer logits
     cdef dict device            # buffers shared by groups, by role and size
     cdef list bindings          # keeps the IO objects alive
 
     cdef group_io *groups
     cdef int num_groups
-    cdef head_io *heads         # by growing number of rows
-    cdef int num_heads
     cdef model_handle *layer_handles
-    cdef model_handle head_handle
-    cdef axclrtEngineIO head_direct  # of the one-row group: its input is what decode's last layer writes
     cdef int num_layers
     cdef list attention         # numbers of the layers with K and V of each token
     cdef int num_attention
     cdef size_t row_bytes
     cdef size_t hidden_bytes
-    cdef size_t logits_bytes
     cdef uint32_t k_out
     cdef uint32_t v_out
 
     cdef axclError bind_rows(self, group_io *group, int bank, bint in_place, size_t first_row) noexcept nogil
-    cdef axclrtEngineIO _bind_head(
-        self, int group, int source, int logits, DeviceBuffer hidden, DeviceBuffer out) except NULL
 
 
 cdef void *handle(DeviceBuffer buffer) noexcept

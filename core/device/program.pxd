@@ -3,9 +3,10 @@
 from libc.stdint cimport int32_t, uint16_t
 
 from .call_stream cimport CallStream
+from .head_pass cimport HeadPass
 from .image_rows cimport ImageRows
 from .kv_buffers cimport KVBuffers
-from .pass_buffers cimport PassBuffers, group_io, head_io
+from .pass_buffers cimport PassBuffers, group_io
 from .runtime cimport Card, axclError
 from .state_layers cimport StateLayers
 from .step cimport Step
@@ -39,6 +40,7 @@ cdef class Program:
     cdef int num_queries                # of it
     cdef KVBuffers kv
     cdef PassBuffers buffers
+    cdef HeadPass head                  # None: another block has it
     cdef StateLayers states             # None: no layer is recurrent
     cdef char *recurrent                # of each layer, whether it is
     cdef readonly object table          # of embeddings
@@ -47,17 +49,13 @@ cdef class Program:
     cdef readonly tuple windows         # of each layer, its sliding window in positions; 0: it sees everything
     cdef int window                     # that of those that have one; 0: none has
     cdef int32_t[:, ::1] positions      # [bank, row]: of the tokens in the cache
-    cdef list logits_views              # of the tokens that the vocabulary has
     cdef readonly int vocab_size
     cdef readonly bint embeds
-    cdef int num_values         # that a query gets: logits, or those of its hidden state
     cdef readonly object token_ids      # of a trimmed head's logits, or None
-    cdef object spread_logits           # [slot, token] of a trimmed head; what it does not give is -inf
     cdef size_t row_bytes
     cdef size_t hidden_bytes
     cdef row_run *row_runs              # where the K and V of the step go
     cdef int num_row_runs
-    cdef int32_t *wanted                # queries whose logits are wanted, by slot
     cdef group_io *last_group           # of the step run last, whose hidden state is still on the card
     cdef int last_queries
 
@@ -72,4 +70,3 @@ cdef class Program:
     cdef axclError _add_images(self, group_io *group, int layer) noexcept nogil
     cdef axclError _store_rows(self, group_io *group, int cell) noexcept nogil
     cdef axclError _submit_heads(self, group_io *group, int count) noexcept nogil
-    cdef axclError _submit_head(self, group_io *group, head_io *head, int slot, int count) noexcept nogil

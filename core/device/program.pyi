@@ -5,12 +5,14 @@
     rows      K and V of the new tokens       decode's written straight into their cache row where the card allows it
                                               (probed at load), else copied there on the card, run by run, in the stream
     heads     one execute and one download for each query that wants logits
+    pictures  where a step has tokens of pictures and the encoder gave more than rows (deepstack): after first layers
+              the hidden state comes down, is added to, and goes up again
     border    instead of heads, where the layers are a block of a model that goes on on another card: the hidden state
               comes down, to be uploaded there in place of embeddings
     wait      with a deadline
 
-What the calls work on is made and bound in pass_buffers.pyx and kv_buffers.pyx; recurrent layers, which go from one
-state of a text to the next instead of reading rows, in state_layers.pyx."""
+What the calls work on is made and bound in pass_buffers.pyx and kv_buffers.pyx; the head in head_pass.pyx, recurrent
+layers, which go from one state of a text to the next instead of reading rows, in state_layers.pyx."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -35,6 +37,7 @@ class Program:
     shape: LayerShape
     groups: tuple[Group, ...]
     num_layers: int
+    num_attention: int
     windows: tuple[int, ...]
     num_banks: int
     num_states: int
@@ -81,9 +84,6 @@ class Program:
         Raises PackageError where the models do not fit each other, RuntimeCallError where the card refuses."""
     def set_modes(self, *, use_async: bool, in_place_decode: bool) -> None:
         """What this card can be trusted with (see probe.py); the conservative choice is False, False."""
-    @property
-    def num_attention(self) -> int:
-        """Layers that have K and V of each token; the others are recurrent."""
     def time_layers(self, group: int, num_tokens: int, timeout_ms: int = -1, recurrent: bool = False) -> float:
         """Seconds that one layer of this group takes with so many tokens in it, from the first few layers with
         attention, or that are `recurrent`. What it computes is thrown away. Errors as for `run`."""

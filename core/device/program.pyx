@@ -5,14 +5,14 @@
     rows      K and V of the new tokens       decode's written straight into their cache row where the card allows it
                                               (probed at load), else copied there on the card, run by run, in the stream
     heads     one execute and one download for each query that wants logits
-    pictures  where a step has tokens of pictures and the encoder gave more than rows (deepstack): after first layers the
-              hidden state comes down, is added to, and goes up again
+    pictures  where a step has tokens of pictures and the encoder gave more than rows (deepstack): after first layers
+              the hidden state comes down, is added to, and goes up again
     border    instead of heads, where the layers are a block of a model that goes on on another card: the hidden state
               comes down, to be uploaded there in place of embeddings
     wait      with a deadline
 
-What the calls work on is made and bound in pass_buffers.pyx and kv_buffers.pyx; recurrent layers, which go from one
-state of a text to the next instead of reading rows, in state_layers.pyx.
+What the calls work on is made and bound in pass_buffers.pyx and kv_buffers.pyx; the head in head_pass.pyx, recurrent
+layers, which go from one state of a text to the next instead of reading rows, in state_layers.pyx.
 """
 
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
@@ -21,10 +21,10 @@ from libc.string cimport memcpy, memset
 
 from .axmodel cimport LoadedModel
 from .call_stream cimport (
-    CALL_BIND, CALL_BORDER, CALL_DOWNLOAD, CALL_HEAD, CALL_IMAGES, CALL_LAYER, CALL_ROWS, CALL_UPLOAD, CallStream)
-from .image_rows cimport ImageRows
+    CALL_BIND, CALL_BORDER, CALL_IMAGES, CALL_LAYER, CALL_ROWS, CALL_UPLOAD, CallStream)
+from .head_pass cimport HeadPass
 from .kv_buffers cimport KVBuffers
-from .pass_buffers cimport PassBuffers, group_io, head_io
+from .pass_buffers cimport PassBuffers, group_io
 from .runtime cimport (
     AXCL_COPY_DEVICE_TO_DEVICE, AXCL_COPY_DEVICE_TO_HOST, AXCL_COPY_HOST_TO_DEVICE, Card, axclError)
 from .state_layers cimport StateLayers
@@ -37,10 +37,6 @@ import numpy as np
 from ..errors import PackageError
 from .image_rows import check_rows
 from .shape_groups import common_shape
-
-cdef extern from "logits_check.h" nogil:
-    int ax_believable_bf16(const uint16_t *, size_t)
-    int ax_believable_f32(const float *, size_t)
 
 cdef enum:
     TIMED_LAYERS = 4
@@ -89,7 +85,7 @@ cdef class Program:
         self.table, self.embedding, self.rounds = embedding, embedding.array, embedding.rounds
         self.kv = KVBuffers(card, num_banks, common.num_attention, self.bank_rows, self.row_bytes)
         windowed = tuple(size > 0 for size in windows)
-        self.buffers = PassBuffers(card, layers, head, common, self.kv, logits_slots, embeds, windowed)
+        self.buffers = PassBuffers(card, layers, common, self.kv, windowed)
         self.recurrent = <char *>PyMem_Calloc(self.num_layers, 1)
         if common.num_attention < self.num_layers:
             self.num_states = num_states
@@ -97,21 +93,12 @@ cdef class Program:
             for i in self.states.where:
                 self.recurrent[i] = 1
         self.row_runs = <row_run *>PyMem_Calloc(max(group.width for group in self.groups), sizeof(row_run))
-        self.wanted = <int32_t *>PyMem_Calloc(logits_slots, sizeof(int32_t))
-        if self.row_runs == NULL or self.wanted == NULL or self.recurrent == NULL:
+        if self.row_runs == NULL or self.recurrent == NULL:
             raise MemoryError
-        self.token_ids = token_ids
-        self.embeds = embeds
-        self.logits_views = []
-        if not self.last:
-            return
-        whole = embeds or token_ids is not None
-        self.vocab_size = len(embedding) if whole else min(self.buffers.vocab_size, len(embedding))
-        self.num_values = self.shape.hidden if embeds else self.vocab_size
-        if token_ids is not None:
-            minus_inf = 0xff80 if self.buffers.logits_dtype == "uint16" else -np.inf
-            self.spread_logits = np.full((logits_slots, self.vocab_size), minus_inf, self.buffers.logits_dtype)
-        self._view_logits()
+        self.token_ids, self.embeds = token_ids, embeds
+        if self.last:
+            self.head = HeadPass(card, head, self.buffers, logits_slots, len(embedding), token_ids, embeds)
+            self.vocab_size = self.head.vocab_size
 
     @property
     def use_async(self) -> bool:
@@ -119,13 +106,9 @@ cdef class Program:
         return self.stream.use_async
 
     @property
-    def num_attention(self) -> int:
+    def num_attention(self):
         """Layers that have K and V of each token; the others are recurrent."""
         return self.buffers.num_attention
-
-    def _view_logits(self):
-        views = self.buffers.logits.view(self.buffers.logits_dtype, (self.logits_slots, self.buffers.vocab_size))
-        self.logits_views = [views[i, :self.num_values] for i in range(self.logits_slots)]
 
     def drop_bank(self) -> None:
         """Gives the memory of the last bank, which nobody uses any more, back to the card. ValueError for the only one;
@@ -195,8 +178,8 @@ cdef class Program:
         self._require_open()
         start = perf_counter()
         with nogil:
-            self.wanted[0] = 0
-            code = self._submit_head(&self.buffers.groups[0], &self.buffers.heads[0], 0, 1)
+            self.head.wanted[0] = 0
+            code = self._submit_heads(&self.buffers.groups[0], 1)
             if code == 0:
                 code = self.stream.wait(limit)
         if code != 0:
@@ -261,7 +244,7 @@ cdef class Program:
         for i in range(count):
             if not 0 <= queries[i] < self.last_queries:
                 raise ValueError(f"query {queries[i]}; the last step had {self.last_queries}")
-            self.wanted[i] = queries[i]
+            self.head.wanted[i] = queries[i]
         with nogil:
             code = self._submit_heads(self.last_group, count)
             if code == 0:
@@ -272,32 +255,15 @@ cdef class Program:
     def logits(self, slot: int = 0):
         """What the head gave the last step's query with this slot, logits or a hidden state: uint16 (bf16 bits) or
         float32 [vocab_size or hidden], zero-copy but for trimmed heads."""
-        if self.token_ids is None:
-            return self.logits_views[slot]
-        self.spread_logits[slot, self.token_ids] = self.logits_views[slot]
-        return self.spread_logits[slot]
+        return self.head.view(slot)
 
     def bad_logits(self, count: int) -> list[int]:
         """Which of the first `count` slots hold what cannot be believed: NaN, +inf, or the same for every token."""
-        cdef const char *logits
-        cdef size_t num_values = self.buffers.vocab_size if self.token_ids is not None else self.num_values
-        cdef bint wide = self.buffers.logits_dtype == "float32", believable
-        cdef int slot
-        bad = []
-        for slot in range(min(count, self.logits_slots)):
-            logits = self.buffers.logits.data + slot * self.buffers.logits_bytes
-            with nogil:
-                if wide:
-                    believable = ax_believable_f32(<const float *>logits, num_values)
-                else:
-                    believable = ax_believable_bf16(<const uint16_t *>logits, num_values)
-            if not believable:
-                bad.append(slot)
-        return bad
+        return self.head.bad(count)
 
     def clear_logits(self, slot: int = 0) -> None:
         """Zeros in a slot, so that what is there afterwards was written since."""
-        self.logits_views[slot][:] = 0
+        self.head.views[slot][:] = 0
 
     def move_rows(self, bank: int, old, new, timeout_ms: int = -1) -> None:
         """Copies K and V of rows `old` to rows `new` (int32) of a bank in every layer, on the card, and waits. The rows
@@ -378,8 +344,8 @@ cdef class Program:
                 indices[2 * group.width + i] = step.axes[2 * i + 1]
             if q.row >= 0:
                 self._add_row(i, q.row)
-            if q.logits >= 0:
-                self.wanted[q.logits] = i
+            if q.logits >= 0 and self.last:
+                self.head.wanted[q.logits] = i
         if self.images is not None and self.first:
             self.images.fill(<uint16_t *>hidden, self.shape.hidden, step.num_queries)
         if given is not None and not self.first:
@@ -507,60 +473,21 @@ cdef class Program:
         return code
 
     cdef axclError _submit_heads(self, group_io *group, int count) noexcept nogil:
-        """The logits of queries `wanted[0..count)` into slots 0..count, in one call where the head takes several."""
-        cdef axclError code
-        cdef head_io *head
-        cdef int slot = 0, rows, i
-        while slot < count:
-            i = 0
-            while i + 1 < self.buffers.num_heads and self.buffers.heads[i].rows < count - slot:
-                i += 1
-            head = &self.buffers.heads[i]
-            rows = min(head.rows, count - slot)
-            code = self._submit_head(group, head, slot, rows)
-            if code != 0:
-                return code
-            slot += rows
-        return 0
-
-    cdef axclError _submit_head(self, group_io *group, head_io *head, int slot, int count) noexcept nogil:
-        cdef axclError code = 0
-        cdef size_t nbytes = self.hidden_bytes
-        cdef char *hidden = <char *>group.hidden[self.num_layers % 2]
-        cdef char *logits = self.buffers.logits.data + slot * self.buffers.logits_bytes
-        cdef bint direct = group.width == 1 and head.rows == 1 and self.buffers.head_direct != NULL
-        cdef int i
-        self.stream.kind = CALL_HEAD
-        for i in range(0 if direct else count):
-            if code == 0:
-                code = self.stream.copy(head.input + i * nbytes, hidden + self.wanted[slot + i] * nbytes, nbytes,
-                                        AXCL_COPY_DEVICE_TO_DEVICE)
-        if code == 0:
-            code = self.stream.execute(
-                &self.buffers.head_handle, head.index, self.buffers.head_direct if direct else head.io)
-        if code != 0:
-            return code
-        self.stream.kind = CALL_DOWNLOAD
-        return self.stream.copy(logits, head.output, count * self.buffers.logits_bytes, AXCL_COPY_DEVICE_TO_HOST)
+        return self.head.submit(self.stream, <char *>group.hidden[self.num_layers % 2], group.width == 1, count)
 
     # ---- end ----
 
     def check_closable(self) -> None:
         """BufferError while somebody else holds a view of the logits."""
-        if self.closed or not self.last:
-            return
-        self.logits_views = []
-        if self.buffers.logits.num_views:
-            self._view_logits()
-            raise BufferError("somebody still holds a view of the logits; drop it, then close")
+        if not self.closed and self.last:
+            self.head.check_closable()
 
     def close(self) -> None:
         """Drops the views and frees buffers and bindings. BufferError while somebody holds a view of the logits."""
         if self.closed:
             return
-        self.check_closable()
         if self.last:
-            self.buffers.logits.close()
+            self.head.close()
         self.closed = True
         if self.encoder is not None:
             self.encoder.close()
@@ -571,5 +498,4 @@ cdef class Program:
 
     def __dealloc__(self):
         PyMem_Free(self.row_runs)
-        PyMem_Free(self.wanted)
         PyMem_Free(self.recurrent)

@@ -96,8 +96,8 @@ cdef class StateLayers:
             raise MemoryError
         own = [self._buffer(self.hidden_bytes * width) for _ in range(2)]
         bound.input, bound.output = <char *>handle(own[0]), <char *>handle(own[1])
-        hidden = [buffers._shared(f"hidden{i}", self.hidden_bytes * width) for i in range(2)]
-        shared = buffers._shared("indices", self.index_bytes(width))
+        hidden = [buffers.shared(f"hidden{i}", self.hidden_bytes * width) for i in range(2)]
+        shared = buffers.shared("indices", self.index_bytes(width))
         masks = [self._buffer(2 * width) for _ in range(self.max_parts)]
         indices = [self._buffer(self.index_bytes(width)) for _ in range(self.max_parts)]
         for part in range(self.max_parts):

@@ -27,33 +27,37 @@ HOST_FLOOR_SECONDS = 60.0  # where this machine's CPUs are the card
 EXPECTED_TIMES = 6
 
 
+Key = tuple[bytes, bytes]
+
+
 class Encodings:
-    """The latest encodings by the digest of their pictures, as many as fit into `budget` bytes."""
+    """The latest encodings, as many as fit into `budget` bytes, by digest of the picture and cache_salt: how soon an
+    answer comes tells a tenant nothing of another one's pictures."""
 
     def __init__(self, budget: int = KEPT_BYTES) -> None:
         self.budget = budget
         self.nbytes = 0
-        self._kept: OrderedDict[bytes, Encoding] = OrderedDict()
+        self._kept: OrderedDict[Key, Encoding] = OrderedDict()
 
     def clear(self) -> None:
         """Keeps nothing."""
         self._kept.clear()
         self.nbytes = 0
 
-    def get(self, digest: bytes) -> Encoding | None:
+    def get(self, key: Key) -> Encoding | None:
         """That of a picture, which counts as used now."""
-        encoding = self._kept.get(digest)
+        encoding = self._kept.get(key)
         if encoding is not None:
-            self._kept.move_to_end(digest)
+            self._kept.move_to_end(key)
         return encoding
 
-    def put(self, digest: bytes, encoding: Encoding) -> None:
+    def put(self, key: Key, encoding: Encoding) -> None:
         """Keeps one, in place of those that were not used for longest."""
-        if (before := self._kept.pop(digest, None)) is not None:
+        if (before := self._kept.pop(key, None)) is not None:
             self.nbytes -= before.nbytes
         if encoding.nbytes > self.budget:
             return
-        self._kept[digest] = encoding
+        self._kept[key] = encoding
         self.nbytes += encoding.nbytes
         while self.nbytes > self.budget:
             self.nbytes -= self._kept.popitem(last=False)[1].nbytes
@@ -87,7 +91,7 @@ class ImageRunner:
         for index in images.wanted(sequence.num_cached, self._width):
             if images.holds(index):
                 continue
-            kept = self.encodings.get(images.image(index).digest)
+            kept = self.encodings.get((sequence.cache_salt, images.image(index).digest))
             if kept is None:
                 images.missing = index
                 return True
@@ -113,7 +117,7 @@ class ImageRunner:
         sequence.generation.first_pass = sequence.generation.first_pass or time.monotonic()
         encoding = self._encode(encoder, image, sequence)
         seconds = time.perf_counter() - started
-        self.encodings.put(image.digest, encoding)
+        self.encodings.put((sequence.cache_salt, image.digest), encoding)
         images.hold(index, encoding)  # whatever the budget
         self._longest = max(self._longest, seconds)
         self._counters.add_image(seconds)

@@ -8,6 +8,7 @@ import orjson
 from sanic.request import Request
 from sanic.response import HTTPResponse
 
+from ..http.access import cache_salt_of
 from ..http.errors import HttpError
 from ..http.request_body import parse_json
 from ..http.routing import json_response
@@ -88,7 +89,7 @@ async def count_tokens(request: Request) -> HTTPResponse:
     service: Service = request.app.ctx.service
     async with HeldBody(request) as body, model_of(service, body.data, request) as served:
         asked = await in_thread(service, _read_count, body.data, served)
-        pictures = await service.pictures.prepare(asked.images, served)
+        pictures = await service.pictures.prepare(asked.images, served, cache_salt_of(request, None))
         ids, *_ = await in_thread(service, seen_conversation, asked.without_sources(), served, pictures)
     return json_response({"input_tokens": len(ids)})
 

@@ -8,6 +8,7 @@ import orjson
 from sanic.request import Request
 from sanic.response import HTTPResponse
 
+from ..http.access import cache_salt_of
 from ..http.request_body import parse_json
 from ..http.routing import JSON
 from ..schema.tools import chat_tools
@@ -26,7 +27,7 @@ async def tokenize(request: Request) -> HTTPResponse:
     service: Service = request.app.ctx.service
     async with HeldBody(request) as body, model_of(service, body.data, request) as served:
         asked, spec = await in_thread(service, _read, body.data, served)
-        pictures = await service.pictures.prepare(spec.images, served)
+        pictures = await service.pictures.prepare(spec.images, served, cache_salt_of(request, None))
         document = await in_thread(service, lambda: orjson.dumps(_tokenized(asked, spec, served, pictures)))
     return HTTPResponse(document, content_type=JSON)
 

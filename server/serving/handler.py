@@ -106,9 +106,9 @@ async def _answer_by_name(
 async def _with_pictures(request: Request, service: Service, dialect: Dialect, served: ServedModel) -> PreparedRequest:
     """The request, once its pictures, if it has any, are what the model takes; their data are let go."""
     served.limits.names.check(dialect.spec.model)
-    pictures = await service.pictures.prepare(dialect.spec.images, served)
-    dialect.pictures_taken()
     salt = cache_salt_of(request, dialect.spec.prompt_cache_key)
+    pictures = await service.pictures.prepare(dialect.spec.images, served, salt)
+    dialect.pictures_taken()
     return await in_thread(service, prepare_request, dialect.spec, served, salt, client_of(request), pictures)
 
 

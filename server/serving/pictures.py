@@ -70,10 +70,11 @@ class PictureRoom:
         self._decoding = ThreadPoolExecutor(1, "axpress-pictures")
         self._fetching = ThreadPoolExecutor(REQUESTS, "axpress-fetch")
 
-    async def prepare(self, sources: Sequence[ImageSource], served: ServedModel) -> Pictures:
-        """The pictures as `served` takes them. Raises RequestError, naming a picture's field, where one is refused; all
-        are, where they are too many or the model has no eyes, before anything is decoded or fetched. QueueFull: as many
-        requests wait for theirs as may."""
+    async def prepare(self, sources: Sequence[ImageSource], served: ServedModel, cache_salt: bytes = b"") -> Pictures:
+        """The pictures as `served` takes them; what is kept of them is found by requests of one salt.
+
+        Raises RequestError, naming a picture's field, where one is refused; all are, where they are too many or the
+        model has no eyes, before anything is decoded or fetched. QueueFull: as many requests wait for theirs as may."""
         if not sources:
             return ()
         eyes, first = served.eyes, sources[0].field
@@ -89,21 +90,22 @@ class PictureRoom:
         self._num_waiting += 1
         try:
             async with self._turns:
-                return await self._prepare(sources, eyes)
+                return await self._prepare(sources, eyes, cache_salt)
         finally:
             self._num_waiting -= 1
 
-    async def _prepare(self, sources: Sequence[ImageSource], eyes: ImageAdapter) -> Pictures:
+    async def _prepare(self, sources: Sequence[ImageSource], eyes: ImageAdapter, cache_salt: bytes) -> Pictures:
         loop, pictures = asyncio.get_running_loop(), []
         until = loop.time() + REQUEST_SECONDS
         for source in sources:
             left = max(0.1, min(FETCH_SECONDS, until - loop.time()))
             data, digest = await loop.run_in_executor(self._executor(source), self._file, source, left)
-            known = self._kept.get(eyes, digest, source.detail)
+            key = (eyes, cache_salt, digest, source.detail)
+            known = self._kept.get(*key)
             if known is None:
                 work = partial(eyes.prepare, data, source.detail, self.limits, source.field)
                 del data
-                known = self._kept.put(await loop.run_in_executor(self._decoding, work), eyes, digest, source.detail)
+                known = self._kept.put(await loop.run_in_executor(self._decoding, work), *key)
                 del work
             pictures.append(known)
         return pictures

@@ -61,6 +61,6 @@ def test_editors_show_what_the_source_says(stub: Path) -> None:
     """Shapes, dtypes, units and errors of a compiled module: an editor has them from the stub alone."""
     module = importlib.import_module(module_of(stub))
     found = list(documented(ast.parse(stub.read_text()), module, stub.stem))
-    assert len([one for one in found if one[2]]) > 5
+    assert len([one for one in found if one[2]]) > 3
     for name, shown, written in found:
         assert shown == written, f"{stub.name} and {stub.stem}.pyx have different docstrings of {name}"

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from ...errors import AxpressError, FailureKind, failure_kind
 from ...model_files.model_package import ModelPackage
@@ -74,7 +75,7 @@ def run_battery(
             "library": library,
             "index": index,
             "head": str(package.head_file),
-            "layers": [str(p) for p in package.layer_files],
+            "layers": [str(path) for path in _attending(package)],
         }
     )
     emulated = bool(report.data["emulated"])
@@ -99,8 +100,15 @@ def _limit(package: ModelPackage, experiment: Experiment) -> float:
     """Seconds that an experiment may take, loading included."""
     if experiment.layers is None:
         return CALLS_SECONDS
-    files = [package.head_file, *package.layer_files[: experiment.layers + 1]]
+    files = [package.head_file, *_attending(package)[: experiment.layers + 1]]
     return CALLS_SECONDS + 2 * sum(path.stat().st_size for path in files) / LOADING
+
+
+def _attending(package: ModelPackage) -> list[Path]:
+    """The layers that the experiments are about: those with rows. What recurrent ones do is probed at each load."""
+    if not any(package.recurrent):
+        return list(package.layer_files)
+    return [path for path, recurrent in zip(package.layer_files, package.recurrent, strict=True) if not recurrent]
 
 
 def _record(report: ProbeReport, name: str, outcome: Outcome) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from repository import ROOT
 from server_process import PROFILE
-from tiny_models import Tiny, convert_tiny
+from tiny_models import QWEN3_5, Tiny, convert_tiny
 
 from axpress.core.device.model_loader import open_model
 from axpress.core.doctor.battery import battery
@@ -146,6 +146,15 @@ def test_a_card_that_hangs_ends_the_probe_and_what_was_found_stays(package, tmp_
     with pytest.raises(PackageError, match="no results of costs"):
         measured(report)
     assert compare(report, None)  # what it has is compared all the same
+
+
+def test_a_hybrid_is_probed_by_its_layers_with_rows(tmp_path, monkeypatch) -> None:
+    run_only(monkeypatch, "load")
+    hybrid = convert_tiny(tmp_path, Tiny(QWEN3_5, layers=3), **GROUPS)
+    code, report = probe(hybrid, tmp_path / "a.json", monkeypatch)
+    assert code == 0 and [file["file"] for file in results(report, "load")["files"]] == ["head", "layer 0"]
+    shown = {tensor["name"]: tensor["shapes"] for tensor in results(report, "load")["layer_inputs"]}
+    assert shown["indices"][-1][0] == 3 and len(shown["K_cache"][0]) == 3
 
 
 def test_a_refusal_is_a_finding_and_the_probe_goes_on(package, tmp_path, monkeypatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,17 +16,21 @@ from image_requests import CHUNK, Seeing
 from schedules import AT_ONCE
 from tiny_vision_models import TinyVision
 
+from axpress.core.device import card_models
+from axpress.core.device.axmodel import LoadedModel
 from axpress.core.device.card_memory import expected_bytes
 from axpress.core.device.emulator import Emulator
 from axpress.core.device.image_rows import ImageRows
+from axpress.core.device.runtime import Card
 from axpress.core.device.step import Step
-from axpress.core.device.vision_encoder import Encoding
+from axpress.core.device.vision_encoder import Encoding, VisionEncoder
 from axpress.core.engine import image_runner
 from axpress.core.engine.engine import Engine
 from axpress.core.engine.engine_group import EngineGroup
 from axpress.core.engine.image_runner import Encodings
 from axpress.core.engine.sequence_images import axis_positions, keyed_tokens
 from axpress.core.errors import ContextOverflow, RequestError
+from axpress.core.kv_cache.row_placement import Moves
 from axpress.core.model_files.model_package import open_package
 from axpress.core.request import GenerationRequest, ImageInput
 
@@ -89,6 +94,8 @@ def test_the_same_picture_is_encoded_once_and_its_prefix_computed_once(seeing: S
     run(engine, seeing.request([5, 6], 1, [99]))  # of the cache, nothing is encoded
     run(engine, seeing.request([6, 5], 1, [7]))  # another beginning: of the encodings that are kept
     assert engine.stats()["encoded_images"] == 1
+    (other,) = run(engine, seeing.request([5, 6], 1, [7], cache_salt=b"another tenant"))
+    assert engine.stats()["encoded_images"] == 2 and other.outcome == answers[0].outcome
 
 
 def test_nothing_is_shared_with_another_picture(seeing: Seeing, open_engine) -> None:
@@ -122,12 +129,12 @@ def test_encodings_are_kept_within_a_budget(seeing: Seeing, open_engine) -> None
 def test_the_latest_encodings_are_kept(uses: list[tuple[int, int]], budget: int) -> None:
     kept, model = Encodings(budget), {}
     for name, size in uses:
-        digest = bytes([name]) * 16
-        found = kept.get(digest)
+        key = b"", bytes([name]) * 16
+        found = kept.get(key)
         assert (found is None) == (name not in model)
         if found is None:
             made = Encoding(np.zeros((size, 4), np.uint16), np.zeros((0, size, 4), np.float32))
-            kept.put(digest, made)
+            kept.put(key, made)
             model[name] = made.nbytes
         else:
             model[name] = model.pop(name)
@@ -195,19 +202,19 @@ def test_without_pictures_passes_cost_what_they_cost_anyway(seeing: Seeing, open
     assert image["bytes"]["d2h"] - text["bytes"]["d2h"] == 3 * 2 * 2 * hidden
 
 
-def test_the_encoder_is_loaded_first_and_counted(seeing: Seeing) -> None:
+def test_the_encoder_is_loaded_first_and_counted(seeing: Seeing, open_engine, monkeypatch) -> None:
     package, loaded = open_package(seeing.package), []
-    engine = Engine.open(seeing.package, "emu", "none", banks=1, threaded=False,
-                         progress=lambda progress: loaded.append(progress))  # fmt: skip
-    try:
-        assert engine.model.program.encoder.input == engine.encoder_input
-    finally:
-        engine.close()
-    without = replace(package, vision=None)
-    assert package.device_bytes - sum(path.stat().st_size for path in (*package.layer_files, package.head_file)) == (
-        package.vision.encoder.stat().st_size
-    )
-    assert expected_bytes(package, 1)[0] > package.device_bytes == without.device_bytes
+
+    def load(card: Card, path: Path) -> LoadedModel:
+        loaded.append(path)
+        return LoadedModel(card, path)
+
+    monkeypatch.setattr(card_models, "LoadedModel", load)
+    open_engine()
+    assert loaded == [package.vision.encoder, package.head_file, *package.layer_files]
+    files = (*package.layer_files, package.head_file, package.vision.encoder)
+    assert package.device_bytes == sum(path.stat().st_size for path in files)
+    assert expected_bytes(package, 1)[0] > package.device_bytes
 
 
 @pytest.mark.parametrize("call", ["axclrtEngineExecute@1=fail:0x8030070c", "axclrtMemset@1=fail:0x80300501",
@@ -238,18 +245,13 @@ def test_nonsense_of_the_encoder_is_asked_for_again(seeing: Seeing, open_engine)
     assert engine.stats()["repeated_passes"] == 3
 
 
-def test_a_picture_of_which_nothing_but_nonsense_comes(seeing: Seeing, open_engine) -> None:
+def test_a_picture_of_which_nothing_but_nonsense_comes(seeing: Seeing, open_engine, monkeypatch) -> None:
     engine = open_engine()
     bad, good = begin(engine, seeing.request([5], 1, TEXT)), begin(engine, seeing.request(TEXT))
-    encode = engine.model.program.encoder.encode
-    Encoder = type(engine.model.program.encoder)
-    original = Encoder.encode
-    try:
-        Encoder.encode = lambda self, pixels: replace(original(self, pixels), rows=np.full((16, 64), 0x7FC0, np.uint16))
-        finish(engine)
-    finally:
-        Encoder.encode = original
-    assert encode and bad.reason == "error" and "NaN" in bad.error and good.reason == "length"
+    original, nan = VisionEncoder.encode, np.full((16, 64), 0x7FC0, np.uint16)
+    monkeypatch.setattr(VisionEncoder, "encode", lambda self, pixels: replace(original(self, pixels), rows=nan))
+    finish(engine)
+    assert bad.reason == "error" and "NaN" in bad.error and good.reason == "length"
 
 
 def test_a_call_of_the_encoder_that_never_returns(seeing: Seeing, open_engine, monkeypatch) -> None:
@@ -264,20 +266,28 @@ def test_a_call_of_the_encoder_that_never_returns(seeing: Seeing, open_engine, m
     Emulator().set("faults", "")  # lets the thread that hangs go
 
 
-def test_rows_that_lie_too_high_come_down(seeing: Seeing, open_engine) -> None:
+def test_rows_that_lie_too_high_come_down(seeing: Seeing, open_engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where no chunk reaches, pictures on three axes cannot be placed."""
-    picture = seeing.request([5, 6], 1, TEXT, max_tokens=3)
-    (expected,) = run(open_engine(), picture)
+    request = seeing.request([5, 6], 1, TEXT, max_tokens=3)
+    (expected,) = run(open_engine(), request)
     engine = open_engine(drafts=False)
-    costs = engine.scheduler.costs
-    streams = [begin(engine, seeing.request([50 + i] * 40, max_tokens=20)) for i in range(2)]
-    for _ in range(12):
+    (bank,), reach = engine.scheduler.banks, engine.scheduler.costs.reach
+    monkeypatch.setattr(engine.scheduler._compactors[0], "pack", lambda planned: False)  # nobody comes down by himself
+    monkeypatch.setattr(image_runner.ImageRunner, "others_first", False)
+    stream = begin(engine, seeing.request([50] * 10, max_tokens=60))
+    while not stream.num_tokens:
         engine.step()
-    answer = begin(engine, picture)
-    engine.step()
-    assert any(s.high > costs.reach for s in engine.scheduler.banks[0].sequences) or streams
+    begun = begin(engine, request)
+    while not (seen := [s for s in bank.sequences if s.images is not None and s.num_cached]):
+        engine.step()
+    (seen,) = seen
+    free = np.flatnonzero(~bank.pool.held)
+    high = free[-len(seen.rows) :].astype(np.int32)
+    bank.relocate([Moves(np.sort(np.array(seen.rows, np.int32)), high)])
+    assert seen.needs_chunk and seen.high > reach
     finish(engine)
-    assert answer.outcome == expected.outcome and all(s.reason == "length" for s in streams)
+    assert begun.outcome == expected.outcome and stream.reason == "length"
+    assert engine.stats()["moved_rows"] >= 2 * len(high)
 
 
 # ---- several cards ----

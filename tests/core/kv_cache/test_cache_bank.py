@@ -56,7 +56,7 @@ class Living:
         bank.pool.release(missing)
         self.set_rows(np.concatenate((self.cursor.matched, missing)))
         self.served = self.blocked = self.low_priority = False
-        self.order, self.num_drafts, self.chance = (False, order), 0, 0.0
+        self.order, self.num_drafts, self.chance, self.needs_chunk = (False, order), 0, 0.0, False
         bank.sequences.append(self)  # type: ignore[arg-type]
 
     def set_rows(self, rows: Rows) -> None:

@@ -225,11 +225,12 @@ def test_a_picture_that_comes_again_is_not_decoded_again(served: ServedModel, mo
             for data in (RED, BLUE, RED, BLUE, green, BLUE, RED):  # room for two: RED went for green
                 (runs,) = await room.prepare(said(url_part(data)).spec.images, served)
                 assert runs[0].digest == prepare(EYES, data)[0].digest
+            await room.prepare(said(url_part(RED)).spec.images, served, b"of somebody else")
         finally:
             room.close()
 
     asyncio.run(ask())
-    assert decoded == [RED, BLUE, green, RED]
+    assert decoded == [RED, BLUE, green, RED, RED]
 
 
 def test_requests_that_wait_for_their_pictures_are_bounded(served: ServedModel) -> None:
