@@ -3,30 +3,26 @@ after the first layers, and the tokens that follow."""
 
 from __future__ import annotations
 
-import ctypes
-import json
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from card_rounding import inputs_rounded
-from ctypes_runner import LIBRARY, Runtime, open_runtime
+from card_rounding import inputs_rounded, states_rounded
+from ctypes_runner import LIBRARY, open_runtime
 from picture_runner import Encoder, Picture, PictureRunner, Prompt
 from tiny_vision_models import CASES, IMAGE_TOKEN, START_TOKEN, encoder_input, grid_of, logits, picture, save
 
 from axpress.core.model_files.convert import convert
-from axpress.core.model_files.hollow import hollow
 from axpress.core.model_files.model_package import open_package
 from axpress.core.model_files.safetensors import from_bf16, to_bf16
 from axpress.core.model_files.vision_axmodel import VisionMeta, read_encoder
 
 torch = pytest.importorskip("torch", reason="the reference needs torch and transformers")
 pytestmark = pytest.mark.skipif(not LIBRARY.is_file(), reason="the emulated runtime is not built")
-WHOLE = [tiny for tiny in CASES if tiny.label in ("", "wide")]
+WHOLE = [tiny for tiny in CASES if not tiny.label]
 
 
 @dataclass
@@ -75,10 +71,12 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def reference(pair: Pair, prompt: Prompt, pixels: list[np.ndarray], answer: list[int], rounded: bool) -> np.ndarray:
     """transformers' logits of the prompt and an answer, with the card's roundings or without."""
     rounding: AbstractContextManager[None] = nullcontext()
+    states: AbstractContextManager[None] = nullcontext()
     if rounded:
         text = pair.model.model
         rounding = inputs_rounded(getattr(text, "language_model", None) or text.text_model)
-    with rounding, torch.no_grad():
+        states = states_rounded("bf16") if any(pair.runner.recurrent) else states
+    with rounding, states, torch.no_grad():
         return logits(pair.model, pair.meta, prompt, pixels, answer)
 
 
@@ -86,13 +84,12 @@ def rms(values: np.ndarray) -> float:
     return float(np.sqrt(np.mean(np.square(values, dtype=np.float64))))
 
 
-@pytest.mark.parametrize("pictures", [1, 2])
-def test_prompts_with_pictures_are_those_of_transformers(pair: Pair, pictures: int) -> None:
-    prompt, pixels = pair.prompt(pictures), pair.pixels(pictures)
+def test_prompts_with_pictures_are_those_of_transformers(pair: Pair) -> None:
+    prompt, pixels = pair.prompt(2), pair.pixels(2)
     pair.runner.start(prompt, pair.seen(pixels))
     rows = [*pair.runner.feed(prompt.ids, 16)]
     answer: list[int] = []
-    for _ in range(12):
+    for _ in range(8):
         answer.append(int(rows[-1].argmax()))
         rows += [*pair.runner.feed(answer[-1:], 1)]
     mine = np.array(rows)
@@ -127,35 +124,3 @@ def test_positions_are_those_of_transformers(pair: Pair) -> None:
     mine = prompt.positions(3)
     assert np.array_equal(mine, wanted[:, 0].numpy())
     assert mine.max() + 1 == len(prompt.ids) + int(delta)
-
-
-def test_modelled_time_of_a_picture_is_the_published_one(tmp_path: Path) -> None:
-    """Qwen3-VL-2B on a Pi 5 with the vendor's runner: 192 ms a picture, 597 ms to the first token. This driver waits
-    for each call, too."""
-    package = open_package(hollow("qwen3-vl-2b-w8a16-pi5", tmp_path / "hollow"))
-    assert package.vision is not None
-    with open_runtime("qwen3-vl-2b-w8a16-pi5") as runtime:
-        runtime("axemu_set", b"SPEED", b"1000")
-        encoder = Encoder(runtime, package.vision.encoder)
-        runner = PictureRunner(runtime, package)
-        spent = [modelled_ms(runtime)]
-        rows, *added = encoder.encode(np.zeros((576, 512, 3), np.uint8))
-        spent.append(modelled_ms(runtime))
-        prompt = Prompt.of([[1] * 10, ("picture", 5, 12, 12), [1] * 10])
-        runner.start(prompt, Picture(rows, added))
-        for part in (prompt.ids[:128], prompt.ids[128:]):
-            runner.run_layers(runner.group_for(128), part)
-        runner.logits_of(runner.x[0])
-        spent.append(modelled_ms(runtime))
-        runtime("axemu_set", b"SPEED", b"1")
-        runner.close()
-        encoder.close()
-    assert 192 <= spent[1] - spent[0] < 192 * 1.1
-    assert abs(spent[2] - spent[0] - 597) < 0.07 * 597
-
-
-def modelled_ms(runtime: Runtime) -> float:
-    """Modelled milliseconds so far."""
-    report = ctypes.create_string_buffer(1 << 16)
-    runtime.lib.axemu_report(report, ctypes.c_size_t(len(report)))
-    return float(json.loads(report.value)["modelled_ns"]) / 1e6

@@ -61,8 +61,9 @@ static emu_tensor_shape shape(int a, int b, size_t element)
 /* What a chunk says of its tokens' positions: a row, or one for each of three axes; decode's one stands for all. */
 static emu_tensor_shape index_shape(const emu_model *m, int tokens)
 {
-    return m->info.index_rows > 1 && tokens > 1 ? (emu_tensor_shape){2, {m->info.index_rows, tokens}, 4ull * (uint64_t)m->info.index_rows * (uint64_t)tokens}
-        : shape(tokens, 0, 4);
+    int rows = m->info.index_rows;
+    if (rows == 1 || tokens == 1) return shape(tokens, 0, 4);
+    return (emu_tensor_shape){2, {rows, tokens}, (uint64_t)rows * (uint64_t)tokens * 4};
 }
 
 static void name_tensor(emu_tensor *t, const char *name, int type)

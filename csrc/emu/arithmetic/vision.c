@@ -1,9 +1,9 @@
 /* Running a vision encoder: patches -> tokens that see each other, block by block -> merged tokens as wide as the text
  * part's.
  *
- * Tokens are in the order of the merger: squares of merge x merge patches, row by row, a class token behind them. All is
- * fp32 but for the weights. Attention multiplies by the kernels that matrices are multiplied by, whose left side is bf16:
- * keys and values are taken apart into two such numbers, 16 bits of their 24.
+ * Tokens are in the order of the merger: squares of merge x merge patches, row by row, a class token behind them. All
+ * is fp32 but for the weights. Attention multiplies by the kernels that matrices are multiplied by, whose left side is
+ * bf16: keys and values are taken apart into two such numbers, 16 bits of their 24.
  */
 #include "vision.h"
 
@@ -19,7 +19,7 @@ typedef struct vision_run {
     const emu_vision *v;
     const void *pixels;
     int tokens, patches, block;          /* tokens: the class token with them */
-    size_t hidden, dims, width, ffn, group, wide_size; /* width: heads * dims; group: what the merger makes a token of */
+    size_t hidden, dims, width, ffn, group, wide_size; /* width: heads * dims; group: what one token is merged from */
     float *x, *normed, *wide, *attended, *back, *ones, *merged;
     float *cosine, *sine;                /* [tokens][dims / 2] */
     int *window;                         /* [tokens] the window that a token is in */
@@ -65,7 +65,8 @@ static size_t layout(vision_run *run, char *base)
 
 static void place(const vision_run *run, int t, int *row, int *col)
 {
-    int merge = run->v->merge, within = t % (merge * merge), square = t / (merge * merge), across = run->v->cols / merge;
+    int merge = run->v->merge, across = run->v->cols / merge;
+    int within = t % (merge * merge), square = t / (merge * merge);
     *row = square / across * merge + within / merge;
     *col = square % across * merge + within % merge;
 }
@@ -326,7 +327,8 @@ static void run_block(vision_run *run)
 static void norm_merged(vision_run *run, int number)
 {
     const emu_vision *v = run->v;
-    size_t n = (size_t)run->patches * run->hidden, step = v->merge_norm == EMU_NORM_TOKEN && !number ? run->hidden : run->group;
+    size_t n = (size_t)run->patches * run->hidden;
+    size_t step = v->merge_norm == EMU_NORM_TOKEN && !number ? run->hidden : run->group;
     bool final = number == 0 && run->m->weights[EMU_W_NORM];
     float eps = (float)v->merger_eps;
     memcpy(run->normed, run->x, n * sizeof *run->x);
@@ -360,8 +362,9 @@ static void merge(vision_run *run, int number, void *output)
     emu_matmul(&second, 1, x, mid, tokens, run->merged, out);
     for (size_t t = 0; t < (size_t)tokens; t++)
         add_vector(run->merged + t * out, run->m->weights[EMU_W_MERGE_OUT_BIAS], (size_t)number, out);
-    if (run->m->outputs[number].type == EMU_TYPE_FP32) memcpy(output, run->merged, (size_t)tokens * out * sizeof(float));
-    else emu_narrow(output, run->merged, (size_t)tokens * out);
+    size_t n = (size_t)tokens * out;
+    if (run->m->outputs[number].type == EMU_TYPE_FP32) memcpy(output, run->merged, n * sizeof(float));
+    else emu_narrow(output, run->merged, n);
 }
 
 static void run_all(vision_run *run, void *const *out)

@@ -60,7 +60,8 @@ static int check_sizes(const emu_header *h, char wrong[EMU_ERR])
         return refuse(wrong, "patches hold 2 frames, not %d", v->frames);
     if (v->pixels != EMU_PLANES_FP32 && (v->mean.count != 3 || v->std.count != 3))
         return refuse(wrong, "pixel_mean and pixel_std need 3 numbers each");
-    if (v->deep.count >= EMU_MAX_TENSORS) return refuse(wrong, "deepstack has more than %d blocks", EMU_MAX_TENSORS - 1);
+    if (v->deep.count >= EMU_MAX_TENSORS)
+        return refuse(wrong, "deepstack has more than %d blocks", EMU_MAX_TENSORS - 1);
     if (check_blocks(&v->full, "full_blocks", i->layers, wrong)) return -1;
     return check_blocks(&v->deep, "deepstack", i->layers, wrong);
 }
