@@ -1,217 +1,12 @@
 /* The header of a simulated axmodel: a safetensors header whose metadata describes a layer or a head. */
-#define _GNU_SOURCE
-#include <locale.h>
-#include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "json.h"
-#include "model_impl.h"
+#include "metadata.h"
 #include "recurrent.h"
 #include "vision.h"
 
 #define FORMAT "axpress-sim-1"
-
-typedef struct reading {
-    emu_header *header;
-    const char *name; /* of the file */
-    char *err;
-    uint64_t data_start, file_size;
-    bool seen[96]; /* metadata keys */
-    char format[32], kind[16], dtype[16], p0_width[16], gives[16];
-    char layer_kind[16];
-    int gated;
-    int interleaved;
-    double hollow;
-} reading;
-
-static int complain(const reading *r, const char *format, ...) __attribute__((format(printf, 2, 3)));
-static int complain(const reading *r, const char *format, ...)
-{
-    int used = snprintf(r->err, EMU_ERR, "%.120s", r->name);
-    if (strlen(r->name) > 120) used = snprintf(r->err, EMU_ERR, "...%s", r->name + strlen(r->name) - 117);
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(r->err + used, EMU_ERR - (size_t)used, format, arguments);
-    va_end(arguments);
-    return -1;
-}
-
-/* A finite decimal number that is the whole text, whatever the program's locale. */
-static bool number(const char *text, char **end, double *out)
-{
-    static locale_t plain;
-    locale_t made = __atomic_load_n(&plain, __ATOMIC_ACQUIRE);
-    if (!made) {
-        made = newlocale(LC_ALL_MASK, "C", (locale_t)0);
-        locale_t none = (locale_t)0;
-        if (!__atomic_compare_exchange_n(&plain, &none, made, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
-            freelocale(made);
-            made = none;
-        }
-    }
-    if (!strchr("0123456789.-", *text) || !*text) return false;
-    *out = strtod_l(text, end, made);
-    return *end != text && isfinite(*out);
-}
-
-static bool single(const char *text, double *out)
-{
-    char *end;
-    return number(text, &end, out) && *end == 0;
-}
-
-static bool list(const char *text, emu_list *out)
-{
-    out->count = 0;
-    if (*text == 0) return true;
-    for (;;) {
-        char *end;
-        if (out->count == EMU_MAX_GROUPS || !number(text, &end, &out->at[out->count])) return false;
-        out->count++;
-        if (*end == 0) return true;
-        if (*end != ',') return false;
-        text = end + 1;
-    }
-}
-
-typedef enum value_kind { TEXT, INTEGER, REAL, LIST, INTEGERS } value_kind;
-typedef struct key {
-    const char *name;
-    value_kind kind;
-    void *at;
-    size_t size;      /* TEXT */
-    double low, high; /* numbers */
-} key;
-
-static bool in_range(const key *k, double value, bool whole)
-{
-    return value >= k->low && value <= k->high && (!whole || value == floor(value));
-}
-
-static int store(const reading *r, const key *k, const char *text)
-{
-    double value;
-    emu_list *values = k->at;
-    switch (k->kind) {
-    case TEXT:
-        if (strlen(text) >= k->size) return complain(r, ": metadata %s is too long", k->name);
-        memcpy(k->at, text, strlen(text) + 1);
-        return 0;
-    case INTEGER:
-    case REAL:
-        if (!single(text, &value) || !in_range(k, value, k->kind == INTEGER)) break;
-        if (k->kind == REAL) *(double *)k->at = value;
-        if (k->kind == INTEGER) *(int *)k->at = (int)value;
-        return 0;
-    case LIST:
-    case INTEGERS:
-        if (!list(text, values)) break;
-        for (int i = 0; i < values->count; i++)
-            if (!in_range(k, values->at[i], k->kind == INTEGERS)) goto wrong;
-        return 0;
-    }
-wrong:
-    const char *wanted = k->kind == INTEGER ? "a whole number"
-        : k->kind == REAL ? "a number" : "a comma list of at most 128 numbers";
-    return complain(r, ": metadata %s = \"%.40s\" is not %s from %.9g to %.9g", k->name, text, wanted, k->low, k->high);
-}
-
-static int metadata_entry(reading *r, const char *name, const char *text)
-{
-    emu_header *h = r->header;
-    emu_model_info *i = &h->info;
-    const double most_rows = 1 << 20, most_us = 1e9;
-    double charged = 0, published = 0;
-    emu_vision *v = &h->vision;
-    const key keys[] = {
-        {"format", TEXT, r->format, sizeof r->format, 0, 0},
-        {"kind", TEXT, r->kind, sizeof r->kind, 0, 0},
-        {"family", TEXT, i->family, sizeof i->family, 0, 0},
-        {"profile", TEXT, i->profile, sizeof i->profile, 0, 0},
-        {"compiler", TEXT, i->compiler, sizeof i->compiler, 0, 0},
-        {"output_dtype", TEXT, r->dtype, sizeof r->dtype, 0, 0},
-        {"p0_width", TEXT, r->p0_width, sizeof r->p0_width, 0, 0},
-        {"head_gives", TEXT, r->gives, sizeof r->gives, 0, 0},
-        {"tensors", TEXT, h->unusual, sizeof h->unusual, 0, 0},
-        {"layer_kind", TEXT, r->layer_kind, sizeof r->layer_kind, 0, 0},
-        {"state_order", TEXT, h->recurrence.state_order, sizeof h->recurrence.state_order, 0, 0},
-        {"state_dtype", TEXT, h->recurrence.state_dtype, sizeof h->recurrence.state_dtype, 0, 0},
-        {"padding", TEXT, h->recurrence.padding, sizeof h->recurrence.padding, 0, 0},
-        {"p0_state", TEXT, h->recurrence.p0_state, sizeof h->recurrence.p0_state, 0, 0},
-        {"gated", INTEGER, &r->gated, 0, 0, 1},
-        {"conv_dim", INTEGER, &i->conv_dim, 0, 1, 1 << 20},
-        {"conv_kernel", INTEGER, &i->conv_kernel, 0, 2, 16},
-        {"key_heads", INTEGER, &i->key_heads, 0, 1, 1024},
-        {"value_heads", INTEGER, &i->value_heads, 0, 1, 1024},
-        {"key_dim", INTEGER, &i->key_dim, 0, 1, EMU_MAX_HEAD_DIM},
-        {"value_dim", INTEGER, &i->value_dim, 0, 1, EMU_MAX_HEAD_DIM},
-        {"rope_sections", INTEGERS, &h->rope_sections, 0, 0, EMU_MAX_HEAD_DIM},
-        {"rope_interleaved", INTEGER, &r->interleaved, 0, 0, 1},
-        {"vision_kind", TEXT, v->kind, sizeof v->kind, 0, 0},
-        {"vision_input", TEXT, v->input, sizeof v->input, 0, 0},
-        {"norm", TEXT, v->norm, sizeof v->norm, 0, 0},
-        {"activation", TEXT, v->act, sizeof v->act, 0, 0},
-        {"merger_norm", TEXT, v->merger_norm, sizeof v->merger_norm, 0, 0},
-        {"image_rows", INTEGER, &v->rows, 0, 1, 1024},
-        {"image_cols", INTEGER, &v->cols, 0, 1, 1024},
-        {"patch_size", INTEGER, &v->patch, 0, 1, 128},
-        {"frames", INTEGER, &v->frames, 0, 1, 2},
-        {"merge", INTEGER, &v->merge, 0, 1, 16},
-        {"window", INTEGER, &v->window, 0, 0, 1024},
-        {"merger_hidden", INTEGER, &v->mid, 0, 0, 1 << 20},
-        {"out_hidden", INTEGER, &v->out, 0, 1, EMU_MAX_HIDDEN},
-        {"merger_eps", REAL, &v->merger_eps, 0, 0, 1},
-        {"full_blocks", INTEGERS, &v->full, 0, 0, 10000},
-        {"deepstack", INTEGERS, &v->deep, 0, 0, 10000},
-        {"pixel_mean", LIST, &v->mean, 0, -1000, 1000},
-        {"pixel_std", LIST, &v->std, 0, 1e-6, 1000},
-        {"cost_encoder_us", REAL, &h->cost_encoder, 0, 0, most_us},
-        {"layer", INTEGER, &i->layer, 0, 0, 10000},
-        {"layers", INTEGER, &i->layers, 0, 1, 10000},
-        {"hidden", INTEGER, &i->hidden, 0, 1, EMU_MAX_HIDDEN},
-        {"heads", INTEGER, &i->heads, 0, 1, 1024},
-        {"kv_heads", INTEGER, &i->kv_heads, 0, 1, 1024},
-        {"head_dim", INTEGER, &i->head_dim, 0, 2, EMU_MAX_HEAD_DIM},
-        {"ffn", INTEGER, &i->ffn, 0, 1, 1 << 20},
-        {"vocab", INTEGER, &i->vocab, 0, 1, 1 << 24},
-        {"chunk", INTEGER, &i->chunk, 0, 0, 4096},
-        {"rms_eps", REAL, &h->rms_eps, 0, 0, 1},
-        {"rope_attention_factor", REAL, &h->rope_factor, 0, 1e-6, 1e6},
-        {"attention_scale", REAL, &h->attention_scale, 0, 0, 1e6},
-        {"hollow", REAL, &r->hollow, 0, 0, 1},
-        {"cmm_bytes", REAL, &charged, 0, 0, 1e15},
-        {"file_bytes", REAL, &published, 0, 0, 1e15},
-        {"cost_decode_us", LIST, &h->cost_decode, 0, 0, most_us},
-        {"cost_head_us", REAL, &h->cost_head, 0, 0, most_us},
-        {"cost_chunk_us", LIST, &h->cost_chunk, 0, 0, most_us},
-        {"decode_rows", INTEGERS, &h->decode_rows, 0, 1, most_rows},
-        {"history", INTEGERS, &h->history, 0, 0, most_rows},
-        {"head_rows", INTEGERS, &h->head_rows, 0, 1, 4096},
-    };
-    for (size_t k = 0; k < sizeof keys / sizeof *keys; k++) {
-        if (strcmp(name, keys[k].name) != 0) continue;
-        _Static_assert(sizeof keys / sizeof *keys <= sizeof r->seen, "a flag for each key");
-        if (r->seen[k]) return complain(r, ": metadata %s is given twice", name);
-        r->seen[k] = true;
-        if (store(r, &keys[k], text) != 0) return -1;
-        if (keys[k].at == &charged) i->cmm_bytes = (uint64_t)charged;
-        if (keys[k].at == &published) i->file_bytes = (uint64_t)published;
-        return 0;
-    }
-    return 0; /* later versions may say more */
-}
-
-static int read_metadata(reading *r, json_reader *json)
-{
-    char name[64], text[EMU_VALUE];
-    bool first = true;
-    if (!json_object(json)) return 0;
-    while (json_key(json, &first, name, sizeof name) && json_string(json, text, sizeof text))
-        if (metadata_entry(r, name, text) != 0) return -1;
-    return 0; /* a JSON error is reported at the end */
-}
 
 static const char *const tensor_names[EMU_NUM_WEIGHTS] = {
     [EMU_W_Q] = "q", [EMU_W_K] = "k", [EMU_W_V] = "v", [EMU_W_O] = "o", [EMU_W_GATE] = "gate", [EMU_W_UP] = "up",
@@ -241,7 +36,8 @@ static const char *const tensor_names[EMU_NUM_WEIGHTS] = {
 static int tensor_type(int which, const char *dtype)
 {
     bool single = which == EMU_W_INV_FREQ || which == EMU_W_A_LOG || which == EMU_W_DT_BIAS
-        || which == EMU_W_CLASS || which == EMU_W_POSITIONS || (which >= EMU_W_SCALE && which < EMU_W_SCALE + EMU_NUM_MATRICES);
+        || which == EMU_W_CLASS || which == EMU_W_POSITIONS
+        || (which >= EMU_W_SCALE && which < EMU_W_SCALE + EMU_NUM_MATRICES);
     if (strcmp(dtype, "F32") == 0) return single ? EMU_TYPE_FP32 : 0;
     if (strcmp(dtype, "I8") == 0) return which < EMU_NUM_MATRICES ? EMU_TYPE_INT8 : 0;
     return strcmp(dtype, "BF16") == 0 && !single ? EMU_TYPE_BF16 : 0;
@@ -275,7 +71,7 @@ static bool read_extent(json_reader *json, emu_extent *extent, char dtype[16])
     return n == 2 && dtype[0] && extent->begin <= extent->end;
 }
 
-static int read_tensor(reading *r, json_reader *json, const char *name)
+static int read_tensor(emu_reading *r, json_reader *json, const char *name)
 {
     emu_extent extent = {.present = true};
     char dtype[16] = "";
@@ -284,24 +80,25 @@ static int read_tensor(reading *r, json_reader *json, const char *name)
     if (json->error) return 0;
     int which = 0;
     while (which < EMU_NUM_WEIGHTS && strcmp(name, tensor_names[which]) != 0) which++;
-    if (which == EMU_NUM_WEIGHTS) return complain(r, ": unknown tensor \"%.40s\"", name);
-    if (r->header->tensors[which].present) return complain(r, ": tensor %s is given twice", name);
-    if (!complete) return complain(r, ": tensor %s lacks a type, a shape or a byte range", name);
+    if (which == EMU_NUM_WEIGHTS) return emu_complain(r, ": unknown tensor \"%.40s\"", name);
+    if (r->header->tensors[which].present) return emu_complain(r, ": tensor %s is given twice", name);
+    if (!complete) return emu_complain(r, ": tensor %s lacks a type, a shape or a byte range", name);
     if (!(extent.type = tensor_type(which, dtype)))
-        return complain(r, ": tensor %s has type %s instead of %s", name, dtype,
+        return emu_complain(r, ": tensor %s has type %s instead of %s", name, dtype,
             tensor_type(which, "F32") ? "F32" : which < EMU_NUM_MATRICES ? "BF16 or I8" : "BF16");
     if (extent.end > r->file_size - r->data_start)
-        return complain(r, " is cut short: tensor %s ends at byte %llu of a file of %llu; copy or download it again",
+        return emu_complain(r,
+            " is cut short: tensor %s ends at byte %llu of a file of %llu; copy or download it again",
             name, (unsigned long long)(r->data_start + extent.end), (unsigned long long)r->file_size);
     extent.begin += r->data_start;
     extent.end += r->data_start;
     if (extent.type == EMU_TYPE_BF16 && extent.begin % 2 != 0)
-        return complain(r, ": tensor %s starts at an odd byte", name);
+        return emu_complain(r, ": tensor %s starts at an odd byte", name);
     r->header->tensors[which] = extent;
     return 0;
 }
 
-static int read_json(reading *r, const char *text, size_t size)
+static int read_json(emu_reading *r, const char *text, size_t size)
 {
     json_reader json;
     char name[64];
@@ -309,19 +106,20 @@ static int read_json(reading *r, const char *text, size_t size)
     json_open(&json, text, size);
     json_object(&json);
     while (json_key(&json, &first, name, sizeof name)) {
-        int failed = strcmp(name, "__metadata__") == 0 ? read_metadata(r, &json) : read_tensor(r, &json, name);
+        int failed = strcmp(name, "__metadata__") == 0 ? emu_read_metadata(r, &json) : read_tensor(r, &json, name);
         if (failed) return -1;
     }
     if (!json_finish(&json))
-        return complain(r, ": its header is damaged at byte %zu: %s", (size_t)(json.at - json.start) + 8, json.error);
+        return emu_complain(
+            r, ": its header is damaged at byte %zu: %s", (size_t)(json.at - json.start) + 8, json.error);
     return 0;
 }
 
-static int check_shape(const reading *r, int which, bool required, uint64_t rows, uint64_t cols)
+static int check_shape(const emu_reading *r, int which, bool required, uint64_t rows, uint64_t cols)
 {
     const emu_extent *e = &r->header->tensors[which];
     int ndims = cols ? 2 : 1;
-    if (!e->present) return required ? complain(r, ": tensor %s is missing", tensor_names[which]) : 0;
+    if (!e->present) return required ? emu_complain(r, ": tensor %s is missing", tensor_names[which]) : 0;
     uint64_t size = e->type == EMU_TYPE_FP32 ? 4 : e->type == EMU_TYPE_BF16 ? 2 : 1;
     uint64_t bytes = rows * (cols ? cols : 1) * size;
     if (e->ndims == ndims && e->dims[0] == rows && (!cols || e->dims[1] == cols) && e->end - e->begin == bytes)
@@ -331,17 +129,18 @@ static int check_shape(const reading *r, int which, bool required, uint64_t rows
         (unsigned long long)cols);
     snprintf(shape, sizeof shape, e->ndims > 1 ? "[%llu, %llu%s]" : "[%llu]", (unsigned long long)e->dims[0],
              (unsigned long long)e->dims[1], e->ndims > 2 ? ", ..." : "");
-    return complain(r, ": tensor %s has shape %s in %llu bytes, the metadata asks for %s", tensor_names[which], shape,
+    return emu_complain(r,
+        ": tensor %s has shape %s in %llu bytes, the metadata asks for %s", tensor_names[which], shape,
                     (unsigned long long)(e->end - e->begin), wanted);
 }
 
 /* A matrix, and the scales of its rows: int8 has them, bf16 has none. */
-static int check_matrix(const reading *r, int which, uint64_t rows, uint64_t cols)
+static int check_matrix(const emu_reading *r, int which, uint64_t rows, uint64_t cols)
 {
     const emu_extent *e = &r->header->tensors[which], *scale = &r->header->tensors[EMU_W_SCALE + which];
     if (check_shape(r, which, true, rows, cols) != 0) return -1;
     if (e->type == EMU_TYPE_INT8) return check_shape(r, EMU_W_SCALE + which, true, rows, 0);
-    return scale->present ? complain(r, ": tensor %s_scale belongs to int8 weights, but %s is BF16",
+    return scale->present ? emu_complain(r, ": tensor %s_scale belongs to int8 weights, but %s is BF16",
         tensor_names[which], tensor_names[which]) : 0;
 }
 
@@ -354,20 +153,20 @@ static uint64_t rope_pairs(const emu_header *h)
 }
 
 /* Positions of three axes: how many pairs turn by each, all pairs in all. */
-static int check_axes(const reading *r)
+static int check_axes(const emu_reading *r)
 {
     const emu_list *sections = &r->header->rope_sections;
     double pairs = 0;
     if (sections->count == 0)
-        return r->header->rope_interleaved ? complain(r, ": rope_interleaved needs rope_sections") : 0;
-    if (sections->count != 3) return complain(r, ": rope_sections has %d numbers instead of 3", sections->count);
+        return r->header->rope_interleaved ? emu_complain(r, ": rope_interleaved needs rope_sections") : 0;
+    if (sections->count != 3) return emu_complain(r, ": rope_sections has %d numbers instead of 3", sections->count);
     for (int k = 0; k < 3; k++) pairs += sections->at[k];
     if (r->header->info.recurrent || r->header->info.hollow || pairs == (double)rope_pairs(r->header)) return 0;
-    return complain(r, ": rope_sections are of %.0f pairs, inv_freq has %llu", pairs,
+    return emu_complain(r, ": rope_sections are of %.0f pairs, inv_freq has %llu", pairs,
         (unsigned long long)rope_pairs(r->header));
 }
 
-static int check_layer_tensors(const reading *r)
+static int check_layer_tensors(const emu_reading *r)
 {
     const emu_model_info *i = &r->header->info;
     uint64_t hidden = (uint64_t)i->hidden, dims = (uint64_t)i->head_dim, ffn = (uint64_t)i->ffn;
@@ -378,7 +177,8 @@ static int check_layer_tensors(const reading *r)
         {EMU_W_Q, width, hidden}, {EMU_W_K, kv, hidden}, {EMU_W_V, kv, hidden}, {EMU_W_O, hidden, width},
         {EMU_W_GATE, ffn, hidden}, {EMU_W_UP, ffn, hidden}, {EMU_W_DOWN, hidden, ffn}};
     const struct { int which; bool required; uint64_t size; } vectors[] = {
-        {EMU_W_INPUT_NORM, true, hidden}, {EMU_W_POST_NORM, true, hidden}, {EMU_W_INV_FREQ, true, rope_pairs(r->header)},
+        {EMU_W_INPUT_NORM, true, hidden}, {EMU_W_POST_NORM, true, hidden},
+        {EMU_W_INV_FREQ, true, rope_pairs(r->header)},
         {EMU_W_Q_BIAS, qwen2, width}, {EMU_W_K_BIAS, qwen2, kv}, {EMU_W_V_BIAS, qwen2, kv},
         {EMU_W_O_BIAS, false, hidden}, {EMU_W_Q_NORM, normed, dims}, {EMU_W_K_NORM, normed, dims},
         {EMU_W_ATTENTION_OUT_NORM, gemma, hidden}, {EMU_W_FFN_OUT_NORM, gemma, hidden}};
@@ -390,9 +190,9 @@ static int check_layer_tensors(const reading *r)
 }
 
 /* The tensors that a description asks for, or the sentence in its place. */
-static int check_wanted(const reading *r, const emu_wanted *wanted, int count, const char *wrong)
+static int check_wanted(const emu_reading *r, const emu_wanted *wanted, int count, const char *wrong)
 {
-    if (count < 0) return complain(r, ": %.120s", wrong);
+    if (count < 0) return emu_complain(r, ": %.120s", wrong);
     for (int k = 0; k < count && !r->header->info.hollow; k++) {
         const emu_wanted *w = &wanted[k];
         bool matrix = w->required && w->which < EMU_NUM_MATRICES;
@@ -403,7 +203,7 @@ static int check_wanted(const reading *r, const emu_wanted *wanted, int count, c
     return 0;
 }
 
-static int check_recurrent(const reading *r)
+static int check_recurrent(const emu_reading *r)
 {
     emu_wanted wanted[EMU_NUM_WEIGHTS];
     char wrong[EMU_ERR];
@@ -412,46 +212,47 @@ static int check_recurrent(const reading *r)
 }
 
 /* The metadata that a kind of file must have, and whether its numbers fit together. */
-static int check_layer(const reading *r)
+static int check_layer(const emu_reading *r)
 {
     const emu_header *h = r->header;
     const emu_model_info *i = &h->info;
     const struct { const char *name; int value; } needed[] = {{"hidden", i->hidden}, {"heads", i->heads},
         {"kv_heads", i->kv_heads}, {"head_dim", i->head_dim}, {"ffn", i->ffn}};
     for (int k = 0; k < 5; k++)
-        if (needed[k].value <= 0) return complain(r, ": metadata %s is missing", needed[k].name);
+        if (needed[k].value <= 0) return emu_complain(r, ": metadata %s is missing", needed[k].name);
     int chunks = i->chunk > 0 ? h->history.count : 0;
     if (i->heads % i->kv_heads != 0)
-        return complain(r, ": %d heads cannot share %d key/value heads evenly", i->heads, i->kv_heads);
-    if (i->head_dim % 2 != 0) return complain(r, ": head_dim %d is odd, rotary positions need pairs", i->head_dim);
-    if (i->chunk > 0 && chunks == 0) return complain(r, ": chunk = %d but history is empty", i->chunk);
-    if (h->decode_rows.count + chunks == 0) return complain(r, " has no shape groups: metadata decode_rows is missing");
+        return emu_complain(r, ": %d heads cannot share %d key/value heads evenly", i->heads, i->kv_heads);
+    if (i->head_dim % 2 != 0) return emu_complain(r, ": head_dim %d is odd, rotary positions need pairs", i->head_dim);
+    if (i->chunk > 0 && chunks == 0) return emu_complain(r, ": chunk = %d but history is empty", i->chunk);
+    if (h->decode_rows.count + chunks == 0)
+        return emu_complain(r, " has no shape groups: metadata decode_rows is missing");
     if (h->decode_rows.count + chunks > EMU_MAX_GROUPS)
-        return complain(r, " has more than %d shape groups", EMU_MAX_GROUPS);
+        return emu_complain(r, " has more than %d shape groups", EMU_MAX_GROUPS);
     if (h->cost_chunk.count != 0 && h->cost_chunk.count != chunks)
-        return complain(r, ": cost_chunk_us has %d entries for %d chunk groups", h->cost_chunk.count, chunks);
+        return emu_complain(r, ": cost_chunk_us has %d entries for %d chunk groups", h->cost_chunk.count, chunks);
     if (h->cost_decode.count != 0 && h->cost_decode.count != h->decode_rows.count)
-        return complain(r, ": cost_decode_us has %d entries for %d decode groups", h->cost_decode.count,
+        return emu_complain(r, ": cost_decode_us has %d entries for %d decode groups", h->cost_decode.count,
             h->decode_rows.count);
     if (check_axes(r) != 0) return -1;
     if (i->recurrent) return check_recurrent(r);
     return i->hollow ? 0 : check_layer_tensors(r);
 }
 
-static int check_head(const reading *r)
+static int check_head(const emu_reading *r)
 {
     const emu_model_info *i = &r->header->info;
     bool logits = emu_gives_logits(r->header->gives);
-    if (i->hidden <= 0) return complain(r, ": metadata hidden is missing");
-    if (logits && i->vocab <= 0) return complain(r, ": metadata vocab is missing");
+    if (i->hidden <= 0) return emu_complain(r, ": metadata hidden is missing");
+    if (logits && i->vocab <= 0) return emu_complain(r, ": metadata vocab is missing");
     if (i->hollow && r->header->gives != EMU_LOGITS)
-        return complain(r, ": head_gives \"%s\" needs weights, the file is hollow", r->gives);
+        return emu_complain(r, ": head_gives \"%s\" needs weights, the file is hollow", r->gives);
     if (i->hollow) return 0;
     if (check_shape(r, EMU_W_NORM, true, (uint64_t)i->hidden, 0) != 0) return -1;
     return logits ? check_matrix(r, EMU_W_HEAD, (uint64_t)i->vocab, (uint64_t)i->hidden) : 0;
 }
 
-static int check_vision(const reading *r)
+static int check_vision(const emu_reading *r)
 {
     emu_wanted wanted[EMU_NUM_WEIGHTS];
     char wrong[EMU_ERR];
@@ -459,7 +260,7 @@ static int check_vision(const reading *r)
     return check_wanted(r, wanted, count, wrong);
 }
 
-static bool head_gives(const reading *r)
+static bool head_gives(const emu_reading *r)
 {
     static const char *const names[] = {[EMU_LOGITS] = "logits", [EMU_NORM] = "norm",
         [EMU_NORM_AS_OUTPUT] = "norm_as_output", [EMU_LOGITS_AND_NORM] = "both"};
@@ -471,32 +272,34 @@ static bool head_gives(const reading *r)
     return false;
 }
 
-static int check(reading *r)
+static int check(emu_reading *r)
 {
     static const char *const layer_kinds[] = {"attention", "recurrent", NULL};
     emu_header *h = r->header;
     emu_model_info *i = &h->info;
     if (!r->format[0])
-        return complain(r, " is a safetensors file but not a simulated axmodel: its metadata names no format");
+        return emu_complain(r, " is a safetensors file but not a simulated axmodel: its metadata names no format");
     if (strcmp(r->format, FORMAT) != 0)
-        return complain(r, " has format \"%s\", this emulator reads \"" FORMAT "\": convert the model again",
+        return emu_complain(r, " has format \"%s\", this emulator reads \"" FORMAT "\": convert the model again",
             r->format);
     bool head = strcmp(r->kind, "head") == 0, vision = strcmp(r->kind, "vision") == 0;
     if (!head && !vision && strcmp(r->kind, "layer") != 0)
-        return complain(r, ": metadata kind is \"%s\" instead of layer, head or vision", r->kind);
+        return emu_complain(r, ": metadata kind is \"%s\" instead of layer, head or vision", r->kind);
     if (!vision && strcmp(i->family, "qwen3") != 0 && strcmp(i->family, "qwen2") != 0 && strcmp(i->family, "llama") != 0
         && !emu_is_gemma(i) && !emu_is_qwen3_5(i))
-        return complain(r, ": family \"%s\" is not one of qwen3, qwen2, llama, gemma3_text, qwen3_5_text", i->family);
+        return emu_complain(
+            r, ": family \"%s\" is not one of qwen3, qwen2, llama, gemma3_text, qwen3_5_text", i->family);
     h->output_fp32 = strcmp(r->dtype, "fp32") == 0;
     if (r->dtype[0] && !h->output_fp32 && strcmp(r->dtype, "bf16") != 0)
-        return complain(r, ": output_dtype \"%s\" is not bf16 or fp32", r->dtype);
+        return emu_complain(r, ": output_dtype \"%s\" is not bf16 or fp32", r->dtype);
     h->p0_kv = strcmp(r->p0_width, "kv") == 0;
     if (r->p0_width[0] && !h->p0_kv && strcmp(r->p0_width, "hidden") != 0)
-        return complain(r, ": p0_width \"%s\" is not hidden or kv", r->p0_width);
-    if (!head_gives(r)) return complain(r, ": head_gives \"%s\" is not logits, norm, norm_as_output or both", r->gives);
+        return emu_complain(r, ": p0_width \"%s\" is not hidden or kv", r->p0_width);
+    if (!head_gives(r))
+        return emu_complain(r, ": head_gives \"%s\" is not logits, norm, norm_as_output or both", r->gives);
     char wrong[EMU_ERR];
     int layer_kind = emu_word("layer_kind", r->layer_kind, layer_kinds, wrong);
-    if (layer_kind < 0) return complain(r, ": %.120s", wrong);
+    if (layer_kind < 0) return emu_complain(r, ": %.120s", wrong);
     i->recurrent = !head && !vision && layer_kind == 1;
     i->index_rows = h->rope_sections.count ? 3 : 1;
     h->rope_interleaved = r->interleaved != 0;
@@ -504,33 +307,34 @@ static int check(reading *r)
     i->kind = vision ? EMU_VISION : head ? EMU_HEAD : EMU_LAYER;
     i->hollow = r->hollow != 0;
     if (h->unusual[0] && !i->hollow)
-        return complain(r, ": metadata tensors is for hollow files: arithmetic knows the usual tensors only");
+        return emu_complain(r, ": metadata tensors is for hollow files: arithmetic knows the usual tensors only");
     if (!i->compiler[0]) memcpy(i->compiler, "axpress-sim 1", 14);
     if (i->cmm_bytes == 0) i->cmm_bytes = i->file_bytes;
     return vision ? check_vision(r) : head ? check_head(r) : check_layer(r);
 }
 
-static int not_simulated(const reading *r, const char *data, size_t size)
+static int not_simulated(const emu_reading *r, const char *data, size_t size)
 {
     static const char pointer[] = "version https://git-lfs";
     if (size >= sizeof pointer - 1 && memcmp(data, pointer, sizeof pointer - 1) == 0)
-        return complain(r, " is a Git LFS pointer of %zu bytes, not the file: fetch it with git lfs pull", size);
-    if (size < 8) return complain(r, " is not a simulated axmodel: it has only %zu bytes", size);
-    return complain(r, " is not a simulated axmodel: "
+        return emu_complain(r, " is a Git LFS pointer of %zu bytes, not the file: fetch it with git lfs pull", size);
+    if (size < 8) return emu_complain(r, " is not a simulated axmodel: it has only %zu bytes", size);
+    return emu_complain(r, " is not a simulated axmodel: "
         "the emulated card runs only models made by axpress convert or axpress hollow");
 }
 
 int emu_header_read(emu_header *header, const void *data, size_t size, const char *name, char err[EMU_ERR])
 {
     const char *text = (const char *)data + 8;
-    reading r = {.header = header, .name = name, .err = err, .file_size = size};
+    emu_reading r = {.header = header, .name = name, .err = err, .file_size = size};
     uint64_t length = 0;
     *header = (emu_header){.info = {.layer = -1, .layers = -1, .file_bytes = size}, .rms_eps = 1e-6, .rope_factor = 1.0,
         .cost_head = -1, .cost_encoder = -1, .vision = {.frames = 1, .merge = 1, .merger_eps = 1e-6}};
     for (int i = 7; i >= 0 && size >= 8; i--) length = length << 8 | ((const uint8_t *)data)[i];
     if (size < 9 || *text != '{' || length < 2 || length > 100u << 20) return not_simulated(&r, data, size);
     if (length > size - 8)
-        return complain(&r, " is cut short: its header alone has %llu bytes, the file %zu; copy or download it again",
+        return emu_complain(&r,
+            " is cut short: its header alone has %llu bytes, the file %zu; copy or download it again",
                         (unsigned long long)length, size);
     r.data_start = 8 + length;
     return read_json(&r, text, (size_t)length) != 0 ? -1 : check(&r);

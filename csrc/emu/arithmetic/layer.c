@@ -1,5 +1,5 @@
-/* One layer, with attention or a recurrence: decode (one token) or a chunk. Everything is computed before any output is written, so outputs
- * may alias inputs.
+/* One layer, with attention or a recurrence: decode (one token) or a chunk. Everything is computed before any output is
+ * written, so outputs may alias inputs.
  *
  * A token's numbers never depend on its neighbours: each phase works per token, or (matrix products) on canonical dot
  * products.

@@ -106,8 +106,8 @@ const emu_tensor *emu_model_output(const emu_model *model, int index);
  * none NULL. Outputs may overlap cache rows of K_cache/V_cache (decode or chunk in place) and `output` may be `input`:
  * everything is read before anything is written, so what a row held before is what attention sees if the mask shows it.
  * The last rows of a chunk whose masks show nothing at all (no entry above -10000; of a recurrent layer: that are 0) are
- * padding: they are not computed, their outputs are zeros. flags may be NULL (all zero). Returns the number of rows computed, -1 for a group out of
- * range, -2 when out of memory. */
+ * padding: they are not computed, their outputs are zeros. flags may be NULL (all zero). Returns the number of rows
+ * computed, -1 for a group out of range, -2 when out of memory. */
 int emu_model_execute(const emu_model *model, int group, void *const *inputs, void *const *outputs,
     const emu_exec_flags *flags);
 
