@@ -294,6 +294,7 @@ def test_rows_that_lie_too_high_come_down(seeing: Seeing, open_engine, monkeypat
 def test_a_background_picture_alone_among_others_prefixes_ends(seeing: Seeing, open_engine, monkeypatch) -> None:
     """It may push nothing out that others may go on from; but nobody is to wait for ever."""
     monkeypatch.setattr(bank_selection, "HEADROOM", 2)
+    monkeypatch.setattr(image_runner.ImageRunner, "others_first", True)
     engine = open_engine(max_running=6)
     monkeypatch.setattr(engine.scheduler.costs, "observe", lambda *measured: None)
     costs = engine.scheduler.costs
