@@ -229,12 +229,17 @@ class CardModels:
         if spare is not None and spare not in devices:
             devices[old.suspect] = spare
         cards = CardGroup(old.library, device_ids=devices)
+        program: SplitProgram | None = None
         try:
             program = SplitLoad(cards, model.wanted(), progress).load()
             program.set_modes(use_async=model.modes.use_async, in_place_decode=model.modes.in_place_decode)
             check_card(program, check_ms)
             return OpenCard(cards, [program], [])
         except BaseException:
+            cards.begin_close()
+            with suppress(AxpressError, BufferError):
+                if program is not None:
+                    program.close()  # it holds views, with which the cards would not close
             cards.give_up()
             raise
 

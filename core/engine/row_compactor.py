@@ -54,12 +54,13 @@ class RowCompactor:
         return self._bring_down(seqs, self._costs.groups[better.slot].history, most)
 
     def bring_within_reach(self, sequence: Sequence) -> bool:
-        """Moves a sequence's rows to where chunks reach them, whatever that costs; False where others' are in the
-        way."""
-        if not self._bank.can_move:
-            return False
-        spent = self._overspent
+        """Moves a sequence's rows to where chunks reach them, whatever that costs; False where others' are in the way.
+        One that is alone always gets there, what nobody uses is not kept for others then."""
+        bank, spent = self._bank, self._overspent
         self._bring_down([sequence], self._costs.reach, math.inf)
+        if sequence.high > self._costs.reach and bank.sequences == [sequence]:
+            bank.make_free(bank.pool.num_rows - len(sequence.rows), low_priority=False)
+            self._bring_down([sequence], self._costs.reach, math.inf)
         self._overspent = spent
         return sequence.high <= self._costs.reach
 

@@ -12,19 +12,20 @@ import pytest
 from collecting import Collector
 from hypothesis import given
 from hypothesis import strategies as st
-from image_requests import CHUNK, Seeing
-from schedules import AT_ONCE
+from image_requests import CHUNK, ROWS, Seeing, pool
+from schedules import AT_ONCE, POOL
 from tiny_vision_models import TinyVision
 
 from axpress.core.device import card_models
 from axpress.core.device.axmodel import LoadedModel
+from axpress.core.device.backend import Costs
 from axpress.core.device.card_memory import expected_bytes
 from axpress.core.device.emulator import Emulator
 from axpress.core.device.image_rows import ImageRows
 from axpress.core.device.runtime import Card
 from axpress.core.device.step import Step
 from axpress.core.device.vision_encoder import Encoding, VisionEncoder
-from axpress.core.engine import image_runner
+from axpress.core.engine import bank_selection, image_runner
 from axpress.core.engine.engine import Engine
 from axpress.core.engine.engine_group import EngineGroup
 from axpress.core.engine.image_runner import Encodings
@@ -288,6 +289,20 @@ def test_rows_that_lie_too_high_come_down(seeing: Seeing, open_engine, monkeypat
     finish(engine)
     assert begun.outcome == expected.outcome and stream.reason == "length"
     assert engine.stats()["moved_rows"] >= 2 * len(high)
+
+
+def test_a_background_picture_alone_among_others_prefixes_ends(seeing: Seeing, open_engine, monkeypatch) -> None:
+    """It may push nothing out that others may go on from; but nobody is to wait for ever."""
+    monkeypatch.setattr(bank_selection, "HEADROOM", 2)
+    monkeypatch.setattr(image_runner.ImageRunner, "others_first", True)
+    engine = open_engine(max_running=6)
+    monkeypatch.setattr(engine.scheduler.costs, "observe", lambda *measured: None)
+    costs = engine.scheduler.costs
+    costs.set(Costs(tuple(1.0 if g.width == 1 else 1 + g.history / 100 for g in costs.groups), 0.1, costs.copy))
+    requests = pool(seeing, POOL, ROWS)
+    requests[4] = replace(requests[4], low_priority=True)
+    answers = run(engine, *(requests[i] for i in (2, 0, 4, 11)))
+    assert [answer.reason for answer in answers] == ["length"] * 4
 
 
 # ---- several cards ----

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from collecting import Collector, ask
+from collecting import GREEDY, Collector, ask
 from tiny_models import Tiny, convert_tiny
 
 from axpress.core.device.emulator import Emulator
@@ -171,6 +171,21 @@ def test_a_fault_of_either_card_changes_nothing(plain: Path, open_engine: Callab
         assert crowd(engine, 3) == expected, fault
         assert engine.shared.opening > opened or "nan" in fault
     assert engine.state == "ready" and engine.stats()["repeated_passes"]
+
+
+def test_cards_that_fail_again_while_they_are_opened_are_closed_first(
+    plain: Path, open_engine: Callable[..., Engine]
+) -> None:
+    """In the test after loading: the program that is there by then is not in the way of the next try."""
+    engine, outcomes = open_engine(plain, split=(0, 1), banks=2, threaded=False), set()
+    for at in range(1, 5):
+        engine.submit(GenerationRequest(list(range(40, 60)), GREEDY, 5, ignore_eos=True), answer := Collector())
+        call = "axclrtEngineExecuteAsync@{}=fail:0x8030070c"
+        Emulator().set("faults", f"{call.format(1)}; {call.format(1 + at)}")
+        while engine.step():
+            pass
+        outcomes.add((answer.text, answer.reason))
+    assert len(outcomes) == 1 and answer.reason == "length"
 
 
 def test_a_call_that_hangs_is_left_behind(
