@@ -219,7 +219,7 @@ def cards_of(packages: Sequence[ModelPackage], device: str | int) -> tuple[int, 
     if device not in ("auto", "emu"):
         return ()
     package = next((package for package in packages if len(wanted_devices(package)) > 1), None)
-    if package is None:
+    if package is None or any(package.recurrent):  # hybrids are not split yet
         return ()
     devices = wanted_devices(package)
     return devices if os.environ.get(DEVICES) or max(devices) < _num_cards(package, device) else ()

@@ -62,6 +62,11 @@ class SplitLoad:
 
     def __init__(self, cards: CardGroup, wanted: Wanted, progress: Progress | None = None) -> None:
         self._cards, self._wanted = cards, wanted
+        if any(wanted.package.recurrent):
+            raise PackageError(
+                f"{wanted.package.directory}: a hybrid model, with recurrent layers, is not split over several cards"
+                " yet: serve it on one (--device 0)"
+            )
         blocks = layer_blocks(wanted.package, len(cards.cards))
         head, vision = wanted.package.head_file, wanted.package.vision
         encoders = [vision.encoder] if vision is not None else []
@@ -99,11 +104,6 @@ class SplitLoad:
     def _program(self, num_banks: int) -> SplitProgram:
         wanted = self._wanted
         common = common_shape([layer for block in self._blocks for layer in block.loaded_layers])
-        if common.num_attention < len(common.states):
-            raise PackageError(
-                f"{wanted.package.directory}: a hybrid model, with recurrent layers, is not split over several cards"
-                " yet: serve it on one (--device 0)"
-            )
         head = self._blocks[-1].loaded(wanted.package.head_file)
         assert head is not None
         around = Surroundings.of(wanted, head)

@@ -16,6 +16,7 @@ from axpress.core.device.backend import Costs
 from axpress.core.device.emulator import Emulator
 from axpress.core.engine import bank_selection
 from axpress.core.engine.engine import Engine
+from axpress.core.errors import PackageError
 from axpress.core.request import GenerationRequest
 
 # rows of 2 KiB, so that decode may write them in place
@@ -120,6 +121,12 @@ def test_a_beginning_that_two_had_in_common_is_there_for_the_third(exact_package
     # the second finds where the first one's chunk ended, within it
     assert cached == [0, CHUNK, len(system)]
     talk.engine.close()
+
+
+def test_it_is_not_split_over_cards(exact_package: Path) -> None:
+    with pytest.raises(PackageError, match="a hybrid model, with recurrent layers, is not split"):
+        Engine.open(exact_package, "emu", "none", split=(0, 1))
+    Emulator().set("devices", 1)
 
 
 def test_a_token_by_itself_copies_no_state(exact_package: Path) -> None:
