@@ -192,7 +192,9 @@ class _Names:
     def __init__(self, found: Survey) -> None:
         assert found.build is not None
         root = found.root
-        self.on_card = {path.relative_to(root).as_posix() for path in [*found.build.files, *filter(None, [found.head])]}
+        encoder = found.vision.encoder if found.vision else None
+        files = [*found.build.files, *filter(None, [found.head, encoder])]
+        self.on_card = {path.relative_to(root).as_posix() for path in files}
         embedding = [found.embedding_path] if found.embedding_path else []
         self.large = self.on_card | {path.relative_to(root).as_posix() for path in embedding}
         tokenizer = [found.tokenizer] if found.tokenizer else []
