@@ -96,6 +96,7 @@ CONFIGS = [
 ]
 
 
+@pytest.mark.parametrize("seeing", FAMILIES[::2], ids=lambda tiny: tiny.family, indirect=True)
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda c: "-".join(f"{k}={v}" for k, v in c.items()))
 def test_any_schedule_gives_what_each_request_gets_alone(
     seeing: Seeing, alone: Alone, config, monkeypatch: pytest.MonkeyPatch
