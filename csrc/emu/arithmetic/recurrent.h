@@ -28,6 +28,9 @@ typedef struct emu_recurrent {
 /* recurrent_header.c: checks what the metadata says of states and sizes, reads its words and fills `wanted` with the
  * tensors of such a layer: their number, or -1 with a sentence. */
 int emu_recurrent_check(emu_header *header, emu_wanted wanted[EMU_NUM_WEIGHTS], char wrong[EMU_ERR]);
+/* A sentence about metadata, into `wrong`; -1. */
+int emu_wrong(char wrong[EMU_ERR], const char *format, ...) __attribute__((format(printf, 2, 3)));
+
 /* One of the words (NULL ends them), the first where nothing is said; its number, or -1 with a sentence. */
 int emu_word(const char *name, const char *text, const char *const words[], char wrong[EMU_ERR]);
 

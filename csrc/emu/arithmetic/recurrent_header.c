@@ -4,8 +4,7 @@
 
 #include "recurrent.h"
 
-static int refuse(char wrong[EMU_ERR], const char *format, ...) __attribute__((format(printf, 2, 3)));
-static int refuse(char wrong[EMU_ERR], const char *format, ...)
+int emu_wrong(char wrong[EMU_ERR], const char *format, ...)
 {
     va_list arguments;
     va_start(arguments, format);
@@ -21,7 +20,7 @@ int emu_word(const char *name, const char *text, const char *const words[], char
         if (!*text || strcmp(text, words[i]) == 0) return i;
         snprintf(all + strlen(all), sizeof all - strlen(all), "%s%s", i ? ", " : "", words[i]);
     }
-    return refuse(wrong, "%s \"%s\" is not one of %s", name, text, all);
+    return emu_wrong(wrong, "%s \"%s\" is not one of %s", name, text, all);
 }
 
 static int check_words(emu_recurrence *states, char wrong[EMU_ERR])
@@ -46,14 +45,14 @@ static int check_sizes(const emu_model_info *i, char wrong[EMU_ERR])
     const struct { const char *name; int value; } needed[] = {{"conv_dim", i->conv_dim},
         {"conv_kernel", i->conv_kernel}, {"key_heads", i->key_heads}, {"value_heads", i->value_heads},
         {"key_dim", i->key_dim}, {"value_dim", i->value_dim}};
-    if (!emu_is_qwen3_5(i)) return refuse(wrong, "recurrent layers are of family qwen3_5_text, not %s", i->family);
+    if (!emu_is_qwen3_5(i)) return emu_wrong(wrong, "recurrent layers are of family qwen3_5_text, not %s", i->family);
     for (int k = 0; k < 6; k++)
-        if (needed[k].value <= 0) return refuse(wrong, "metadata %s is missing", needed[k].name);
+        if (needed[k].value <= 0) return emu_wrong(wrong, "metadata %s is missing", needed[k].name);
     if (i->value_heads % i->key_heads != 0)
-        return refuse(wrong, "%d value heads cannot share %d key heads evenly", i->value_heads, i->key_heads);
+        return emu_wrong(wrong, "%d value heads cannot share %d key heads evenly", i->value_heads, i->key_heads);
     int channels = 2 * i->key_heads * i->key_dim + i->value_heads * i->value_dim;
     if (i->conv_dim == channels) return 0;
-    return refuse(wrong, "conv_dim is %d, keys, queries and values have %d", i->conv_dim, channels);
+    return emu_wrong(wrong, "conv_dim is %d, keys, queries and values have %d", i->conv_dim, channels);
 }
 
 int emu_recurrent_check(emu_header *h, emu_wanted wanted[EMU_NUM_WEIGHTS], char wrong[EMU_ERR])

@@ -1,19 +1,8 @@
 /* What the metadata of a vision encoder asks for, and its input and outputs. */
-#include <stdarg.h>
 #include <stdio.h>
 
 #include "recurrent.h"
 #include "vision.h"
-
-static int refuse(char wrong[EMU_ERR], const char *format, ...) __attribute__((format(printf, 2, 3)));
-static int refuse(char wrong[EMU_ERR], const char *format, ...)
-{
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(wrong, EMU_ERR, format, arguments);
-    va_end(arguments);
-    return -1;
-}
 
 static int check_words(emu_vision *v, char wrong[EMU_ERR])
 {
@@ -37,7 +26,7 @@ static int check_blocks(const emu_list *list, const char *key, int depth, char w
 {
     for (int i = 0; i < list->count; i++)
         if (list->at[i] >= depth || (i && list->at[i] <= list->at[i - 1]))
-            return refuse(wrong, "%s are not ascending numbers of the %d blocks", key, depth);
+            return emu_wrong(wrong, "%s are not ascending numbers of the %d blocks", key, depth);
     return 0;
 }
 
@@ -49,19 +38,19 @@ static int check_sizes(const emu_header *h, char wrong[EMU_ERR])
         {"heads", i->heads}, {"head_dim", i->head_dim}, {"ffn", i->ffn}, {"image_rows", v->rows},
         {"image_cols", v->cols}, {"patch_size", v->patch}, {"out_hidden", v->out}};
     for (int k = 0; k < 9; k++)
-        if (needed[k].value <= 0) return refuse(wrong, "metadata %s is missing", needed[k].name);
+        if (needed[k].value <= 0) return emu_wrong(wrong, "metadata %s is missing", needed[k].name);
     if (v->rows % v->merge || v->cols % v->merge)
-        return refuse(wrong, "%d x %d patches cannot be merged %d by %d", v->rows, v->cols, v->merge, v->merge);
+        return emu_wrong(wrong, "%d x %d patches cannot be merged %d by %d", v->rows, v->cols, v->merge, v->merge);
     if (h->tensors[EMU_W_INV_FREQ].present && i->head_dim % 4)
-        return refuse(wrong, "head_dim %d cannot turn by rows and columns", i->head_dim);
+        return emu_wrong(wrong, "head_dim %d cannot turn by rows and columns", i->head_dim);
     if (h->tensors[EMU_W_CLASS].present && (v->window || h->tensors[EMU_W_INV_FREQ].present))
-        return refuse(wrong, "a class token has no place for windows or angles");
+        return emu_wrong(wrong, "a class token has no place for windows or angles");
     if (v->pixels == EMU_PATCHES_U8 && v->frames != 2)
-        return refuse(wrong, "patches hold 2 frames, not %d", v->frames);
+        return emu_wrong(wrong, "patches hold 2 frames, not %d", v->frames);
     if (v->pixels != EMU_PLANES_FP32 && (v->mean.count != 3 || v->std.count != 3))
-        return refuse(wrong, "pixel_mean and pixel_std need 3 numbers each");
+        return emu_wrong(wrong, "pixel_mean and pixel_std need 3 numbers each");
     if (v->deep.count >= EMU_MAX_TENSORS)
-        return refuse(wrong, "deepstack has more than %d blocks", EMU_MAX_TENSORS - 1);
+        return emu_wrong(wrong, "deepstack has more than %d blocks", EMU_MAX_TENSORS - 1);
     if (check_blocks(&v->full, "full_blocks", i->layers, wrong)) return -1;
     return check_blocks(&v->deep, "deepstack", i->layers, wrong);
 }
