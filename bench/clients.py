@@ -108,7 +108,8 @@ def serving(profile: str, speed: float, cards: int = 1, **options) -> Iterator[A
         if cards > 1:
             engine = EngineGroup.open(directory, [f"emu:{card}" for card in range(cards)], profile, **options)
         else:
-            options["settings"]["devices"] = "1"
+            if not options.get("split"):  # else there are as many as that takes
+                options["settings"]["devices"] = "1"
             engine = Engine.open(directory, "emu", profile, **options)
         try:
             for _, one in engine.cards:
