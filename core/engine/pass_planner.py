@@ -178,7 +178,7 @@ class PassPlanner:
         return StepPlan(slot, tuple(self._with_drafts(candidates, parts, room)))
 
     def _full(self, highs: Items[int], prompt: int) -> StepPlan | None:
-        """Rule 6: a chunk of one prompt alone."""
+        """Rule 7: a chunk of one prompt alone."""
         slot = self.costs.chunk_slot(highs[prompt])
         assert slot is not None
         width = self.costs.groups[slot].width
