@@ -26,15 +26,18 @@ from wheels import build_toy
 
 NATIVE = ("mask", "sampler", "math", "runtime", "loading")
 GROUPS = {
-    "the emulated card": "emu/test_arithmetic.py emu/test_model_files.py emu/test_runtime_api.py",
+    "the emulated card": "emu/test_arithmetic.py emu/test_model_files.py emu/test_runtime_api.py"
+    " emu/test_recurrent_layers.py emu/test_vision_modelled.py",
     "core: device": "core/device/test_backend.py core/device/test_library.py core/device/test_lifetime.py"
     " core/device/test_step.py core/device/test_program.py core/device/test_shape_groups.py"
     " core/device/test_head_logits.py core/device/test_pruned_layers.py core/recovery",
     "core: engine": "core/engine/test_engine.py core/engine/test_engine_failures.py"
     " core/engine/test_constrained_answers.py core/engine/test_pass_planner.py core/engine/test_draft_proposer.py"
-    " core/engine/test_scored.py core/engine/test_split.py core/engine/test_long_contexts.py",
+    " core/engine/test_scored.py core/engine/test_split.py core/engine/test_long_contexts.py"
+    " core/engine/test_hybrids.py",
     "core: sampling, caches, capacity": "core/sampling core/kv_cache core/capacity",
     "core: texts and grammars": "core/tokenizer/test_detokenizer.py core/structured_output",
+    "core: pictures": "core/vision/test_decoding.py",
     "core: model files": "core/model_files/test_model_package.py core/model_files/test_package_names.py"
     " core/model_files/test_package_rules.py core/model_files/test_published_packages.py"
     " core/model_files/test_sampling_defaults.py core/model_files/test_trimmed_head.py core/model_store/test_store.py",
@@ -53,8 +56,10 @@ one run of pytest, whose start alone takes half a minute under QEMU."""
 
 LEFT_OUT = {
     "tests/server/page": "no browser inside",
-    "tests/emu/test_arithmetic_oracle.py, tests/real, core/tokenizer/test_tokenizer.py": "PyTorch for aarch64 weighs"
-    " gigabytes, and transformers wants it; the same bits as x86-64's are shown by the native tests",
+    "tests/emu/test_arithmetic_oracle.py, emu/test_vision.py, test_vision_text, test_axes, core/vision/test_adapters,"
+    " core/engine/test_images, test_image_exactness, server/test_images, tests/real, core/tokenizer/test_tokenizer.py":
+        "PyTorch for aarch64 weighs gigabytes, and transformers wants it; the same bits as x86-64's are shown by the"
+        " native tests",
     "core/doctor, device/test_probe, engine/test_exactness, tokenizer/test_vendor_tokenizer, model_files/test_convert,"
     " test_gguf, model_store/test_hub, server/serving/test_recovery, test_lifecycle and others of them":
         "long already on a PC",
