@@ -136,12 +136,13 @@ class PassCosts:
 
     def pass_seconds(self, slot: int, num_heads: float, num_tokens: int | None = None) -> float:
         """A pass of group `slot` in which so many tokens are chosen; full, unless `num_tokens` says what it holds.
-        Those that are chosen are of as many texts; where it has others, these are of one more."""
+        Those that are chosen are of as many texts; where it has others, these are of one more. Its layers take never
+        less than a decode's, whatever was measured."""
         layers = self.seconds[slot] if num_tokens is None else self.layers_seconds(slot, num_tokens)
         if self.state_chunk and self.groups[slot].width > 1:
             layers += num_heads * self.state_decode
             if num_tokens is not None and num_tokens <= num_heads:
-                layers -= self.state_chunk
+                layers = max(layers - self.state_chunk, min(self.seconds[slot], self._least))
         return layers + num_heads * self.head
 
     def further_states_seconds(self, slot: int, lengths: Iterable[int]) -> float:

@@ -122,7 +122,7 @@ class Router:
         others = sum(costs.round_seconds(one) for one in highs[1:])
         before, after = (costs.round_seconds(one) + others for one in (highs[0], [*highs[0], high]))
         tokens = min(request.num_to_generate, self._typical_answer(index))
-        rounds = (len(placed) + 1) * after - len(placed) * before
+        rounds = max((len(placed) + 1) * after - len(placed) * before, 0.0)  # what was measured may say otherwise
         wait = first
         if len(placed) >= scheduler.max_running or queue or not _has_rows(scheduler, length - cached):
             wait += (len(queue) + 1) / max(len(placed), 1) * self._typical_answer(index) * after

@@ -92,6 +92,12 @@ class Tiny:
         return {f"linear_{name}": size for name, size in zip(names, self.linear, strict=True)}
 
 
+RECURRENT = Tiny(
+    QWEN3_5, layers=4, hidden=32, heads=8, kv_heads=8, head_dim=128, ffn=48, rotary=0.25, sections=(8, 4, 4)
+)
+"""Three recurrent layers and one of attention, with rows of 2 KiB, so that decode may write them in place."""
+
+
 def build_model(tiny: Tiny) -> Any:
     """The transformers model in float32, its weights already rounded to bf16, in eval mode."""
     import torch

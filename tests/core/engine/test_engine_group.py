@@ -13,7 +13,7 @@ from collecting import GREEDY, Collector, Held, ask
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from repository import PATIENCE
-from tiny_models import Tiny, convert_tiny
+from tiny_models import RECURRENT, Tiny, convert_tiny
 
 from axpress.core.device.emulator import Emulator, EmulatorError
 from axpress.core.engine import engine_group, pass_runner
@@ -29,10 +29,10 @@ QUICK = RecoveryPolicy(backoff=0.01, max_backoff=0.01, settle=5, check=5)
 CALL = "axclrtEngineExecuteAsync"
 
 
-@pytest.fixture(scope="module")
-def package(tmp_path_factory):
+@pytest.fixture(scope="module", params=[Tiny("qwen3", layers=3), RECURRENT], ids=lambda tiny: tiny.family)
+def package(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("cards")
-    return convert_tiny(folder, Tiny("qwen3", layers=3), rows=255, chunk=64, history=[0, 64, 128])
+    return convert_tiny(folder, request.param, rows=255, chunk=64, history=[0, 64, 128])
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from collecting import GREEDY, Collector
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 from schedules import AT_ONCE, CHUNK, EXAMPLES, HISTORY, ROWS, Schedule, answers_alone, crowd, fail
-from tiny_models import QWEN3_5, Tiny, convert_tiny, special_ids, with_states
+from tiny_models import RECURRENT, convert_tiny, special_ids, with_states
 
 from axpress.core.device import card_memory
 from axpress.core.device.backend import Costs
@@ -19,15 +19,13 @@ from axpress.core.engine.engine import Engine
 from axpress.core.errors import PackageError
 from axpress.core.request import GenerationRequest
 
-# rows of 2 KiB, so that decode may write them in place
-TINY = Tiny(QWEN3_5, layers=4, hidden=32, heads=8, kv_heads=8, head_dim=128, ffn=48, rotary=0.25, sections=(8, 4, 4))
 STATES = [{}, {"padding": "spoils", "p0_state": "ignores", "state_dtype": "fp32"}]
-END = special_ids(TINY.vocab)["<|im_end|>"]
+END = special_ids(RECURRENT.vocab)["<|im_end|>"]
 
 
 @pytest.fixture(scope="module", params=STATES, ids=lambda states: states.get("padding", "exact"))
 def package(request, tmp_path_factory) -> Path:
-    out = convert_tiny(tmp_path_factory.mktemp("hybrid"), TINY, rows=ROWS, chunk=CHUNK, history=HISTORY)
+    out = convert_tiny(tmp_path_factory.mktemp("hybrid"), RECURRENT, rows=ROWS, chunk=CHUNK, history=HISTORY)
     return with_states(out, **request.param)
 
 
@@ -87,7 +85,7 @@ class Talk:
 
 @pytest.fixture(scope="module")
 def exact_package(tmp_path_factory) -> Path:
-    return convert_tiny(tmp_path_factory.mktemp("talk"), TINY, rows=ROWS, chunk=CHUNK, history=HISTORY)
+    return convert_tiny(tmp_path_factory.mktemp("talk"), RECURRENT, rows=ROWS, chunk=CHUNK, history=HISTORY)
 
 
 def test_the_next_turn_computes_only_its_own_tokens(exact_package: Path) -> None:
@@ -142,5 +140,5 @@ def test_a_token_by_itself_copies_no_state(exact_package: Path) -> None:
     talk.engine.close()
     assert decodes == 3
     executes = {kind: count for kind, count in report["executes"].items() if count}
-    assert executes == {"layer_decode": decodes * TINY.layers, "head": decodes}
+    assert executes == {"layer_decode": decodes * RECURRENT.layers, "head": decodes}
     assert report["copies"] == {"h2d": 4 * decodes, "d2h": decodes, "d2d": 0, "h2h": 0}, report
