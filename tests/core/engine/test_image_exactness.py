@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import closing
 
 import pytest
 from collecting import Collector
-from hypothesis import settings
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
 from image_requests import Seeing, pool
-from schedules import AT_ONCE, EXAMPLES, POOL, ROWS, Alone, Schedule, crowd, fail
+from schedules import AT_ONCE, EXAMPLES, FAULTS, POOL, ROWS, Alone, Schedule, crowd, fail
 from tiny_vision_models import TinyVision
 
 from axpress.core.device import vision_encoder
 from axpress.core.device.emulator import Emulator
-from axpress.core.engine import bank_selection
+from axpress.core.engine import bank_selection, pass_runner
 from axpress.core.engine.engine import Engine
+from axpress.core.engine.engine_group import EngineGroup
+from axpress.core.recovery.ladder import RecoveryPolicy
 from axpress.core.request import GenerationRequest
 
 pytest.importorskip("torch", reason="the reference needs torch and transformers")
@@ -120,3 +124,36 @@ def test_any_schedule_gives_what_each_request_gets_alone(
         engine.close()
         for key, value in {"async": 1, "devices": 1, "faults": ""}.items():
             Emulator().set(key, value)
+
+
+@pytest.mark.parametrize("seeing", FAMILIES[::2], ids=lambda tiny: tiny.family, indirect=True)
+def test_pictures_that_a_failing_card_was_at_go_on_on_another(seeing: Seeing, alone: Alone, monkeypatch) -> None:
+    for name, seconds in {"FLOOR_SECONDS": 1.0, "HOST_FLOOR_SECONDS": 1.0, "GRACE_SECONDS": 0.5}.items():
+        monkeypatch.setattr(pass_runner, name, seconds)
+    Emulator().set("devices", 2)
+    policy = RecoveryPolicy(backoff=0.01, max_backoff=0.01, settle=5, check=5)
+    options = {"recovery": policy, "banks": 1, "max_queue": POOL}
+    encoded, rungs = 0, Counter()
+    with closing(EngineGroup.open(seeing.package, ["emu:0", "emu:1"], "none", **options)) as group:
+
+        @settings(max_examples=max(3, EXAMPLES // 8), deadline=None)
+        @given(fault=st.sampled_from(FAULTS), at=st.integers(1, 60), card=st.integers(1, 2),
+               order=st.permutations(range(POOL)))  # fmt: skip
+        def any_failure(fault: str, at: int, card: int, order: list[int]) -> None:
+            Emulator().set("faults", f"{card}:{fault.format(at=at)}")
+            answers = [(i, Collector()) for i in order]
+            for i, collector in answers:
+                group.submit(alone[i][0], collector)
+            for i, collector in answers:
+                assert collector.wait().outcome == alone[i][1], collector.error
+
+        try:
+            any_failure()
+            encoded = group.stats()["encoded_images"]
+            for engine in group.engines:
+                rungs.update(engine.ladder.rungs)
+        finally:
+            for key, value in {"faults": "", "reboot_ms": 0}.items():
+                Emulator().set(key, value)
+    Emulator().set("devices", 1)
+    assert encoded and rungs
