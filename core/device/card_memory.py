@@ -34,11 +34,13 @@ class CardMemory:
     nothing is refused.
 
     `sizes`: bytes of the files in their order, `num_heads` of what comes before layers (vision encoder, head), then of
-    layers; `where`: the package, for errors."""
+    layers; `where`: the package, for errors; `num_recurrent` of the layers keep states, not rows."""
 
-    def __init__(self, card: Card, where: str, sizes: list[int], banks: int | None, num_heads: int = 1) -> None:
+    def __init__(
+        self, card: Card, where: str, sizes: list[int], banks: int | None, num_heads: int = 1, num_recurrent: int = 0
+    ) -> None:
         self._card, self._where, self._sizes, self._banks = card, where, sizes, banks
-        self._num_heads = num_heads
+        self._num_heads, self._num_recurrent = num_heads, num_recurrent
         self._before = self._after_head = self._latest = self._free()
 
     def check_files(self) -> None:
@@ -86,7 +88,7 @@ class CardMemory:
             self._after_head = free
         else:
             need = max(need, need * (self._after_head - free) // max(sum(self._sizes[heads:done]), 1))
-            cache = _bank_bytes(models[heads:], num_layers) * (self._banks or 1)
+            cache = self._cache_bytes(models[heads:], num_layers)
         if need + cache + CMM_FLOOR > free:
             first = ("", "the head and ", "vision encoder, head and ")[min(done, heads, 2)]
             raise PackageError(
@@ -103,7 +105,7 @@ class CardMemory:
         available, count = self._free(), self._banks or 1
         if available is None:
             return count, count, None
-        bank_bytes = _bank_bytes(layers, len(layers))
+        bank_bytes = _bank_bytes(layers)
         free = available - CMM_FLOOR - reserved
         fit = free // bank_bytes
         if fit < count:
@@ -113,6 +115,13 @@ class CardMemory:
                 " choose a smaller model"
             )
         return count, self._banks or MAX_BANKS, free - count * bank_bytes
+
+    def _cache_bytes(self, loaded: list[LoadedModel], num_layers: int) -> int:
+        """Of the banks asked for, and of states, of a model of so many layers, of which these are loaded."""
+        attention = [layer for layer in loaded if not is_recurrent(layer)]
+        bank = _bank_bytes(attention) // max(len(attention), 1) * (num_layers - self._num_recurrent)
+        states = state_bytes(loaded) // max(len(loaded) - len(attention), 1) * self._num_recurrent
+        return bank * (self._banks or 1) + states * _num_slots(states)
 
     def _free(self) -> int | None:
         free: int | None = self._card.properties().get("free_cmm")
@@ -148,7 +157,7 @@ def _expected_states(package: ModelPackage) -> int:
 def share_banks(models: list[tuple[CardMemory, list[LoadedModel]]]) -> list[int]:
     """How many banks each of the models has, whose layers are loaded: as many as were asked for, else one, and more in
     turns as long as they fit. PackageError where that is too much."""
-    sizes = [_bank_bytes(layers, len(layers)) for _, layers in models]
+    sizes = [_bank_bytes(layers) for _, layers in models]
     reserved = sum(num_state_slots(layers) * state_bytes(layers) for _, layers in models)
     counts, most, left = [], [], None
     for (memory, layers), size in zip(models, sizes, strict=True):
@@ -181,10 +190,10 @@ def _num_slots(nbytes: int) -> int:
     return min(STATE_SLOTS, max(LEAST_SLOTS, STATE_BYTES // nbytes)) if nbytes else 0
 
 
-def _bank_bytes(loaded: list[LoadedModel], num_layers: int) -> int:
-    """Of a model of so many layers, some of which are loaded."""
-    attention = [layer for layer in loaded if not is_recurrent(layer)]
+def _bank_bytes(layers: list[LoadedModel]) -> int:
+    """Of a bank of these layers; 0 where all are recurrent."""
+    attention = [layer for layer in layers if not is_recurrent(layer)]
     if not attention:
         return 0
     shape = common_shape(attention).shape
-    return shape.rows * 2 * shape.kv_dim * 2 * -(-num_layers * len(attention) // len(loaded))
+    return shape.rows * 2 * shape.kv_dim * 2 * len(attention)

@@ -364,7 +364,7 @@ class _Load:
     def begin(self) -> None:
         """Nothing is loaded yet: whether it could be."""
         self.memory = CardMemory(self._card, str(self.wanted.package.directory), self.sizes, self.wanted.banks,
-                                 self.num_first)  # fmt: skip
+                                 self.num_first, sum(self.wanted.package.recurrent))  # fmt: skip
         self.memory.check_files()
 
     def next_file(self, watch: LoadWatch, number: int) -> None:

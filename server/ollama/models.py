@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING, Any
 from sanic.request import Request
 from sanic.response import HTTPResponse
 
+from axpress.core.errors import AxpressError
+
 from .. import version
 from ..http.errors import HttpError
 from ..http.request_body import parse_json
 from ..http.routing import json_response
+from ..serving.chat_format import ChatFormat, chat_format_of
 from ..serving.engine_service import Service
 from ..serving.handler import in_thread, take_body
 from ..serving.hosted_model import HostedModel
@@ -112,12 +115,14 @@ def _shown(served: ServedModel, listed: Listed) -> dict[str, Any]:
         "details": _details(listed),
         "parameters": _parameters(served),
         "model_info": _info(served),
-        "capabilities": capabilities(served),
+        "capabilities": capabilities(
+            bool(served.engine.info.embedding_size), served.chat_format, served.eyes is not None
+        ),
     }
 
 
 def _show_named(body: bytes, pool: ModelPool) -> dict[str, Any]:
-    """One that is not on the card is not loaded for this: its files tell less."""
+    """One that is not on the card is not loaded for this: its files tell nearly as much."""
     request = OllamaShowRequest.read(parse_json(body))
     model = pool.find(request.model or request.name or "")
     listed, package = Listed.of(model), model.package
@@ -132,7 +137,7 @@ def _show_named(body: bytes, pool: ModelPool) -> dict[str, Any]:
         "details": _details(listed),
         "parameters": "",
         "model_info": {"general.architecture": family, "general.basename": package.name, **info},
-        "capabilities": ["embedding" if package.embeds else "completion", *(["vision"] if package.vision else [])],
+        "capabilities": _capabilities_on_disk(model),
     }
 
 
@@ -208,14 +213,29 @@ def _modified(listed: Listed) -> str:
     return timestamp(datetime.fromtimestamp(listed.files[1], UTC))
 
 
-def capabilities(served: ServedModel) -> list[str]:
-    """What the model can do here. Whatever can chat can be told of tools."""
-    if served.engine.info.embedding_size:
+def capabilities(embeds: bool, chat_format: ChatFormat, sees: bool) -> list[str]:
+    """What a model can do here. Whatever can chat can be told of tools."""
+    if embeds:
         return ["embedding"]
     can = {
         "completion": True,
-        "tools": served.engine.text.can_render,
-        "vision": served.eyes is not None,
-        "thinking": served.chat_format.thinking != "never",
+        "tools": chat_format.text.can_render,
+        "vision": sees,
+        "thinking": chat_format.thinking != "never",
     }
     return [name for name, has in can.items() if has]
+
+
+def _capabilities_on_disk(model: HostedModel) -> list[str]:
+    """Of a model that is not on the card: clients look before they ask for an answer. Its tokenizer and template are
+    read for that, once. Where they cannot be, whoever asks for an answer is told why."""
+    from axpress.core.device.model_loader import open_tokenizer
+
+    package = model.package
+    if model.capabilities is None:
+        try:
+            chat_format = chat_format_of(open_tokenizer(package), package.enable_thinking)
+        except AxpressError:
+            return ["completion"]
+        model.capabilities = capabilities(bool(package.embeds), chat_format, model.has_eyes)
+    return list(model.capabilities)

@@ -49,6 +49,8 @@ class HostedModel:
     keep: float | None = None
     """Seconds that it stays idle, as the latest request that said so wants it."""
     waiting: list[asyncio.Future[AxpressError | None]] = field(default_factory=list)
+    capabilities: list[str] | None = None
+    """What it can do, as Ollama names it, once that was read from its files."""
 
     @property
     def name(self) -> str:
