@@ -33,6 +33,7 @@ _COUNTERS = (
     ("axpress_heads_total", "heads", "Rows of logits computed"),
     ("axpress_evicted_rows_total", "evicted_rows", "Rows of cached prefixes given up for others"),
     ("axpress_moved_rows_total", "moved_rows", "Rows copied on the card to make passes cheaper"),
+    ("axpress_encoded_images_total", "encoded_images", "Pictures that the vision encoder looked at"),
 )
 _GAUGES = (
     ("axpress_rows", "rows", "Rows of the caches"),

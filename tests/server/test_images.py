@@ -163,7 +163,7 @@ def test_ollamas_client_sends_pictures(server: RunningServer, tmp_path: Path) ->
     options = {"num_predict": 3, "temperature": 0}
     with ollama.Client(server.url) as client:
         shown = client.show("default")
-        assert "vision" in shown.capabilities
+        assert shown.capabilities is not None and "vision" in shown.capabilities
         assert shown.modelinfo[f"{shown.modelinfo['general.architecture']}.vision.image_size"] == 64
         answers = [
             client.chat("default", [{"role": "user", "content": "hi", "images": [image]}], options=options)
@@ -173,6 +173,8 @@ def test_ollamas_client_sends_pictures(server: RunningServer, tmp_path: Path) ->
         assert {client.generate("default", "hi", images=[GOOD], options=options).response, *texts} == {texts[0]}
         with pytest.raises(ollama.ResponseError, match="SVG"):
             client.generate("default", "hi", images=[SVG])
+    told = server.request("GET", "/metrics")[2].decode()
+    assert int(next(line for line in told.splitlines() if line.startswith("axpress_encoded_images_total")).split()[1])
 
 
 def test_anthropics_client_sends_pictures(server: RunningServer) -> None:
