@@ -15,8 +15,11 @@ run: $(VENV)/.run ## a server with a small real model on the emulated card, http
 	@$(BIN)/axpress show $(MODEL) >/dev/null 2>&1 || $(BIN)/axpress pull $(MODEL) || true
 	$(BIN)/axpress serve
 
+# half as many processes again as there are cores: tests wait for servers and deadlines a third of their time
+WORKERS := $(shell echo $$(( ($$(getconf _NPROCESSORS_ONLN) * 3 + 1) / 2 )))
+
 test: $(VENV)/.test ## everything that CI runs
-	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 $(VENV)/.run: $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
