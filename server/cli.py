@@ -5,11 +5,9 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Any
 
 from axpress.core.errors import AxpressError, PackageError
 
+from . import argument_types as read
 from . import doctor_command, service_command, version
 from .argument_parser import ArgumentParser
 from .exit_codes import CONFIGURATION
@@ -65,7 +64,7 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--version", action="version", version=f"axpress {version()}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_serve(commands.add_parser("serve", help="serve a model over HTTP", argument_default=argparse.SUPPRESS))
-    add_terminal_commands(commands.add_parser, _device, _parser)
+    add_terminal_commands(commands.add_parser, read.device, _parser)
     add_model_commands(commands.add_parser)
     _add_check(commands.add_parser("check", help="whether a model directory opens, and what is in it, without a card"))
     _add_convert(commands.add_parser("convert", help="make a simulated package from a checkpoint or a GGUF file"))
@@ -76,121 +75,8 @@ def _parser() -> ArgumentParser:
     service = commands.add_parser("service", help="install the server as a service of systemd")
     service_command.add_arguments(service, lambda arguments: _parser().parse_args(["serve", *arguments]))
     doctor = commands.add_parser("doctor", help="what is wrong with card, driver or model, and what to do about it")
-    doctor_command.add_arguments(doctor, _device, _seconds)
+    doctor_command.add_arguments(doctor, read.device, read.seconds)
     return parser
-
-
-def _device(text: str) -> str | int:
-    if text in ("auto", "emu", "axengine"):
-        return text
-    if text.isascii() and text.isdigit():
-        return int(text)
-    raise argparse.ArgumentTypeError("use auto, emu, axengine, or a card's index such as 0")
-
-
-def _devices(text: str) -> str | int:
-    """As `_device`, or several."""
-    if re.fullmatch(r"(emu:)?(all|[0-9]+(,[0-9]+)*)", text, re.ASCII) and (":" in text or not text.isdigit()):
-        numbers = text.rpartition(":")[2].split(",")
-        if len(set(numbers)) == len(numbers):
-            return text
-        raise argparse.ArgumentTypeError("name each card once")
-    with suppress(argparse.ArgumentTypeError):
-        return _device(text)
-    raise argparse.ArgumentTypeError(
-        "use auto, emu, axengine, a card's index such as 0, several such as 0,1, or all; emulated ones are emu:0,1"
-    )
-
-
-def _cards(text: str) -> tuple[int, ...]:
-    try:
-        indexes = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        indexes = ()
-    if len(indexes) < 2 or len(set(indexes)) < len(indexes) or min(indexes) < 0:
-        raise argparse.ArgumentTypeError("use the indexes of two or more different cards, such as 0,1")
-    return indexes
-
-
-def _port(text: str) -> int:
-    if text.isascii() and text.isdigit() and int(text) < 65536:
-        return int(text)
-    raise argparse.ArgumentTypeError("use a number from 0 (any free port) to 65535")
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value < 1e7:
-        raise argparse.ArgumentTypeError("use a number of seconds above 0")
-    return value
-
-
-def _count(text: str, most: int | None = None, *, least: int = 1) -> int:
-    if text.isascii() and text.isdigit() and least <= int(text) <= (most or 10**6 - 1):
-        return int(text)
-    bounds = f"above {least - 1}" if most is None else f"from {least} to {most}"
-    raise argparse.ArgumentTypeError(f"use a whole number {bounds}")
-
-
-def _heat(text: str) -> tuple[float, float, float]:
-    try:
-        warn, throttle, pause = map(float, text.split(","))
-    except ValueError:
-        warn = throttle = pause = 0.0
-    if not 0 < warn <= throttle < pause < 120:
-        raise argparse.ArgumentTypeError("use three growing temperatures below 120, such as 75,80,85")
-    return warn, throttle, pause
-
-
-def _rate(text: str) -> tuple[int | None, int | None]:
-    requests, _, tokens = text.partition(",")
-    if not all(part.isascii() and part.isdigit() and len(part) < 10 for part in (requests, tokens or "0")):
-        raise argparse.ArgumentTypeError("use requests a minute, or requests,tokens, such as 60 or 60,40000")
-    return int(requests) or None, int(tokens or "0") or None
-
-
-def _store_limit(text: str) -> tuple[int, int]:
-    number, comma, mib = text.partition(",")
-    return _count(number), _count(mib) << 20 if comma else DEFAULTS.store_limit[1]
-
-
-def _kib(text: str) -> int:
-    return _count(text) * 1024
-
-
-def _origin(text: str) -> str:
-    from .http.addresses import ANY, parse_origin
-
-    try:
-        if text != ANY:
-            parse_origin(text)
-        return text
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            "use scheme://host or scheme://host:port, as a browser's address bar begins, or *"
-        ) from None
-
-
-def _host_name(text: str) -> str:
-    from .http.addresses import parse_authority
-
-    try:
-        return parse_authority(text).host
-    except ValueError:
-        raise argparse.ArgumentTypeError("use a host name, such as models.example.org") from None
-
-
-def _image_host(text: str) -> str:
-    from .http.addresses import parse_authority
-
-    try:
-        parse_authority(text)
-        return text
-    except ValueError:
-        raise argparse.ArgumentTypeError("use a host name, such as images.example.org, or HOST:PORT") from None
 
 
 class _NoKey(argparse.Action):
@@ -201,13 +87,6 @@ class _NoKey(argparse.Action):
             "a key is not taken here, since every process of the machine can read it; use --api-keys FILE or"
             " AXPRESS_API_KEYS"
         )
-
-
-def _rows(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError("use whole numbers with commas, such as 0,128,256") from None
 
 
 def _add_serve(parser: argparse.ArgumentParser) -> None:
@@ -229,7 +108,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     add("--load-later", action="store_true",
         help="with --models, for runtimes that load models once something ran: one that comes does not interrupt the "
         "others; elsewhere the card may drop out")  # fmt: skip
-    add("--keep-loaded", type=_seconds, metavar="S",
+    add("--keep-loaded", type=read.seconds, metavar="S",
         help="with --models: how long an idle model stays on the card (default "
         f"{DEFAULTS.keep_loaded:g}; Ollama's keep_alive wins)")  # fmt: skip
     _add_card(add)
@@ -241,7 +120,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     add("--store-responses", type=Path, metavar="FILE",
         help="keep what /v1/responses answers in this file (SQLite), unless a request says store false, so that "
         "previous_response_id works; without it nothing is ever stored")  # fmt: skip
-    add("--store-limit", type=_store_limit, metavar="N[,MIB]",
+    add("--store-limit", type=read.store_limit, metavar="N[,MIB]",
         help="responses kept, and their size; the oldest go (default 10000,256)")  # fmt: skip
     add("--state-dir", type=Path, metavar="DIR",
         help="where restarts and reboots of a card are counted (default: the service's, or user's)")  # fmt: skip
@@ -254,42 +133,42 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
 
 # fmt: off
 def _add_card(add: Callable[..., Any]) -> None:
-    add("--device", type=_devices, metavar="CARD",
+    add("--device", type=read.devices, metavar="CARD",
         help="auto (default), emu, a card's index, or axengine (through PyAXEngine: slow); 0,1 or all: the model on"
         " each of several cards, which share the requests and stand in for each other (emulated: emu:0,1)")
-    add("--split", type=_cards, metavar="A,B",
+    add("--split", type=read.cards, metavar="A,B",
         help="a model too large for one card over several: a block of its layers on each of these, by index; clients in"
         " different caches keep them all at work (default: `devices` of the model's config.json)")
     add("--emu-profile", dest="profile", metavar="NAME",
         help="pace the emulated card like a published one: a profile of core/profiles, or a path with a /; none: as"
         " fast as the CPU goes (default: the package's own, if it has one)")
-    add("--emu-speed", type=_seconds, metavar="X", help="run modelled time X times faster (default 1)")
+    add("--emu-speed", type=read.seconds, metavar="X", help="run modelled time X times faster (default 1)")
     add("--host", help=f"address to listen on (default {DEFAULTS.host})")
-    add("--port", type=_port, help=f"port to listen on, 0 for any (default {DEFAULTS.port})")
+    add("--port", type=read.port, help=f"port to listen on, 0 for any (default {DEFAULTS.port})")
     add("--model-name", metavar="NAME", help="name of the model in the API (default: the package's)")
     add("--alias", dest="aliases", action="append", metavar="NAME",
         help="another name that requests may call the model by, besides those that its package goes by (repeatable)")
     add("--reranker", action="store_true",
         help="the model ranks documents, too (/v1/rerank), though its package does not say so: one of Qwen3-Reranker's"
         " type")
-    add("--max-running", type=partial(_count, most=MAX_RUNNING), metavar="N",
+    add("--max-running", type=partial(read.count, most=MAX_RUNNING), metavar="N",
         help=f"answers generated at a time, on each card (default {DEFAULTS.max_running})")
-    add("--banks", type=_count, metavar="N",
+    add("--banks", type=read.count, metavar="N",
         help="caches on the card, each of the model's context (default: what pays)")
     add("--exact", action="store_true", help="single decodes only: the same last bit whatever runs beside, slower")
     add("--no-drafts", dest="drafts", action="store_false",
         help="do not guess tokens from the conversation (guesses never change an answer)")
-    add("--draft-history", type=partial(_count, least=0, most=MAX_HISTORY), metavar="N",
+    add("--draft-history", type=partial(read.count, least=0, most=MAX_HISTORY), metavar="N",
         help="tokens of past answers kept in memory to guess later ones from, those of the same tenant only"
         f" (--separate-keys, prompt_cache_key); 0: none (default {DEFAULTS.draft_history})")
-    add("--heat", type=_heat, metavar="W,T,P",
+    add("--heat", type=read.heat, metavar="W,T,P",
         help="degrees of the card from which on it is warned of, works less, and pauses (default 75,80,85)")
     add("--trace", type=Path, metavar="FILE",
         help="write every pass as Chrome trace JSON, for chrome://tracing or ui.perfetto.dev")
 
 
 def _add_limits(add: Callable[..., Any]) -> None:
-    add("--max-queue", type=_count, metavar="N",
+    add("--max-queue", type=read.count, metavar="N",
         help=f"requests that may wait, for each card; more are answered 429 (default {DEFAULTS.max_queue})")
     for name, text in (
         ("request", "total time of one request"),
@@ -298,22 +177,22 @@ def _add_limits(add: Callable[..., Any]) -> None:
         ("drain", "time for running answers after SIGTERM"),
     ):
         default = f"default {getattr(DEFAULTS, f'{name}_timeout'):g}"
-        add(f"--{name}-timeout", type=_seconds, metavar="S", help=f"{text} ({default})")
-    add("--max-body", type=_kib, metavar="KIB",
+        add(f"--{name}-timeout", type=read.seconds, metavar="S", help=f"{text} ({default})")
+    add("--max-body", type=read.kib, metavar="KIB",
         help=f"largest request body in KiB (default {DEFAULTS.max_body // 1024})")
     _add_pictures(add)
-    add("--max-connections", type=_count, metavar="N",
+    add("--max-connections", type=read.count, metavar="N",
         help=f"open connections at a time (default {DEFAULTS.max_connections})")
 
 
 def _add_pictures(add: Callable[..., Any]) -> None:
     """For models with eyes."""
-    add("--max-image-bytes", type=partial(_count, most=1 << 30), metavar="N",
+    add("--max-image-bytes", type=partial(read.count, most=1 << 30), metavar="N",
         help=f"largest picture file that a model with eyes takes (default {DEFAULTS.max_image_bytes})")
-    add("--max-image-pixels", type=partial(_count, most=1 << 30), metavar="N",
+    add("--max-image-pixels", type=partial(read.count, most=1 << 30), metavar="N",
         help=f"most pixels of a picture; 3 to 8 bytes of memory each (default {DEFAULTS.max_image_pixels})")
-    add("--max-images", type=_count, metavar="N", help=f"pictures of one request (default {DEFAULTS.max_images})")
-    add("--allow-image-host", dest="allow_image_hosts", type=_image_host, action="append", metavar="HOST",
+    add("--max-images", type=read.count, metavar="N", help=f"pictures of one request (default {DEFAULTS.max_images})")
+    add("--allow-image-host", dest="allow_image_hosts", type=read.image_host, action="append", metavar="HOST",
         help="a host, or HOST:PORT, from which pictures are fetched that requests name by URL (repeatable); never from "
         "private addresses. Without it pictures come as data: URLs only")
 
@@ -322,14 +201,14 @@ def _add_access(add: Callable[..., Any]) -> None:
     add("--api-keys", type=Path, metavar="FILE",
         help="API keys, one a line, KEY or NAME:KEY; also AXPRESS_API_KEYS=KEY,KEY")
     add("--api-key", action=_NoKey, nargs="?", help=argparse.SUPPRESS)
-    add("--key-concurrency", type=_count, metavar="N", help="answers at a time for one key; more are answered 429")
-    add("--rate", type=_rate, metavar="N[,T]",
+    add("--key-concurrency", type=read.count, metavar="N", help="answers at a time for one key; more are answered 429")
+    add("--rate", type=read.rate, metavar="N[,T]",
         help="requests, and tokens of prompts and answers, a minute for one key, or without keys for one address; "
         "0: any number")
     add("--separate-keys", action="store_true", help="no cached prompt of one key is used for another")
-    add("--allow-origin", dest="allow_origins", type=_origin, action="append", metavar="ORIGIN",
+    add("--allow-origin", dest="allow_origins", type=read.origin, action="append", metavar="ORIGIN",
         help="a page that may use it from a browser (repeatable)")
-    add("--allow-host", dest="allow_hosts", type=_host_name, action="append", metavar="NAME",
+    add("--allow-host", dest="allow_hosts", type=read.host_name, action="append", metavar="NAME",
         help="another name of this server (repeatable)")
 # fmt: on
 
@@ -398,9 +277,9 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
     add("checkpoint", type=Path, metavar="HF_DIR|FILE.gguf",
         help="Hugging Face checkpoint directory (safetensors), or a GGUF file (needs axpress[gguf])")
     add("out", type=Path, metavar="OUT_DIR", help=OUT_DIR)
-    add("--rows", type=_rows, default=[2047], help="cache rows of the decode graph, or of several (default 2047)")
+    add("--rows", type=read.rows, default=[2047], help="cache rows of the decode graph, or of several (default 2047)")
     add("--chunk", type=int, default=128, help="tokens of a prompt chunk, 0 for none (default 128)")
-    add("--history", type=_rows, metavar="0,128,...", help="history rows of each chunk graph")
+    add("--history", type=read.rows, metavar="0,128,...", help="history rows of each chunk graph")
     add("--p0-width", **P0_WIDTH)
     add("--weights", choices=("bf16", "int8"), default="bf16", help="int8: half the size, as published packages are")
     add("--reranker", action="store_true",
@@ -448,13 +327,13 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
     add("model_dir", type=Path, metavar="MODEL_DIR", help="model directory, published or simulated")
     add("--profile", metavar="NAME",
         help="timing profile, or the path of a TOML file (default: the one a simulated package names)")
-    add("--clients", type=_count, default=1, metavar="N", help="clients at once (default 1)")
-    add("--context", type=_count, metavar="T", help="tokens of each prompt (default: 250, or what the cache holds)")
-    add("--shared", type=_count, default=0, metavar="T", help="of them the same for all clients (default none)")
-    add("--cards", type=partial(_count, most=MOST_CARDS), default=1, metavar="N",
+    add("--clients", type=read.count, default=1, metavar="N", help="clients at once (default 1)")
+    add("--context", type=read.count, metavar="T", help="tokens of each prompt (default: 250, or what the cache holds)")
+    add("--shared", type=read.count, default=0, metavar="T", help="of them the same for all clients (default none)")
+    add("--cards", type=partial(read.count, most=MOST_CARDS), default=1, metavar="N",
         help="cards over which its layers are split (default 1)")
-    add("--target-tokens", type=_count, default=100, metavar="N", help="tokens of an answer (default 100)")
-    add("--target-seconds", type=_seconds, default=3.0, metavar="S",
+    add("--target-tokens", type=read.count, default=100, metavar="N", help="tokens of an answer (default 100)")
+    add("--target-seconds", type=read.seconds, default=3.0, metavar="S",
         help="seconds it may take, prompt included (default 3)")
     parser.set_defaults(run=_plan)
 # fmt: on
