@@ -128,7 +128,7 @@ def test_an_idle_card_is_asked_for_a_token_and_one_that_fails_is_told() -> None:
 
 
 def test_a_dead_engine_is_alive_but_not_ready(tmp_path: Path) -> None:
-    faults = {"AXPRESS_EMU_FAULTS": "axclrtEngineLoadFromFile@1=fail"}
+    faults = {"AXPRESS_EMU_FAULTS": "device=dead@30"}
     note_exits(tmp_path, 3)  # so that this one stays
     options = ("--emu-profile", "none", "--state-dir", tmp_path)
     with RunningServer(*options, environment=faults, ready=False, check=False) as server:
@@ -136,4 +136,4 @@ def test_a_dead_engine_is_alive_but_not_ready(tmp_path: Path) -> None:
         assert server.request("GET", "/livez")[0] == 200
         status, _, raw = server.request("GET", "/readyz")
         assert (status, raw) == (503, b'{"status":"failed"}\n')
-        assert "failed after" in server.log
+        server.wait(lambda: "failed after" in server.log, 10, "told in the log")
