@@ -72,6 +72,7 @@ class Engine(EngineLoop):
         self.card_left = False  # closed, but a thread hangs in a call to the card
         self._numbers = numbers or itertools.count(1)
         self.shared.members.append(self)
+        self.shared.ladder.resume()
         if threaded:
             self._begin()
 

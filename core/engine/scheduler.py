@@ -280,8 +280,8 @@ class Scheduler:
         for bank in banks:
             if any(s.images is not None for s in bank.sequences):
                 self._catch_up(bank)
+                self._bring_within_reach(bank)  # before anybody looks: who waited for one that is sent away goes on
                 waiting += self._images.look(bank.sequences)
-                self._bring_within_reach(bank)
         if not waiting or (self._images.others_first and (self._flights or self._next_bank() is not None)):
             return False
         self._images.run(encoder, min(waiting, key=lambda s: s.order))

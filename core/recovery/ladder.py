@@ -141,13 +141,18 @@ class Ladder:
         raise CardBeyondHelp(text, kind, self.attempts.allow(Rung.EXIT.value, self.policy.max_exits))
 
     def stop(self, seconds: float) -> bool:
-        """The engine ends: what is being loaded stops before its next file. Whether all calls came back in time."""
+        """The last engine ends: what is being loaded stops before its next file. Whether all calls came back in
+        time."""
         self._stopped = True
         until = time.monotonic() + seconds
         for call in self._pending:
             while not call.done and time.monotonic() < until:
                 time.sleep(POLL_SECONDS)
         return all(call.done for call in self._pending)
+
+    def resume(self) -> None:
+        """An engine begins, after the last one ended perhaps."""
+        self._stopped = False
 
     # ---- what is tried ----
 

@@ -89,10 +89,10 @@ class SharedCard:
         """An engine ends: what its model has on the card is freed, and the card with the last one. Waits for the
         turn."""
         with Turn(self.turns).hold():
-            self.on_card.remove(model)
             if member in self.members:
                 self.members.remove(member)
                 self._num_passes_before += member.num_passes
+            self.on_card.remove(model)
 
     def add_beside(self, wanted: Wanted, progress: Progress | None = None, meanwhile: Meanwhile = nothing) -> Model:
         """Loads one more model file by file, between passes of those that are there: for runtimes that load something

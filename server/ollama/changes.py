@@ -129,7 +129,8 @@ async def delete_model(request: Request) -> HTTPResponse:
     try:
         await asyncio.to_thread(_remove, hosted.names.served)
     except PackageError as error:
-        pool.add(hosted)
+        if hosted.package.directory.is_dir():
+            pool.add(hosted)
         raise HttpError(400, str(error), param="model", code="invalid_value") from None
     return HTTPResponse(b"", content_type=JSON)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from time import monotonic
@@ -72,8 +73,17 @@ async def list_tags(request: Request) -> HTTPResponse:
         models = [Listed.of(service.ready())]
     else:
         service.check_open()
-        models = await in_thread(service, lambda pool: [Listed.of(model) for model in pool.models], service.pool)
+        models = await in_thread(service, _listed, service.pool)
     return json_response({"models": [{**_model(model), "modified_at": _modified(model)} for model in models]})
+
+
+def _listed(pool: ModelPool) -> list[Listed]:
+    """All but those whose files are gone: somebody may remove them while the server runs."""
+    found = []
+    for model in list(pool.models):
+        with suppress(OSError):
+            found.append(Listed.of(model))
+    return found
 
 
 async def list_loaded(request: Request) -> HTTPResponse:
@@ -125,7 +135,11 @@ def _show_named(body: bytes, pool: ModelPool) -> dict[str, Any]:
     """One that is not on the card is not loaded for this: its files tell nearly as much."""
     request = OllamaShowRequest.read(parse_json(body))
     model = pool.find(request.model or request.name or "")
-    listed, package = Listed.of(model), model.package
+    try:
+        listed, package = Listed.of(model), model.package
+    except OSError as error:
+        text = f"The files of model '{model.name}' are gone ({error.strerror}): {error.filename}"
+        raise HttpError(404, text, param="model", code="model_not_found") from None
     if model.served is not None:
         return _shown(model.served, listed)
     family = _family(package)

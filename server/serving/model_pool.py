@@ -175,6 +175,8 @@ class ModelPool:
         """Until it is there; it counts as used then."""
         if self._closed is not None:
             raise EngineClosed(self._closed)
+        if hosted not in self.models:  # deleted, since it was found
+            raise HttpError(404, f"The model '{hosted.name}' is here no longer.", param="model", code="model_not_found")
         self._check_fits(hosted)
         waiting = sum(len(model.waiting) for model in self.models)
         if waiting >= self.settings.max_queue:
@@ -201,8 +203,9 @@ class ModelPool:
 
     def unload(self, hosted: HostedModel) -> None:
         """Somebody wants it gone, as soon as nobody uses it."""
-        hosted.keep = 0.0
-        self._news.set()
+        if hosted.state not in ("idle", "failed"):
+            hosted.keep = 0.0
+            self._news.set()
 
     def add(self, hosted: HostedModel) -> None:
         """One more can be asked for, or again."""
@@ -380,8 +383,9 @@ class ModelPool:
         assert engine is not None
         try:
             await asyncio.get_running_loop().run_in_executor(self._slow, engine.close)
-        except AxpressError as exc:
-            log.error("%s did not leave the card in order: %s", hosted.name, exc)
+        except Exception as exc:  # whatever it is, others come and go
+            ours = isinstance(exc, AxpressError)
+            log.error("%s did not leave the card in order: %s", hosted.name, exc, exc_info=None if ours else exc)
 
     def close(self, why: str) -> None:
         """Nobody gets a model any more."""

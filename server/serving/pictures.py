@@ -98,8 +98,7 @@ class PictureRoom:
         loop, pictures = asyncio.get_running_loop(), []
         until = loop.time() + REQUEST_SECONDS
         for source in sources:
-            left = max(0.1, min(FETCH_SECONDS, until - loop.time()))
-            data, digest = await loop.run_in_executor(self._executor(source), self._file, source, left)
+            data, digest = await self._taken(source, max(0.1, min(FETCH_SECONDS, until - loop.time())))
             key = (eyes, cache_salt, digest, source.detail)
             known = self._kept.get(*key)
             if known is None:
@@ -110,8 +109,17 @@ class PictureRoom:
             pictures.append(known)
         return pictures
 
-    def _executor(self, source: ImageSource) -> ThreadPoolExecutor:
-        return self._decoding if source.url is None or source.url[:5].lower() == "data:" else self._fetching
+    async def _taken(self, source: ImageSource, seconds: float) -> tuple[bytes, bytes]:
+        """As `_file`. Looking up the name of a host has no end of its own: it is left behind."""
+        loop = asyncio.get_running_loop()
+        if source.url is None or source.url[:5].lower() == "data:":
+            return await loop.run_in_executor(self._decoding, self._file, source, seconds)
+        try:
+            async with asyncio.timeout(seconds + 1):
+                return await loop.run_in_executor(self._fetching, self._file, source, seconds)
+        except TimeoutError:
+            text = f"the picture did not come within {seconds:g} s: its host may not be known, or others wait too"
+            raise RequestError(f"'{source.field}': {text}.", source.field, "invalid_image_url") from None
 
     def _file(self, source: ImageSource, seconds: float) -> tuple[bytes, bytes]:
         """The bytes of the picture's file, and their digest."""

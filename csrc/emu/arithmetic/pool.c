@@ -172,7 +172,7 @@ static void close_job(void)
     }
     if (!(ticket & 0xff)) return;
     pthread_mutex_lock(&pool.lock);
-    atomic_store(&pool.caller_waits, true);
+    atomic_exchange(&pool.caller_waits, true);
     while (atomic_load(&pool.ticket) & 0xff) pthread_cond_wait(&pool.idle, &pool.lock);
     atomic_store(&pool.caller_waits, false);
     pthread_mutex_unlock(&pool.lock);
@@ -200,7 +200,7 @@ void emu_pool_run(emu_pool_fn fn, void *context, int items)
         pool.shares[i].end = (int)((int64_t)items * (i + 1) / wanted);
     }
     uint64_t number = (atomic_load(&pool.ticket) >> NUMBER_SHIFT) + 1;
-    atomic_store(&pool.ticket, number << NUMBER_SHIFT | OPEN);
+    atomic_exchange(&pool.ticket, number << NUMBER_SHIFT | OPEN); /* not a store: see stream_queue.c */
     if (atomic_load(&pool.sleepers) > 0) {
         pthread_mutex_lock(&pool.lock);
         pthread_cond_broadcast(&pool.wake);

@@ -23,6 +23,10 @@ static axclError stream_error(int id, const char *text)
     return emu_refuse(AXCL_ERROR(AXCL_SUB_STREAM, id), "%s", text);
 }
 
+/* Who writes a word and then reads another, which somebody else writes before he reads the first, exchanges the first:
+ * a store and a load in sequentially consistent order would do, but QEMU on x86-64 lets the load of an aarch64 program
+ * overtake its store, and then both sleep. The same in pool.c. */
+
 /* ---- the thread -------------------------------------------------------------------------------------------------- */
 
 static bool before(uint32_t a, uint32_t b) { return (int32_t)(a - b) < 0; } /* they wrap around */
@@ -50,7 +54,7 @@ static bool take_turn(emu_stream *s) { return !atomic_load(&s->turn) && !atomic_
 
 static void end_turn(emu_stream *s)
 {
-    atomic_store(&s->turn, false);
+    atomic_exchange(&s->turn, false);
     if (atomic_load(&s->tail) != atomic_load(&s->head)) wake_thread(s);
 }
 
@@ -68,7 +72,7 @@ static bool idle(emu_stream *s) { return !s->stop && (atomic_load(&s->tail) == a
 
 static void sleep_while_idle(emu_stream *s)
 {
-    atomic_store(&s->asleep, 1);
+    atomic_exchange(&s->asleep, 1);
     while (idle(s) && atomic_load(&s->asleep)) emu_futex_wait(&s->asleep, 1, 0);
     atomic_store(&s->asleep, 0);
 }
@@ -153,7 +157,7 @@ static void push(emu_stream *s, const emu_op *op)
     uint32_t tail = atomic_load_explicit(&s->tail, memory_order_relaxed);
     if (tail - atomic_load(&s->head) >= EMU_RING) wait_for(s, tail - EMU_RING + 1, 0);
     s->ring[tail % EMU_RING] = *op;
-    atomic_store(&s->tail, tail + 1);
+    atomic_exchange(&s->tail, tail + 1);
     wake_thread(s);
 }
 
@@ -233,7 +237,7 @@ bool emu_queue_open(emu_stream *s)
 /* Ends the thread. What was submitted between its last look and its end is dropped like all that was still queued. */
 void emu_queue_close(emu_stream *s)
 {
-    s->stop = true;
+    atomic_exchange(&s->stop, true);
     emu_release();
     pthread_mutex_lock(&s->submit); /* a submission in progress ends first */
     pthread_mutex_unlock(&s->submit);

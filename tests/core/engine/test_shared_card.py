@@ -156,6 +156,16 @@ def test_a_model_that_comes_later_interrupts_the_others_and_changes_nothing(open
     check(work(chat, embedding), alone)
 
 
+def test_a_card_whose_last_model_left_is_brought_back_for_the_next_one(opened, alone, packages) -> None:
+    (chat,) = opened(0)
+    shared, wanted = chat.shared, want(packages[0], 2, 16)
+    chat.close()
+    again = Engine(shared.add(wanted, lambda: runtime_of(wanted.package, "emu")), shared=shared, max_running=16)
+    found = work(again, None, f"{CALL}@10=fail:0x8030070c")
+    assert found[0] == alone[0] and dict(again.ladder.rungs) == {"reopen": 1}
+    again.close()
+
+
 @pytest.mark.parametrize("allowed", [True, False])
 def test_a_model_that_is_loaded_beside_others_where_the_runtime_does_that(opened, alone, packages, allowed) -> None:
     chat, embedding = opened(0, 1)

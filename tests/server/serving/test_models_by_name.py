@@ -91,8 +91,8 @@ def test_a_chat_and_an_embedding_model_answer_together_as_they_do_alone(packages
 class Stored:
     """A server of a models directory with three models of 2.5 GB, of which two fit, and one that never does."""
 
-    def __init__(self, server: RunningServer, state: Path) -> None:
-        self.server, self.state = server, state
+    def __init__(self, server: RunningServer, state: Path, root: Path) -> None:
+        self.server, self.state, self.root = server, state, root
 
     def ask(self, model: str, **fields: Any) -> tuple[int, Any]:
         body = {"model": model, "messages": QUESTION, "max_tokens": 3, **fields}
@@ -121,7 +121,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stored]:
     state = root.parent / "state"
     arguments = ("--models", "--emu-profile", root.parent / "model-a.toml", "--emu-speed", 100, "--max-queue", 6)
     with RunningServer(*arguments, "--state-dir", state, environment={"AXPRESS_MODELS": str(root)}) as server:
-        yield Stored(server, state)
+        yield Stored(server, state, root)
         server.wait(server.idle, 20, "idle")
 
 
@@ -174,7 +174,21 @@ def test_keep_alive_is_obeyed(stored: Stored) -> None:
         stored.server.wait(lambda: set(stored.models()) == {"model-a"}, 20, "unloaded")
         client.generate(model="model-a", prompt="hello", keep_alive=0, options={"num_predict": 2})
         stored.server.wait(lambda: not stored.models(), 20, "unloaded")
+        client.generate(model="model-c", prompt="", keep_alive=0)  # it is not there
         assert stored.ask("model-c")[0] == 200
+        time.sleep(0.5)
+        assert set(stored.models()) == {"model-c"}, "who unloaded it before it was there did not mean this"
+
+
+def test_a_model_whose_files_were_removed_is_listed_no_more(stored: Stored, tmp_path: Path) -> None:
+    (away := stored.root / "too-large").rename(tmp_path / "away")
+    with ollama.Client(stored.server.url) as client:
+        assert [model.model for model in client.list().models] == [f"model-{name}:latest" for name in "abc"]
+        with pytest.raises(ollama.ResponseError, match="files of model 'too-large' are gone") as gone:
+            client.show("too-large")
+        assert gone.value.status_code == 404
+        (tmp_path / "away").rename(away)
+        assert len(client.list().models) == 4
 
 
 def test_a_stream_hears_that_its_model_is_loaded_and_then_its_answer(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import socket
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -275,6 +277,26 @@ def test_the_limits_are_the_owners(served: ServedModel) -> None:
 def test_what_is_no_picture_is_refused_by_name(served: ServedModel, url: str, told: str) -> None:
     error = refusal(said("a", {"type": "image_url", "image_url": {"url": url}}), served)
     assert told in str(error) and error.param == "messages[0].content[1].image_url"
+
+
+def test_a_name_that_is_looked_up_for_long_holds_up_nobody(
+    served: ServedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not those either who send their pictures themselves."""
+    known = threading.Event()
+
+    def look_up(*_: Any, **__: Any) -> list[Any]:
+        known.wait(60)
+        raise OSError("not found")
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    monkeypatch.setattr(pictures, "FETCH_SECONDS", 0.3)
+    slow = {"type": "image_url", "image_url": {"url": "http://images.example.org/a.png"}}
+    for part in (slow, slow, slow):
+        error = refusal(said(part), served, allow_image_hosts=("images.example.org",))
+        assert error.code == "invalid_image_url" and "did not come within 0.3 s" in str(error)
+    assert prepared(said(url_part(RED)), served).images
+    known.set()
 
 
 def test_pictures_count_towards_the_context(served: ServedModel) -> None:
