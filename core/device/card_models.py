@@ -172,9 +172,9 @@ class CardModels:
             model.program.clear_states()
             check_card(model.program, check_ms)
 
-    def load_beside(self, wanted: Wanted, gate: Gate, progress: Progress | None = None) -> Model:
-        """Loads one more model on the open card, while others use it. See Loads for `gate`; errors as for
-        `open_models`."""
+    def load_beside(self, wanted: Wanted, gate: Gate, last_gate: Gate, progress: Progress | None = None) -> Model:
+        """Loads one more model on the open card, while others use it. See Loads for `gate`; through `last_gate` goes
+        what frees all that was loaded, where that failed. Errors as for `open_models`."""
         card = self.card
         if not isinstance(card, Card):
             raise RuntimeUnavailable("PyAXEngine's sessions, and cards over which a model is split, serve one model")
@@ -189,7 +189,7 @@ class CardModels:
                 self.models.append(model)
                 return model
         except BaseException:
-            with suppress(AxpressError, BufferError):
+            with suppress(AxpressError, BufferError), last_gate():
                 loads.undo()
             raise
 

@@ -107,7 +107,7 @@ class SharedCard:
                     raise RuntimeUnavailable("the card was opened anew while a model was being loaded: try again")
                 yield
 
-        loading = Try(lambda tell: self.on_card.load_beside(wanted, gate, tell), progress)
+        loading = Try(lambda tell: self.on_card.load_beside(wanted, gate, turn.hold, tell), progress)
         try:
             return loading.result()
         except CallHangs as error:

@@ -15,6 +15,7 @@ from collecting import GREEDY, Collector, Held, ask
 from embedding_models import TINY, embedding_package
 from tiny_models import Tiny, convert_tiny
 
+from axpress.core.device.card_models import Loads
 from axpress.core.device.emulator import Emulator
 from axpress.core.device.model_loader import Model, runtime_of, want
 from axpress.core.engine import pass_runner
@@ -211,3 +212,24 @@ def test_a_model_that_does_not_come_leaves_the_others_as_they_were(opened, alone
         chat.shared.add(wanted, lambda: runtime_of(chat.package, "emu"))
     check(work(chat, embedding), alone)
     assert len(chat.shared.on_card.models) == 2
+
+
+def test_what_was_loaded_of_a_model_that_does_not_come_is_freed_when_nobody_computes(
+    opened, alone, packages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat, embedding = opened(0, 1)
+    used, undo, in_turn = Emulator().report()["memory"]["device_used"], Loads.undo, []
+
+    def watched(loads: Loads) -> None:
+        in_turn.append(chat.shared.turns.holder is not None)
+        undo(loads)
+
+    monkeypatch.setattr(Loads, "undo", watched)
+    for key, value in {"late_load": 1, "head_first": 0, "faults": "axclrtEngineLoadFromFile@3=fail:0x80300701"}.items():
+        Emulator().set(key, value)
+    with pytest.raises(RuntimeCallError):
+        chat.shared.add_beside(want(packages[2], 1, 16))
+    assert in_turn == [True] and Emulator().report()["memory"]["device_used"] == used
+    check(work(chat, embedding), alone)
+    for key, value in {"late_load": 0, "head_first": 1}.items():
+        Emulator().set(key, value)
