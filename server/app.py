@@ -181,13 +181,14 @@ def listen(settings: Settings) -> socket.socket:
 
 
 def serve(settings: Settings, service: Service | None = None) -> int:
-    """Serve until SIGTERM or SIGINT; returns the process's exit code. Where a call to the card does not return the
-    process ends here: Python would wait for its thread."""
+    """Serve until SIGTERM or SIGINT; returns the process's exit code. Where a call to the card does not return, or a
+    model is being pulled, the process ends here: Python would wait for that thread."""
     app = make_app(settings, service)
     sock = listen(settings)
     app.ctx.address = sock.getsockname()[:2]
     app.run(sock=sock, single_process=True, motd=False, access_log=False, protocol=GuardedProtocol)
-    if app.ctx.service.card_hangs:
+    pool = app.ctx.service.pool
+    if app.ctx.service.card_hangs or (pool is not None and pool.pulling):  # a download goes on where it was, next time
         logging.shutdown()
         os._exit(app.ctx.service.exit_code)
     return int(app.ctx.service.exit_code)

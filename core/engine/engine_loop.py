@@ -275,7 +275,7 @@ class EngineLoop:
         self.reason = str(error) if card_failed else f"internal error: {error!r}"
         with self._change:
             self.state = "failed"
-            self.exit_wanted = isinstance(error, CardBeyondHelp) and error.exit_wanted
+            self.exit_wanted = error.exit_wanted if isinstance(error, CardBeyondHelp) else self.ladder.may_exit()
         if isinstance(error, CardBeyondHelp):  # else what went wrong may go along
             self._hand_over()
         log.error("the engine stopped: %s", self.reason, exc_info=None if card_failed else error)

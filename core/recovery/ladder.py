@@ -138,7 +138,12 @@ class Ladder:
             return
         self.status = RecoveryStatus(failure, kind, since, "nothing more")
         text = f"{failure}; nothing helped, the last try ended with: {last}"
-        raise CardBeyondHelp(text, kind, self.attempts.allow(Rung.EXIT.value, self.policy.max_exits))
+        raise CardBeyondHelp(text, kind, self.may_exit())
+
+    def may_exit(self) -> bool:
+        """Whether the process should end, to be started anew: what could not be mended in it may be in another. Not
+        again and again."""
+        return self.attempts.allow(Rung.EXIT.value, self.policy.max_exits)
 
     def stop(self, seconds: float) -> bool:
         """The last engine ends: what is being loaded stops before its next file. Whether all calls came back in

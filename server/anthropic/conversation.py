@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
-
-import orjson
 
 from axpress.core.errors import RequestError
 from axpress.core.structured_output.output_spec import JsonSchema
@@ -68,6 +67,11 @@ def neutral_messages(system: str | list[TextBlock] | None, messages: Sequence[Me
     return out
 
 
+def _json(value: dict[str, Any]) -> str:
+    """However long its integers are."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
 def _assistant(message: Message, field: str, calls: set[str]) -> dict[str, Any]:
     texts, thoughts, tool_calls = [], [], []
     for number, block in enumerate(message.blocks):
@@ -77,7 +81,7 @@ def _assistant(message: Message, field: str, calls: set[str]) -> dict[str, Any]:
             thoughts.append(block.thinking)
         elif isinstance(block, ToolUseBlock):
             calls.add(block.id)
-            function = {"name": block.name, "arguments": orjson.dumps(block.input).decode()}
+            function = {"name": block.name, "arguments": _json(block.input)}
             tool_calls.append({"id": block.id, "type": "function", "function": function})
         else:
             raise _misplaced(f"{field}[{number}]", "user")

@@ -18,13 +18,18 @@ def family(kind: Literal["counter", "gauge"], name: str, text: str, samples: Ite
     return "".join(lines)
 
 
-def histogram(name: str, text: str, labels: Labels, buckets: Iterable[tuple[str, int]], total: float) -> str:
-    """`buckets`: upper bound and how many values are not above it, growing, the last bound "+Inf"."""
-    inside = _labels(labels)[1:-1] + "," if labels else ""
-    lines, count = [_head("histogram", name, text)], 0
-    for bound, count in buckets:
-        lines.append(f'{name}_bucket{{{inside}le="{bound}"}} {count}\n')
-    lines.append(f"{name}_count{_labels(labels)} {count}\n{name}_sum{_labels(labels)} {_number(total)}\n")
+Buckets = Iterable[tuple[str, int]]
+"""Upper bounds and how many values are not above each, growing; the last bound is "+Inf"."""
+
+
+def histograms(name: str, text: str, all_of_them: Iterable[tuple[Labels, Buckets, float]]) -> str:
+    """One for each set of labels: its buckets, and the sum of its values."""
+    lines = [_head("histogram", name, text)]
+    for labels, buckets, total in all_of_them:
+        inside, count = _labels(labels)[1:-1] + "," if labels else "", 0
+        for bound, count in buckets:
+            lines.append(f'{name}_bucket{{{inside}le="{bound}"}} {count}\n')
+        lines.append(f"{name}_count{_labels(labels)} {count}\n{name}_sum{_labels(labels)} {_number(total)}\n")
     return "".join(lines)
 
 

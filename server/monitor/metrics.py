@@ -5,17 +5,17 @@ Nothing is counted for it token by token: it reads what engine and requests coun
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 from sanic.request import Request
 from sanic.response import HTTPResponse
 
 from .. import version
-from ..serving.answer_metrics import AnswerMetrics
+from ..serving.answer_metrics import AnswerMetrics, Histogram, ModelAnswers
 from ..serving.engine_service import Service
 from ..serving.watched_card import WatchedCard
-from .exposition import CONTENT_TYPE, Labels, Sample, family, histogram
+from .exposition import CONTENT_TYPE, Labels, Sample, family, histograms
 
 STATES = ("loading", "ready", "recovering", "hot", "stalled", "draining", "failed", "closed")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -40,11 +40,19 @@ _GAUGES = (
     ("axpress_rows_used", "rows_used", "Rows that hold something, cached prefixes included"),
     ("axpress_seconds_since_pass", "seconds_since_progress", "Seconds since the last pass over the card ended"),
 )
-_OF_MODELS: tuple[tuple[Literal["counter", "gauge"], str, str, str], ...] = (
-    ("counter", "axpress_model_loads_total", "num_loads", "Times that a model came onto the card"),
-    ("gauge", "axpress_model_load_seconds", "load_seconds", "Seconds that it took the last time"),
-    ("gauge", "axpress_model_card_bytes", "card_bytes", "Of the card's memory that a model takes"),
-    ("gauge", "axpress_model_waiting_for_load", "waiting_for_load", "Requests that wait until a model is loaded"),
+_HISTOGRAMS: dict[str, tuple[str, Callable[[ModelAnswers], Histogram]]] = {
+    "vllm:time_to_first_token_seconds": ("Until the first token, waiting included", lambda one: one.first_token),
+    "vllm:inter_token_latency_seconds": ("Between tokens: an answer's mean, once a gap", lambda one: one.token_gap),
+    "vllm:e2e_request_latency_seconds": ("Until the last token, waiting included", lambda one: one.whole),
+    "vllm:request_queue_time_seconds": ("Until the first pass", lambda one: one.queue),
+    "vllm:request_prompt_tokens": ("Tokens of prompts", lambda one: one.prompt_tokens),
+    "vllm:request_generation_tokens": ("Tokens of answers", lambda one: one.generated_tokens),
+}
+_OF_MODELS = (
+    ("axpress_model_loads_total", "num_loads", "Times that a model came onto the card"),
+    ("axpress_model_load_seconds", "load_seconds", "Seconds that it took the last time"),
+    ("axpress_model_card_bytes", "card_bytes", "Of the card's memory that a model takes"),
+    ("axpress_model_waiting_for_load", "waiting_for_load", "Requests that wait until a model is loaded"),
 )
 _OF_CARDS = (("axpress_card_ready", "status", "1: one of several cards that serves"),)
 CARD_METRICS = (
@@ -64,7 +72,9 @@ def metrics(service: Service) -> str:
     """All of them, as text."""
     health = service.health()[1]
     stats, model = health.get("stats"), {"model_name": health["model"]}
-    parts = [*_server(health, service.answers), *_process(), *_answers(service.answers, model)]
+    if service.pool is None and health["model"]:
+        service.answers.of(health["model"])  # it is there from the start
+    parts = [*_server(health, service.answers), *_process(), *_answers(service.answers)]
     if stats is not None:
         parts += _engines(health, [(model, {}, stats)])
     elif service.pool is not None:
@@ -107,20 +117,15 @@ def _process() -> Iterator[str]:
         pass  # no /proc here
 
 
-def _answers(answers: AnswerMetrics, model: Labels) -> Iterator[str]:
-    reasons = [({**model, "finished_reason": reason}, count) for reason, count in answers.reasons.items()]
+def _answers(answers: AnswerMetrics) -> Iterator[str]:
+    models = [({"model_name": name}, one) for name, one in answers.models.items()]
+    reasons = [({**model, "finished_reason": why}, n) for model, one in models for why, n in one.reasons.items()]
     yield family("counter", "vllm:request_success_total", "Answers that ended, by how", reasons)
     failures = [({"kind": kind}, count) for kind, count in answers.failures.items()]
     yield family("counter", "axpress_failures_total", "Answers that failed, by kind", failures)
-    for name, text, values in (
-        ("time_to_first_token_seconds", "Until the first token, waiting included", answers.first_token),
-        ("inter_token_latency_seconds", "Between tokens: an answer's mean, once a gap", answers.token_gap),
-        ("e2e_request_latency_seconds", "Until the last token, waiting included", answers.whole),
-        ("request_queue_time_seconds", "Until the first pass", answers.queue),
-        ("request_prompt_tokens", "Tokens of prompts", answers.prompt_tokens),
-        ("request_generation_tokens", "Tokens of answers", answers.generated_tokens),
-    ):
-        yield histogram(f"vllm:{name}", text, model, values.buckets(), values.total)
+    for name, (text, values_of) in _HISTOGRAMS.items():
+        values = [(model, values_of(one)) for model, one in models]
+        yield histograms(name, text, [(model, one.buckets(), one.total) for model, one in values])
 
 
 Engines = list[tuple[Labels, Labels, dict[str, Any]]]
@@ -177,7 +182,8 @@ def _engines(health: dict[str, Any], engines: Engines) -> Iterator[str]:
 
 def _models(models: list[dict[str, Any]]) -> Iterator[str]:
     """Where models come and go; of those that are on the card, or waited for."""
-    for kind, name, key, text in _OF_MODELS:
+    for name, key, text in _OF_MODELS:
+        kind: Literal["counter", "gauge"] = "counter" if name.endswith("_total") else "gauge"
         yield family(kind, name, text, [({"model_name": one["name"]}, one[key]) for one in models])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, TypeAdapter, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, TypeAdapter, model_validator
 
 from axpress.core.errors import RequestError
 
@@ -53,7 +53,7 @@ class InputText(Strict):
     type: Annotated[Literal["input_text", "output_text"], BeforeValidator(_text_only)]
     text: Text
     annotations: Annotated[list[Any], Field(max_length=0)] | None = None
-    logprobs: list[Any] | None = None
+    logprobs: Annotated[list[Any], AfterValidator(lambda _: None)] | None = None
 
 
 class InputImage(Strict):

@@ -95,6 +95,9 @@ class ResponseStore:
         self._thread.submit(self._put, owner, response["id"], orjson.dumps(items), orjson.dumps(response))
 
     def _put(self, owner: str, name: str, items: bytes, response: bytes) -> None:
+        if len(items) + len(response) > self._bounds[1]:  # nothing would be left of what others have here
+            log.error("the response %s is not kept: it is larger than all that --store-limit allows", name)
+            return
         try:
             with self._connection as transaction:
                 row = (name, owner, len(items) + len(response), items, response)

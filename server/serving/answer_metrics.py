@@ -37,7 +37,25 @@ class Histogram:
 
 
 class AnswerMetrics:
-    """Of all answers since the start. Written and read on the event loop."""
+    """Of all answers since the start, by the name of their model. Written and read on the event loop."""
+
+    def __init__(self) -> None:
+        self.models: dict[str, ModelAnswers] = {}
+        self.responses: Counter[tuple[str, int]] = Counter()
+        """Responses by route and status."""
+
+    def of(self, model: str) -> ModelAnswers:
+        """Those of this model; it is one that is served."""
+        return self.models.setdefault(model, ModelAnswers())
+
+    @property
+    def failures(self) -> Counter[str]:
+        """How many failed, by kind."""
+        return sum((answers.failures for answers in self.models.values()), Counter())
+
+
+class ModelAnswers:
+    """Of all answers of one model."""
 
     def __init__(self) -> None:
         self.reasons: Counter[str] = Counter(dict.fromkeys(_REASONS.values(), 0))
@@ -48,8 +66,6 @@ class AnswerMetrics:
         self.queue = Histogram(_SECONDS)
         self.prompt_tokens = Histogram(_TOKENS)
         self.generated_tokens = Histogram(_TOKENS)
-        self.responses: Counter[tuple[str, int]] = Counter()
-        """Responses by route and status."""
 
     def add(self, last: Delta | None) -> None:
         """An answer ended with this; None: its client left before its end."""

@@ -229,7 +229,7 @@ class Service:
         self._loop.call_soon_threadsafe(self._engine_failed)
 
     def _engine_failed(self) -> None:
-        """Nothing brought the card back."""
+        """Nothing brought the card back, or an engine stopped for an error of its own."""
         if self._told_failed:
             return
         self._told_failed = True
@@ -239,7 +239,8 @@ class Service:
             or (engine.failure in CARD_FAILURES and ask_for_reset(self.settings.state_dir, engine.reason or ""))
         )
         if not exit_wanted:
-            log.error("restarts did not help either: the card's power must be cut. Until then every request is refused")
+            cure = "the card's power must be cut" if engine and engine.failure in CARD_FAILURES else "see why above"
+            log.error("restarts did not help either: %s. Until then every request is refused", cure)
             return
         log.error("ending with exit code %d, to be started again", CARD)
         self.exit_code = CARD

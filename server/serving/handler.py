@@ -13,6 +13,7 @@ from typing import Any
 from sanic.request import Request
 from sanic.response import HTTPResponse
 
+from axpress.core.errors import QueueFull
 from axpress.core.request import Delta
 
 from ..http.access import cache_salt_of, client_of, slot, take_rate
@@ -127,7 +128,11 @@ class HeldBody:
         settings, stream = service.settings, self._request.stream
         most = settings.max_picture_body if service.has_eyes else settings.max_body
         if settings.max_body < (stream.request_bytes or 0) <= most:  # type: ignore[union-attr]
-            await service.pictures.large_bodies.acquire()
+            try:
+                async with asyncio.timeout(settings.read_timeout / 2):  # then the connection would count as slow
+                    await service.pictures.large_bodies.acquire()
+            except TimeoutError:
+                raise QueueFull("as many large requests are held as may be", 10.0) from None
             self._places = service.pictures.large_bodies
         else:
             most = settings.max_body
@@ -354,6 +359,9 @@ async def _stream(
                     raise
                 outcome = "timeout"
                 await answer.fail(_too_long(settings.request_timeout))
+            except (TypeError, ValueError) as exc:  # what is to be sent cannot be written as JSON
+                outcome = "error"
+                await answer.fail(translate(exc))
         except TimeoutError:
             outcome = "stalled"
             _abort(request)
@@ -381,4 +389,4 @@ def _note(request: Request, prepared: PreparedRequest, progress: RequestProgress
         request.ctx.code = progress.error.code
     request.app.ctx.access.rates.spend(client_of(request), progress.num_tokens)
     for last in progress.lasts:
-        request.app.ctx.service.answers.add(last)
+        request.app.ctx.service.answers.of(prepared.model).add(last)

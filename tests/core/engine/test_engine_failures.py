@@ -119,3 +119,13 @@ def test_the_queue_is_bounded_fair_and_cancellable(open_engine) -> None:
         w.wait()
     assert [w.reason for w in waiting] == ["length", "length", "cancelled", "length"]
     assert [i for i in order if i != 2] == [0, 1, 3]
+
+
+def test_an_error_of_its_own_ends_it_and_asks_for_another_process(open_engine) -> None:
+    def out_of_memory() -> None:
+        raise MemoryError
+
+    engine, answer = open_engine(), Collector()
+    engine.scheduler.run_pass = out_of_memory
+    engine.submit(long_request(), answer)
+    assert answer.wait().reason == "error" and engine.state == "failed" and engine.exit_wanted

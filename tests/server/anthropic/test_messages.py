@@ -147,6 +147,14 @@ def test_what_is_wrong_is_named(server: RunningServer, fields: dict[str, Any], n
     assert named in answer["error"]["message"]
 
 
+def test_a_call_comes_back_however_long_its_numbers_are(server: RunningServer) -> None:
+    call = {"type": "tool_use", "id": "a", "name": "look", "input": {"number": 10**20}}
+    result = {"type": "tool_result", "tool_use_id": "a", "content": "nothing"}
+    said = [*HI, {"role": "assistant", "content": [call]}, {"role": "user", "content": [result]}]
+    status, answer = post(server, "/v1/messages", model="default", messages=said, max_tokens=5)
+    assert status == 200, answer
+
+
 def test_errors_are_those_that_the_client_knows(client: anthropic.Anthropic) -> None:
     with pytest.raises(anthropic.NotFoundError, match="--alias"):
         ask(client, model="claude")

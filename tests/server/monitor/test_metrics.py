@@ -13,7 +13,7 @@ from server_process import RunningServer, chat, note_exits
 from axpress.core.request import Delta, Spent
 from axpress.server.monitor.exposition import family
 from axpress.server.monitor.metrics import metrics
-from axpress.server.serving.answer_metrics import AnswerMetrics
+from axpress.server.serving.answer_metrics import ModelAnswers
 from axpress.server.serving.canary import Canary
 from axpress.server.serving.engine_service import Service
 from axpress.server.settings import Settings
@@ -77,7 +77,7 @@ def test_labels_stay_few_whatever_clients_send(server: RunningServer) -> None:
 
 
 def test_what_an_answer_is_counted_as() -> None:
-    answers = AnswerMetrics()
+    answers = ModelAnswers()
     spent = Spent(10, 5, queue_s=0.2, first_token_s=1.0, total_s=3.0)
     answers.add(Delta("", 1, "stop", spent=spent))
     answers.add(None)

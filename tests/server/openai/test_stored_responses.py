@@ -151,7 +151,20 @@ def test_bytes_are_bounded_too(tmp_path: Path) -> None:
     assert [number for number in range(5) if store.get("", f"{number}")] == [3, 4]
     store.put("", {"id": "huge", "output": "x" * 4000}, [])
     assert store.get("", "huge") is None
+    assert [number for number in range(5) if store.get("", f"{number}")] == [3, 4], "it costs nobody theirs"
     store.close()
+
+
+def test_numbers_that_no_answer_could_repeat_are_refused_or_let_go(server: RunningServer) -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "integer", "default": 10**20}}}
+    for stream in (False, True):
+        tools = [{"type": "function", "name": "f", "parameters": schema}]
+        status, answer = post(server, "/v1/responses", input="x", tools=tools, stream=stream)
+        assert status == 400 and "an integer in it has more than 64 bits" in answer["error"]["message"]
+    part = {"type": "output_text", "text": "yes", "logprobs": [10**30, "\ud800"]}
+    said = [{"role": "assistant", "content": [part]}, {"role": "user", "content": "go on"}]
+    status, answer = post(server, "/v1/responses", input=said, max_output_tokens=2)
+    assert status == 200 and answer["status"] in ("completed", "incomplete"), answer
 
 
 def test_a_file_that_is_none_is_refused_in_words(tmp_path: Path) -> None:

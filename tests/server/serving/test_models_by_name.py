@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -86,6 +87,12 @@ def test_a_chat_and_an_embedding_model_answer_together_as_they_do_alone(packages
         told = server.request("GET", "/metrics")[2].decode()
         assert f'vllm:generation_tokens_total{{model_name="{chat}"}}' in told
         assert f'axpress_passes_total{{model_name="{embedding}",kind="chunk"}}' in told
+        counted = re.compile(r'^vllm:e2e_request_latency_seconds_count{model_name="(.*)"} (.*)$', re.MULTILINE)
+
+        def ended() -> dict[str, str]:
+            return dict(counted.findall(server.request("GET", "/metrics")[2].decode()))
+
+        server.wait(lambda: ended() == {chat: "4", embedding: "48"}, 20, "chats, and texts of batches, by model")
 
 
 class Stored:
