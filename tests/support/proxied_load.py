@@ -72,12 +72,15 @@ class Load:
         self.url, self.key, self.model = url, key, model
         self.texts: dict[int, str] = {}
         self.errors: dict[int, Exception] = {}
+        self.sent: list[object] = []
+        """Requests of HTTP: more than answers, where the client tried again."""
         self._threads = [threading.Thread(target=self._run, args=(number,)) for number in range(CLIENTS)]
         for thread in self._threads:
             thread.start()
 
     def _run(self, number: int) -> None:
-        with openai.OpenAI(base_url=self.url + "/v1", api_key=self.key) as client:
+        http = openai.DefaultHttpxClient(event_hooks={"request": [self.sent.append]})
+        with openai.OpenAI(base_url=self.url + "/v1", api_key=self.key, http_client=http) as client:
             for seed in range(number * REQUESTS, (number + 1) * REQUESTS):
                 try:
                     self.texts[seed] = ask(client, seed, stream=seed % 2 == 0, model=self.model)
@@ -123,6 +126,11 @@ def lose_nothing(
         drained.process.send_signal(signal.SIGTERM)
         load.join()
         assert drained.process.wait(40) == 0
+        asked = CLIENTS * REQUESTS
+        whole = sum(seed % 2 for seed in load.errors)
+        told = f"{asked} asked, half of them streamed: {len(load.texts)} answered, {whole} whole answers lost"
+        ended = f"{len(load.errors) - whole} streams ended with an error"
+        print(f"{told}, {ended}, {len(load.sent) - asked} repeated by the client")
         assert len(load.texts) + len(load.errors) == CLIENTS * REQUESTS
         assert {seed: load.texts.get(seed, text) for seed, text in expected.items()} == expected
         assert all(seed % 2 == 0 for seed in load.errors) and len(load.errors) <= CLIENTS, load.errors
