@@ -10,7 +10,7 @@ from axpress.core.errors import RequestError
 
 from ..schema.fields import MAX_MESSAGES, Fraction, RequestFields, StopString, Strict, Text, TopK, kind, type_of
 from ..schema.images import PictureText
-from ..schema.tools import MAX_TOOLS, Arguments, FunctionName, SchemaObject
+from ..schema.tools import MAX_TOOLS, FunctionName, SchemaObject
 
 CACHED = "a beginning that was computed before is found again in any case"
 CallId = Annotated[Text, Field(min_length=1, max_length=256)]
@@ -55,7 +55,7 @@ class ToolUseBlock(_Cached):
     type: Literal["tool_use"]
     id: CallId
     name: FunctionName
-    input: Arguments
+    input: SchemaObject
 
 
 class Base64Source(Strict):

@@ -37,6 +37,7 @@ OLLAMA_VERSION = "0.12.11"
 late."""
 NEVER = "2200-01-01T00:00:00Z"
 """When a model that stays leaves the card, for clients that want a date which every calendar can hold."""
+EMBEDS = ["embedding"]
 FAR = 1e9
 """Seconds beyond which that is so."""
 
@@ -125,9 +126,9 @@ def _shown(served: ServedModel, listed: Listed) -> dict[str, Any]:
         "details": _details(listed),
         "parameters": _parameters(served),
         "model_info": _info(served),
-        "capabilities": capabilities(
-            bool(served.engine.info.embedding_size), served.chat_format, served.eyes is not None
-        ),
+        "capabilities": EMBEDS
+        if served.engine.info.embedding_size
+        else _capabilities(served.chat_format, served.eyes is not None),
     }
 
 
@@ -227,10 +228,8 @@ def _modified(listed: Listed) -> str:
     return timestamp(datetime.fromtimestamp(listed.files[1], UTC))
 
 
-def capabilities(embeds: bool, chat_format: ChatFormat, sees: bool) -> list[str]:
-    """What a model can do here. Whatever can chat can be told of tools."""
-    if embeds:
-        return ["embedding"]
+def _capabilities(chat_format: ChatFormat, sees: bool) -> list[str]:
+    """What a model that answers can do here. Whatever can chat can be told of tools."""
     can = {
         "completion": True,
         "tools": chat_format.text.can_render,
@@ -246,10 +245,12 @@ def _capabilities_on_disk(model: HostedModel) -> list[str]:
     from axpress.core.device.model_loader import open_tokenizer
 
     package = model.package
+    if package.embeds:
+        return EMBEDS
     if model.capabilities is None:
         try:
             chat_format = chat_format_of(open_tokenizer(package), package.enable_thinking)
         except AxpressError:
             return ["completion"]
-        model.capabilities = capabilities(bool(package.embeds), chat_format, model.has_eyes)
-    return list(model.capabilities)
+        model.capabilities = _capabilities(chat_format, model.has_eyes)
+    return model.capabilities

@@ -27,7 +27,7 @@ from ..schema.fields import (
     kind,
 )  # fmt: skip
 from ..schema.images import PictureText
-from ..schema.tools import MAX_TOOLS, Arguments, ChatTool, SchemaObject
+from ..schema.tools import MAX_TOOLS, ChatTool, SchemaObject
 
 MAX_IMAGES = 4096
 MAX_STOPS = 16
@@ -158,7 +158,7 @@ class CalledFunction(Strict):
     harmless: ClassVar[dict[str, str]] = {"index": "our answers have it; the order of the list is what counts"}
 
     name: Annotated[Text, Field(min_length=1, max_length=64)]
-    arguments: Arguments
+    arguments: SchemaObject
     index: Annotated[int, Field(ge=0, lt=2**31)] | None = None
 
 

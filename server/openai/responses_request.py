@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
+import orjson
 from pydantic import AfterValidator, Discriminator, Field, Tag
 
 from axpress.core.errors import RequestError
@@ -38,10 +39,23 @@ def _not_background(value: bool) -> bool:
     return value
 
 
+def _writable(schema: dict[str, Any]) -> dict[str, Any]:
+    try:
+        orjson.dumps(schema)
+    except TypeError:
+        raise ValueError("an integer in it has more than 64 bits, and answers repeat it") from None
+    return schema
+
+
+RepeatedSchema = Annotated[SchemaObject, AfterValidator(_writable)]
+"""A JSON schema that the answer has in it again."""
+
+
 class FunctionTool(FunctionDefinition):
     """A function. Its arguments always match `parameters`, `strict` or not."""
 
     type: Literal["function"]
+    parameters: RepeatedSchema | None = None
 
 
 class OtherTool(Strict):
@@ -86,7 +100,7 @@ class JsonSchemaFormat(SchemaFormat):
     """JSON that matches a schema."""
 
     type: Literal["json_schema"]
-    schema_: SchemaObject = Field(alias="schema")
+    schema_: RepeatedSchema = Field(alias="schema")
 
 
 Format = Annotated[

@@ -20,15 +20,9 @@ MAX_TOOLS = 128
 MAX_SCHEMA_SIZE = 1 << 18
 """Characters of one JSON schema, roughly."""
 MAX_SCHEMA_DEPTH = 48
-LONGEST_INTEGER = 2**63 - 1
 
 
-def _schema(document: dict[str, Any]) -> dict[str, Any]:
-    """As `_bounded`, with integers of at most 64 bits: answers repeat schemas."""
-    return _bounded(document, LONGEST_INTEGER)
-
-
-def _bounded(document: dict[str, Any], longest_integer: float = math.inf) -> dict[str, Any]:
+def _bounded(document: dict[str, Any]) -> dict[str, Any]:
     """The JSON object, if it is plain JSON of bounded size and depth. Raises ValueError."""
     left, stack = MAX_SCHEMA_SIZE, [(document, 0)]
     while stack:
@@ -45,18 +39,13 @@ def _bounded(document: dict[str, Any], longest_integer: float = math.inf) -> dic
             stack += [(inner, depth + 1) for inner in value]
         elif isinstance(value, float) and not math.isfinite(value):
             raise ValueError("a number in it is not finite")
-        elif isinstance(value, int) and abs(value) > longest_integer:
-            raise ValueError("an integer in it has more than 64 bits")
         if left < 0:
             raise ValueError(f"larger than {MAX_SCHEMA_SIZE} characters")
     return document
 
 
-SchemaObject = Annotated[dict[str, Any], AfterValidator(_schema)]
-"""A JSON schema; what is in it is judged when the grammar is made of it."""
-
-Arguments = Annotated[dict[str, Any], AfterValidator(_bounded)]
-"""What a function was called with: any JSON object."""
+SchemaObject = Annotated[dict[str, Any], AfterValidator(_bounded)]
+"""A JSON schema, or any JSON object; what is in it is judged when the grammar is made of it."""
 
 
 def _schema_or_text(value: Any) -> Any:
